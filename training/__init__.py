@@ -1,0 +1,1 @@
+"""Loops, data and configs that train the learned parts. Imports `models/`, never `nodes/`."""

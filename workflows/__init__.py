@@ -1,0 +1,1 @@
+"""Workflow templates (JSON) and `headless/`, which runs them without a screen and without ComfyUI."""
