@@ -1,0 +1,80 @@
+"""What a sampler, and an algorithm that guides one, asks of a diffusion model.
+
+The convention is k-diffusion's and ComfyUI's: x = x0 + sigma * noise, and a denoiser maps (x, sigma, context) to
+its prediction of x0. Latents are in the denoiser's own scale (after SD's factor 0.18215, say); an `Autoencoder`
+converts from and to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Protocol, runtime_checkable
+
+import torch
+
+Conditioning = list[list[Any]]
+"""ComfyUI's CONDITIONING: [[embeds [B, T, D], {"pooled_output": [B, P] or None, ...}], ...]."""
+
+
+@runtime_checkable
+class TextContext(Protocol):
+    """A conditioning as a denoiser takes it."""
+
+    @property
+    def width(self) -> int:
+        """D: the width of a token, which an appended token must have."""
+
+    def append(self, tokens: torch.Tensor) -> "TextContext":
+        """A new context with `tokens` [B, n, D] behind the text's (MUSE's circled plus); differentiable in them."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A network that predicts the clean latent."""
+
+    sigma_table: torch.Tensor
+    """[T] the training schedule's sigmas, ascending: what schedules are made from."""
+
+    is_flow: bool
+    """True for rectified-flow models, whose x is (1 - sigma) x0 + sigma noise; DDIM inversion refuses them."""
+
+    def context(self, conditioning: Conditioning) -> TextContext:
+        """The context of a CONDITIONING."""
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: TextContext) -> torch.Tensor:
+        """x [B, C, h, w], sigma [B] -> clean latent [B, C, h, w]. Differentiable in x and context where grad is on;
+        no gradient ever reaches the weights."""
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """Pixels from and to the denoiser's latents."""
+
+    factor: int
+    """Pixels per latent cell along each side."""
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] in 0..1 -> [B, C, H/factor, W/factor], the distribution's mode."""
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """[B, C, h, w] -> [B, 3, H, W] in 0..1 (clamped, with gradients passing the clamp). Differentiable."""
+
+
+def frozen(modules: Iterable[torch.nn.Module]) -> None:
+    """Puts networks into evaluation mode without gradients to their weights."""
+    for module in modules:
+        module.eval().requires_grad_(False)
+
+
+class _ClampKeepingGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(0.0, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient
+
+
+def clamp01(x: torch.Tensor) -> torch.Tensor:
+    """Clamps to 0..1 with the identity's gradient: a saturated pixel can still be pulled back inside."""
+    return _ClampKeepingGradient.apply(x)

@@ -1,0 +1,112 @@
+"""Where files live and how they are read and written: safely, or with an error that says what is wrong.
+
+No pickle is ever executed: weights are safetensors, or a published head read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Callable
+
+import torch
+
+from . import host
+from .errors import UserError
+
+TINY_DIR = Path(__file__).parent / "tiny"
+"""The bundled tiny models."""
+
+
+def safe_join(root: Path | str, name: str) -> Path:
+    """`root / name`, refused with UserError where it leaves `root`: `..`, absolute paths, drives, links that leave."""
+    root = Path(root).resolve()
+    text = name.replace("\\", "/")
+    path = (root / text).resolve()
+    if text.startswith("/") or ":" in text.split("/")[0] or not path.is_relative_to(root):
+        raise UserError(f"The path '{name}' leaves its folder. Give a name inside it, without '..' or a leading '/'.")
+    return path
+
+
+def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
+    """Calls `write` on a temporary name beside `path`, then renames: the file is complete or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def check_safetensors(path: Path | str) -> dict[str, dict]:
+    """The header of a safetensors file: tensor name -> {dtype, shape, data_offsets}, and `__metadata__`.
+
+    Reads the header alone. Raises UserError where the file is absent, cut off, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no model file '{path.name}' in {path.parent}.")
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        start = f.read(8)
+        if len(start) < 8:
+            raise UserError(f"The model file '{path.name}' is cut off or empty ({size} bytes). Download it again.")
+        length = struct.unpack("<Q", start)[0]
+        if length > min(size - 8, 100_000_000):
+            raise UserError(
+                f"'{path.name}' is not a safetensors file, or is cut off. Pickled checkpoints (.ckpt, .pt) are not "
+                "executed here: convert it to safetensors, or download it again.")
+        try:
+            header = json.loads(f.read(length))
+            end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"'{path.name}' is not a safetensors file: its header cannot be read.") from error
+    if size < 8 + length + end:
+        raise UserError(
+            f"The model file '{path.name}' is cut off: {size} of {8 + length + end} bytes are there. Download it again.")
+    return header
+
+
+def load_safetensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """(state dict, metadata) of a safetensors file. Raises UserError as `check_safetensors` does."""
+    from safetensors.torch import load_file
+
+    header = check_safetensors(path)
+    return load_file(str(path), device=device), header.get("__metadata__") or {}
+
+
+def save_safetensors(path: Path | str, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:
+    """Writes a safetensors file atomically."""
+    from safetensors.torch import save_file
+
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    return write_atomically(path, lambda p: save_file(tensors, str(p), metadata))
+
+
+def find_model(kind: str, name: str) -> Path:
+    """The path of a model file of a kind (`host.Host.models_dirs`), inside its folder. UserError where absent."""
+    folders = host.current().models_dirs(kind)
+    for folder in folders:
+        path = safe_join(folder, name)
+        if path.exists():
+            return path
+    raise UserError(f"There is no file '{name}' in {' or '.join(str(f) for f in folders)}. Put it there, or choose another.")
+
+
+def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> torch.nn.Module:
+    """Loads a state dict strictly; wrong keys or shapes become a UserError that names the first of them."""
+    own = model.state_dict()
+    missing = [k for k in own if k not in state]
+    surplus = [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    for what, keys in (("lacks", missing), ("has the unknown", surplus), ("has another shape of", shapes)):
+        if keys:
+            raise UserError(f"'{name}' has the wrong keys: it {what} '{keys[0]}' (and {len(keys) - 1} more). "
+                            "It is a file of another model.")
+    model.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+    return model

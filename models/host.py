@@ -1,0 +1,116 @@
+"""What the program around us provides: progress bars, the interrupt flag, folders.
+
+Three hosts exist. ComfyUI (its modules are imported here and in `diffusion/comfy.py` alone, inside functions);
+the embedded host of `workflows/headless`, which installs its own with `use`; and plain Python, which has
+neither bar nor flag. Algorithms ask `current()` and never know which one answers.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Iterator, Protocol
+
+
+class Bar(Protocol):
+    """A progress bar: `update(n)` advances it, `text` says what goes on inside a step."""
+
+    def update(self, n: int = 1) -> None: ...
+    def text(self, message: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class SilentBar:
+    def update(self, n: int = 1) -> None:
+        pass
+
+    def text(self, message: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Host:
+    """Plain Python: silent bars, never interrupted, folders under the working directory."""
+
+    def __init__(self, root: Path | str = "."):
+        self.root = Path(root)
+        self.input_dir = self.root / "input"
+        self.output_dir = self.root / "output"
+        self.temp_dir = self.root / "temp"
+
+    def progress(self, total: int, label: str = "") -> Bar:
+        """A bar for `total` units of work."""
+        return SilentBar()
+
+    def check_interrupted(self) -> None:
+        """Raises where the user asked to stop."""
+
+    def note(self, message: str) -> None:
+        """Tells the user something that is no error."""
+        print(message, file=sys.stderr)
+
+    def models_dirs(self, kind: str) -> list[Path]:
+        """Folders that hold model files of a kind: 'checkpoints', 'loras', 'vae', or ours such as 'affect'."""
+        return [self.root / "models" / kind]
+
+    def list_files(self, kind: str, suffixes: tuple[str, ...] = (".safetensors",)) -> list[str]:
+        """Model files of a kind, as relative names with forward slashes, sorted."""
+        found = set()
+        for folder in self.models_dirs(kind):
+            if folder.is_dir():
+                found |= {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in suffixes}
+        return sorted(found)
+
+
+class ComfyHost(Host):
+    """Inside ComfyUI. Inner loops send text: a second ProgressBar would overwrite the node's only one."""
+
+    def __init__(self) -> None:
+        import folder_paths
+
+        self.root = Path(folder_paths.base_path)
+        self.input_dir = Path(folder_paths.get_input_directory())
+        self.output_dir = Path(folder_paths.get_output_directory())
+        self.temp_dir = Path(folder_paths.get_temp_directory())
+
+    def check_interrupted(self) -> None:
+        import comfy.model_management
+
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def note(self, message: str) -> None:
+        import logging
+
+        logging.info("[Affect] %s", message)
+
+    def models_dirs(self, kind: str) -> list[Path]:
+        import folder_paths
+
+        if kind in folder_paths.folder_names_and_paths:
+            return [Path(p) for p in folder_paths.get_folder_paths(kind)]
+        return [Path(folder_paths.models_dir) / kind]
+
+
+_current: ContextVar[Host | None] = ContextVar("affect_host", default=None)
+
+
+def current() -> Host:
+    """The host in use: the one installed by `use`, else ComfyUI where it runs, else plain Python."""
+    installed = _current.get()
+    if installed is not None:
+        return installed
+    return ComfyHost() if "comfy.model_management" in sys.modules else Host()
+
+
+@contextmanager
+def use(host: Host) -> Iterator[Host]:
+    """Installs `host` for the duration of the block."""
+    token = _current.set(host)
+    try:
+        yield host
+    finally:
+        _current.reset(token)
