@@ -1,8 +1,8 @@
 """What a sampler, and an algorithm that guides one, asks of a diffusion model.
 
 The convention is k-diffusion's and ComfyUI's: x = x0 + sigma * noise, and a denoiser maps (x, sigma, context) to
-its prediction of x0. Latents are in the denoiser's own scale (after SD's factor 0.18215, say); an `Autoencoder`
-converts from and to it.
+its prediction of x0. Latents come in two scales, as in ComfyUI: the LATENT socket and the `Autoencoder` hold the
+VAE's own; a `Denoiser` works in its model's (SD: times 0.18215) and converts with `latent_in` and `latent_out`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,12 @@ class Denoiser(Protocol):
     def context(self, conditioning: Conditioning) -> TextContext:
         """The context of a CONDITIONING."""
 
+    def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
+        """VAE scale -> the denoiser's."""
+
+    def latent_out(self, latent: torch.Tensor) -> torch.Tensor:
+        """The denoiser's scale -> VAE scale."""
+
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: TextContext) -> torch.Tensor:
         """x [B, C, h, w], sigma [B] -> clean latent [B, C, h, w]. Differentiable in x and context where grad is on;
         no gradient ever reaches the weights."""
@@ -47,7 +53,7 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """Pixels from and to the denoiser's latents."""
+    """Pixels from and to latents in the VAE's own scale."""
 
     factor: int
     """Pixels per latent cell along each side."""

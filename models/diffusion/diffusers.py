@@ -1,0 +1,177 @@
+"""The protocol over diffusers' networks: what MODEL, VAE and GUIDER sockets carry in the embedded host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from .protocol import Conditioning, clamp01, frozen
+from .sampling import Callback, Sampler, sample, sd_sigmas, sigma_to_timestep
+
+
+@dataclass(frozen=True)
+class UNetContext:
+    """Cross-attention input of a UNet: embeds [B or 1, T, D] and, for SDXL, pooled [B or 1, P]."""
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        return self.embeds.shape[-1]
+
+    def append(self, tokens: torch.Tensor) -> "UNetContext":
+        """A new context with tokens [B, n, D] behind the text's."""
+        embeds = self.embeds.to(tokens).expand(tokens.shape[0], -1, -1)
+        return replace(self, embeds=torch.cat([embeds, tokens], dim=1))
+
+
+class DiffusersModel:
+    """The MODEL socket: a diffusers UNet as a `protocol.Denoiser`.
+
+    unet         UNet2DConditionModel; put into evaluation mode without gradients to its weights
+    prediction   "epsilon" or "v_prediction": what the UNet was trained to give
+    latent_scale the factor between the VAE's latents and the UNet's (SD1.5: 0.18215, SDXL: 0.13025)
+    """
+
+    is_flow = False
+
+    def __init__(self, unet: Any, prediction: str = "epsilon", latent_scale: float = 0.18215,
+                 sigma_table: torch.Tensor | None = None):
+        frozen([unet])
+        self.unet = unet
+        self.prediction = prediction
+        self.latent_scale = latent_scale
+        self.sigma_table = sd_sigmas() if sigma_table is None else sigma_table
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
+    def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
+        return latent.to(self.device, torch.float32) * self.latent_scale
+
+    def latent_out(self, latent: torch.Tensor) -> torch.Tensor:
+        return latent / self.latent_scale
+
+    def context(self, conditioning: Conditioning) -> UNetContext:
+        """UserError where the conditioning is combined of several, or of another width than the UNet's."""
+        if len(conditioning) != 1:
+            raise UserError(f"A conditioning combined of {len(conditioning)} parts needs ComfyUI itself: run this "
+                            "workflow there, or encode the whole prompt in one CLIPTextEncode.")
+        embeds, options = conditioning[0]
+        width = self.unet.config.cross_attention_dim
+        width = width if isinstance(width, int) else width[-1]
+        if embeds.shape[-1] != width:
+            raise UserError(f"The conditioning is {embeds.shape[-1]} wide and this model takes {width}: the CLIP and "
+                            "the MODEL belong to different checkpoints. Load both from one.")
+        pooled = options.get("pooled_output")
+        return UNetContext(embeds.to(self.device), pooled.to(self.device) if pooled is not None else None)
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: UNetContext) -> torch.Tensor:
+        """See `protocol.Denoiser`: x [B, C, h, w] (denoiser scale), sigma [B] -> clean latent [B, C, h, w]."""
+        s = sigma.view(-1, 1, 1, 1).to(x)
+        scaled = (x / (s**2 + 1) ** 0.5).to(self.dtype)
+        t = sigma_to_timestep(sigma, self.sigma_table)
+        embeds = context.embeds.to(self.dtype).expand(x.shape[0], -1, -1)
+        out = self.unet(scaled, t.to(x.device), embeds, added_cond_kwargs=self._added(context, x)).sample.to(x.dtype)
+        if self.prediction == "v_prediction":
+            return x / (s**2 + 1) - out * s / (s**2 + 1) ** 0.5
+        return x - out * s
+
+    def _added(self, context: UNetContext, x: torch.Tensor) -> dict[str, torch.Tensor] | None:
+        if self.unet.config.addition_embed_type != "text_time":
+            return None
+        # SDXL's size conditioning, as ComfyUI fills it: original size, no crop, target size, in pixels.
+        h, w = x.shape[-2] * 8, x.shape[-1] * 8
+        ids = torch.tensor([[h, w, 0, 0, h, w]], device=x.device, dtype=self.dtype).expand(x.shape[0], -1)
+        return {"text_embeds": context.pooled.to(self.dtype).expand(x.shape[0], -1), "time_ids": ids}
+
+
+class DiffusersVAE:
+    """The VAE socket: a diffusers AutoencoderKL as a `protocol.Autoencoder`."""
+
+    def __init__(self, vae: Any):
+        frozen([vae])
+        self.vae = vae
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.vae.parameters()).dtype
+
+    @torch.no_grad()
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] in 0..1 -> [B, C, H/8, W/8]: the distribution's mode. UserError where a side is smaller
+        than one latent cell or not divisible by the factor (crop first, as VAEEncode does)."""
+        h, w = image.shape[-2:]
+        if h < self.factor or w < self.factor or h % self.factor or w % self.factor:
+            raise UserError(f"An image of {w} x {h} pixels cannot be encoded: both sides must be multiples of "
+                            f"{self.factor}. Scale or crop it first.")
+        device = next(self.vae.parameters()).device
+        return self.vae.encode(image.to(device, self._dtype) * 2 - 1).latent_dist.mode().float()
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable in the latent; gradients pass the clamp."""
+        device = next(self.vae.parameters()).device
+        image = self.vae.decode(latent.to(device, self._dtype)).sample
+        return clamp01((image.float() + 1) / 2)
+
+
+def guided(model: DiffusersModel, positive: UNetContext, negative: UNetContext, cfg: float, x: torch.Tensor,
+           sigma: torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance (MUSE equation 6 in terms of clean predictions): uncond + cfg (cond - uncond).
+
+    Both run in one batch where their lengths agree; at cfg 1 the negative does not run at all.
+    """
+    if cfg == 1.0:
+        return model(x, sigma, positive)
+    if positive.embeds.shape[1] == negative.embeds.shape[1]:
+        n = x.shape[0]
+        both = UNetContext(*(
+            None if p is None else torch.cat([p.expand(n, *p.shape[1:]), q.expand(n, *q.shape[1:])])
+            for p, q in ((positive.embeds, negative.embeds), (positive.pooled, negative.pooled))))
+        cond, uncond = model(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
+    else:
+        cond, uncond = model(x, sigma, positive), model(x, sigma, negative)
+    return uncond + cfg * (cond - uncond)
+
+
+class CFGGuider:
+    """The GUIDER socket: a denoiser steered by classifier-free guidance, with ComfyUI's `sample` interface."""
+
+    def __init__(self, model: DiffusersModel, positive: Conditioning, negative: Conditioning, cfg: float):
+        self.model = model
+        self.cfg = cfg
+        self.positive, self.negative = model.context(positive), model.context(negative)
+
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """x [B, C, h, w], sigma [B] -> guided clean latent."""
+        with torch.no_grad():
+            return guided(self.model, self.positive, self.negative, self.cfg, x, sigma)
+
+    def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Sampler, sigmas: torch.Tensor,
+               denoise_mask: torch.Tensor | None = None, callback: Callback | None = None,
+               seed: int = 0) -> torch.Tensor:
+        """noise and latent_image [B, C, h, w] in VAE scale -> samples in VAE scale. denoise_mask [B, h', w'] or
+        [B, 1, h', w'] in 0..1 is resized to the latent. An empty `sigmas` returns the latent."""
+        model = self.model
+        latent = model.latent_in(latent_image)
+        mask = None if denoise_mask is None else resize_mask(denoise_mask, latent)
+        out = sample(self.predict, noise.to(latent), latent, sigmas, sampler, float(model.sigma_table[-1]),
+                     seed=seed or 0, mask=mask, callback=callback)
+        return model.latent_out(out).cpu()
+
+
+def resize_mask(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+    """[B or 1, H, W] or [B or 1, 1, H, W] -> [B, 1, h, w] of `latent`, bilinear, as ComfyUI's prepare_mask."""
+    mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(latent)
+    mask = torch.nn.functional.interpolate(mask, size=latent.shape[-2:], mode="bilinear")
+    return mask.expand(latent.shape[0], -1, -1, -1) if mask.shape[0] == 1 else mask[: latent.shape[0]]
