@@ -1,0 +1,133 @@
+"""The bundled tiny models: their architectures, and loaders that hand them out as any other model.
+
+Weights lie beside this file in half precision; `card.json` says from what data, seed and command they came and
+what they reach on held-out scenes. Everything is SD-shaped, so that the same weights run in diffusers here and in
+ComfyUI's own classes there.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import TINY_DIR, load_into, load_safetensors, save_safetensors
+
+IMAGE_SIZE = 128
+CONTEXT_WIDTH = 128
+
+UNET = dict(
+    sample_size=16, in_channels=4, out_channels=4, block_out_channels=(64, 128, 160), layers_per_block=1,
+    down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    cross_attention_dim=CONTEXT_WIDTH,
+    attention_head_dim=4,  # diffusers' historical name: this is the number of heads
+)
+VAE = dict(
+    in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 32, 64, 128), layers_per_block=1,
+    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=32,
+    sample_size=IMAGE_SIZE, scaling_factor=0.18215,
+)
+CLIP = dict(
+    embed_dim=CONTEXT_WIDTH,
+    vision_cfg=dict(image_size=IMAGE_SIZE, patch_size=16, width=128, layers=6, head_width=32),
+    # Width equals embed_dim so that ComfyUI's CLIP classes take the text tower.
+    text_cfg=dict(context_length=77, vocab_size=49408, width=CONTEXT_WIDTH, heads=2, layers=4),
+)
+
+
+def build_unet() -> Any:
+    """UNet2DConditionModel of about 7 million parameters for 16 x 16 latents."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(**UNET)
+
+
+def build_vae() -> Any:
+    """AutoencoderKL of factor 8 with four latent channels."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(**VAE)
+
+
+def build_clip() -> Any:
+    """open_clip CLIP for 128 x 128 images."""
+    from open_clip import CLIP as OpenClip
+    from open_clip import CLIPTextCfg, CLIPVisionCfg
+
+    return OpenClip(CLIP["embed_dim"], CLIPVisionCfg(**CLIP["vision_cfg"]), CLIPTextCfg(**CLIP["text_cfg"]))
+
+
+# A tiny world uses a few hundred of CLIP's 49,408 tokens. Rows that training never saw are one shared row, the
+# "unknown word", which training does see (words are dropped to it), so files hold the few hundred and that one.
+UNKNOWN_TOKEN = 0
+_EMBEDDING = "token_embedding.weight"
+
+
+def pack_vocabulary(state: dict[str, torch.Tensor], used: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Replaces the token embedding by its `used` rows [n] and the unknown row."""
+    state = dict(state)
+    rows = state.pop(_EMBEDDING)
+    state["token_embedding.ids"] = used.to(torch.int32)
+    state["token_embedding.rows"] = rows[used]
+    state["token_embedding.unknown"] = rows[UNKNOWN_TOKEN]
+    return state
+
+
+def unpack_vocabulary(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of `pack_vocabulary`; a state dict with a whole embedding is returned as it is."""
+    if "token_embedding.ids" not in state:
+        return state
+    state = dict(state)
+    ids, rows = state.pop("token_embedding.ids").long(), state.pop("token_embedding.rows")
+    whole = state.pop("token_embedding.unknown").repeat(CLIP["text_cfg"]["vocab_size"], 1)
+    whole[ids] = rows
+    state[_EMBEDDING] = whole
+    return state
+
+
+def path(name: str) -> Path:
+    """The weight file of a tiny model: unet, vae, clip, clip-eval, tiny-a, tiny-b, tiny-c."""
+    return TINY_DIR / f"{name}.safetensors"
+
+
+def save(name: str, state: dict[str, torch.Tensor], **metadata: Any) -> Path:
+    """Writes a tiny model in half precision with its metadata (JSON values)."""
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    return save_safetensors(path(name), half, {k: json.dumps(v) for k, v in metadata.items()})
+
+
+def load(name: str, model: torch.nn.Module) -> dict[str, Any]:
+    """Loads a tiny model's weights into `model` (float32) and returns its metadata."""
+    state, metadata = load_safetensors(path(name))
+    load_into(model, unpack_vocabulary({k: v.float() if v.is_floating_point() else v for k, v in state.items()}), name)
+    return {k: json.loads(v) for k, v in metadata.items()}
+
+
+def text_tower(clip: Any) -> Any:
+    """A function ids [B, 77] -> (hidden [B, 77, D] after the final norm, pooled [B, P]) of an open_clip CLIP."""
+
+    def encode(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = ids.to(clip.positional_embedding.device)
+        x = clip.token_embedding(ids) + clip.positional_embedding
+        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask))
+        end = ids.argmax(dim=-1)  # the first end token: it has the largest id
+        return x, x[torch.arange(len(x)), end] @ clip.text_projection
+
+    return encode
+
+
+@lru_cache(maxsize=1)
+def load_pipeline() -> tuple[Any, Any, Any]:
+    """(model, text encoder, vae): the tiny diffusion model as the embedded host's MODEL, CLIP and VAE."""
+    from ..diffusion.diffusers import DiffusersModel, DiffusersVAE
+    from ..diffusion.protocol import frozen
+    from ..diffusion.text import TextEncoder
+
+    unet, vae, clip = build_unet(), build_vae(), build_clip()
+    load("unet", unet), load("vae", vae), load("clip", clip)
+    frozen([clip])
+    return DiffusersModel(unet), TextEncoder([text_tower(clip)]), DiffusersVAE(vae)

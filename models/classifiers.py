@@ -1,0 +1,156 @@
+"""Emotion classifiers: image [B, 3, H, W] in 0..1 -> logits [B, 8] in the order of `emotions.MIKELS`, differentiable.
+
+Three tiny ones of our own, zero-shot CLIP, and the published heads on CLIP features (EmoGen's, EmoEdit's).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from . import files, tiny
+from .emotions import MIKELS
+from .errors import UserError
+
+INPUT_SIZE = 128
+
+
+def resize(image: torch.Tensor, size: int) -> torch.Tensor:
+    """[B, 3, H, W] -> [B, 3, size, size], bilinear with antialiasing; differentiable, and free where it fits."""
+    if image.shape[-2:] == (size, size):
+        return image
+    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+class _Block(nn.Module):
+    def __init__(self, width_in: int, width: int, stride: int):
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(8, width_in), nn.Conv2d(width_in, width, 3, stride, 1)
+        self.norm2, self.conv2 = nn.GroupNorm(8, width), nn.Conv2d(width, width, 3, 1, 1)
+        self.skip = nn.Conv2d(width_in, width, 1, stride) if stride > 1 or width_in != width else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class ConvEmotionNet(nn.Module):
+    """tiny-a and tiny-c: a residual network of 0.5 million parameters. SiLU throughout: its gradients are smooth."""
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 128)):
+        super().__init__()
+        self.stem = nn.Conv2d(3, widths[0], 4, 4)
+        pairs = zip((widths[0], *widths), widths)
+        self.blocks = nn.Sequential(*(_Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(pairs)))
+        self.norm, self.head = nn.GroupNorm(8, widths[-1]), nn.Linear(2 * widths[-1], len(MIKELS))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = F.silu(self.norm(self.blocks(self.stem(resize(image, INPUT_SIZE) * 2 - 1))))
+        return self.head(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
+
+
+class PatchEmotionNet(nn.Module):
+    """tiny-b: a transformer over 8 x 8 patches of 0.7 million parameters, so that it errs otherwise than tiny-a."""
+
+    def __init__(self, width: int = 128, layers: int = 4, heads: int = 4, patch: int = 8):
+        super().__init__()
+        self.patch = nn.Conv2d(3, width, patch, patch)
+        self.position = nn.Parameter(torch.randn(1, (INPUT_SIZE // patch) ** 2, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, heads, 3 * width, dropout=0.1, activation="gelu",
+                                           batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.head = nn.Linear(width, len(MIKELS))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.patch(resize(image, INPUT_SIZE) * 2 - 1).flatten(2).transpose(1, 2)
+        return self.head(self.encoder(x + self.position).mean(dim=1))
+
+
+TINY: dict[str, Callable[[], nn.Module]] = {
+    "tiny-a": ConvEmotionNet, "tiny-b": PatchEmotionNet, "tiny-c": ConvEmotionNet,
+}
+
+
+class ClipEmotionHead(nn.Module):
+    """A published head on unnormalised CLIP image features [B, D]; its own class order is turned into ours.
+
+    EmoGen: one linear layer (`fc`) on ViT-L/14. EmoEdit: `hidden`, ReLU, `fc` on ViT-B/32. Sizes are read off the
+    state dict. Both publish their classes in the order of `MIKELS`.
+    """
+
+    def __init__(self, scorer: Any, state: dict[str, torch.Tensor], order: tuple[str, ...] = MIKELS):
+        super().__init__()
+        self.scorer = scorer
+        out, width = state["fc.weight"].shape
+        self.fc = nn.Linear(width, out)
+        self.hidden = nn.Linear(*reversed(state["hidden.weight"].shape)) if "hidden.weight" in state else None
+        files.load_into(nn.ModuleDict({k: m for k, m in (("fc", self.fc), ("hidden", self.hidden)) if m is not None}),
+                        state, "the emotion head")
+        takes = (self.hidden or self.fc).in_features
+        if takes != scorer.feature_width:
+            raise UserError(f"This emotion head takes CLIP features {takes} wide and '{scorer.name}' gives "
+                            f"{scorer.feature_width}: choose ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's.")
+        self.register_buffer("order", torch.tensor([order.index(name) for name in MIKELS]), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.scorer.image_features(image, normalize=False).float()
+        if self.hidden is not None:
+            x = F.relu(self.hidden(x))
+        return self.fc(x)[:, self.order]
+
+
+class ZeroShotEmotion(nn.Module):
+    """CLIP without training: the cosine between the image and a sentence for each emotion, over a temperature."""
+
+    TEMPLATES = ("a picture that evokes {}", "an image full of {}", "a scene of {}")
+
+    def __init__(self, scorer: Any):
+        super().__init__()
+        self.scorer = scorer
+        with torch.no_grad():
+            rows = [scorer.text_features([t.format(name) for t in self.TEMPLATES]).mean(dim=0) for name in MIKELS]
+        self.register_buffer("text", F.normalize(torch.stack(rows), dim=-1), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.scorer.logit_scale * self.scorer.image_features(image) @ self.text.T
+
+
+def read_head(path: Any) -> dict[str, torch.Tensor]:
+    """The state dict of a published head: safetensors, or a `.pth` read with weights_only; a `module.` prefix goes."""
+    if str(path).endswith(".safetensors"):
+        state, _ = files.load_safetensors(path)
+    else:
+        import pickle
+
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise UserError(f"'{path}' holds more than weights, or is damaged; it is not loaded. Convert it to "
+                            "safetensors.") from error
+    state = {k.removeprefix("module."): v for k, v in state.get("state_dict", state).items()}
+    if "fc.weight" not in state:
+        raise UserError(f"'{path}' is no emotion head: it has no 'fc.weight'. EmoGen's and EmoEdit's are known here.")
+    return {k: v.float() for k, v in state.items() if k.startswith(("fc.", "hidden."))}
+
+
+def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
+    """The classifier of a name: tiny-a, tiny-b, tiny-c, clip-zero-shot, or a head file under models/affect.
+
+    clip_model names the CLIP (see `clip.load_scorer`) that zero-shot and published heads look through; the tiny CLIP
+    that judges is tiny-eval, since the one that conditions the sampler must not judge.
+    """
+    from .clip import load_scorer
+    from .diffusion.protocol import frozen
+
+    if name in TINY:
+        model = TINY[name]()
+        tiny.load(name, model)
+    elif name == "clip-zero-shot":
+        model = ZeroShotEmotion(load_scorer("tiny-eval" if clip_model == "tiny" else clip_model))
+    else:
+        model = ClipEmotionHead(load_scorer(clip_model), read_head(files.find_model("affect", name)))
+    frozen([model])
+    return model

@@ -1,0 +1,92 @@
+"""CLIP as a scorer: how well does an image fit a text? The CLIP_SCORER socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from . import tiny
+from .errors import UserError
+
+# Published CLIP models reach about 30 on their own 100 * cosine scale for a fitting image and about 14 for an
+# unrelated one; a model whose cosines live elsewhere is mapped onto that scale by two figures of its card.
+UNRELATED, FITTING = 14.0, 30.0
+
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipScorer(nn.Module):
+    """An open_clip model and its tokenizer.
+
+    lo, hi  cosines of unrelated pairs and of plain samples with their prompt (on the model's card), or None for
+            published models, whose score is 100 * cosine
+    """
+
+    def __init__(self, clip: Any, tokenizer: Any, name: str, lo: float | None = None, hi: float | None = None):
+        super().__init__()
+        clip.eval().requires_grad_(False)
+        self.clip, self.tokenizer, self.name, self.lo, self.hi = clip, tokenizer, name, lo, hi
+        visual = clip.visual
+        size = getattr(visual, "image_size", 224)
+        self.size = size[0] if isinstance(size, (tuple, list)) else size
+        config = getattr(visual, "preprocess_cfg", None) or {}
+        self.register_buffer("mean", torch.tensor(config.get("mean", _MEAN)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.get("std", _STD)).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def feature_width(self) -> int:
+        """D, the width of the joint space."""
+        return self.clip.text_projection.shape[-1] if hasattr(self.clip, "text_projection") else self.clip.visual.output_dim
+
+    @property
+    def logit_scale(self) -> torch.Tensor:
+        """The learned inverse temperature."""
+        return self.clip.logit_scale.exp()
+
+    def image_features(self, image: torch.Tensor, normalize: bool = True) -> torch.Tensor:
+        """[B, 3, H, W] in 0..1 -> [B, D]. The whole image is resized (bicubic); differentiable."""
+        x = F.interpolate(image, size=(self.size, self.size), mode="bicubic", antialias=True, align_corners=False)
+        return self.clip.encode_image((x - self.mean) / self.std, normalize=normalize)
+
+    def text_features(self, texts: list[str]) -> torch.Tensor:
+        """n texts -> [n, D], normalised."""
+        ids = self.tokenizer(texts).to(self.mean.device)
+        return self.clip.encode_text(ids, normalize=True)
+
+    @torch.no_grad()
+    def score(self, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """image [B, 3, H, W], text features [B or 1, D] -> [B] scores on the scale where published CLIP models
+        give about 14 for unrelated and 30 for fitting pairs: 100 * cosine, or by lo and hi (MUSE equation 9; its
+        division by 0.07 cannot exceed 14.3 and so cannot be the scale of its thresholds)."""
+        cosine = (self.image_features(image) * text).sum(dim=-1)
+        if self.lo is None or self.hi is None:
+            return 100.0 * cosine
+        return UNRELATED + (FITTING - UNRELATED) * (cosine - self.lo) / (self.hi - self.lo)
+
+
+TINY = {"tiny": "clip", "tiny-eval": "clip-eval"}
+
+
+def load_scorer(name: str) -> ClipScorer:
+    """The scorer of a name: tiny, tiny-eval, an open_clip file under models/clip ("ViT-B-32 file.safetensors"), or an
+    open_clip name "MODEL" or "MODEL:PRETRAINED", which open_clip downloads where it is not cached."""
+    import open_clip
+
+    if name in TINY:
+        clip = tiny.build_clip()
+        metadata = tiny.load(TINY[name], clip)
+        return ClipScorer(clip, open_clip.get_tokenizer("ViT-B-32"), name, metadata.get("lo"), metadata.get("hi"))
+    architecture, _, pretrained = name.partition(":")
+    if architecture not in open_clip.list_models():
+        raise UserError(f"'{name}' is no CLIP known here. Use tiny, tiny-eval or an open_clip name such as "
+                        "ViT-B-32:openai or ViT-L-14:/path/to/weights.safetensors.")
+    try:
+        clip, _, _ = open_clip.create_model_and_transforms(architecture, pretrained=pretrained or "openai")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"The weights of '{name}' could not be loaded: {error}. They are downloaded at first use; "
+                        "without a network, put a file on disk and give MODEL:FILE.") from error
+    return ClipScorer(clip, open_clip.get_tokenizer(architecture), name)

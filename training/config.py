@@ -1,0 +1,65 @@
+"""TOML configs with `KEY=VALUE` overrides: `[section] key = value`, overridden as `section.key=value`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..models.errors import UserError
+
+CONFIGS = Path(__file__).parent / "configs"
+T = TypeVar("T")
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """The config of a TOML file, by path or by the name of a shipped one, with overrides applied.
+
+    A value of an override is read as TOML/JSON where it can be, else as a string. UserError where the file is
+    absent or malformed, or an override names no key of the file.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    path = Path(path)
+    if not path.is_file():
+        path = CONFIGS / f"{path.stem}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+        raise UserError(f"There is no config '{path.stem}'. Give a TOML file, or one of: {names}.")
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"The config '{path.name}' is no valid TOML: {error}.") from error
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        *parents, leaf = key.split(".")
+        table = config
+        for parent in parents:
+            table = table.get(parent) if isinstance(table, dict) else None
+        if not equals or not isinstance(table, dict) or leaf not in table:
+            raise UserError(f"'{override}' overrides nothing: write KEY=VALUE with a key of '{path.name}', "
+                            "for example vae.steps=100.")
+        table[leaf] = _value(value)
+    return config
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def read(cls: type[T], table: dict[str, Any], where: str = "the config") -> T:
+    """A dataclass from a config table; unknown keys are a UserError."""
+    assert is_dataclass(cls)
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise UserError(f"{where} has the unknown key '{unknown[0]}'. Known: {', '.join(sorted(known))}.")
+    return cls(**table)

@@ -1,0 +1,160 @@
+"""The one training loop: every trainer hands it a module, a loss and batches.
+
+On Hugging Face accelerate: mixed precision, several processes, any device. Batches and every random draw inside a
+step are functions of (seed, step) alone, so a run that was stopped goes on to exactly the weights of a run that
+never was, with no data loader state to save.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+from torch import nn
+
+from ..models.files import write_atomically
+
+Losses = dict[str, torch.Tensor]
+"""Named scalars; their "loss" is what is minimised."""
+
+
+@dataclass
+class LoopConfig:
+    """What a run is. `minutes` bounds its wall time: the learning rate follows the larger of the two progresses,
+    so that a run ends well either way (a run bounded by time is not reproducible to the bit; steps are)."""
+
+    steps: int
+    batch: int
+    lr: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.01
+    ema: float = 0.0
+    grad_clip: float = 1.0
+    precision: str = "no"  # accelerate's: no, fp16, bf16
+    seed: int = 0
+    log_every: int = 50
+    save_every: int = 1000
+    minutes: float = 0.0
+
+
+def learning_rate(config: LoopConfig, step: int, progress: float) -> float:
+    """Linear warm-up, then a cosine to 2 % of lr at progress 1."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batches: Callable[[int], Any],
+        config: LoopConfig, out: Path, label: str) -> nn.Module:
+    """Trains `module` and returns it with the averaged weights where `ema` is on, else its own.
+
+    loss     (module, batch, step) -> named losses
+    batches  step -> batch, a pure function of the step
+    out      folder for checkpoint.pt, log.jsonl and TensorBoard's events; training resumes from it
+    """
+    from accelerate import Accelerator
+    from tqdm import tqdm
+
+    accelerator = Accelerator(mixed_precision=config.precision)
+    out.mkdir(parents=True, exist_ok=True)
+    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
+                                   {"params": plain, "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.99),
+                                  fused=accelerator.device.type == "cuda")
+    model, optimizer = accelerator.prepare(module, optimizer)
+    average = copy.deepcopy(accelerator.unwrap_model(model)).requires_grad_(False) if config.ema else None
+
+    checkpoint = out / "checkpoint.pt"
+    start, elapsed = 0, 0.0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
+        accelerator.unwrap_model(model).load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        start, elapsed = state["step"], state["elapsed"]
+
+    def save(step: int) -> None:
+        if accelerator.is_main_process:
+            state = {"model": accelerator.unwrap_model(model).state_dict(), "optimizer": optimizer.state_dict(),
+                     "average": average.state_dict() if average is not None else {}, "step": step,
+                     "elapsed": elapsed + time.monotonic() - began}
+            write_atomically(checkpoint, lambda p: torch.save(state, p))
+
+    began = time.monotonic()
+    log = _Log(out, accelerator.is_main_process)
+    bar = tqdm(total=config.steps, initial=start, desc=label, disable=not accelerator.is_main_process, mininterval=2)
+    model.train()
+    step = start
+    for step in range(start, config.steps):
+        minutes = (elapsed + time.monotonic() - began) / 60
+        progress = max(step / config.steps, minutes / config.minutes if config.minutes else 0.0)
+        if progress >= 1.0:
+            break
+        # Every random draw of a step comes from (seed, step, process), whatever was drawn before.
+        torch.manual_seed(hash((config.seed, step, accelerator.process_index)) % 2**63)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step, progress)
+        with accelerator.autocast():
+            losses = loss(model, batches(step), step)
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(losses["loss"])
+        accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
+        optimizer.step()
+        if average is not None:
+            _average(average, accelerator.unwrap_model(model), min(config.ema, (1 + step) / (10 + step)))
+        if step % config.log_every == 0:
+            values = {k: float(v) for k, v in losses.items()}
+            if not math.isfinite(values["loss"]):
+                raise RuntimeError(f"{label}: the loss is {values['loss']} at step {step}; lower the learning rate.")
+            log.write(step, values)
+            bar.set_postfix({k: f"{v:.4f}" for k, v in values.items()})
+        if (step + 1) % config.save_every == 0:
+            save(step + 1)
+        bar.update()
+    else:
+        step = config.steps
+    bar.close()
+    save(step)
+    log.close()
+    return average if average is not None else accelerator.unwrap_model(model)
+
+
+@torch.no_grad()
+def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)
+    for a, b in zip(average.buffers(), model.buffers()):
+        a.copy_(b)
+
+
+class _Log:
+    """One JSON line a logged step, and the same for TensorBoard where it is installed."""
+
+    def __init__(self, out: Path, active: bool):
+        self.active, self.writer = active, None
+        if active:
+            self.file = (out / "log.jsonl").open("a", encoding="utf-8")
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return
+            self.writer = SummaryWriter(str(out))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        if self.active:
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
+            for name, value in values.items() if self.writer else ():
+                self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.active:
+            self.file.close()
+            if self.writer:
+                self.writer.close()

@@ -1,0 +1,77 @@
+"""`affect train tiny`: all the bundled models, stage by stage, each resumable; then the card."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..models import tiny
+from ..models.diffusion.protocol import frozen
+from ..models.errors import UserError
+from .classifier import ClassifierConfig
+from .clip import ClipConfig
+from .config import load_config, read
+from .loop import LoopConfig
+from .unet import UnetConfig
+from .vae import VaeConfig
+
+STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "card")
+_LOOP = set(LoopConfig.__dataclass_fields__)
+
+
+def split(table: dict[str, Any], cls: type, stage: str) -> tuple[Any, LoopConfig]:
+    """A stage's table as (its own config, the loop's)."""
+    own = {k: v for k, v in table.items() if k not in _LOOP}
+    return read(cls, own, f"[{stage}]"), read(LoopConfig, {k: v for k, v in table.items() if k in _LOOP}, f"[{stage}]")
+
+
+def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> None:
+    """Trains one stage and writes its weights beside `models/tiny`. Later stages load the earlier ones' files."""
+    from . import clip, classifier, unet, vae
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+
+    if stage == "vae":
+        model = vae.train(*split(table, VaeConfig, stage), runs, device)
+        tiny.save("vae", model.state_dict())
+    elif stage in ("clip", "clip-eval"):
+        model, used = clip.train(*split(table, ClipConfig, stage), runs, device, stage)
+        tiny.save(stage, tiny.pack_vocabulary(model.state_dict(), used))
+    elif stage == "unet":
+        autoencoder, text = _loaded("vae", device), _loaded("clip", device)
+        model = unet.train(*split(table, UnetConfig, stage), runs, device, autoencoder, text)
+        tiny.save("unet", model.state_dict())
+    elif stage in STAGES[3:6]:
+        model = classifier.train(*split(table, ClassifierConfig, stage), runs, device, stage, _loaded("vae", device))
+        tiny.save(stage, model.state_dict())
+    elif stage == "card":
+        from .card import write_card
+
+        write_card(table, runs, device)
+    else:
+        raise UserError(f"There is no stage '{stage}'. Choose from: {', '.join(STAGES)}.")
+
+
+def _loaded(name: str, device: str) -> torch.nn.Module:
+    model = tiny.build_vae() if name == "vae" else tiny.build_clip()
+    tiny.load(name, model)
+    frozen([model])
+    return model.to(device)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", default="tiny", help="TOML file, or the name of a shipped config")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints, logs and rendered scenes")
+    parser.add_argument("--stage", action="append", choices=STAGES, help="only this stage (repeatable); default: all")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
+
+
+def main(args: argparse.Namespace) -> int:
+    config = load_config(args.config, args.overrides)
+    for stage in args.stage or STAGES:
+        run_stage(stage, config[stage], args.runs, args.device)
+    return 0
