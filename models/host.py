@@ -49,6 +49,9 @@ class Host:
     def check_interrupted(self) -> None:
         """Raises where the user asked to stop."""
 
+    def inner(self, step: int, done: int, total: int, loss: float) -> None:
+        """An inner optimisation step was taken: `done` of at most `total` inside sampler step `step`."""
+
     def note(self, message: str) -> None:
         """Tells the user something that is no error."""
         print(message, file=sys.stderr)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Iterator
 
 import torch
 
+from ..emotions import EmotionTarget
 from ..errors import UserError
+from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .protocol import Conditioning, clamp01, frozen
 from .sampling import Callback, Sampler, sample, sd_sigmas, sigma_to_timestep
 
@@ -54,6 +57,11 @@ class DiffusersModel:
     @property
     def dtype(self) -> torch.dtype:
         return next(self.unet.parameters()).dtype
+
+    @contextmanager
+    def gradients(self) -> Iterator[None]:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
         return latent.to(self.device, torch.float32) * self.latent_scale
@@ -168,6 +176,34 @@ class CFGGuider:
         out = sample(self.predict, noise.to(latent), latent, sigmas, sampler, float(model.sigma_table[-1]),
                      seed=seed or 0, mask=mask, callback=callback)
         return model.latent_out(out).cpu()
+
+
+class MuseGuider(CFGGuider):
+    """A GUIDER whose predictions carry emotional tokens (`muse.Muse`); traces are found by the latent it returned."""
+
+    def __init__(self, model: DiffusersModel, vae: DiffusersVAE, classifier: Any, positive: Conditioning,
+                 negative: Conditioning, emotion: EmotionTarget, config: MuseConfig, gate: TimingGate | None = None,
+                 init_tokens: EmotionTokens | None = None):
+        super().__init__(model, positive, negative, config.cfg)
+        self.muse = Muse(model, vae, classifier, self.positive, self.negative, emotion, config, gate, init_tokens)
+        self.traces = TraceStore()
+
+    def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Sampler, sigmas: torch.Tensor,
+               denoise_mask: torch.Tensor | None = None, callback: Callback | None = None,
+               seed: int = 0) -> torch.Tensor:
+        """As `CFGGuider.sample`. UserError where there is no step to optimise in."""
+        if sigmas.numel() < 2:
+            raise UserError("There are no steps to sample: raise denoise above 0 or the number of steps.")
+        latent = self.model.latent_in(latent_image)
+        mask = None if denoise_mask is None else resize_mask(denoise_mask, latent)
+        self.muse.start(latent, sigmas, latent, mask)
+        out = super().sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, seed)
+        self.muse.finish()
+        self.traces.put(out, self.muse.trace, self.muse.result())
+        return out
+
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return self.muse.predict(x, sigma)
 
 
 def resize_mask(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ VAE's own; a `Denoiser` works in its model's (SD: times 0.18215) and converts wi
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Protocol, runtime_checkable
+from typing import Any, ContextManager, Iterable, Protocol, runtime_checkable
 
 import torch
 
@@ -18,6 +18,9 @@ Conditioning = list[list[Any]]
 @runtime_checkable
 class TextContext(Protocol):
     """A conditioning as a denoiser takes it."""
+
+    embeds: torch.Tensor
+    """[B or 1, T, D] the text's own tokens (of its first part, where it has several)."""
 
     @property
     def width(self) -> int:
@@ -39,6 +42,9 @@ class Denoiser(Protocol):
 
     def context(self, conditioning: Conditioning) -> TextContext:
         """The context of a CONDITIONING."""
+
+    def gradients(self) -> ContextManager[None]:
+        """The block inside which `__call__` is differentiable, whatever mode the host runs in."""
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
         """VAE scale -> the denoiser's."""

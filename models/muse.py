@@ -1,0 +1,414 @@
+"""MUSE: emotional tokens optimised while sampling (Xia et al., "MUSE", sections IV-A to IV-C).
+
+HOW    tokens S behind the text's embeddings are optimised so that a classifier sees the target emotion in the
+       clean prediction of each step (`Muse`, equations 7 and 8)
+WHEN   a gate opens once the clean prediction fits the prompt (`TimingGate`, equations 9 and 10)
+WHICH  a loss pushes the target and holds down the inherent and the similar emotions (`EmotionLoss`, 11 to 13)
+
+What the paper leaves open is settled where it is coded. All of it speaks `diffusion.protocol` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+from torch.nn import functional as F
+
+from . import files, host
+from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext
+from .emotions import MIKELS, EmotionTarget
+from .errors import UserError
+
+Classifier = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class MuseConfig:
+    """The paper's settings (section V-A), and the number of tokens and inner steps, which it does not give."""
+
+    cfg: float = 7.5
+    n_tokens: int = 4
+    learning_rate: float = 0.01
+    max_inner_steps: int = 20
+    stop_loss: float = 1e-4
+    inherent_weight: float = 0.0005
+    similar_weight: float = 0.0015
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("n_tokens", 1), ("max_inner_steps", 0), ("learning_rate", 0.0), ("inherent_weight", 0.0),
+                          ("similar_weight", 0.0)):
+            if getattr(self, name) < low:
+                raise UserError(f"MUSE's {name} is at least {low}, got {getattr(self, name)}.")
+
+
+# -- tokens -----------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class EmotionTokens:
+    """The EMOTION_TOKENS socket: tokens [B, n, D] that stand behind a text's embeddings, and what they mean."""
+
+    tokens: torch.Tensor
+    label: str = ""
+
+    def save(self, path: Path | str) -> Path:
+        """Writes a safetensors file."""
+        return files.save_safetensors(path, {"emotion_tokens": self.tokens.float()}, {"label": self.label})
+
+    @classmethod
+    def load(cls, path: Path | str) -> "EmotionTokens":
+        """Reads what `save` wrote. UserError where the file holds something else."""
+        state, metadata = files.load_safetensors(path)
+        if set(state) != {"emotion_tokens"} or state["emotion_tokens"].ndim != 3:
+            raise UserError(f"'{Path(path).name}' holds no emotion tokens: save some with Save Emotion Tokens.")
+        return cls(state["emotion_tokens"], metadata.get("label", ""))
+
+    def apply(self, conditioning: Conditioning) -> Conditioning:
+        """The conditioning with the tokens behind each of its texts; UserError where their widths differ."""
+        out = []
+        for embeds, options in conditioning:
+            check_width(self.tokens, embeds.shape[-1])
+            tokens = self.tokens.to(embeds)
+            batch = max(len(tokens), len(embeds))
+            parts = [t.expand(batch, -1, -1) if len(t) == 1 else t for t in (embeds, tokens)]
+            if {len(p) for p in parts} != {batch}:
+                raise UserError(f"{len(tokens)} sets of emotion tokens do not fit a conditioning of {len(embeds)}.")
+            out.append([torch.cat(parts, dim=1), dict(options)])
+        return out
+
+
+def check_width(tokens: torch.Tensor, width: int) -> None:
+    if tokens.shape[-1] != width:
+        raise UserError(f"These emotion tokens are {tokens.shape[-1]} wide and the model's text is {width} wide: they "
+                        "were optimised for another model family. Optimise them for this one.")
+
+
+def initial_tokens(batch: int, n: int, like: torch.Tensor, seed: int) -> torch.Tensor:
+    """[batch, n, D] float32, small and random: a tenth of the deviation of the text's own embeddings `like`
+    [.., D] (the paper says only "randomly initialize"; small ones hardly disturb the step they first enter)."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.randn(batch, n, like.shape[-1], generator=generator)
+    return noise.to(like.device) * (0.1 * like.float().std())
+
+
+# -- loss -------------------------------------------------------------------------------------------------------
+
+class EmotionLoss:
+    """The multi-emotion loss of equations 11 to 13, for a batch.
+
+    target   [B, 8] distributions
+    inherent [B] class of each image's inherent emotion, or None: no such term. Where it belongs to the target, the
+             image's term is off.
+    similar  classes of the wheel's neighbours of the target
+    """
+
+    def __init__(self, target: torch.Tensor, inherent: torch.Tensor | None, similar: list[int],
+                 inherent_weight: float, similar_weight: float):
+        self.target, self.inherent, self.similar = target, inherent, similar
+        self.inherent_weight, self.similar_weight = inherent_weight, similar_weight
+
+    def parts(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """logits [B, 8] -> {"target", "inherent", "similar"}: [B] each, unweighted.
+
+        The target's term is KL(target || p): cross-entropy for a one-hot target, and zero at its optimum for a mixed
+        one, where cross-entropy's floor is the target's entropy and would never pass the stop.
+        """
+        log_p = F.log_softmax(logits.float(), dim=-1)
+        target = F.kl_div(log_p, self.target, reduction="none").sum(dim=-1).clamp(min=0)
+        zero = torch.zeros_like(target)
+        inherent = zero
+        if self.inherent is not None:
+            foreign = self.target.gather(1, self.inherent[:, None]).squeeze(1) == 0
+            inherent = -log_p.gather(1, self.inherent[:, None]).squeeze(1) * foreign
+        similar = -log_p[:, self.similar].mean(dim=-1) if self.similar else zero
+        return {"target": target, "inherent": inherent, "similar": similar}
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """logits [B, 8] -> [B]: target - l1 inherent - l2 similar (equation 13)."""
+        parts = self.parts(logits)
+        return (parts["target"] - self.inherent_weight * parts["inherent"]
+                - self.similar_weight * parts["similar"])
+
+
+# -- gate -------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class TimingGate:
+    """The TIMING_GATE socket: when emotional guidance starts (section IV-B).
+
+    scorer        a `clip.ClipScorer`
+    prompt        the text that the image must come to fit
+    threshold     eta: opens at a score of at least this, on published CLIP's scale (18 is the paper's best)
+    estimate      "one_step": the denoiser's own clean prediction is judged. "full": the remaining steps are walked by
+                  Euler without tokens first, as the paper writes; under a deterministic sampler that always ends in
+                  the same image, so the gate opens at once or never.
+    force_open_at share of the steps after which it opens whatever the score; 1 never forces
+    """
+
+    scorer: Any
+    prompt: str
+    threshold: float = 18.0
+    estimate: str = "one_step"
+    force_open_at: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise UserError("The timing gate's prompt is empty: write what the image shows, as in the positive prompt.")
+        if self.estimate not in ("one_step", "full"):
+            raise UserError(f"The gate's estimate is one_step or full, not '{self.estimate}'.")
+
+
+@dataclass
+class TraceCall:
+    """One model call of a run. Lists run over the images of the batch."""
+
+    call: int
+    step: int
+    sigma: float
+    gate_score: list[float] | None = None
+    open: list[bool] = field(default_factory=list)
+    learning_rate: float = 0.0
+    losses: list[list[float]] = field(default_factory=list)
+    before: list[list[float]] | None = None
+    after: list[list[float]] | None = None
+
+    @property
+    def inner_steps(self) -> int:
+        return max(0, len(self.losses) - 1)
+
+
+@dataclass
+class Trace:
+    """What happened in a run: for plots, JSON and the user's trust. `losses` of a call has one row an evaluation."""
+
+    target: list[float]
+    label: str
+    intensity: float
+    threshold: float | None
+    calls: list[TraceCall] = field(default_factory=list)
+    opened_at: list[int | None] = field(default_factory=list)
+    inherent: list[str | None] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; probabilities in the order of `emotions.MIKELS`."""
+        return {
+            "emotions": list(MIKELS), "target": self.target, "label": self.label, "intensity": self.intensity,
+            "threshold": self.threshold, "opened_at_step": self.opened_at, "inherent": self.inherent,
+            "notes": self.notes, "calls": [vars(c) | {"inner_steps": c.inner_steps} for c in self.calls],
+        }
+
+
+class TraceStore:
+    """The last eight (trace, tokens) by the hash of the latent they led to: a host caches and shares objects, so a
+    later node finds its run by its latent."""
+
+    def __init__(self, size: int = 8):
+        self._runs: OrderedDict[str, tuple[Trace, EmotionTokens]] = OrderedDict()
+        self._size = size
+
+    @staticmethod
+    def key(latent: torch.Tensor) -> str:
+        return hashlib.sha256(latent.detach().cpu().contiguous().float().numpy().tobytes()).hexdigest()
+
+    def put(self, latent: torch.Tensor, trace: Trace, tokens: EmotionTokens) -> None:
+        self._runs[self.key(latent)] = (trace, tokens)
+        while len(self._runs) > self._size:
+            self._runs.popitem(last=False)
+
+    def get(self, latent: torch.Tensor) -> tuple[Trace, EmotionTokens]:
+        """UserError where no kept run led to this latent."""
+        run = self._runs.get(self.key(latent))
+        if run is None:
+            raise UserError("There is no trace for this latent: connect the sampler's own output (before any change) "
+                            "and the guider that it used. The last eight runs of a guider are kept.")
+        return run
+
+
+# -- the method -------------------------------------------------------------------------------------------------
+
+class Muse:
+    """MUSE around a denoiser: `predict` takes the denoiser's place in any sampler.
+
+    Call `start` before each run; then `predict` for every model call; then read `tokens` and `trace`.
+    """
+
+    def __init__(self, denoiser: Denoiser, autoencoder: Autoencoder, classifier: Classifier, positive: TextContext,
+                 negative: TextContext, emotion: EmotionTarget, config: MuseConfig = MuseConfig(),
+                 gate: TimingGate | None = None, init_tokens: EmotionTokens | None = None):
+        if init_tokens is not None:
+            check_width(init_tokens.tokens, positive.width)
+        self.denoiser, self.autoencoder, self.classifier = denoiser, autoencoder, classifier
+        self.positive, self.negative, self.emotion = positive, negative, emotion
+        self.config, self.gate, self.init_tokens = config, gate, init_tokens
+
+    # A run's state is made here and nowhere else: a cached guider outlives a run.
+    def start(self, x: torch.Tensor, sigmas: torch.Tensor, latent: torch.Tensor | None = None,
+              mask: torch.Tensor | None = None) -> None:
+        """x [B, C, h, w] fixes batch and device; sigmas [n + 1] the schedule; latent and mask [B, 1, h, w] (denoiser
+        scale) what lies under a latent mask, so that the classifier sees the image that will come out."""
+        batch, device = len(x), x.device
+        self.sigmas, self.latent, self.mask = sigmas, latent, mask
+        self.tokens = self._initial(batch, device)
+        self.open = torch.zeros(batch, dtype=torch.bool, device=device)
+        self.target = torch.tensor(self.emotion.distribution, device=device).repeat(batch, 1)
+        self.inherent: torch.Tensor | None = None
+        self._seen: torch.Tensor | None = None  # the classifier's answer to the last step before the gate opened
+        self._walk: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._gate_text = self.gate.scorer.text_features([self.gate.prompt]) if self.gate else None
+        threshold = self.gate.threshold if self.gate else None
+        self.trace = Trace(list(self.emotion.distribution), self.emotion.label, self.emotion.intensity, threshold,
+                           opened_at=[None] * batch, inherent=[None] * batch)
+        if self.emotion.intensity == 0.0:
+            self.trace.notes.append("The intensity is 0: no tokens were appended.")
+
+    def _initial(self, batch: int, device: torch.device) -> torch.Tensor:
+        if self.init_tokens is None:
+            return initial_tokens(batch, self.config.n_tokens, self.positive.embeds, self.config.seed).to(device)
+        tokens = self.init_tokens.tokens.to(device, torch.float32)
+        return tokens[[i % len(tokens) for i in range(batch)]].clone()
+
+    def result(self) -> EmotionTokens:
+        """The tokens as they stand, one set an image."""
+        return EmotionTokens(self.tokens.detach().cpu().clone(), self.emotion.label)
+
+    def finish(self) -> None:
+        """Notes what a user should know of a run that is over."""
+        closed = [i for i, step in enumerate(self.trace.opened_at) if step is None]
+        if closed and self.gate and self.emotion.intensity > 0:
+            best = [max(c.gate_score[i] for c in self.trace.calls if c.gate_score) for i in closed]
+            self.trace.notes.append(
+                f"The gate never opened for image {', '.join(map(str, closed))}: its best score was "
+                f"{max(best):.1f} and the threshold is {self.gate.threshold:g}. Lower the threshold, or set "
+                "force_open_at below 1.")
+
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """x [B, C, h, w], sigma [B] -> guided clean latent [B, C, h, w], tokens optimised on the way."""
+        host.current().check_interrupted()
+        with torch.no_grad():
+            uncond = None if self.config.cfg == 1.0 else self.denoiser(x, sigma, self.negative)
+            plain = None
+            record = TraceCall(len(self.trace.calls), self._step(sigma), float(sigma[0]))
+            self.trace.calls.append(record)
+            if not bool(self.open.all()) and self.emotion.intensity > 0:
+                plain = self._guide(self.denoiser(x, sigma, self.positive), uncond)
+                self._update_gate(x, sigma, plain, record)
+            record.open = self.open.tolist()
+            if not bool(self.open.any()):
+                return plain if plain is not None else self._guide(self.denoiser(x, sigma, self.positive), uncond)
+        emotional = self._optimise(x, sigma, uncond, record)
+        return emotional if bool(self.open.all()) else torch.where(self.open.view(-1, 1, 1, 1), emotional, plain)
+
+    def _step(self, sigma: torch.Tensor) -> int:
+        # The sampler's step, not the model call: second-order samplers call twice a step.
+        return int((self.sigmas.to(sigma) > sigma[0] * (1 + 1e-4)).sum())
+
+    def _guide(self, cond: torch.Tensor, uncond: torch.Tensor | None) -> torch.Tensor:
+        return cond if uncond is None else uncond + self.config.cfg * (cond - uncond)
+
+    def _image(self, x0: torch.Tensor) -> torch.Tensor:
+        """What the clean latent looks like, with the masked part as it will be composited."""
+        if self.mask is not None and self.latent is not None:
+            x0 = x0 * self.mask + self.latent * (1 - self.mask)
+        return self.autoencoder.decode(self.denoiser.latent_out(x0))
+
+    def _update_gate(self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor, record: TraceCall) -> None:
+        """Scores the images whose gate is closed, opens it where they fit, and fixes target and inherent emotion."""
+        image = self._image(plain)
+        p = self.classifier(image).float().softmax(dim=-1)
+        opens = ~self.open
+        if self.gate:
+            score = self.gate.scorer.score(self._full(x, sigma, plain) if self.gate.estimate == "full" else image,
+                                           self._gate_text)
+            record.gate_score = score.tolist()
+            forced = record.step >= self.gate.force_open_at * (len(self.sigmas) - 1)
+            opens = opens & ((score >= self.gate.threshold) | forced)
+        if self.inherent is None:
+            self.inherent = p.argmax(dim=-1)
+        before = p if self._seen is None else self._seen
+        for i in opens.nonzero().flatten().tolist():
+            # Inherent: the last step before the gate opened, or this one where it opens at once.
+            self.inherent[i] = before[i].argmax()
+            k = self.emotion.intensity
+            self.target[i] = (1 - k) * p[i] + k * self.target[i]
+            self.trace.opened_at[i] = record.step
+            self.trace.inherent[i] = MIKELS[int(self.inherent[i])]
+        self._seen = p
+        self.open |= opens
+
+    def _full(self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
+        """The image that Euler's method reaches without tokens from here. Where x lies where the last walk passed
+        (a deterministic sampler), the last walk's end is returned."""
+        if self._walk is not None:
+            expected, end = self._walk
+            if (x - expected).norm() < 0.05 * x.norm():
+                self._walk = (self._euler(x, sigma, plain), end)
+                return end
+        current, expected = x, None
+        sigmas = [sigma[0], *self.sigmas[self.sigmas.to(sigma) < sigma[0] * (1 - 1e-4)].to(sigma)]
+        denoised = plain
+        for now, then in zip(sigmas, sigmas[1:]):
+            current = current + (current - denoised) / now * (then - now)
+            expected = current if expected is None else expected
+            if then > 0:
+                s = then * sigma.new_ones(len(x))
+                uncond = None if self.config.cfg == 1.0 else self.denoiser(current, s, self.negative)
+                denoised = self._guide(self.denoiser(current, s, self.positive), uncond)
+        end = self._image(current)
+        self._walk = (expected if expected is not None else current, end)
+        return end
+
+    def _euler(self, x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
+        smaller = self.sigmas[self.sigmas.to(sigma) < sigma[0] * (1 - 1e-4)]
+        then = smaller[0].to(sigma) if len(smaller) else sigma.new_zeros(())
+        return x + (x - denoised) / sigma[0] * (then - sigma[0])
+
+    def _loss(self) -> EmotionLoss:
+        similar = [MIKELS.index(name) for name in self.emotion.similar()]
+        inherent = self.inherent if self.config.inherent_weight else None
+        return EmotionLoss(self.target, inherent, similar, self.config.inherent_weight, self.config.similar_weight)
+
+    def _optimise(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None,
+                  record: TraceCall) -> torch.Tensor:
+        """The inner loop (equation 8): Adam on the tokens until every open image's loss is under the stop.
+
+        Adam is fresh at each step, with lr (1 - i/100) of the outer step i (the paper's formula is null-text
+        inversion's, where i is the outer step). An image that is done keeps its tokens while others go on. Returns
+        the prediction of the last evaluation, which is the one with the final tokens.
+        """
+        config, ui = self.config, host.current()
+        loss_of = self._loss()
+        record.learning_rate = config.learning_rate * max(0.0, 1 - record.step / 100)
+        with self.denoiser.gradients():
+            tokens = self.tokens.clone().requires_grad_(True)
+            optimizer = torch.optim.Adam([tokens], lr=record.learning_rate)
+            best = None
+            for inner in range(config.max_inner_steps + 1):
+                last = inner == config.max_inner_steps
+                with torch.set_grad_enabled(not last):
+                    x0 = self._guide(self.denoiser(x, sigma, self.positive.append(tokens)), uncond)
+                    logits = self.classifier(self._image(x0))
+                    loss = loss_of(logits)
+                probabilities = logits.detach().float().softmax(dim=-1).tolist()
+                record.losses.append(loss.detach().tolist())
+                record.before = record.before or probabilities
+                record.after = probabilities
+                best = x0.detach()
+                active = self.open & (loss.detach() >= config.stop_loss)
+                if last or not bool(active.any()):
+                    break
+                ui.check_interrupted()
+                optimizer.zero_grad(set_to_none=True)
+                (loss * active).sum().backward(inputs=[tokens])
+                kept = tokens.detach().clone()
+                optimizer.step()
+                with torch.no_grad():
+                    tokens[~active] = kept[~active]
+                ui.inner(record.step, inner + 1, config.max_inner_steps, float(loss.detach()[active].mean()))
+        self.tokens = tokens.detach()
+        return best
