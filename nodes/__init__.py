@@ -1,4 +1,8 @@
 """The ComfyUI nodes: sockets, widgets and layouts. The algorithms are in `models/`."""
 
-NODE_CLASS_MAPPINGS: dict[str, type] = {}
-NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {}
+from . import emotions, models, muse
+
+_FAMILIES = (emotions, models, muse)
+
+NODE_CLASS_MAPPINGS = {key: node for family in _FAMILIES for key, (node, _) in family.NODES.items()}
+NODE_DISPLAY_NAME_MAPPINGS = {key: name for family in _FAMILIES for key, (_, name) in family.NODES.items()}

@@ -1,0 +1,128 @@
+"""Pictures of numbers. Each function returns an image [H, W, 3] float in 0..1 (numpy), ready for an IMAGE socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Sequence
+
+import numpy as np
+
+from .emotions import MIKELS
+
+if TYPE_CHECKING:
+    from .muse import Trace
+
+# One colour an emotion, everywhere: warm hues for the four positive, cold and dark for the four negative.
+COLOURS = {
+    "amusement": "#f2a900", "awe": "#7a5cc8", "contentment": "#4f9d52", "excitement": "#ee6c2b",
+    "anger": "#c8202f", "disgust": "#7d8c1f", "fear": "#3b3f52", "sadness": "#3f76b5",
+}
+
+
+def _figure(width: float, height: float) -> Any:
+    # Figure and canvas by hand: pyplot would change the backend of the program around us.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _render(figure: Any) -> np.ndarray:
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
+
+
+def emotion_bars(probabilities: Sequence[float], title: str = "") -> np.ndarray:
+    """A bar chart of eight probabilities in the order of `MIKELS`."""
+    figure = _figure(5.2, 3.2)
+    axis = figure.add_subplot()
+    axis.barh(MIKELS, probabilities, color=[COLOURS[name] for name in MIKELS])
+    for i, p in enumerate(probabilities):
+        axis.text(min(p, 0.9) + 0.01, i, f"{p:.0%}", va="center", fontsize=9)
+    axis.set_xlim(0, 1)
+    axis.invert_yaxis()
+    axis.set_xlabel("probability")
+    axis.spines[["top", "right"]].set_visible(False)
+    if title:
+        axis.set_title(title, fontsize=11)
+    return _render(figure)
+
+
+def trace_plot(trace: "Trace", image: int = 0) -> np.ndarray:
+    """A MUSE run of one image of the batch: the gate's score, the emotions before and after each step's inner
+    loop, and the inner losses end to end."""
+    figure = _figure(8.4, 6.4)
+    gate, emotions, losses = figure.subplots(3, 1, height_ratios=(1, 1.6, 1))
+    calls = trace.calls
+    opened = next((c.call for c in calls if c.open and c.open[image]), None)
+
+    scored = [(c.call, c.gate_score[image]) for c in calls if c.gate_score]
+    if scored:
+        gate.plot(*zip(*scored), "o-", color="#444444", label="score")
+        gate.axhline(trace.threshold, color="#c8202f", linestyle="--", label=f"threshold {trace.threshold:g}")
+        gate.legend(fontsize=8, loc="best")
+    else:
+        gate.text(0.5, 0.5, "no gate", ha="center", va="center", transform=gate.transAxes, color="#888888")
+    gate.set_ylabel("CLIP gate")
+    for axis in (gate, emotions):
+        axis.set_xlim(-0.5, max(1, len(calls)) - 0.5)
+        if opened is not None:
+            axis.axvline(opened, color="#c8202f", alpha=0.3)
+
+    after = [(c.call, c.after[image]) for c in calls if c.after and c.open[image]]
+    named = {trace.inherent[image]} | {MIKELS[i] for i, p in enumerate(trace.target) if p > 0}
+    for i, name in enumerate(MIKELS):
+        if after:
+            weight = dict(linewidth=2.4) if name in named else dict(linewidth=0.9, alpha=0.6)
+            emotions.plot([c for c, _ in after], [p[i] for _, p in after], ".-", color=COLOURS[name], label=name, **weight)
+    emotions.set_ylim(-0.02, 1.02)
+    emotions.set_ylabel("emotion")
+    emotions.set_xlabel("model call")
+    if after:
+        emotions.legend(fontsize=8, ncols=2, loc="center right")
+
+    start = 0
+    for call in calls:
+        values = [row[image] for row in call.losses]
+        if values and call.open[image]:
+            losses.plot(range(start, start + len(values)), values, color="#444444", linewidth=1)
+            start += len(values)
+            losses.axvline(start - 0.5, color="#dddddd", linewidth=0.6)
+    losses.set_ylabel("loss")
+    losses.set_xlabel("inner evaluations, step after step")
+    inherent = f", inherent: {trace.inherent[image]}" if trace.inherent[image] else ""
+    figure.suptitle(f"{trace.label} at intensity {trace.intensity:g}{inherent}", fontsize=12)
+    for axis in (gate, emotions, losses):
+        axis.spines[["top", "right"]].set_visible(False)
+    return _render(figure)
+
+
+def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns: int, title: str = "",
+                  cell: int = 160) -> np.ndarray:
+    """Images [H, W, 3] in 0..1 or uint8, in rows of `columns`, each over its caption (lines by newline)."""
+    from PIL import Image, ImageDraw
+
+    font = _font(12)
+    rows = -(-len(images) // columns)
+    lines = max((c.count("\n") + 1 for c in captions), default=1)
+    text, head = 15 * lines + 6, 30 if title else 0
+    sheet = Image.new("RGB", (columns * (cell + 8) + 8, head + rows * (cell + text) + 8), "white")
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((8, 7), title, fill="black", font=_font(16))
+    for i, (image, caption) in enumerate(zip(images, captions)):
+        array = np.asarray(image)
+        if array.dtype != np.uint8:
+            array = (array * 255).round().clip(0, 255).astype(np.uint8)
+        x, y = 8 + (i % columns) * (cell + 8), head + 8 + (i // columns) * (cell + text)
+        sheet.paste(Image.fromarray(array).resize((cell, cell), Image.LANCZOS), (x, y))
+        draw.multiline_text((x, y + cell + 1), caption, fill="black", font=font, spacing=2)
+    return np.asarray(sheet).astype(np.float32) / 255
+
+
+def _font(size: int) -> Any:
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

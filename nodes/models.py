@@ -1,0 +1,111 @@
+"""Nodes that load models, and the classifier's readout."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..models import host
+from ..models.emotions import MIKELS
+from .layouts import to_bchw
+
+_CLIPS = ["tiny", "tiny-eval", "ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k"]
+
+
+class AffectTinyModelLoader:
+    CATEGORY = "affect/loaders"
+    DESCRIPTION = ("The bundled tiny diffusion model (128 x 128, trained on MoodScenes): lets every template run at "
+                   "once, without a checkpoint. It knows homes, rivers, lakes, mountains, cities and faces.")
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    OUTPUT_TOOLTIPS = ("The diffusion model.", "Its text encoder.", "Its autoencoder.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {}}
+
+    def run(self) -> tuple[Any, Any, Any]:
+        from ..models import tiny
+
+        return tiny.load_pipeline()
+
+
+class AffectEmotionClassifierLoader:
+    CATEGORY = "affect/loaders"
+    DESCRIPTION = ("Loads an emotion classifier. Guide with one and read out with another: a picture can please the "
+                   "classifier that guided it without convincing anybody else.")
+    RETURN_TYPES = ("AFFECT_EMOTION_CLASSIFIER",)
+    RETURN_NAMES = ("classifier",)
+    OUTPUT_TOOLTIPS = ("Image to eight emotions.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        found = host.current().list_files("affect", (".safetensors", ".pth"))
+        return {"required": {
+            "classifier": (["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot", *found], {"tooltip":
+                           "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's or "
+                           "EmoEdit's published head in models/affect."}),
+            "clip_model": (_CLIPS, {"tooltip": "The CLIP that zero-shot and published heads look through: "
+                                               "ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's."}),
+        }}
+
+    def run(self, classifier: str, clip_model: str) -> tuple[Any]:
+        from ..models.classifiers import load_classifier
+
+        return (load_classifier(classifier, clip_model),)
+
+
+class AffectEmotionReadout:
+    CATEGORY = "affect/emotion"
+    DESCRIPTION = "What a classifier feels in an image: a bar chart, and the probabilities as JSON."
+    RETURN_TYPES = ("IMAGE", "STRING")
+    RETURN_NAMES = ("chart", "json")
+    OUTPUT_TOOLTIPS = ("A bar chart an image.", "The probabilities of each image.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "image": ("IMAGE", {"tooltip": "The image to read."}),
+            "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Best one that did not guide the image."}),
+        }}
+
+    def run(self, image: Any, classifier: Any) -> tuple[Any, str]:
+        import numpy as np
+        import torch
+
+        from ..models.plots import emotion_bars
+
+        with torch.no_grad():
+            probabilities = classifier(to_bchw(image)).float().softmax(dim=-1).tolist()
+        chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))
+        rows = [{name: round(p, 4) for name, p in zip(MIKELS, row)} for row in probabilities]
+        return chart, json.dumps(rows, indent=1)
+
+
+class AffectClipScorerLoader:
+    CATEGORY = "affect/loaders"
+    DESCRIPTION = "Loads a CLIP that scores how well an image fits a text: what the timing gate asks."
+    RETURN_TYPES = ("AFFECT_CLIP_SCORER",)
+    RETURN_NAMES = ("clip_scorer",)
+    OUTPUT_TOOLTIPS = ("Scores on the scale of published CLIP models: 14 unrelated, 30 fitting.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": (_CLIPS, {"tooltip": "tiny goes with the tiny model; the others are open_clip's, "
+                                                           "downloaded at first use."})}}
+
+    def run(self, model: str) -> tuple[Any]:
+        from ..models.clip import load_scorer
+
+        return (load_scorer(model),)
+
+
+NODES = {
+    "AffectTinyModelLoader": (AffectTinyModelLoader, "Load Tiny Demo Model"),
+    "AffectEmotionClassifierLoader": (AffectEmotionClassifierLoader, "Load Emotion Classifier"),
+    "AffectEmotionReadout": (AffectEmotionReadout, "Emotion Readout"),
+    "AffectClipScorerLoader": (AffectClipScorerLoader, "Load CLIP Scorer"),
+}

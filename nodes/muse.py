@@ -1,0 +1,321 @@
+"""MUSE's nodes: the timing gate, the optimizer as a GUIDER, the sampler in one node, trace, inversion and tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..models import files, host
+from ..models.errors import UserError
+
+_TOKENS = "emotion_tokens"
+
+
+def _muse_inputs() -> dict[str, Any]:
+    """The optimizer's inputs, which the sampler shares."""
+    small = {"min": 0.0, "max": 1.0, "step": 0.0001, "round": False}
+    return {"required": {
+        "model": ("MODEL", {"tooltip": "The diffusion model."}),
+        "positive": ("CONDITIONING", {"tooltip": "What the image shows. Emotional tokens are put behind this text."}),
+        "negative": ("CONDITIONING", {"tooltip": "What to avoid; it gets no emotional tokens."}),
+        "vae": ("VAE", {"tooltip": "Decodes each step's clean prediction for the classifier."}),
+        "emotion": ("AFFECT_EMOTION", {"tooltip": "What the image should make people feel."}),
+        "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Says what it feels, and in which direction to go."}),
+        "cfg": ("FLOAT", {"default": 7.5, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01,
+                          "tooltip": "Classifier-free guidance: how closely to follow the text."}),
+        "n_tokens": ("INT", {"default": 4, "min": 1, "max": 64, "tooltip": "Emotional tokens an image. More can say "
+                                                                           "more, and drown the prompt sooner."}),
+        "learning_rate": ("FLOAT", {"default": 0.01, "min": 0.0, "max": 1.0, "step": 0.001, "round": False,
+                                    "tooltip": "Adam's step size at the first sampler step; falls linearly."}),
+        "max_inner_steps": ("INT", {"default": 20, "min": 0, "max": 1000, "tooltip":
+                                    "At most so many optimisation steps in each sampler step. 0: tokens stay random."}),
+        "stop_loss": ("FLOAT", {"default": 0.0001, **small, "tooltip": "An inner loop ends under this loss."}),
+        "inherent_weight": ("FLOAT", {"default": 0.0005, **small, "tooltip":
+                                      "How strongly to hold down the emotion that the image has of itself."}),
+        "similar_weight": ("FLOAT", {"default": 0.0015, **small, "tooltip":
+                                     "How strongly to hold down the target's neighbours on Mikels' wheel."}),
+        "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
+                         "tooltip": "Draws the first tokens; in the sampler node also the noise."}),
+    }, "optional": {
+        "timing_gate": ("AFFECT_TIMING_GATE", {"tooltip": "When to start. Without it: at the first step."}),
+        "init_tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "Start from saved tokens instead of random ones."}),
+    }}
+
+
+def _config(inputs: dict[str, Any]) -> Any:
+    from ..models.muse import MuseConfig
+
+    return MuseConfig(**{k: inputs[k] for k in MuseConfig.__dataclass_fields__})
+
+
+def _guider(inputs: dict[str, Any]) -> Any:
+    from ..models.diffusion.diffusers import DiffusersModel, MuseGuider
+
+    if not isinstance(inputs["model"], DiffusersModel):
+        raise UserError("This MODEL is ComfyUI's own, and emotional guidance does not take those yet: connect "
+                        "Load Tiny Demo Model, or run the workflow with the affect command.")
+    return MuseGuider(inputs["model"], inputs["vae"], inputs["classifier"], inputs["positive"], inputs["negative"],
+                      inputs["emotion"], _config(inputs), inputs.get("timing_gate"), inputs.get("init_tokens"))
+
+
+def _plots(trace: Any) -> Any:
+    import numpy as np
+    import torch
+
+    from ..models.plots import trace_plot
+
+    return torch.from_numpy(np.stack([trace_plot(trace, i) for i in range(len(trace.opened_at))]))
+
+
+class AffectClipTimingGate:
+    CATEGORY = "affect/muse"
+    DESCRIPTION = ("MUSE's WHEN: guidance starts once the forming image fits the text. Too early loses the content, "
+                   "too late loses the emotion.")
+    RETURN_TYPES = ("AFFECT_TIMING_GATE",)
+    RETURN_NAMES = ("timing_gate",)
+    OUTPUT_TOOLTIPS = ("Into an Emotion Token Optimizer or Emotion Sampler.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "clip_scorer": ("AFFECT_CLIP_SCORER", {"tooltip": "Scores image against text."}),
+            "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "What the image shows."}),
+            "threshold": ("FLOAT", {"default": 18.0, "min": -100.0, "max": 100.0, "step": 0.1, "tooltip":
+                                    "Opens at this CLIP score. 14 is nearly at once, 18 the paper's best, 24 late."}),
+            "estimate": (["one_step", "full"], {"tooltip":
+                         "one_step judges each step's own clean prediction. full walks the remaining steps first; "
+                         "under a deterministic sampler that ends in the same image whenever it starts, so the gate "
+                         "opens at the first step or never."}),
+            "force_open_at": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip":
+                                        "Opens after this share of the steps whatever the score. 1: never forced."}),
+        }}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, prompt: str | None = None) -> bool | str:
+        if prompt is not None and not prompt.strip():
+            return "The timing gate's prompt is empty: write what the image shows, as in the positive prompt."
+        return True
+
+    def run(self, clip_scorer: Any, prompt: str, threshold: float, estimate: str, force_open_at: float) -> tuple[Any]:
+        from ..models.muse import TimingGate
+
+        return (TimingGate(clip_scorer, prompt, threshold, estimate, force_open_at),)
+
+
+class AffectEmotionTokenOptimizer:
+    CATEGORY = "affect/muse"
+    DESCRIPTION = ("MUSE: optimises emotional tokens behind your prompt while sampling, so that a classifier feels "
+                   "the emotion in every step's prediction. Use it as the guider of SamplerCustomAdvanced.")
+    RETURN_TYPES = ("GUIDER",)
+    OUTPUT_TOOLTIPS = ("Into SamplerCustomAdvanced, and into Emotion Trace.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return _muse_inputs()
+
+    def run(self, **inputs: Any) -> tuple[Any]:
+        return (_guider(inputs),)
+
+
+class AffectEmotionTrace:
+    CATEGORY = "affect/muse"
+    DESCRIPTION = "What the optimizer did: when the gate opened, how the emotions moved, each inner loss."
+    RETURN_TYPES = ("IMAGE", "STRING", "AFFECT_EMOTION_TOKENS")
+    RETURN_NAMES = ("plot", "json", "tokens")
+    OUTPUT_TOOLTIPS = ("The plot, one an image.", "Every figure.", "The optimised tokens, to save or apply.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "guider": ("GUIDER", {"tooltip": "The Emotion Token Optimizer that the sampler used."}),
+            "latent": ("LATENT", {"tooltip": "The sampler's own output: says which run is meant."}),
+        }}
+
+    def run(self, guider: Any, latent: dict[str, Any]) -> tuple[Any, str, Any]:
+        if not hasattr(guider, "traces"):
+            raise UserError("This guider keeps no trace: connect an Emotion Token Optimizer.")
+        trace, tokens = guider.traces.get(latent["samples"])
+        return _plots(trace), json.dumps(trace.to_json()), tokens
+
+
+class AffectEmotionSampler:
+    CATEGORY = "affect/muse"
+    DESCRIPTION = "MUSE in one node: optimizer, sampler and trace together."
+    RETURN_TYPES = ("LATENT", "IMAGE", "AFFECT_EMOTION_TOKENS")
+    RETURN_NAMES = ("latent", "plot", "tokens")
+    OUTPUT_TOOLTIPS = ("The emotional image's latent.", "What happened.", "The optimised tokens.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.diffusion.sampling import SAMPLERS, SCHEDULES
+
+        inputs = _muse_inputs()
+        inputs["required"] |= {
+            "latent_image": ("LATENT", {"tooltip": "Empty for generation; an encoded or inverted image for editing."}),
+            "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "Sampler steps."}),
+            "sampler_name": (list(SAMPLERS), {"tooltip": "The sampler."}),
+            "scheduler": (list(SCHEDULES), {"tooltip": "How noise falls over the steps."}),
+            "denoise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip":
+                                  "1 starts from noise; less keeps some of the latent."}),
+            "add_noise": ("BOOLEAN", {"default": True, "tooltip": "Off after DDIM Inversion: its latent is noise."}),
+        }
+        return inputs
+
+    def run(self, latent_image: dict[str, Any], steps: int, sampler_name: str, scheduler: str, denoise: float,
+            add_noise: bool, **inputs: Any) -> tuple[Any, Any, Any]:
+        import torch
+
+        from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
+
+        guider = _guider(inputs)
+        latent = latent_image["samples"]
+        noise = prepare_noise(latent, inputs["seed"], latent_image.get("batch_index")) if add_noise \
+            else torch.zeros_like(latent)
+        sigmas = schedule(scheduler, inputs["model"].sigma_table, steps, denoise)
+        bar = host.current().progress(steps, "sampling")
+        try:
+            samples = guider.sample(noise, latent, Sampler(sampler_name), sigmas, latent_image.get("noise_mask"),
+                                    callback=lambda *_: bar.update(), seed=inputs["seed"])
+        finally:
+            bar.close()
+        trace, tokens = guider.traces.get(samples)
+        for note in trace.notes:
+            host.current().note(note)
+        return {**latent_image, "samples": samples}, _plots(trace), tokens
+
+
+class AffectDDIMInversion:
+    CATEGORY = "affect/muse"
+    DESCRIPTION = ("Finds the noise that leads back to an image. Describe the image in the positive prompt, then sample "
+                   "from the result with add_noise off (or DisableNoise) and the same number of steps.")
+    RETURN_TYPES = ("LATENT",)
+    OUTPUT_TOOLTIPS = ("The image as noise.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.diffusion.sampling import SCHEDULES
+
+        return {"required": {
+            "model": ("MODEL", {"tooltip": "The model that will sample."}),
+            "positive": ("CONDITIONING", {"tooltip": "What the source image shows. Guidance is off (cfg 1)."}),
+            "latent_image": ("LATENT", {"tooltip": "The encoded source image."}),
+            "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "As many as the sampler will take."}),
+        }, "optional": {
+            "scheduler": (list(SCHEDULES), {"default": "normal", "tooltip": "As the sampler's."}),
+        }}
+
+    def run(self, model: Any, positive: Any, latent_image: dict[str, Any], steps: int,
+            scheduler: str = "normal") -> tuple[Any]:
+        from ..models.diffusion.sampling import ddim_inversion, schedule
+
+        if getattr(model, "is_flow", False):
+            raise UserError("DDIM inversion does not fit rectified-flow models (SD3, FLUX). Use an SD1.5, SD2 or SDXL "
+                            "model, or start from the encoded image with denoise below 1.")
+        if latent_image.get("noise_mask") is not None:
+            host.current().note("DDIM Inversion inverts the whole image; the latent's mask is kept for the sampler.")
+        context = model.context(positive)
+        bar = host.current().progress(steps, "inverting")
+        try:
+            noise = ddim_inversion(lambda x, s: model(x, s, context), model.latent_in(latent_image["samples"]),
+                                   schedule(scheduler, model.sigma_table, steps), callback=lambda *_: bar.update())
+        finally:
+            bar.close()
+        return ({**latent_image, "samples": model.latent_out(noise).cpu()},)
+
+
+def _token_folders() -> list[Path]:
+    ui = host.current()
+    return [ui.output_dir / _TOKENS, *ui.models_dirs(_TOKENS)]
+
+
+def _token_file(name: str) -> Path:
+    for folder in _token_folders():
+        path = files.safe_join(folder, name if name.endswith(".safetensors") else f"{name}.safetensors")
+        if path.is_file():
+            return path
+    raise UserError(f"There are no emotion tokens named '{name}' in {' or '.join(str(f) for f in _token_folders())}. "
+                    "Save some with Save Emotion Tokens first.")
+
+
+class AffectSaveEmotionTokens:
+    CATEGORY = "affect/muse"
+    DESCRIPTION = "Saves optimised tokens: put behind any prompt later, they bring the emotion at no cost."
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "From Emotion Sampler or Emotion Trace."}),
+            "name": ("STRING", {"default": "my_emotion", "tooltip": "A file of this name goes into "
+                                                                    "output/emotion_tokens and replaces an older one."}),
+        }}
+
+    def run(self, tokens: Any, name: str) -> dict[str, Any]:
+        path = files.safe_join(_token_folders()[0], f"{name.removesuffix('.safetensors')}.safetensors")
+        tokens.save(path)
+        return {"ui": {"text": [f"Saved {path.name}: {len(tokens.tokens)} set(s) of '{tokens.label}' tokens."]}}
+
+
+class AffectLoadEmotionTokens:
+    CATEGORY = "affect/muse"
+    DESCRIPTION = "Loads saved emotion tokens."
+    RETURN_TYPES = ("AFFECT_EMOTION_TOKENS",)
+    RETURN_NAMES = ("tokens",)
+    OUTPUT_TOOLTIPS = ("The tokens.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"name": ("STRING", {"default": "my_emotion", "tooltip":
+                                                 "A name in output/emotion_tokens or models/emotion_tokens."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, name: str) -> str:
+        try:
+            return hashlib.sha256(_token_file(name).read_bytes()).hexdigest()
+        except UserError:
+            return "absent"
+
+    def run(self, name: str) -> tuple[Any]:
+        from ..models.muse import EmotionTokens
+
+        return (EmotionTokens.load(_token_file(name)),)
+
+
+class AffectApplyEmotionTokens:
+    CATEGORY = "affect/muse"
+    DESCRIPTION = "Puts emotion tokens behind a prompt: the emotion without the optimisation."
+    RETURN_TYPES = ("CONDITIONING",)
+    OUTPUT_TOOLTIPS = ("The text and the tokens.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "conditioning": ("CONDITIONING", {"tooltip": "The positive prompt."}),
+            "tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "Tokens of the same model family."}),
+        }}
+
+    def run(self, conditioning: Any, tokens: Any) -> tuple[Any]:
+        return (tokens.apply(conditioning),)
+
+
+NODES = {
+    "AffectClipTimingGate": (AffectClipTimingGate, "CLIP Timing Gate"),
+    "AffectEmotionTokenOptimizer": (AffectEmotionTokenOptimizer, "Emotion Token Optimizer"),
+    "AffectEmotionTrace": (AffectEmotionTrace, "Emotion Trace"),
+    "AffectEmotionSampler": (AffectEmotionSampler, "Emotion Sampler"),
+    "AffectDDIMInversion": (AffectDDIMInversion, "DDIM Inversion"),
+    "AffectSaveEmotionTokens": (AffectSaveEmotionTokens, "Save Emotion Tokens"),
+    "AffectLoadEmotionTokens": (AffectLoadEmotionTokens, "Load Emotion Tokens"),
+    "AffectApplyEmotionTokens": (AffectApplyEmotionTokens, "Apply Emotion Tokens"),
+}
