@@ -1,0 +1,89 @@
+"""The `affect` command. This file parses and reports; what a command does stands in its own file.
+
+Exit codes: 0 done; 1 it failed while running; 2 the request was wrong, nothing ran and nothing was written; 130
+stopped with Ctrl-C. Nothing heavy is imported before a command is chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import traceback
+
+from ...models.errors import UserError
+from . import command_dispatch, command_models, command_nodes, command_run
+from .problems import WorkflowError
+
+DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, less the options that a trainer or benchmark declares itself."""
+    top = argparse.ArgumentParser(
+        prog="affect", description="Run ComfyUI workflows without ComfyUI; train and measure what they are made of.",
+        epilog="--debug, anywhere, shows the traceback of an error.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for family in (command_run, command_nodes, command_models, command_dispatch):
+        family.add_commands(commands)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line (default: the process's own) and returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    args = parser().parse_args([a for a in argv if a != "--debug"])
+    previous = _unwind_on_termination()
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        return _report(args, "interrupted", STOPPED, "Stopped. What was being written was removed.")
+    except UserError as error:
+        # A command lets it through only before anything ran; what a node raises arrives as NodeFailed.
+        _trace(debug)
+        return _report(args, "invalid", WRONG, str(error), error)
+    except Exception as error:
+        _trace(debug)
+        return _report(args, "failed", FAILED, _sentence(error))
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _sentence(error: Exception) -> str:
+    from .execute import NodeFailed
+
+    if isinstance(error, NodeFailed):
+        return str(error)
+    return f"{type(error).__name__}: {error}. Run again with --debug for the traceback."
+
+
+def _trace(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+
+
+def _report(args: argparse.Namespace, status: str, code: int, message: str, error: UserError | None = None) -> int:
+    print(f"affect: {message}", file=sys.stderr)
+    if getattr(args, "json", None) is True:
+        found = error.problems if isinstance(error, WorkflowError) else []
+        print(json.dumps({"status": status, "error": message, "problems": [p.as_dict() for p in found]}))
+    return code
+
+
+def _unwind_on_termination() -> object | None:
+    """Lets SIGTERM unwind like an error, so that half-written files are removed. The handler that was there."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    return signal.signal(signal.SIGTERM, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""`affect demo`, `data`, `train`, `bench`, `evaluate`: commands that live in other parts of the package.
+
+Each part names its own in a small registry, name -> (module, help), which is light to import. A module (absolute,
+or relative to the registry's package) has `add_arguments(parser)` and `main(args) -> int`, and is imported when its
+command is chosen: `affect --help` costs no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import Any
+
+from ...models.errors import UserError
+
+_PACKAGE = __name__.rsplit(".", 3)[0]
+
+GROUPS: dict[str, tuple[str, str, str, str]] = {
+    # command: (package with the registry, the registry's name, metavar, help)
+    "data": (f"{_PACKAGE}.training.data", "COMMANDS", "NAME", "make or prepare a data set"),
+    "train": (f"{_PACKAGE}.training", "COMMANDS", "NAME", "train a model"),
+    "bench": (f"{_PACKAGE}.benchmarks", "COMMANDS", "NAME", "measure: quality or speed"),
+    "evaluate": (f"{_PACKAGE}.benchmarks", "TABLES", "TABLE", "measure the figures of a table"),
+}
+
+
+def add_commands(commands: Any) -> None:
+    demo = commands.add_parser("demo", help="make images that show what this package does", add_help=False)
+    demo.add_argument("rest", nargs=argparse.REMAINDER)
+    demo.set_defaults(run=_demo)
+    for command, (_, _, metavar, help_text) in GROUPS.items():
+        group = commands.add_parser(command, help=help_text, add_help=False)
+        group.add_argument("rest", nargs=argparse.REMAINDER, metavar=f"{metavar} ...")
+        group.set_defaults(run=_dispatch)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    return _hand_over(f"{_PACKAGE}.workflows.headless.demo", None, "affect demo", args)
+
+
+def _dispatch(args: argparse.Namespace) -> int:
+    package, registry_name, metavar, help_text = GROUPS[args.command]
+    registry = getattr(importlib.import_module(package), registry_name, {})
+    known = "\n".join(f"  {name:<16} {text}" for name, (_, text) in registry.items()) or "  (none)"
+    parser = argparse.ArgumentParser(
+        prog=f"affect {args.command}", usage=f"affect {args.command} {metavar} ...", description=help_text,
+        epilog=f"{metavar} is one of:\n{known}\n\n`affect {args.command} {metavar} --help` describes one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    if not args.rest or args.rest[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0 if args.rest else 2
+    name = args.rest[0]
+    if name not in registry:
+        from .problems import did_you_mean
+
+        raise UserError(f"There is no '{name}' to {args.command}.{did_you_mean(name, registry)} It is one of: "
+                        f"{', '.join(registry) or '(none)'}.")
+    args.rest = args.rest[1:]
+    return _hand_over(registry[name][0], package, f"affect {args.command} {name}", args)
+
+
+def _hand_over(module_path: str, package: str | None, prog: str, args: argparse.Namespace) -> int:
+    module = importlib.import_module(module_path, package)
+    parser = argparse.ArgumentParser(prog=prog, description=module.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    parser.parse_args(args.rest, namespace=args)  # the same object: `main` of cli.py asks it for --json
+    return module.main(args)

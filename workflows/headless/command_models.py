@@ -1,0 +1,107 @@
+"""`affect models`: which model files are there, and fetching a published one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...models.errors import UserError
+
+KINDS = ("checkpoints", "vae", "loras", "affect", "clip", "mllm")
+
+
+class Published(NamedTuple):
+    """A file that others published: its repository and name on the model hub, and the folder where it belongs."""
+
+    kind: str
+    repository: str
+    file: str
+    saved_as: str
+    about: str
+
+
+PUBLISHED = {
+    "sd15": Published("checkpoints", "stable-diffusion-v1-5/stable-diffusion-v1-5", "v1-5-pruned-emaonly.safetensors",
+                      "v1-5-pruned-emaonly.safetensors", "Stable Diffusion 1.5, 4.3 GB, CreativeML OpenRAIL-M"),
+    "sdxl": Published("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0", "sd_xl_base_1.0.safetensors",
+                      "sd_xl_base_1.0.safetensors", "Stable Diffusion XL, 6.9 GB, CreativeML OpenRAIL++-M"),
+    "lcm-lora-sd15": Published("loras", "latent-consistency/lcm-lora-sdv1-5", "pytorch_lora_weights.safetensors",
+                               "lcm-lora-sdv1-5.safetensors", "few-step sampling for SD1.5 (sampler lcm), 135 MB"),
+    "vae-ft-mse": Published("vae", "stabilityai/sd-vae-ft-mse-original", "vae-ft-mse-840000-ema-pruned.safetensors",
+                            "vae-ft-mse-840000-ema-pruned.safetensors", "a finer VAE for SD1.5, 335 MB"),
+}
+
+
+def add_commands(commands: Any) -> None:
+    from .command_run import add_models_dir
+
+    models = commands.add_parser("models", help="list model files, or fetch a published one")
+    actions = models.add_subparsers(dest="action", required=True, metavar="list|get")
+    listing = actions.add_parser("list", help="what is bundled, what is there, and what can be fetched")
+    get = actions.add_parser("get", help="fetch a published model file into its folder")
+    get.add_argument("name", metavar="NAME", help=", ".join(PUBLISHED))
+    for parser in (listing, get):
+        add_models_dir(parser)
+        parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    listing.set_defaults(run=_list)
+    get.set_defaults(run=_get)
+
+
+def _host(args: argparse.Namespace) -> Any:
+    from .host import EmbeddedHost
+
+    return EmbeddedHost(models_dir=args.models_dir)
+
+
+def _list(args: argparse.Namespace) -> int:
+    host = _host(args)
+    tiny = Path(__file__).resolve().parents[2] / "models" / "tiny"
+    bundled = sorted(p.name for p in tiny.glob("*.safetensors"))
+    there = {kind: host.list_files(kind) for kind in KINDS}
+    if args.json:
+        print(json.dumps({"bundled": bundled, "found": there, "published": {k: p.about for k, p in PUBLISHED.items()},
+                          "models_dir": str(host.models_dir)}))
+        return 0
+    print("bundled: " + (", ".join(bundled) or "(none)"))
+    for kind, names in there.items():
+        print(f"{host.models_dir / kind}: " + (", ".join(names) or "(none)"))
+    print("can be fetched with `affect models get NAME`:")
+    for name, published in PUBLISHED.items():
+        print(f"  {name:<14} {published.about}")
+    return 0
+
+
+def _get(args: argparse.Namespace) -> int:
+    from ...models.files import check_safetensors
+    from .problems import did_you_mean
+
+    if args.name not in PUBLISHED:
+        raise UserError(f"There is no published model '{args.name}' on the list.{did_you_mean(args.name, PUBLISHED)} "
+                        f"It has: {', '.join(PUBLISHED)}. Any other file: put it into its folder yourself.")
+    wanted = PUBLISHED[args.name]
+    path = _host(args).models_dirs(wanted.kind)[0] / wanted.saved_as
+    if path.exists():
+        print(f"{path} is there already.", file=sys.stderr)
+    else:
+        _fetch(wanted, path)
+    check_safetensors(path)
+    print(json.dumps({"path": str(path)}) if args.json else path)
+    return 0
+
+
+def _fetch(wanted: Published, path: Path) -> None:
+    """Through the hub's own client, into its cache; then copied to its place under a temporary name and renamed."""
+    import shutil
+
+    from ...models.files import write_atomically
+
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise UserError("Fetching needs the package huggingface_hub: install this one with its extra 'headless'.") from error
+    print(f"Fetching {wanted.about} ...", file=sys.stderr)
+    cached = hf_hub_download(wanted.repository, wanted.file)
+    write_atomically(path, lambda p: shutil.copyfile(cached, p))

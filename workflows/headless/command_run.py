@@ -1,0 +1,82 @@
+"""`affect run` and `affect check`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    run = commands.add_parser("run", help="run a workflow", description=(
+        "Runs a workflow: the API format, the UI format that ComfyUI saves, or a PNG that carries either. The whole "
+        "workflow is checked before anything runs."))
+    _add_workflow(run)
+    run.add_argument("--output-dir", default="output", metavar="D", help="where results go (default: %(default)s)")
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser("check", help="say what would keep a workflow from running, and run nothing")
+    _add_workflow(check)
+    check.set_defaults(run=_check, output_dir="output")
+
+
+def _add_workflow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workflow", metavar="WORKFLOW", help="a JSON file or a PNG")
+    parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="NODE.INPUT=VALUE", help=(
+        "change an input; NODE is an id or a title. A linked input loses its link. May be given several times"))
+    parser.add_argument("--choice-seed", type=int, default=0, metavar="N",
+                        help="seed of {a|b} choices in the prompts of UI workflows (default: %(default)s)")
+    parser.add_argument("--input-dir", default="input", metavar="D", help="where images are (default: %(default)s)")
+    add_models_dir(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def add_models_dir(parser: argparse.ArgumentParser) -> None:
+    """--models-dir, which every command has that looks at model files."""
+    parser.add_argument("--models-dir", metavar="D", help=(
+        "where model files are, in ComfyUI's layout, such as its `models` folder (default: $AFFECT_MODELS_DIR, else "
+        "models)"))
+
+
+def _host(args: argparse.Namespace) -> Any:
+    from .host import EmbeddedHost
+
+    return EmbeddedHost(args.input_dir, args.output_dir, args.models_dir)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ...models import host
+    from .run import execute, prepare
+
+    start = time.perf_counter()
+    with host.use(_host(args)) as current:
+        prepared = prepare(args.workflow, args.assignments, args.choice_seed)
+        for note in prepared.notes:
+            current.note(note)
+        outputs = execute(prepared)
+    seconds = round(time.perf_counter() - start, 3)
+    if args.json:
+        print(json.dumps({"status": "ok", "outputs": outputs, "seconds": seconds}))
+    else:
+        for output in outputs:
+            print(output.get("path") or f"node {output['node']} ({output['type']}): {output['text']}")
+        print(f"Done in {seconds:.1f} s.", file=sys.stderr)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from ...models import host
+    from .check import needed
+    from .registry import default_registry
+    from .run import prepare
+
+    with host.use(_host(args)):
+        prepared = prepare(args.workflow, args.assignments, args.choice_seed)
+    runs = len(needed(prepared.prompt, default_registry()))
+    if args.json:
+        print(json.dumps({"status": "ok", "problems": [], "nodes": len(prepared.prompt), "needed": runs}))
+    else:
+        print(f"The workflow can run: {runs} of its {len(prepared.prompt)} nodes are needed.")
+    return 0

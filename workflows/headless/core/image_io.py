@@ -1,0 +1,184 @@
+"""LoadImage, LoadImageMask, SaveImage, PreviewImage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ....models.errors import UserError
+from ....models.files import safe_join
+from ....models.host import current
+from .. import png
+from . import image_files
+
+
+def _content_hash(image: str) -> str:
+    return hashlib.sha256(image_files.find_image(image).read_bytes()).hexdigest()
+
+
+class LoadImage:
+    """An image of the input folder. A file that is cut off is refused before anything runs."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"image": (image_files.list_images(), {"image_upload": True})}}
+
+    CATEGORY = "image"
+    RETURN_TYPES = ("IMAGE", "MASK")
+    FUNCTION = "load_image"
+    DESCRIPTION = "Loads an image of the input folder. The mask is 1 where the image is transparent."
+
+    def load_image(self, image: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return image_files.read_image(image_files.find_image(image))
+
+    @classmethod
+    def IS_CHANGED(cls, image: str) -> str:
+        return _content_hash(image)
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, image: str | None) -> bool:
+        if image is not None:
+            image_files.verify(image_files.find_image(image))
+        return True
+
+
+class LoadImageMask(LoadImage):
+    """One channel of an image of the input folder."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"image": (image_files.list_images(), {"image_upload": True}),
+                             "channel": (["alpha", "red", "green", "blue"],)}}
+
+    CATEGORY = "mask"
+    RETURN_TYPES = ("MASK",)
+    DESCRIPTION = "Loads one channel of an image as a mask; alpha is inverted: 1 where the image is transparent."
+
+    def load_image(self, image: str, channel: str) -> tuple[torch.Tensor]:  # type: ignore[override]
+        return (image_files.read_channel(image_files.find_image(image), channel),)
+
+    @classmethod
+    def IS_CHANGED(cls, image: str, channel: str) -> str:  # type: ignore[override]
+        return _content_hash(image)
+
+
+class SaveImage:
+    """PNGs in the output folder, named as ComfyUI names them, that carry the prompt and the workflow."""
+
+    kind = "output"
+    compress_level = 4
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "images": ("IMAGE", {"tooltip": "The images to save."}),
+                "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": (
+                    "The start of the file's name; it may hold folders, %date:yyyy-MM-dd% and %Node.input%.")}),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    RETURN_TYPES = ()
+    FUNCTION = "save_images"
+    OUTPUT_NODE = True
+    CATEGORY = "image"
+    DESCRIPTION = "Saves the images as PNGs in the output folder."
+
+    def folder(self) -> Path:
+        return current().output_dir
+
+    def save_images(self, images: torch.Tensor, filename_prefix: str = "ComfyUI", prompt: Any = None,
+                    extra_pnginfo: dict[str, Any] | None = None) -> dict[str, Any]:
+        from PIL import Image
+
+        height, width = images[0].shape[:2]
+        prefix = os.path.normpath(_fill_in(filename_prefix, width, height))
+        root = self.folder()
+        folder = safe_join(root, os.path.dirname(prefix)) if os.path.dirname(prefix) else root.resolve()
+        name = os.path.basename(prefix)
+        if prefix in (".", "..") or not name:
+            raise UserError(f"The filename_prefix '{filename_prefix}' names no file. Give it a name.")
+        counter = _next_counter(folder, name)
+        saved = []
+        for number, image in enumerate(images):
+            pixels = Image.fromarray(_bytes(image))
+            file = f"{name.replace('%batch_num%', str(number))}_{counter:05}_.png"
+            png.write(folder / file, pixels, prompt, extra_pnginfo, self.compress_level)
+            saved.append({"filename": file, "subfolder": os.path.dirname(prefix), "type": self.kind})
+            counter += 1
+        return {"ui": {"images": saved}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: str | None) -> bool:
+        if filename_prefix is not None:
+            safe_join(current().output_dir, os.path.normpath(filename_prefix))
+        return True
+
+
+class PreviewImage(SaveImage):
+    """The same in the temporary folder, under a name that no other run has."""
+
+    kind = "temp"
+    compress_level = 1
+
+    def __init__(self) -> None:
+        # Not the global generator: a node that seeds it would make previews overwrite each other.
+        self._unique = "".join(random.SystemRandom().choices("abcdefghijklmnopqrstuvwxyz", k=5))
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"images": ("IMAGE",)}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+
+    DESCRIPTION = "Saves the images in the temporary folder."
+
+    def folder(self) -> Path:
+        return current().temp_dir
+
+    def save_images(self, images: torch.Tensor, prompt: Any = None,  # type: ignore[override]
+                    extra_pnginfo: dict[str, Any] | None = None) -> dict[str, Any]:
+        return super().save_images(images, f"ComfyUI_temp_{self._unique}", prompt, extra_pnginfo)
+
+    VALIDATE_INPUTS = None  # type: ignore[assignment]
+
+
+def _bytes(image: torch.Tensor) -> np.ndarray:
+    values = image.float().cpu().numpy() * 255.0
+    if not np.isfinite(values).all():
+        current().note("The image holds values that are no numbers (NaN); they are saved as black.")
+        values = np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0)
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def _fill_in(prefix: str, width: int, height: int) -> str:
+    now = time.localtime()
+    values = {"width": str(width), "height": str(height), "year": str(now.tm_year), "month": f"{now.tm_mon:02}",
+              "day": f"{now.tm_mday:02}", "hour": f"{now.tm_hour:02}", "minute": f"{now.tm_min:02}",
+              "second": f"{now.tm_sec:02}"}
+    for name, value in values.items():
+        prefix = prefix.replace(f"%{name}%", value)
+    return prefix
+
+
+def _next_counter(folder: Path, name: str) -> int:
+    """One more than the highest counter of `name_00001_...` in the folder."""
+    highest = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        head, tail = path.name[: len(name) + 1], path.name[len(name) + 1:]
+        digits = tail.split("_")[0]
+        if os.path.normcase(head) == os.path.normcase(f"{name}_") and digits.isdigit():
+            highest = max(highest, int(digits))
+    return highest + 1
+
+
+CLASSES = {"LoadImage": LoadImage, "LoadImageMask": LoadImageMask, "SaveImage": SaveImage,
+           "PreviewImage": PreviewImage}
+DISPLAY_NAMES = {"LoadImage": "Load Image", "LoadImageMask": "Load Image (as Mask)", "SaveImage": "Save Image",
+                 "PreviewImage": "Preview Image"}

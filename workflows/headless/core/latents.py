@@ -1,0 +1,114 @@
+"""CLIPTextEncode, EmptyLatentImage, VAEEncode, VAEDecode, SetLatentNoiseMask: between words, pixels and latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ....models.errors import UserError
+from ....models.host import current
+from .images import MAX_RESOLUTION
+
+Latent = dict[str, Any]
+"""ComfyUI's LATENT: {"samples" [B, C, h, w], and maybe "noise_mask", "batch_index"}."""
+
+
+class CLIPTextEncode:
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The text to be encoded."}),
+            "clip": ("CLIP", {"tooltip": "The text encoder."}),
+        }}
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "encode"
+    CATEGORY = "conditioning"
+    DESCRIPTION = "Encodes a prompt; `(word:1.3)` weighs, `{a|b}` chooses. An empty text is allowed."
+
+    def encode(self, clip: Any, text: str) -> tuple[Any]:
+        return (clip.encode(text),)
+
+
+class EmptyLatentImage:
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        size = {"default": 512, "min": 16, "max": MAX_RESOLUTION, "step": 8}
+        return {"required": {
+            "width": ("INT", {**size, "tooltip": "The width of the images in pixels."}),
+            "height": ("INT", {**size, "tooltip": "The height of the images in pixels."}),
+            "batch_size": ("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "How many images."}),
+        }}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "generate"
+    CATEGORY = "latent"
+    DESCRIPTION = "Empty latents to be filled by sampling. Sizes are rounded down to multiples of 8."
+
+    def generate(self, width: int, height: int, batch_size: int = 1) -> tuple[Latent]:
+        return ({"samples": torch.zeros(batch_size, 4, height // 8, width // 8)},)
+
+
+class VAEEncode:
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",)}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "encode"
+    CATEGORY = "latent"
+    DESCRIPTION = "Encodes images into latents (the mode), cropped at the centre to multiples of the VAE's factor."
+
+    def encode(self, pixels: torch.Tensor, vae: Any) -> tuple[Latent]:
+        pixels = _crop_to_factor(pixels[..., :3], vae.factor)
+        return ({"samples": vae.encode(pixels.movedim(-1, 1))},)
+
+
+def _crop_to_factor(image: torch.Tensor, factor: int) -> torch.Tensor:
+    """[B, H, W, C] -> its centre, with sides that are multiples of `factor`."""
+    h, w = image.shape[1:3]
+    height, width = h // factor * factor, w // factor * factor
+    if height == 0 or width == 0:
+        raise UserError(f"An image of {w} x {h} pixels is smaller than one latent cell ({factor} x {factor} pixels), "
+                        "so the VAE cannot encode it. Scale it up first, for example with ImageScale.")
+    if (height, width) != (h, w):
+        current().note(f"VAEEncode: the image of {w} x {h} is cropped at its centre to {width} x {height}, multiples "
+                       f"of {factor}.")
+    y, x = (h % factor) // 2, (w % factor) // 2
+    return image[:, y:y + height, x:x + width]
+
+
+class VAEDecode:
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"samples": ("LATENT", {"tooltip": "The latent to be decoded."}),
+                             "vae": ("VAE", {"tooltip": "The VAE that decodes it."})}}
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "decode"
+    CATEGORY = "latent"
+    DESCRIPTION = "Decodes latents back into images."
+
+    def decode(self, vae: Any, samples: Latent) -> tuple[torch.Tensor]:
+        return (vae.decode(samples["samples"]).movedim(1, -1).cpu(),)
+
+
+class SetLatentNoiseMask:
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"samples": ("LATENT",), "mask": ("MASK",)}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "set_mask"
+    CATEGORY = "latent/inpaint"
+    DESCRIPTION = "Sampling then changes the latent only where the mask is 1."
+
+    def set_mask(self, samples: Latent, mask: torch.Tensor) -> tuple[Latent]:
+        return ({**samples, "noise_mask": mask.reshape(-1, 1, *mask.shape[-2:])},)
+
+
+CLASSES = {"CLIPTextEncode": CLIPTextEncode, "EmptyLatentImage": EmptyLatentImage, "VAEEncode": VAEEncode,
+           "VAEDecode": VAEDecode, "SetLatentNoiseMask": SetLatentNoiseMask}
+DISPLAY_NAMES = {"CLIPTextEncode": "CLIP Text Encode (Prompt)", "EmptyLatentImage": "Empty Latent Image",
+                 "VAEEncode": "VAE Encode", "VAEDecode": "VAE Decode", "SetLatentNoiseMask": "Set Latent Noise Mask"}

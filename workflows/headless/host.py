@@ -1,0 +1,75 @@
+"""The host of `models/host.py` while the `affect` command runs: folders from its options, bars on standard error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ...models.host import Bar, Host
+
+
+class EmbeddedHost(Host):
+    """Folders as ComfyUI has them; nested progress bars (nodes, steps, inner steps) where a person watches.
+
+    input_dir   images that workflows name
+    output_dir  results; previews go to its folder `temp`
+    models_dir  one folder a kind, ComfyUI's `models` layout; default $AFFECT_MODELS_DIR, else `models`
+    """
+
+    def __init__(self, input_dir: Path | str = "input", output_dir: Path | str = "output",
+                 models_dir: Path | str | None = None):
+        super().__init__()
+        self.input_dir = Path(input_dir)
+        self.output_dir = Path(output_dir)
+        self.temp_dir = self.output_dir / "temp"
+        self.models_dir = Path(models_dir or os.environ.get("AFFECT_MODELS_DIR") or "models")
+        self._depth = 0
+
+    def models_dirs(self, kind: str) -> list[Path]:
+        return [self.models_dir / kind]
+
+    def progress(self, total: int, label: str = "") -> Bar:
+        return TqdmBar(self, total, label)
+
+    def note(self, message: str) -> None:
+        from tqdm import tqdm
+        import sys
+
+        tqdm.write(message, file=sys.stderr)  # not print: that would break the bars
+
+    def list_files(self, kind: str, suffixes: tuple[str, ...] = (".safetensors",)) -> list[str]:
+        """Also folders in diffusers' layout among the checkpoints."""
+        found = super().list_files(kind, suffixes)
+        if kind != "checkpoints":
+            return found
+        for folder in self.models_dirs(kind):
+            found += [p.parent.relative_to(folder).as_posix() for p in folder.rglob("model_index.json")]
+            inside = tuple(f"{name}/" for name in found if (folder / name).is_dir())
+            found = [name for name in found if not name.startswith(inside)] if inside else found
+        return sorted(set(found))
+
+
+class TqdmBar:
+    """A bar on standard error, indented by how many are open; silent where standard error is no terminal."""
+
+    def __init__(self, host: EmbeddedHost, total: int, label: str):
+        from tqdm import tqdm
+
+        self._host = host
+        self._label = label
+        self._bar: Any = tqdm(total=total, desc=label, position=host._depth, leave=host._depth == 0, disable=None)
+        host._depth += 1
+        self._open = True
+
+    def update(self, n: int = 1) -> None:
+        self._bar.update(n)
+
+    def text(self, message: str) -> None:
+        self._bar.set_postfix_str(message)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._host._depth -= 1
+            self._bar.close()

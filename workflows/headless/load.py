@@ -1,0 +1,90 @@
+"""Reads a workflow from a file: API format, UI format, a /prompt request, or a PNG that carries either."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...models.errors import UserError
+from . import png
+
+Prompt = dict[str, dict[str, Any]]
+"""The API format: node id -> {"class_type", "inputs": {name: value or [node id, slot]}, "_meta": {"title"}}."""
+
+
+@dataclass
+class Loaded:
+    """What a file holds. `prompt` is None where only the UI format is there, which `convert` turns into one."""
+
+    prompt: Prompt | None
+    workflow: dict[str, Any] | None
+
+
+def load(path: Path | str) -> Loaded:
+    """Reads `path` and nothing else: no network, no code. UserError where it holds no workflow.
+
+    Of a PNG, `prompt` is preferred (what really ran), and `workflow` is carried on to the results.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no workflow file '{path}'.")
+    data = path.read_bytes()
+    if data.startswith(png.SIGNATURE):
+        chunks = png.read_chunks(path)
+        if not chunks:
+            raise UserError(f"The PNG '{path.name}' carries no workflow. Only images saved by ComfyUI (or by "
+                            "`affect run`) do, as long as no other program has saved them again.")
+        return _loaded(chunks.get("prompt"), chunks.get("workflow"), path.name)
+    try:
+        content = json.loads(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"The file '{path.name}' is not JSON and not a PNG: {error}. A workflow is a JSON file saved "
+                        "from ComfyUI (Save or Export (API)), or a PNG that ComfyUI wrote.") from error
+    if isinstance(content, dict) and isinstance(content.get("prompt"), dict) and "class_type" not in content["prompt"]:
+        # The body of a /prompt request. Its extra_data may hold keys: only the workflow is taken from it.
+        info = (content.get("extra_data") or {}).get("extra_pnginfo") or {}
+        return _loaded(content["prompt"], info.get("workflow"), path.name)
+    if isinstance(content, dict) and isinstance(content.get("nodes"), list):
+        return _loaded(None, content, path.name)
+    return _loaded(content, None, path.name)
+
+
+def _loaded(prompt: Any, workflow: Any, name: str) -> Loaded:
+    if prompt is not None:
+        return Loaded(_prompt(prompt, name), workflow if isinstance(workflow, dict) else None)
+    if not isinstance(workflow, dict) or not isinstance(workflow.get("nodes"), list):
+        raise UserError(f"'{name}' holds no workflow: neither nodes by id (API format) nor a list of nodes (UI "
+                        "format). Save it from ComfyUI again.")
+    if not workflow["nodes"]:
+        raise UserError(f"The workflow '{name}' holds no nodes, so there is nothing to run.")
+    return Loaded(None, workflow)
+
+
+def _prompt(content: Any, name: str) -> Prompt:
+    if content == {}:
+        raise UserError(f"The workflow '{name}' holds no nodes, so there is nothing to run.")
+    if not isinstance(content, dict) or not all(isinstance(node, dict) for node in content.values()):
+        raise UserError(f"'{name}' is JSON but no workflow: the API format maps node ids to objects with "
+                        "'class_type' and 'inputs'.")
+    if not any("class_type" in node for node in content.values()):
+        raise UserError(f"'{name}' is JSON but no workflow: none of its entries has a 'class_type'.")
+    return {str(key): _node(node) for key, node in content.items()}
+
+
+def _node(node: dict[str, Any]) -> dict[str, Any]:
+    # Other keys (such as ComfyUI's own is_changed) are left behind: they belong to the run that wrote them.
+    inputs = node.get("inputs")
+    clean = {"class_type": node.get("class_type"), "inputs": {}}
+    for name, value in (inputs if isinstance(inputs, dict) else {}).items():
+        linked = isinstance(value, list) and len(value) == 2 and isinstance(value[0], (str, int))
+        clean["inputs"][str(name)] = [str(value[0]), value[1]] if linked else value
+    if isinstance(node.get("_meta"), dict):
+        clean["_meta"] = node["_meta"]
+    return clean
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input's value is a link. The API format keeps lists for them: a literal list is {"__value__": [...]}."""
+    return isinstance(value, list)

@@ -1,0 +1,45 @@
+"""What is wrong with a workflow, and where."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from typing import Iterable
+
+from ...models.errors import UserError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that keeps a workflow from running; `message` says what and what to do."""
+
+    message: str
+    node: str | None = None
+    """The node's id; None where the problem belongs to no node."""
+    title: str | None = None
+    input: str | None = None
+
+    def __str__(self) -> str:
+        where = ""
+        if self.node is not None:
+            where = f"Node {self.node}" + (f" '{self.title}'" if self.title else "")
+            where += f", input '{self.input}': " if self.input else ": "
+        return where + self.message
+
+    def as_dict(self) -> dict[str, str | None]:
+        return asdict(self)
+
+
+class WorkflowError(UserError):
+    """A workflow that cannot run, with every problem that was found."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = list(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+def did_you_mean(name: str, known: Iterable[object]) -> str:
+    """' Did you mean 'x'?' where a known name is close, else the empty string."""
+    names = {str(k).lower(): str(k) for k in known}
+    close = get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
+    return f" Did you mean '{names[close[0]]}'?" if close else ""

@@ -1,0 +1,117 @@
+"""The node types that a workflow may use here: this package's own and ComfyUI's core ones of `core/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Iterator
+
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+"""Input types that ComfyUI's frontend draws as a widget. Every other type is a socket."""
+
+FRONTEND_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
+"""Node types that exist in ComfyUI's frontend alone and never reach a prompt."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a node type, as its INPUT_TYPES declare it."""
+
+    name: str
+    type: str
+    """A socket type, a widget type, or several socket types with commas between. A list of choices is COMBO."""
+    options: dict[str, Any] = field(default_factory=dict)
+    required: bool = True
+    choices: tuple[Any, ...] | None = None
+
+    @property
+    def is_widget(self) -> bool:
+        """Whether the frontend draws a widget, whose value a workflow stores."""
+        return self.type in WIDGET_TYPES and not self.options.get("forceInput")
+
+    @property
+    def control_values(self) -> int:
+        """How many values of its own the frontend stores behind the widget's: control_after_generate, and for a
+        list of choices the filter. They are no inputs of the node."""
+        legacy = self.type == "INT" and self.name in ("seed", "noise_seed")
+        control = self.options.get("control_after_generate")
+        if not (legacy if control is None else control):
+            return 0
+        return {"INT": 1, "COMBO": 2}.get(self.type, 0)
+
+    @property
+    def default(self) -> Any:
+        """What the frontend puts into a new widget."""
+        if "default" in self.options:
+            return self.options["default"]
+        if self.choices is not None:
+            return self.choices[0] if self.choices else None
+        return {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False, "STRING": ""}.get(self.type)
+
+
+class NodeType:
+    """A node class and what it declares. Inputs are read anew each time: lists of files change."""
+
+    def __init__(self, key: str, cls: type, display_name: str):
+        self.key = key
+        self.cls = cls
+        self.display_name = display_name
+
+    def inputs(self) -> dict[str, Input]:
+        """Inputs by name, required then optional, each in the order declared."""
+        declared = self.cls.INPUT_TYPES()
+        found = {}
+        for group in ("required", "optional"):
+            for name, spec in declared.get(group, {}).items():
+                kind, options = spec[0], spec[1] if len(spec) > 1 else {}
+                choices = kind if isinstance(kind, (list, tuple)) else options.get("options")
+                kind = "COMBO" if isinstance(kind, (list, tuple)) else str(kind)
+                if choices is not None:
+                    choices = tuple(choices)
+                found[name] = Input(name, kind, options, group == "required", choices)
+        return found
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        """Hidden inputs: name -> PROMPT, EXTRA_PNGINFO or UNIQUE_ID."""
+        return dict(self.cls.INPUT_TYPES().get("hidden", {}))
+
+    @property
+    def output_types(self) -> tuple[str, ...]:
+        return tuple("COMBO" if isinstance(t, (list, tuple)) else str(t) for t in self.cls.RETURN_TYPES)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(getattr(self.cls, "RETURN_NAMES", None) or self.output_types)
+
+    @property
+    def is_output(self) -> bool:
+        return getattr(self.cls, "OUTPUT_NODE", False) is True
+
+
+class Registry:
+    """Node types by key."""
+
+    def __init__(self, classes: dict[str, type], display_names: dict[str, str]):
+        self._types = {k: NodeType(k, c, display_names.get(k, k)) for k, c in classes.items()}
+
+    def get(self, key: str) -> NodeType | None:
+        return self._types.get(key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._types
+
+    def __iter__(self) -> Iterator[NodeType]:
+        return iter(self._types.values())
+
+    def keys(self) -> list[str]:
+        return list(self._types)
+
+
+@lru_cache(maxsize=1)
+def default_registry() -> Registry:
+    """ComfyUI's core nodes of `core/` and this package's nodes."""
+    from ...nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    from .core import CORE_CLASSES, CORE_DISPLAY_NAMES
+
+    return Registry({**CORE_CLASSES, **NODE_CLASS_MAPPINGS}, {**CORE_DISPLAY_NAMES, **NODE_DISPLAY_NAME_MAPPINGS})

@@ -1,0 +1,76 @@
+"""From a workflow file to results: load, convert, edit, check, execute. What the command and other programs call."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...models import host
+from .check import check
+from .convert import convert
+from .edit import apply
+from .execute import Executor, NodeResult
+from .graph import Home
+from .load import Loaded, Prompt, load
+from .problems import WorkflowError
+from .registry import Registry, default_registry
+
+
+@dataclass
+class Prepared:
+    """A prompt that may be run, and the UI workflow that results carry (None where there is none)."""
+
+    prompt: Prompt
+    workflow: dict[str, Any] | None
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(source: Path | str | Loaded, assignments: list[str] | None = None, choice_seed: int = 0,
+            registry: Registry | None = None) -> Prepared:
+    """Reads, converts, edits and checks a workflow. Nothing runs and nothing is written.
+
+    UserError, or WorkflowError with every problem, where it cannot run. The host in use says where files are.
+    """
+    registry = registry or default_registry()
+    loaded = source if isinstance(source, Loaded) else load(source)
+    prompt, workflow = copy.deepcopy(loaded.prompt), copy.deepcopy(loaded.workflow)
+    homes: dict[tuple[str, str], Home] = {}
+    if prompt is None:
+        converted = convert(workflow, registry, choice_seed)
+        prompt, homes = converted.prompt, converted.homes
+    notes = []
+    if assignments and not apply(prompt, assignments, registry, homes) and workflow is not None:
+        # ComfyUI then opens `prompt`, which is what ran, instead of a drawing that says something else.
+        workflow = None
+        notes.append("--set changed an input that the drawing cannot show, so the results carry the prompt alone.")
+    problems = check(prompt, registry)
+    if problems:
+        raise WorkflowError(problems)
+    return Prepared(prompt, workflow, notes)
+
+
+def execute(prepared: Prepared, executor: Executor | None = None) -> list[dict[str, str]]:
+    """Runs it and returns what `affect run --json` prints: {"node", "type", "path" | "text"} for each result."""
+    executor = executor or Executor(default_registry())
+    extra = None if prepared.workflow is None else {"workflow": prepared.workflow}
+    results = executor.run(prepared.prompt, extra)
+    return [output for node_id, result in results.items() for output in _outputs(node_id, result)]
+
+
+def _outputs(node_id: str, result: NodeResult) -> list[dict[str, str]]:
+    """A node's `ui`: files as paths ('preview' where temporary), everything else as text."""
+    current = host.current()
+    folders = {"output": current.output_dir, "temp": current.temp_dir, "input": current.input_dir}
+    found = []
+    for key, items in result.ui.items():
+        kind = {"images": "image"}.get(key, key)
+        for item in items:
+            if isinstance(item, dict) and "filename" in item:
+                where = item.get("type", "output")
+                path = folders.get(where, current.output_dir) / item.get("subfolder", "") / item["filename"]
+                found.append({"node": node_id, "type": "preview" if where == "temp" else kind, "path": str(path)})
+            else:
+                found.append({"node": node_id, "type": kind, "text": str(item)})
+    return found

@@ -1,0 +1,96 @@
+"""Texts that the frontend fills in when a workflow is queued: `{a|b}` choices and `%...%` in file names."""
+
+from __future__ import annotations
+
+import random
+import re
+from datetime import datetime
+from typing import Any, Callable
+
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy?|yy?")
+_NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+
+
+def choose(text: str, generator: random.Random) -> str:
+    """Replaces each `{a|b}` by one of its parts, nested ones too, and drops // and /* */ comments.
+
+    `\\{`, `\\|` and `\\}` are the characters themselves. The frontend draws at random; here the generator decides,
+    so that the same seed gives the same prompt.
+    """
+    text = _COMMENT.sub("", text)
+    out, i = [], 0
+    while i < len(text):
+        if text[i] == "\\" and i + 1 < len(text):
+            out.append(text[i:i + 2])
+            i += 2
+        elif text[i] == "{":
+            options, i = _options(text, i + 1)
+            out.append(choose(generator.choice(options), generator))
+        else:
+            out.append(text[i])
+            i += 1
+    return re.sub(r"\\([{}|])", r"\1", "".join(out))
+
+
+def _options(text: str, i: int) -> tuple[list[str], int]:
+    """The parts of the block that opened before `i`, and the place behind its end."""
+    options, part, depth = [], "", 0
+    while i < len(text):
+        c = text[i]
+        if c == "\\" and i + 1 < len(text):
+            part += text[i:i + 2]
+            i += 2
+            continue
+        i += 1
+        if c == "}" and depth == 0:
+            break
+        if c == "|" and depth == 0:
+            options.append(part)
+            part = ""
+            continue
+        depth += (c == "{") - (c == "}")
+        part += c
+    return [*options, part], i
+
+
+def fill_in(text: str, find_widget: Callable[[str, str], tuple[bool, Any]], now: datetime) -> str:
+    """Replaces `%date:yyyy-MM-dd%` and `%Node.widget%`; what names nothing (and `%width%`, which SaveImage fills in
+    itself) stays as it is.
+
+    find_widget (node name, widget name) -> (found, value)
+    """
+    def replace(match: re.Match[str]) -> str:
+        parts = match.group(1).split(".")
+        if len(parts) != 2:
+            return format_date(parts[0][5:], now) if parts[0].startswith("date:") else match.group(0)
+        found, value = find_widget(parts[0], parts[1])
+        return _NOT_IN_FILE_NAMES.sub("_", as_text(value)) if found else match.group(0)
+
+    return re.sub(r"%([^%]+)%", replace, text)
+
+
+def format_date(pattern: str, now: datetime) -> str:
+    """`yyyy-MM-dd hh:mm:ss` patterns as the frontend reads them: one letter unpadded, two padded; `yy` short."""
+    values = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
+
+    def replace(match: re.Match[str]) -> str:
+        part = match.group(0)
+        if part == "yyyy":
+            return str(now.year)
+        if part == "yy":
+            return str(now.year)[2:]
+        return str(values[part[0]]).zfill(len(part)) if part[0] in values else part
+
+    return _DATE_PART.sub(replace, pattern)
+
+
+def as_text(value: Any) -> str:
+    """A widget's value as the frontend prints it: true, 7 for 7.0, and nothing for null."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
+    return str(value)
