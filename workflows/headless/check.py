@@ -104,7 +104,7 @@ def _cycles(prompt: Prompt, order: list[str], registry: Registry) -> list[Proble
 
 def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Problem]:
     node = prompt[node_id]
-    kind = registry.get(node["class_type"])
+    kind = registry.get(str(node.get("class_type")))
     if kind is None:
         return []
     title = title_of(prompt, node_id, registry)

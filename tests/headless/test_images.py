@@ -1,0 +1,162 @@
+"""Images of every kind through LoadImage, LoadImageMask, ImageScale and SaveImage."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.workflows.headless.core.image_io import LoadImage, LoadImageMask, PreviewImage, SaveImage
+from comfyui_affect.workflows.headless.core.images import ImageScale
+
+
+def gradient(width, height):
+    return np.tile(np.linspace(0, 255, width).astype(np.uint8)[None, :, None], (height, 1, 3))
+
+
+def test_plain(embedded, workspace):
+    Image.fromarray(gradient(16, 8)).save(workspace / "input" / "g.png")
+    image, mask = LoadImage().load_image("g.png")
+    assert image.shape == (1, 8, 16, 3) and image.dtype == torch.float32
+    assert torch.equal((image[0] * 255).round().byte(), torch.from_numpy(gradient(16, 8)))
+    assert torch.equal(mask, torch.zeros(1, 64, 64)) and embedded.notes == []
+
+
+def test_sixteen_bits_keep_their_range(embedded, workspace):
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(workspace / "input" / "deep.png")
+    image, _ = LoadImage().load_image("deep.png")
+    assert torch.allclose(image[0, 0, :, 0], torch.tensor([0, 1 / 255, 32768 / 65535, 1.0]), atol=1e-6)
+    assert image.shape[-1] == 3 and "16 bits" in embedded.notes[0]
+
+
+def test_alpha_becomes_the_mask_and_leaves_the_colour(embedded, workspace):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[..., 0], pixels[:2, :, 3] = 200, 255
+    Image.fromarray(pixels).save(workspace / "input" / "rgba.png")
+    image, mask = LoadImage().load_image("rgba.png")
+    assert torch.allclose(image[..., 0], torch.tensor(200 / 255))
+    assert torch.equal(mask[0, :, 0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    assert "alpha" in embedded.notes[0]
+    assert torch.equal(LoadImageMask().load_image("rgba.png", "alpha")[0], mask)
+    assert torch.allclose(LoadImageMask().load_image("rgba.png", "red")[0], torch.tensor(200 / 255))
+
+
+def test_a_palette_with_transparency(embedded, workspace):
+    image = Image.fromarray(gradient(8, 4)).quantize(8)
+    image.save(workspace / "input" / "p.png", transparency=int(np.asarray(image)[0, 0]))
+    loaded, mask = LoadImage().load_image("p.png")
+    assert loaded.shape == (1, 4, 8, 3) and mask[0, 0, 0] == 1 and mask[0, 0, -1] == 0
+
+
+def test_exif_turns_the_image_upright(embedded, workspace):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((4, 12, 3), np.uint8)
+    pixels[:, :6] = 255
+    Image.fromarray(pixels).save(workspace / "input" / "turned.jpg", exif=exif, quality=95)
+    image, _ = LoadImage().load_image("turned.jpg")
+    assert image.shape == (1, 12, 4, 3)
+    assert image[0, 1].mean() > 0.9 and image[0, -2].mean() < 0.1
+    assert "EXIF" in embedded.notes[0]
+
+
+def test_cmyk_is_converted_and_said(embedded, workspace):
+    Image.new("CMYK", (5, 5), (0, 255, 255, 0)).save(workspace / "input" / "c.tif")
+    image, _ = LoadImage().load_image("c.tif")
+    assert image[0, 0, 0, 0] > 0.9 and image[0, 0, 0, 1] < 0.2
+    assert "CMYK" in embedded.notes[0]
+
+
+def test_one_pixel_wide(embedded, workspace):
+    Image.fromarray(gradient(1, 9)).save(workspace / "input" / "thin.png")
+    image, _ = LoadImage().load_image("thin.png")
+    assert image.shape == (1, 9, 1, 3)
+    for method in ("nearest-exact", "bilinear", "area", "bicubic", "lanczos"):
+        assert ImageScale().upscale(image, method, 6, 4, "disabled")[0].shape == (1, 4, 6, 3)
+    assert ImageScale().upscale(image, "bilinear", 6, 4, "center")[0].shape == (1, 4, 6, 3)
+
+
+def test_an_animation_is_a_batch(embedded, workspace):
+    frames = [Image.new("RGB", (6, 5), (40 * i, 0, 0)) for i in range(3)]
+    frames[0].save(workspace / "input" / "a.gif", save_all=True, append_images=frames[1:], disposal=2)
+    image, mask = LoadImage().load_image("a.gif")
+    assert image.shape == (3, 5, 6, 3) and mask.shape[0] == 3
+
+
+def test_truncated_and_foreign_files_are_refused_before_anything_runs(embedded, workspace):
+    folder = workspace / "input"
+    Image.effect_noise((300, 200), 80).convert("RGB").save(folder / "whole.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:5000])
+    whole = (folder / "plain.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.png").write_text("no image")
+    (folder / "empty.png").write_bytes(b"")
+    for name in ("cut.jpg", "cut.png", "text.png", "empty.png"):
+        with pytest.raises(UserError, match=f"'{name}' cannot be read"):
+            LoadImage.VALIDATE_INPUTS(name)
+    assert LoadImage.VALIDATE_INPUTS("whole.jpg") is True
+
+
+def test_annotated_names_reach_the_other_folders(embedded, workspace):
+    saved = SaveImage().save_images(torch.rand(1, 4, 5, 3))["ui"]["images"][0]
+    assert saved == {"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}
+    assert LoadImage().load_image("ComfyUI_00001_.png [output]")[0].shape == (1, 4, 5, 3)
+    assert LoadImage().load_image("plain.png [input]")[0].shape == (1, 30, 40, 3)
+    shown = PreviewImage().save_images(torch.rand(1, 4, 5, 3))["ui"]["images"][0]
+    assert shown["type"] == "temp"
+    assert LoadImage().load_image(f"{shown['filename']} [temp]")[0].shape == (1, 4, 5, 3)
+
+
+def test_an_image_that_changes_has_another_hash(embedded, workspace):
+    before = LoadImage.IS_CHANGED("plain.png")
+    assert LoadImage.IS_CHANGED("plain.png") == before
+    Image.new("RGB", (40, 30)).save(workspace / "input" / "plain.png")
+    assert LoadImage.IS_CHANGED("plain.png") != before
+
+
+def test_saving_counts_up_names_batches_and_carries_the_graph(embedded, workspace):
+    images = torch.rand(2, 6, 7, 3)
+    info = {"workflow": {"nodes": []}}
+    for _ in range(2):
+        SaveImage().save_images(images, "a/b_%width%x%height%", {"1": {}}, info)
+    names = sorted(p.name for p in (workspace / "output" / "a").iterdir())
+    assert names == [f"b_7x6_0000{i}_.png" for i in (1, 2, 3, 4)]
+    with Image.open(workspace / "output" / "a" / names[1]) as saved:
+        assert json.loads(saved.text["prompt"]) == {"1": {}} and json.loads(saved.text["workflow"]) == {"nodes": []}
+        assert np.array_equal(np.asarray(saved), (images[1] * 255).byte().numpy())
+
+
+def test_batch_numbers_in_names(embedded, workspace):
+    SaveImage().save_images(torch.rand(2, 4, 4, 3), "n%batch_num%")
+    assert sorted(p.name for p in (workspace / "output").iterdir()) == ["n0_00001_.png", "n1_00002_.png"]
+
+
+def test_values_that_are_no_numbers_are_said(embedded, workspace):
+    SaveImage().save_images(torch.full((1, 4, 4, 3), float("nan")))
+    assert "NaN" in embedded.notes[0]
+
+
+def test_a_write_that_is_interrupted_leaves_nothing(embedded, workspace, monkeypatch):
+    def cut(self, file, *args, **options):
+        with open(file, "wb") as f:
+            f.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        SaveImage().save_images(torch.rand(1, 4, 4, 3))
+    assert list((workspace / "output").iterdir()) == []
+
+
+def test_scaling_keeps_the_aspect_ratio_or_crops_to_it(embedded):
+    image = torch.rand(2, 30, 40, 3)
+    scale = ImageScale().upscale
+    assert scale(image, "bilinear", 20, 0, "disabled")[0].shape == (2, 15, 20, 3)
+    assert scale(image, "bilinear", 0, 15, "disabled")[0].shape == (2, 15, 20, 3)
+    assert scale(image, "bilinear", 0, 0, "disabled")[0] is image
+    assert torch.equal(scale(image, "nearest-exact", 30, 30, "center")[0], image[:, :, 5:35])
+    with pytest.raises(UserError, match="leaves nothing"):
+        scale(torch.rand(1, 1, 400, 3), "bilinear", 1, 4000, "center")
