@@ -9,12 +9,13 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Callable
-
-import torch
+from typing import TYPE_CHECKING, Callable
 
 from . import host
 from .errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 TINY_DIR = Path(__file__).parent / "tiny"
 """The bundled tiny models."""
