@@ -1,0 +1,128 @@
+"""The card of the tiny models: what they reach on held-out scenes, and the constants that users of them need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..models import files, metrics, tiny
+from ..models.classifiers import TINY, load_classifier
+from ..models.clip import load_scorer
+from ..models.diffusion.diffusers import CFGGuider
+from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
+from ..models.emotions import MIKELS
+from .data.moodscenes import layout_seeds, make_scene
+from .data.photos import HELD_OUT, photograph, square
+
+
+def held_out(n: int, domain: str = "a", split: str = "test") -> tuple[torch.Tensor, torch.Tensor, list[str], list[Any]]:
+    """n held-out scenes, emotions in turn: images [n, 3, 128, 128], labels [n], content captions, scenes."""
+    scenes, images = [], []
+    for i, layout in enumerate(layout_seeds(split, n, seed=7)):
+        scenes.append(make_scene(int(layout), MIKELS[i % len(MIKELS)], emotion_seed=i, domain=domain))
+        images.append(scenes[-1].image)
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    captions = [s.content_caption(np.random.default_rng([7, i])) for i, s in enumerate(scenes)]
+    return x, torch.arange(n) % len(MIKELS), captions, scenes
+
+
+@torch.no_grad()
+def plain_samples(prompts: list[str], device: str, cfg: float = 4.0, steps: int = 20, batch: int = 32) -> torch.Tensor:
+    """[n, 3, 128, 128]: samples of the tiny model, one a prompt, noise seeds 0.. in batches."""
+    model, text, vae = tiny.load_pipeline()
+    model.unet.to(device), vae.vae.to(device)
+    out = []
+    for start in range(0, len(prompts), batch):
+        part = prompts[start:start + batch]
+        embeds = torch.cat([text.encode(p)[0][0][:, :77] for p in part])
+        latent = torch.zeros(len(part), 4, 16, 16)
+        guider = CFGGuider(model, [[embeds, {}]], text.encode(""), cfg)
+        samples = guider.sample(prepare_noise(latent, start), latent, Sampler("dpmpp_2m"),
+                                schedule("karras", model.sigma_table, steps))
+        out.append(vae.decode(samples).cpu())
+    return torch.cat(out)
+
+
+@torch.no_grad()
+def figures(scenes: int, samples: int, device: str) -> dict[str, Any]:
+    """The card's figures, all on layouts or photographs that nothing was trained on."""
+    result: dict[str, Any] = {}
+    for domain in ("a", "b"):
+        x, labels, _, _ = held_out(scenes, domain)
+        for name in TINY:
+            classifier = load_classifier(name).to(device)
+            logits = torch.cat([classifier(part.to(device)).cpu() for part in x.split(100)])
+            result[f"{name} accuracy, domain {domain}"] = metrics.accuracy(logits, labels)
+    x, labels, captions, held = held_out(max(scenes, samples))
+    vae = tiny.build_vae()
+    tiny.load("vae", vae)
+    vae.to(device).eval()
+    photos = torch.from_numpy(np.stack([square(photograph(n), tiny.IMAGE_SIZE) for n in HELD_OUT])).permute(0, 3, 1, 2) / 255
+    for name, images in (("MoodScenes", x[:scenes]), ("held-out photographs", photos)):
+        back = torch.cat([(vae.decode(vae.encode(p.to(device) * 2 - 1).latent_dist.mode()).sample.cpu() / 2 + 0.5)
+                          for p in images.split(50)]).clamp(0, 1)
+        result[f"VAE SSIM, {name}"] = float(metrics.ssim(back, images).mean())
+    for name in ("tiny", "tiny-eval"):
+        scorer = load_scorer(name).to(device)
+        image = metrics.clip_features(scorer, x[:scenes].to(device))
+        text = scorer.text_features(captions[:scenes])
+        groups = range(0, scenes - 99, 100)
+        result[f"{name} retrieval R@1 among 100"] = float(
+            np.mean([metrics.retrieval(image[i:i + 100], text[i:i + 100]) for i in groups]))
+    judge = load_scorer("tiny-eval").to(device)
+    made = plain_samples(captions[:samples], device)
+    features = [metrics.clip_features(judge, part.to(device)) for part in (made, x[:samples], x[samples // 2:samples],
+                                                                          x[:samples // 2])]
+    result["Frechet distance on tiny-eval features, plain samples"] = metrics.frechet_distance(features[0], features[1])
+    result["the same between two halves of the real scenes"] = metrics.frechet_distance(features[2], features[3])
+    text = judge.text_features(captions[:samples])
+    groups = range(0, samples - 63, 64)
+    result["own-prompt retrieval of plain samples among 64"] = float(
+        np.mean([metrics.retrieval(features[0][i:i + 64], text[i:i + 64]) for i in groups]))
+    return result
+
+
+@torch.no_grad()
+def gate_range(device: str, n: int = 256) -> dict[str, float]:
+    """lo and hi of the tiny scorer: its cosines of plain samples with other prompts and with their own, measured
+    on training prompts (DESIGN's reading of MUSE equation 9)."""
+    prompts = []
+    for i, layout in enumerate(layout_seeds("train", n, seed=3)):
+        prompts.append(make_scene(int(layout), None, 0).content_caption(np.random.default_rng([3, i])))
+    scorer = load_scorer("tiny").to(device)
+    image = metrics.clip_features(scorer, plain_samples(prompts, device).to(device))
+    cosine = image @ scorer.text_features(prompts).T
+    own = cosine.diagonal()
+    other = (cosine.sum() - own.sum()) / (n * n - n)
+    return {"lo": round(float(other), 4), "hi": round(float(own.mean()), 4)}
+
+
+def write_card(table: dict[str, Any], runs: Path, device: str) -> None:
+    """Measures, writes lo and hi into the scorer's file, and writes card.json and card.md beside the weights."""
+    limits = gate_range(device)
+    state, _ = files.load_safetensors(tiny.path("clip"))
+    tiny.save("clip", state, **limits)
+    result = figures(table["scenes"], table["samples"], device)
+    card = {
+        "data": "MoodScenes (train layouts) and crops of photographs that scikit-image and scikit-learn ship",
+        "command": "affect train tiny", "config": "training/configs/tiny.toml", "gate": limits,
+        "parameters": {n: sum(v.numel() for v in files.load_safetensors(tiny.path(n))[0].values())
+                       for n in ("vae", "unet", "clip", "clip-eval", *TINY)},
+        "figures": {k: round(v, 4) for k, v in result.items()},
+    }
+    files.write_atomically(tiny.path("card").with_suffix(".json"),
+                           lambda p: p.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8"))
+    files.write_atomically(tiny.path("card").with_suffix(".md"), lambda p: p.write_text(as_markdown(card), encoding="utf-8"))
+
+
+def as_markdown(card: dict[str, Any]) -> str:
+    rows = "\n".join(f"| {k} | {v:g} |" for k, v in card["figures"].items())
+    sizes = ", ".join(f"{k} {v / 1e6:.1f} M" for k, v in card["parameters"].items())
+    return (f"# The tiny models\n\nData: {card['data']}. Command: `{card['command']}` with `{card['config']}` "
+            f"(seeds stand there).\nStored values: {sizes}, half precision.\nGate range of the tiny scorer: "
+            f"lo {card['gate']['lo']}, hi {card['gate']['hi']}.\n\nOn held-out layouts and photographs:\n\n"
+            f"| figure | value |\n| --- | --- |\n{rows}\n")
