@@ -186,8 +186,8 @@ def _value(value: Any, spec: Input, check_range: bool) -> Any:
     if isinstance(value, dict) and "__value__" in value:
         value = value["__value__"]
     if spec.type not in WIDGET_TYPES:
-        if value is None and not spec.required:
-            return None
+        if spec.type == "*" or (value is None and not spec.required):
+            return value
         raise ValueError(f"It must be linked to a node that gives {spec.type}; it holds the value {value!r}.")
     try:
         if spec.type == "BOOLEAN" and not isinstance(value, (bool, int, float)):

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command line (default: the process's own) and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
-    args = parser().parse_args([a for a in argv if a != "--debug"])
+    args = _parse([a for a in argv if a != "--debug"])
     previous = _unwind_on_termination()
     try:
         return args.run(args)
@@ -51,6 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    args = command_dispatch.parse(argv)
+    return parser().parse_args(argv) if args is None else args
 
 
 def _sentence(error: Exception) -> str:

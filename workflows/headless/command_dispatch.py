@@ -1,8 +1,8 @@
 """`affect demo`, `data`, `train`, `bench`, `evaluate`: commands that live in other parts of the package.
 
-Each part names its own in a small registry, name -> (module, help), which is light to import. A module (absolute,
-or relative to the registry's package) has `add_arguments(parser)` and `main(args) -> int`, and is imported when its
-command is chosen: `affect --help` costs no torch.
+Each part names its own in a small registry, name -> (module, help), which is light to import. A module, such as
+"training.tiny" (counted from this package's root), has `add_arguments(parser)` and `main(args) -> int`, and is
+imported when its command is chosen: `affect --help` costs no torch.
 """
 
 from __future__ import annotations
@@ -16,31 +16,37 @@ from ...models.errors import UserError
 _PACKAGE = __name__.rsplit(".", 3)[0]
 
 GROUPS: dict[str, tuple[str, str, str, str]] = {
-    # command: (package with the registry, the registry's name, metavar, help)
-    "data": (f"{_PACKAGE}.training.data", "COMMANDS", "NAME", "make or prepare a data set"),
-    "train": (f"{_PACKAGE}.training", "COMMANDS", "NAME", "train a model"),
-    "bench": (f"{_PACKAGE}.benchmarks", "COMMANDS", "NAME", "measure: quality or speed"),
-    "evaluate": (f"{_PACKAGE}.benchmarks", "TABLES", "TABLE", "measure the figures of a table"),
+    # command: (module with the registry, the registry's name, metavar, help)
+    "data": ("training.data", "COMMANDS", "NAME", "make or prepare a data set"),
+    "train": ("training", "COMMANDS", "NAME", "train a model"),
+    "bench": ("benchmarks", "COMMANDS", "NAME", "measure: quality or speed"),
+    "evaluate": ("benchmarks", "TABLES", "TABLE", "measure the figures of a table"),
 }
 
 
 def add_commands(commands: Any) -> None:
-    demo = commands.add_parser("demo", help="make images that show what this package does", add_help=False)
-    demo.add_argument("rest", nargs=argparse.REMAINDER)
-    demo.set_defaults(run=_demo)
-    for command, (_, _, metavar, help_text) in GROUPS.items():
-        group = commands.add_parser(command, help=help_text, add_help=False)
-        group.add_argument("rest", nargs=argparse.REMAINDER, metavar=f"{metavar} ...")
-        group.set_defaults(run=_dispatch)
+    """For the list in `affect --help` alone: `parse` takes these commands before argparse sees them."""
+    commands.add_parser("demo", help="make images that show what this package does")
+    for command, (_, _, _, help_text) in GROUPS.items():
+        commands.add_parser(command, help=help_text)
+
+
+def parse(argv: list[str]) -> argparse.Namespace | None:
+    """What to run where the command is one of ours, else None. Its own options are parsed by its own module."""
+    if argv[:1] == ["demo"]:
+        return argparse.Namespace(command="demo", rest=argv[1:], run=_demo)
+    if argv and argv[0] in GROUPS:
+        return argparse.Namespace(command=argv[0], rest=argv[1:], run=_dispatch)
+    return None
 
 
 def _demo(args: argparse.Namespace) -> int:
-    return _hand_over(f"{_PACKAGE}.workflows.headless.demo", None, "affect demo", args)
+    return _hand_over("workflows.headless.demo", "affect demo", args)
 
 
 def _dispatch(args: argparse.Namespace) -> int:
-    package, registry_name, metavar, help_text = GROUPS[args.command]
-    registry = getattr(importlib.import_module(package), registry_name, {})
+    module, registry_name, metavar, help_text = GROUPS[args.command]
+    registry = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), registry_name, {})
     known = "\n".join(f"  {name:<16} {text}" for name, (_, text) in registry.items()) or "  (none)"
     parser = argparse.ArgumentParser(
         prog=f"affect {args.command}", usage=f"affect {args.command} {metavar} ...", description=help_text,
@@ -56,11 +62,11 @@ def _dispatch(args: argparse.Namespace) -> int:
         raise UserError(f"There is no '{name}' to {args.command}.{did_you_mean(name, registry)} It is one of: "
                         f"{', '.join(registry) or '(none)'}.")
     args.rest = args.rest[1:]
-    return _hand_over(registry[name][0], package, f"affect {args.command} {name}", args)
+    return _hand_over(registry[name][0], f"affect {args.command} {name}", args)
 
 
-def _hand_over(module_path: str, package: str | None, prog: str, args: argparse.Namespace) -> int:
-    module = importlib.import_module(module_path, package)
+def _hand_over(module_path: str, prog: str, args: argparse.Namespace) -> int:
+    module = importlib.import_module(f"{_PACKAGE}.{module_path}")
     parser = argparse.ArgumentParser(prog=prog, description=module.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)

@@ -1,0 +1,207 @@
+"""The command: exit codes, standard output and standard error, and what it leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+
+import pytest
+from PIL import Image
+
+from comfyui_affect import training
+from comfyui_affect.workflows.headless.core.images import ImageScale
+
+
+def results(workspace):
+    return sorted(str(p.relative_to(workspace)) for p in (workspace / "output").rglob("*") if p.is_file())
+
+
+def test_run_prints_paths_and_writes_an_image_that_runs_again(affect, workspace, scale_prompt):
+    answer = affect("run", scale_prompt)
+    assert (answer.code, answer.out.strip()) == (0, os.path.join("output", "small_00001_.png"))
+    with Image.open(workspace / "output" / "small_00001_.png") as image:
+        assert image.size == (20, 15)
+        assert json.loads(image.text["prompt"])["2"]["inputs"]["width"] == 20
+        assert "workflow" not in image.text
+    assert affect("run", "output/small_00001_.png", "--set", "2.width=10").code == 0
+    with Image.open(workspace / "output" / "small_00002_.png") as image:
+        assert image.size == (10, 8)
+
+
+def test_json_is_one_object_on_standard_output(affect, scale_prompt):
+    scale_prompt["4"] = {"class_type": "PreviewAny", "inputs": {"source": "hello"}}
+    scale_prompt["5"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
+    answer = affect("run", scale_prompt, "--json")
+    said = json.loads(answer.out)
+    assert answer.code == 0 and set(said) == {"status", "outputs", "seconds"} and said["status"] == "ok"
+    by_node = {o["node"]: o for o in said["outputs"]}
+    assert by_node["3"]["type"] == "image" and os.path.isfile(by_node["3"]["path"])
+    assert by_node["4"] == {"node": "4", "type": "text", "text": "hello"}
+    assert by_node["5"]["type"] == "preview" and os.path.isfile(by_node["5"]["path"])
+
+
+def test_a_ui_workflow_travels_with_its_image_and_shows_what_was_set(affect, workspace, scale_workflow):
+    assert affect("run", scale_workflow, "--set", "Shrink.width=12").code == 0
+    with Image.open(workspace / "output" / "small_00001_.png") as image:
+        carried = json.loads(image.text["workflow"])
+        assert carried["nodes"][1]["widgets_values"] == ["bilinear", 12, 0, "disabled"]
+        assert json.loads(image.text["prompt"])["2"]["inputs"]["width"] == 12 and image.size[0] == 12
+
+
+def test_setting_a_linked_input_replaces_the_link_and_drops_the_drawing(affect, workspace, node, scale_workflow):
+    scale_workflow["nodes"][1]["inputs"].append(
+        {"name": "width", "type": "INT", "link": 9, "widget": {"name": "width"}})
+    scale_workflow["nodes"].append(node(8, "PrimitiveInt", outputs=["INT"], widgets=[33, "fixed"]))
+    scale_workflow["links"].append([9, 8, 0, 2, 1, "INT"])
+    answer = affect("run", scale_workflow, "--set", "2.width=12")
+    assert answer.code == 0 and "--set changed an input" in answer.err
+    with Image.open(workspace / "output" / "small_00001_.png") as image:
+        assert image.size[0] == 12 and "workflow" not in image.text
+
+
+@pytest.mark.parametrize("assignment, words", [
+    ("2.width", ["NODE.INPUT=VALUE"]), ("width=3", ["NODE.INPUT=VALUE"]), ("2.width=wide", ["a whole number"]),
+    ("2.widht=3", ["Did you mean 'width'?"]), ("Shrnk.width=3", ["Did you mean 'Shrink'?"]),
+    ("2.image=x.png", ["a link from a node that gives IMAGE"]), ("2.width=99999", ["from 0 to 16384"]),
+    ("2.crop=left", ["disabled, center"]), ("Load Image.image=../x.png", ["leaves its folder"]),
+])
+def test_settings_that_are_wrong(affect, workspace, scale_prompt, assignment, words):
+    answer = affect("run", scale_prompt, "--set", assignment)
+    assert answer.code == 2 and answer.out == "" and not (workspace / "output").exists()
+    for word in words:
+        assert word in answer.err
+
+
+def test_a_title_that_two_nodes_have_is_asked_back(affect, scale_prompt):
+    scale_prompt["4"] = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "b"}}
+    answer = affect("run", scale_prompt, "--set", "Save Image.filename_prefix=x")
+    assert answer.code == 2 and "3, 4" in answer.err
+
+
+BAD = {
+    "unknown node": (lambda p: p["2"].update(class_type="FancyScale"), "FancyScale"),
+    "missing link": (lambda p: p["2"]["inputs"].update(image=["9", 0]), "node 9"),
+    "cycle": (lambda p: p["2"]["inputs"].update(image=["2", 0]), "cycle"),
+    "socket type": (lambda p: p["2"]["inputs"].update(image=["1", 1]), "MASK"),
+    "range": (lambda p: p["2"]["inputs"].update(width=-1), "from 0 to 16384"),
+    "choice": (lambda p: p["2"]["inputs"].update(crop="left"), "disabled, center"),
+    "outside": (lambda p: p["1"]["inputs"].update(image="../workflow.json"), "leaves its folder"),
+    "truncated": (lambda p: p["1"]["inputs"].update(image="cut.png"), "cut.png"),
+    "no checkpoint": (lambda p: p.update({"5": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}},
+                                          "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}}}), "'x'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_requests_exit_2_in_one_line_and_write_nothing(affect, workspace, scale_prompt, case):
+    whole = (workspace / "input" / "plain.png").read_bytes()
+    (workspace / "input" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    change, word = BAD[case]
+    change(scale_prompt)
+    for command in ("run", "check"):
+        answer = affect(command, scale_prompt)
+        assert answer.code == 2 and answer.out == "" and word in answer.err
+        assert answer.err.count("\n") == 1 and "Traceback" not in answer.err
+    answer = affect("run", scale_prompt, "--json")
+    said = json.loads(answer.out)
+    assert said["status"] == "invalid" and said["problems"][0]["node"] in ("1", "2", "5")
+    assert not (workspace / "output").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "", "{}", "[1, 2]", '{"nodes": []}', "\x00\x01"])
+def test_files_that_are_no_workflow_exit_2(affect, workspace, content):
+    (workspace / "w.json").write_text(content)
+    answer = affect("run", "w.json")
+    assert answer.code == 2 and "w.json" in answer.err and not (workspace / "output").exists()
+
+
+def test_check_says_what_is_needed(affect, workspace, scale_prompt):
+    scale_prompt["9"] = {"class_type": "EmptyLatentImage", "inputs": {}}
+    answer = affect("check", scale_prompt, "--json")
+    assert json.loads(answer.out) == {"status": "ok", "problems": [], "nodes": 4, "needed": 3}
+    assert answer.code == 0 and not (workspace / "output").exists()
+
+
+def test_a_failure_while_running_exits_1_and_names_the_node(affect, workspace, scale_prompt, monkeypatch):
+    monkeypatch.setattr(ImageScale, "upscale", lambda self, **inputs: 1 / 0)
+    answer = affect("run", scale_prompt)
+    assert answer.code == 1 and "Node 2 'Shrink' (ImageScale) failed: ZeroDivisionError" in answer.err
+    assert "Traceback" not in answer.err and not (workspace / "output").exists()
+    assert "Traceback" in affect("run", scale_prompt, "--debug").err
+    assert json.loads(affect("run", scale_prompt, "--json").out)["status"] == "failed"
+
+
+def test_ctrl_c_exits_130_and_leaves_no_partial_file(affect, workspace, scale_prompt, monkeypatch):
+    def stop(self, **inputs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageScale, "upscale", stop)
+    answer = affect("run", scale_prompt, "--json")
+    assert answer.code == 130 and json.loads(answer.out)["status"] == "interrupted"
+    assert not (workspace / "output").exists()
+
+
+def test_termination_unwinds_and_the_handler_is_put_back(affect, workspace, scale_prompt, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ImageScale, "upscale", lambda self, **inputs: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as caught:
+        affect("run", scale_prompt)
+    assert caught.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_images_that_need_a_turn_are_used_and_it_is_said(affect, workspace, scale_prompt):
+    Image.new("CMYK", (8, 8)).save(workspace / "input" / "c.jpg")
+    answer = affect("run", scale_prompt, "--set", "1.image=c.jpg")
+    assert answer.code == 0 and "converted from CMYK" in answer.err
+
+
+def test_nodes_are_listed_and_described(affect):
+    assert "KSampler" in affect("nodes").out
+    described = json.loads(affect("nodes", "KSampler", "--json").out)["KSampler"]
+    seed = next(i for i in described["inputs"] if i["name"] == "seed")
+    assert seed["max"] == 0xFFFFFFFFFFFFFFFF and described["outputs"] == [{"name": "LATENT", "type": "LATENT"}]
+    assert "sampler_name" in affect("nodes", "KSampler").out
+    answer = affect("nodes", "KSamplr")
+    assert answer.code == 2 and "Did you mean 'KSampler'?" in answer.err
+
+
+def test_models_are_listed_and_fetched_to_their_place(affect, workspace, monkeypatch):
+    from safetensors.numpy import save_file
+    import numpy as np
+
+    asked = []
+
+    def download(repository, file):
+        asked.append((repository, file))
+        save_file({"a": np.zeros(1, np.float32)}, workspace / "cached")
+        return str(workspace / "cached")
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
+    answer = affect("models", "get", "vae-ft-mse", "--json")
+    path = json.loads(answer.out)["path"]
+    assert answer.code == 0 and os.path.isfile(path) and len(asked) == 1
+    assert affect("models", "get", "vae-ft-mse").code == 0 and len(asked) == 1  # it is there: not fetched again
+    assert json.loads(affect("models", "list", "--json").out)["found"]["vae"] == [os.path.basename(path)]
+    assert affect("models", "get", "nothing").code == 2
+
+
+def test_other_commands_are_found_in_their_registries(affect, monkeypatch):
+    seen = []
+    module = types.ModuleType("of_nothing", "Trains nothing.")
+    module.add_arguments = lambda parser: parser.add_argument("--steps", type=int)
+    module.main = lambda args: seen.append(args.steps) or 0
+    monkeypatch.setitem(sys.modules, "comfyui_affect.training.of_nothing", module)
+    monkeypatch.setattr(training, "COMMANDS", {"nothing": ("training.of_nothing", "train nothing")})
+    assert affect("train", "nothing", "--steps", "3").code == 0 and seen == [3]
+    assert "train nothing" in affect("train", "--help").out
+    answer = affect("train", "nothin")
+    assert answer.code == 2 and "Did you mean 'nothing'?" in answer.err
+    assert affect("train").code == 2
+
+
+def test_the_help_costs_no_torch():
+    code = ("import sys; from comfyui_affect.workflows.headless.cli import parser; parser().format_help(); "
+            "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL', 'diffusers')))")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
