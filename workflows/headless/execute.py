@@ -91,10 +91,7 @@ class Executor:
             value = inputs[name]
             parts.append([name, signatures[value[0]], value[1]] if is_link(value) else [name, repr(value)])
         if hasattr(kind.cls, "IS_CHANGED"):
-            constants = {n: None if is_link(v) else v for n, v in inputs.items() if n in kind.inputs()}
-            changed = kind.cls.IS_CHANGED(**constants)
-            never_equal = isinstance(changed, float) and math.isnan(changed)
-            parts.append(["IS_CHANGED", uuid.uuid4().hex if never_equal else repr(changed)])
+            parts.append(["IS_CHANGED", _fingerprint(kind, inputs)])
         if "UNIQUE_ID" in kind.hidden.values() or getattr(kind.cls, "NOT_IDEMPOTENT", False):
             parts.append(["UNIQUE_ID", node_id])
         return _digest(parts)
@@ -120,6 +117,17 @@ class Executor:
             calls = max((len(v) for v in given.values()), default=1)
             returned = [function(**{k: v[min(i, len(v) - 1)] for k, v in given.items()}) for i in range(calls)]
         return _merge(kind, returned)
+
+
+def _fingerprint(kind: NodeType, inputs: dict[str, Any]) -> str:
+    """What IS_CHANGED says of the constants; something new each time where it says NaN or cannot say."""
+    declared = kind.inputs()
+    constants = {n: None if is_link(v) else v for n, v in inputs.items() if n in declared}
+    try:
+        changed = kind.cls.IS_CHANGED(**constants)
+    except Exception:  # of a linked input it sees None: as in ComfyUI, what it makes of that is no failure of the run
+        changed = math.nan
+    return uuid.uuid4().hex if isinstance(changed, float) and math.isnan(changed) else repr(changed)
 
 
 def _digest(parts: list[Any]) -> str:

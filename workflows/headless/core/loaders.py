@@ -41,7 +41,7 @@ class CheckpointLoaderSimple:
     DESCRIPTION = "Loads a diffusion model with its text encoder and VAE."
 
     def load_checkpoint(self, ckpt_name: str) -> tuple[Any, Any, Any]:
-        from ....models.diffusion.checkpoints import load_checkpoint
+        from ....models.diffusion.diffusers import load_checkpoint
 
         return load_checkpoint(find_model("checkpoints", ckpt_name))
 
@@ -62,7 +62,7 @@ class VAELoader:
     DESCRIPTION = "Loads a VAE."
 
     def load_vae(self, vae_name: str) -> tuple[Any]:
-        from ....models.diffusion.checkpoints import load_vae
+        from ....models.diffusion.diffusers import load_vae
 
         return (load_vae(find_model("vae", vae_name)),)
 
@@ -90,7 +90,7 @@ class LoraLoader:
 
     def load_lora(self, model: Any, clip: Any, lora_name: str, strength_model: float,
                   strength_clip: float) -> tuple[Any, Any]:
-        from ....models.diffusion.checkpoints import apply_lora
+        from ....models.diffusion.diffusers import apply_lora
 
         if strength_model == 0 and strength_clip == 0:
             return model, clip
