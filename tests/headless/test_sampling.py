@@ -160,16 +160,17 @@ def test_a_context_of_another_width_is_a_clear_failure(embedded, with_networks, 
         Executor(with_networks).run(prompt)
 
 
-LOADERS = {"checkpoints": ("CheckpointLoaderSimple", "ckpt_name", "model.diffusion_model.x"),
-           "vae": ("VAELoader", "vae_name", "decoder.conv_in.weight")}
+LOADERS = {"checkpoints": ("CheckpointLoaderSimple", "ckpt_name", [
+               "model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.x", "cond_stage_model.x"]),
+           "vae": ("VAELoader", "vae_name", ["decoder.conv_in.weight"])}
 
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_model_files_that_are_wrong_are_refused_before_anything_runs(affect, workspace, kind):
-    key, name, tensor = LOADERS[kind]
+    key, name, tensors = LOADERS[kind]
     folder = workspace / "models" / kind
     folder.mkdir(parents=True)
-    save_file({tensor: np.zeros(64, np.float32)}, folder / "good.safetensors")
+    save_file({t: np.zeros(64, np.float32) for t in tensors}, folder / "good.safetensors")
     save_file({"something.else": np.zeros(64, np.float32)}, folder / "other.safetensors")
     whole = (folder / "good.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-8])

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from ....models.errors import UserError
 from ....models.files import check_safetensors, find_model
 from ....models.host import current
 
 
-def _require(path: Path, kind: str, has: Callable[[str], bool], example: str) -> None:
-    """UserError where no tensor's name satisfies `has`, or where the file is no whole safetensors file."""
-    if not any(has(key) for key in check_safetensors(path)):
-        raise UserError(f"'{path.name}' is not a {kind}: it has the wrong keys (none like '{example}'). It is a file "
-                        "of another kind; choose another, or put it into the folder of its kind.")
+def _validate(kind: str, name: str | None, what: str, *needs: tuple[str, ...]) -> bool:
+    """True, or UserError where the file is pickled, absent, cut off, or lacks what it needs.
 
-
-def _validate(kind: str, name: str | None, what: str, has: Callable[[str], bool], example: str) -> bool:
+    needs  groups of fragments of tensor names: of each group one must occur
+    """
     if name is None:  # linked: known only while running
         return True
     if Path(name).suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
         raise UserError(f"'{name}' is a pickled file, which can run code and is not opened here. Convert it to "
                         "safetensors, and choose that.")
     path = find_model(kind, name)
-    if path.is_file():
-        _require(path, what, has, example)
+    if path.is_dir():
+        return True
+    keys = check_safetensors(path)
+    for group in needs:
+        if not any(fragment in key for key in keys for fragment in group):
+            raise UserError(f"'{path.name}' is no {what} that can be loaded here: it has the wrong keys (none with "
+                            f"'{group[0]}'). It is a file of another kind or of another model family; choose another.")
     return True
 
 
@@ -41,14 +43,14 @@ class CheckpointLoaderSimple:
     DESCRIPTION = "Loads a diffusion model with its text encoder and VAE."
 
     def load_checkpoint(self, ckpt_name: str) -> tuple[Any, Any, Any]:
-        from ....models.diffusion.diffusers import load_checkpoint
+        from ....models.diffusion.checkpoints import load_checkpoint
 
         return load_checkpoint(find_model("checkpoints", ckpt_name))
 
     @classmethod
     def VALIDATE_INPUTS(cls, ckpt_name: str | None) -> bool:
-        prefix = "model.diffusion_model."
-        return _validate("checkpoints", ckpt_name, "checkpoint", lambda k: k.startswith(prefix), f"{prefix}...")
+        return _validate("checkpoints", ckpt_name, "checkpoint", ("model.diffusion_model.input_blocks.",),
+                         ("first_stage_model.",), ("cond_stage_model.", "conditioner."))
 
 
 class VAELoader:
@@ -62,13 +64,13 @@ class VAELoader:
     DESCRIPTION = "Loads a VAE."
 
     def load_vae(self, vae_name: str) -> tuple[Any]:
-        from ....models.diffusion.diffusers import load_vae
+        from ....models.diffusion.checkpoints import load_vae
 
         return (load_vae(find_model("vae", vae_name)),)
 
     @classmethod
     def VALIDATE_INPUTS(cls, vae_name: str | None) -> bool:
-        return _validate("vae", vae_name, "VAE", lambda k: "decoder.conv_in." in k, "decoder.conv_in.weight")
+        return _validate("vae", vae_name, "VAE", ("decoder.conv_in.",))
 
 
 class LoraLoader:
@@ -90,7 +92,7 @@ class LoraLoader:
 
     def load_lora(self, model: Any, clip: Any, lora_name: str, strength_model: float,
                   strength_clip: float) -> tuple[Any, Any]:
-        from ....models.diffusion.diffusers import apply_lora
+        from ....models.diffusion.checkpoints import apply_lora
 
         if strength_model == 0 and strength_clip == 0:
             return model, clip
@@ -98,7 +100,7 @@ class LoraLoader:
 
     @classmethod
     def VALIDATE_INPUTS(cls, lora_name: str | None) -> bool:
-        return _validate("loras", lora_name, "LoRA", lambda k: "lora" in k.lower(), "....lora_down.weight")
+        return _validate("loras", lora_name, "LoRA", ("lora_down", "lora_up", "lora_A", "lora.down"))
 
 
 CLASSES = {"CheckpointLoaderSimple": CheckpointLoaderSimple, "VAELoader": VAELoader, "LoraLoader": LoraLoader}
