@@ -23,7 +23,7 @@ class ClipConfig:
     n: int = 40000
     captions: str = "content"
     emotions: str = "prior"
-    photos: float = 0.02
+    photos: float = 0.04
     variants: int = 4
     unknown: float = 0.03
     data_seed: int = 41

@@ -18,7 +18,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     """The config of a TOML file, by path or by the name of a shipped one, with overrides applied.
 
     A value of an override is read as TOML/JSON where it can be, else as a string. UserError where the file is
-    absent or malformed, or an override names no key of the file.
+    absent or malformed, or an override names no section of the file (unknown keys are found by `read`).
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -41,8 +41,8 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         table = config
         for parent in parents:
             table = table.get(parent) if isinstance(table, dict) else None
-        if not equals or not isinstance(table, dict) or leaf not in table:
-            raise UserError(f"'{override}' overrides nothing: write KEY=VALUE with a key of '{path.name}', "
+        if not equals or not isinstance(table, dict):
+            raise UserError(f"'{override}' overrides nothing: write SECTION.KEY=VALUE with a section of '{path.name}', "
                             "for example vae.steps=100.")
         table[leaf] = _value(value)
     return config

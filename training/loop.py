@@ -67,8 +67,9 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
                                    {"params": plain, "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.99),
                                   fused=accelerator.device.type == "cuda")
+    # Copied before accelerate wraps the forward: a copied wrapper would call the original.
+    average = copy.deepcopy(module).to(accelerator.device).requires_grad_(False) if config.ema else None
     model, optimizer = accelerator.prepare(module, optimizer)
-    average = copy.deepcopy(accelerator.unwrap_model(model)).requires_grad_(False) if config.ema else None
 
     checkpoint = out / "checkpoint.pt"
     start, elapsed = 0, 0.0
@@ -123,7 +124,7 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
     bar.close()
     save(step)
     log.close()
-    return average if average is not None else accelerator.unwrap_model(model)
+    return average if average is not None else accelerator.unwrap_model(model, keep_fp32_wrapper=False)
 
 
 @torch.no_grad()

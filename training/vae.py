@@ -19,6 +19,7 @@ from .loop import LoopConfig, Losses, fit
 class VaeConfig:
     n: int = 20000
     photos: float = 0.15
+    data_seed: int = 31
     kl: float = 1e-5
     structure: float = 0.6
     edge: float = 0.5
@@ -40,9 +41,8 @@ def edge_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Module:
     """Trains the VAE and returns it with latents of zero mean and unit variance after SD's factor."""
-    specs = [PackSpec("train", config.n, domain=d, photos=config.photos, seed=31 + i, variants=1)
-             for i, d in enumerate(("a", "b"))]
-    specs[1] = PackSpec("train", config.n // 5, domain="b", photos=config.photos, seed=32, variants=1)
+    specs = [PackSpec("train", n, domain=domain, photos=config.photos, seed=config.data_seed, variants=1)
+             for domain, n in (("a", config.n), ("b", config.n // 5))]
     rows = Rows([make_pack(s, runs / "packs") for s in specs], device)
 
     def loss(vae: nn.Module, batch: tuple, step: int) -> Losses:
