@@ -134,6 +134,18 @@ def test_batch_numbers_in_names(embedded, workspace):
     assert sorted(p.name for p in (workspace / "output").iterdir()) == ["n0_00001_.png", "n1_00002_.png"]
 
 
+def test_dates_in_names(embedded, workspace):
+    SaveImage().save_images(torch.rand(1, 4, 4, 3), "%date:yyyy%/%year%")
+    (folder,) = (workspace / "output").iterdir()
+    assert folder.name.isdigit() and [p.name for p in folder.iterdir()] == [f"{folder.name}_00001_.png"]
+
+
+@pytest.mark.parametrize("prefix", ["", " ", ".", "..", "a/.."])
+def test_a_prefix_without_a_name_is_refused(embedded, prefix):
+    with pytest.raises(UserError, match="names no file"):
+        SaveImage.VALIDATE_INPUTS(prefix)
+
+
 def test_values_that_are_no_numbers_are_said(embedded, workspace):
     SaveImage().save_images(torch.full((1, 4, 4, 3), float("nan")))
     assert "NaN" in embedded.notes[0]

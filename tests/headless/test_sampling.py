@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from comfyui_affect.models.diffusion.sampling import SCHEDULES
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.core import latents, sampling
 from comfyui_affect.workflows.headless.execute import Executor, NodeFailed
@@ -111,6 +112,10 @@ def test_no_steps_return_the_latent_as_it_is(networks, embedded):
     latent, text = {"samples": torch.randn(1, 4, 6, 8)}, clip.encode("x")
     (out,) = sampling.KSampler().sample(model, 1, 3, 1.0, "euler", "normal", text, text, latent, denoise=0.0)
     assert torch.allclose(out["samples"], latent["samples"], atol=1e-6)
+
+
+def test_every_schedule_is_offered_with_comfyuis_default_first():
+    assert set(sampling.SCHEDULERS) == set(SCHEDULES) and sampling.SCHEDULERS[0] == "simple"
 
 
 def test_noise_sources_draw_as_comfyui_draws():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ....models.errors import UserError
 from ....models.files import safe_join
 from ....models.host import current
 from .. import png
+from ..text import fill_in
 from . import image_files
 
 
@@ -100,26 +101,23 @@ class SaveImage:
         from PIL import Image
 
         height, width = images[0].shape[:2]
-        prefix = os.path.normpath(_fill_in(filename_prefix, width, height))
-        root = self.folder()
-        folder = safe_join(root, os.path.dirname(prefix)) if os.path.dirname(prefix) else root.resolve()
-        name = os.path.basename(prefix)
-        if prefix in (".", "..") or not name:
-            raise UserError(f"The filename_prefix '{filename_prefix}' names no file. Give it a name.")
+        subfolder, name = _split(_fill_in(filename_prefix, width, height))
+        folder = safe_join(self.folder(), subfolder)
         counter = _next_counter(folder, name)
         saved = []
         for number, image in enumerate(images):
             pixels = Image.fromarray(_bytes(image))
             file = f"{name.replace('%batch_num%', str(number))}_{counter:05}_.png"
             png.write(folder / file, pixels, prompt, extra_pnginfo, self.compress_level)
-            saved.append({"filename": file, "subfolder": os.path.dirname(prefix), "type": self.kind})
+            saved.append({"filename": file, "subfolder": subfolder, "type": self.kind})
             counter += 1
         return {"ui": {"images": saved}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None) -> bool:
         if filename_prefix is not None:
-            safe_join(current().output_dir, os.path.normpath(filename_prefix))
+            subfolder, name = _split(_fill_in(filename_prefix, 0, 0))
+            safe_join(safe_join(current().output_dir, subfolder), name)
         return True
 
 
@@ -157,14 +155,24 @@ def _bytes(image: torch.Tensor) -> np.ndarray:
     return values.clip(0, 255).astype(np.uint8)
 
 
+def _split(prefix: str) -> tuple[str, str]:
+    """(folder, name) of a filename_prefix. UserError where there is no name."""
+    folder, name = os.path.split(os.path.normpath(prefix))
+    if not prefix.strip() or name in ("", ".", ".."):
+        raise UserError(f"The filename_prefix '{prefix}' names no file inside the output folder, or leaves its folder. "
+                        "Give it a name.")
+    return folder, name
+
+
 def _fill_in(prefix: str, width: int, height: int) -> str:
-    now = time.localtime()
-    values = {"width": str(width), "height": str(height), "year": str(now.tm_year), "month": f"{now.tm_mon:02}",
-              "day": f"{now.tm_mday:02}", "hour": f"{now.tm_hour:02}", "minute": f"{now.tm_min:02}",
-              "second": f"{now.tm_sec:02}"}
+    """What ComfyUI's server replaces, and dates, which its frontend has replaced before in a UI workflow."""
+    now = datetime.now()
+    values = {"width": str(width), "height": str(height), "year": str(now.year), "month": f"{now.month:02}",
+              "day": f"{now.day:02}", "hour": f"{now.hour:02}", "minute": f"{now.minute:02}",
+              "second": f"{now.second:02}"}
     for name, value in values.items():
         prefix = prefix.replace(f"%{name}%", value)
-    return prefix
+    return fill_in(prefix, lambda node, widget: (False, None), now)
 
 
 def _next_counter(folder: Path, name: str) -> int:

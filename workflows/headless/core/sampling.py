@@ -7,11 +7,14 @@ from typing import Any
 import torch
 
 from ....models.diffusion.diffusers import CFGGuider
-from ....models.diffusion.sampling import SAMPLERS, SCHEDULES, Sampler, prepare_noise, schedule
+from ....models.diffusion.sampling import SAMPLERS, Sampler, prepare_noise, schedule
 from ....models.host import current
 from .latents import Latent
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+SCHEDULERS = ["simple", "sgm_uniform", "karras", "exponential", "normal"]
+"""In ComfyUI's order: the first one is the default. `sampling.SCHEDULES` has them all."""
 
 
 def _steps() -> tuple[str, dict[str, Any]]:
@@ -80,7 +83,7 @@ class KSampler:
             "steps": _steps(),
             "cfg": _cfg(),
             "sampler_name": (list(SAMPLERS), {"tooltip": "The algorithm of sampling."}),
-            "scheduler": (list(SCHEDULES), {"tooltip": "How noise is removed over the steps."}),
+            "scheduler": (SCHEDULERS, {"tooltip": "How noise is removed over the steps."}),
             "positive": ("CONDITIONING", {"tooltip": "What the image should show."}),
             "negative": ("CONDITIONING", {"tooltip": "What it should not."}),
             "latent_image": ("LATENT", {"tooltip": "The latent to denoise."}),
@@ -116,7 +119,7 @@ class KSamplerSelect:
 class BasicScheduler:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "scheduler": (list(SCHEDULES),), "steps": _steps(),
+        return {"required": {"model": ("MODEL",), "scheduler": (SCHEDULERS,), "steps": _steps(),
                              "denoise": _denoise()}}
 
     RETURN_TYPES = ("SIGMAS",)
