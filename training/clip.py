@@ -20,12 +20,15 @@ _STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(1, 3, 1, 1)
 
 @dataclass
 class ClipConfig:
+    """length: tokens of a caption that training reads; the rest is padding, which causal attention cannot see."""
+
     n: int = 40000
     captions: str = "content"
     emotions: str = "prior"
     photos: float = 0.04
     variants: int = 4
     unknown: float = 0.03
+    length: int = 48
     data_seed: int = 41
 
 
@@ -50,8 +53,10 @@ def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: s
         index, variant = batch
         images = preprocess(augment(rows.pictures(index), 0.5))
         tokens = drop_words(rows.tokens[index, variant], config.unknown)
-        image, text, scale = clip(images, tokens)
-        logits = scale.clamp(max=100) * image.float() @ text.float().T
+        image = F.normalize(clip.encode_image(images), dim=-1).float()
+        text = F.normalize(tiny.text_tower(clip)(tokens[:, :config.length])[1], dim=-1).float()
+        scale = clip.logit_scale.exp().clamp(max=100)
+        logits = scale * image @ text.T
         # Rows with one caption are positives of each other: a photograph's crops share theirs.
         same = (rows.tokens[index, variant][:, None] == rows.tokens[index, variant][None]).all(dim=-1).float()
         target = same / same.sum(dim=1, keepdim=True)
