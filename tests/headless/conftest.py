@@ -27,7 +27,8 @@ class Forced:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"seed": ("INT", {}), "text": ("STRING", {"forceInput": True}), "image": ("IMAGE",)},
+        return {"required": {"seed": ("INT", {}), "text": ("STRING", {"forceInput": True}),
+                             "image": ("IMAGE",)},
                 "optional": {"late": ("FLOAT", {"default": 0.5}), "tags": ("STRING", {})}}
 
     RETURN_TYPES = ("STRING", "IMAGE")
@@ -102,8 +103,8 @@ def scale_prompt() -> dict[str, Any]:
     """LoadImage -> ImageScale -> SaveImage in the API format."""
     return {
         "1": {"class_type": "LoadImage", "inputs": {"image": "plain.png"}},
-        "2": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "upscale_method": "bilinear", "width": 20,
-                                                     "height": 0, "crop": "disabled"}, "_meta": {"title": "Shrink"}},
+        "2": {"class_type": "ImageScale", "_meta": {"title": "Shrink"}, "inputs": {
+            "image": ["1", 0], "upscale_method": "bilinear", "width": 20, "height": 0, "crop": "disabled"}},
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "small"}},
     }
 
@@ -129,7 +130,8 @@ def scale_workflow() -> dict[str, Any]:
         "last_node_id": 3, "last_link_id": 2, "version": 0.4, "groups": [], "config": {}, "extra": {},
         "nodes": [
             _node(1, "LoadImage", outputs=["IMAGE", "MASK"], widgets=["plain.png", "image"]),
-            _node(2, "ImageScale", [("image", "IMAGE", 1)], ["IMAGE"], ["bilinear", 20, 0, "disabled"], title="Shrink"),
+            _node(2, "ImageScale", [("image", "IMAGE", 1)], ["IMAGE"], ["bilinear", 20, 0, "disabled"],
+                  title="Shrink"),
             _node(3, "SaveImage", [("images", "IMAGE", 2)], widgets=["small"]),
         ],
         "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],

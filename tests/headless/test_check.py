@@ -14,7 +14,8 @@ def problems(prompt, registry):
 def test_a_right_prompt_has_none_and_its_constants_take_their_types(registry, embedded, scale_prompt):
     scale_prompt["2"]["inputs"] |= {"width": "20", "height": 0.0}
     assert check(scale_prompt, registry) == []
-    assert scale_prompt["2"]["inputs"]["width"] == 20 and isinstance(scale_prompt["2"]["inputs"]["height"], int)
+    inputs = scale_prompt["2"]["inputs"]
+    assert inputs["width"] == 20 and isinstance(inputs["height"], int)
 
 
 @pytest.mark.parametrize("change, words", [
@@ -34,7 +35,8 @@ def test_a_right_prompt_has_none_and_its_constants_take_their_types(registry, em
     (lambda p: p["2"]["inputs"].update(width=-1), ["from 0 to 16384"]),
     (lambda p: p["2"]["inputs"].update(width="wide"), ["a whole number", "'wide'"]),
     (lambda p: p["2"]["inputs"].update(width=None), ["a whole number", "None"]),
-    (lambda p: p["2"]["inputs"].update(upscale_method="bilinaer"), ["Did you mean 'bilinear'?", "nearest-exact"]),
+    (lambda p: p["2"]["inputs"].update(upscale_method="bilinaer"),
+     ["Did you mean 'bilinear'?", "nearest-exact"]),
     (lambda p: p["2"]["inputs"].update(image=["3", 0]), ["which has 0"]),
     (lambda p: p.pop("3"), ["no output node"]),
 ])
@@ -79,7 +81,8 @@ def test_what_no_output_needs_is_not_looked_at(registry, embedded, scale_prompt)
     assert check(scale_prompt, registry) == []
 
 
-def test_leftovers_of_upload_buttons_are_no_problem_and_wrapped_lists_are_values(registry, embedded, scale_prompt):
+def test_leftovers_of_upload_buttons_are_no_problem_and_wrapped_lists_are_values(registry, embedded,
+                                                                                 scale_prompt):
     scale_prompt["1"]["inputs"]["upload"] = "image"
     scale_prompt["3"]["inputs"]["filename_prefix"] = {"__value__": ["a", 1]}
     assert check(scale_prompt, registry) == []
@@ -92,7 +95,8 @@ def test_a_path_that_leaves_the_input_folder(registry, embedded, workspace, scal
     (workspace / "x.png").write_bytes((workspace / "input" / "plain.png").read_bytes())
     scale_prompt["1"]["inputs"]["image"] = name
     found = problems(scale_prompt, registry)
-    assert len(found) == 1 and "Node 1 'Load Image', input 'image'" in found[0] and "leaves its folder" in found[0]
+    assert len(found) == 1 and "leaves its folder" in found[0]
+    assert "Node 1 'Load Image', input 'image'" in found[0]
 
 
 def test_a_link_that_leaves_the_input_folder(registry, embedded, workspace, scale_prompt):
@@ -108,7 +112,8 @@ def test_an_output_that_leaves_the_output_folder(registry, embedded, scale_promp
     assert "leaves its folder" in problems(scale_prompt, registry)[0]
 
 
-@pytest.mark.parametrize("one, other, fit", [("IMAGE", "IMAGE", True), ("IMAGE", "MASK", False), ("*", "MASK", True),
-                                             ("INT", "*", True), ("INT,FLOAT", "FLOAT", True), ("A,B", "C, B", True)])
+@pytest.mark.parametrize("one, other, fit", [
+    ("IMAGE", "IMAGE", True), ("IMAGE", "MASK", False), ("*", "MASK", True), ("INT", "*", True),
+    ("INT,FLOAT", "FLOAT", True), ("A,B", "C, B", True)])
 def test_types(one, other, fit):
     assert fits(one, other) is fit

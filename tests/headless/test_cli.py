@@ -50,7 +50,8 @@ def test_a_ui_workflow_travels_with_its_image_and_shows_what_was_set(affect, wor
         assert json.loads(image.text["prompt"])["2"]["inputs"]["width"] == 12 and image.size[0] == 12
 
 
-def test_setting_a_linked_input_replaces_the_link_and_drops_the_drawing(affect, workspace, node, scale_workflow):
+def test_setting_a_linked_input_replaces_the_link_and_drops_the_drawing(affect, workspace, node,
+                                                                        scale_workflow):
     scale_workflow["nodes"][1]["inputs"].append(
         {"name": "width", "type": "INT", "link": 9, "widget": {"name": "width"}})
     scale_workflow["nodes"].append(node(8, "PrimitiveInt", outputs=["INT"], widgets=[33, "fixed"]))
@@ -62,7 +63,8 @@ def test_setting_a_linked_input_replaces_the_link_and_drops_the_drawing(affect, 
 
 
 @pytest.mark.parametrize("assignment, words", [
-    ("2.width", ["NODE.INPUT=VALUE"]), ("width=3", ["NODE.INPUT=VALUE"]), ("2.width=wide", ["a whole number"]),
+    ("2.width", ["NODE.INPUT=VALUE"]), ("width=3", ["NODE.INPUT=VALUE"]),
+    ("2.width=wide", ["a whole number"]),
     ("2.widht=3", ["Did you mean 'width'?"]), ("Shrnk.width=3", ["Did you mean 'Shrink'?"]),
     ("2.image=x.png", ["a link from a node that gives IMAGE"]), ("2.width=99999", ["from 0 to 16384"]),
     ("2.crop=left", ["disabled, center"]), ("Load Image.image=../x.png", ["leaves its folder"]),
@@ -89,8 +91,9 @@ BAD = {
     "choice": (lambda p: p["2"]["inputs"].update(crop="left"), "disabled, center"),
     "outside": (lambda p: p["1"]["inputs"].update(image="../workflow.json"), "leaves its folder"),
     "truncated": (lambda p: p["1"]["inputs"].update(image="cut.png"), "cut.png"),
-    "no checkpoint": (lambda p: p.update({"5": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}},
-                                          "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}}}), "'x'"),
+    "no checkpoint": (lambda p: p.update({
+        "5": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}},
+        "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}}}), "'x'"),
 }
 
 
@@ -115,6 +118,14 @@ def test_files_that_are_no_workflow_exit_2(affect, workspace, content):
     (workspace / "w.json").write_text(content)
     answer = affect("run", "w.json")
     assert answer.code == 2 and "w.json" in answer.err and not (workspace / "output").exists()
+
+
+def test_a_drawing_with_an_unknown_node_names_it_unless_it_is_muted(affect, node, scale_workflow):
+    scale_workflow["nodes"].append(node(7, "FancyBlur", [("image", "IMAGE", None)], ["IMAGE"], [1, 2]))
+    answer = affect("check", scale_workflow)
+    assert answer.code == 2 and "Node 7 'FancyBlur'" in answer.err and "ComfyUI server" in answer.err
+    scale_workflow["nodes"][-1]["mode"] = 2
+    assert affect("check", scale_workflow).code == 0
 
 
 def test_check_says_what_is_needed(affect, workspace, scale_prompt):
@@ -161,7 +172,8 @@ def test_nodes_are_listed_and_described(affect):
     assert "KSampler" in affect("nodes").out
     described = json.loads(affect("nodes", "KSampler", "--json").out)["KSampler"]
     seed = next(i for i in described["inputs"] if i["name"] == "seed")
-    assert seed["max"] == 0xFFFFFFFFFFFFFFFF and described["outputs"] == [{"name": "LATENT", "type": "LATENT"}]
+    assert seed["max"] == 0xFFFFFFFFFFFFFFFF
+    assert described["outputs"] == [{"name": "LATENT", "type": "LATENT"}]
     assert "sampler_name" in affect("nodes", "KSampler").out
     answer = affect("nodes", "KSamplr")
     assert answer.code == 2 and "Did you mean 'KSampler'?" in answer.err
@@ -182,7 +194,8 @@ def test_models_are_listed_and_fetched_to_their_place(affect, workspace, monkeyp
     answer = affect("models", "get", "vae-ft-mse", "--json")
     path = json.loads(answer.out)["path"]
     assert answer.code == 0 and os.path.isfile(path) and len(asked) == 1
-    assert affect("models", "get", "vae-ft-mse").code == 0 and len(asked) == 1  # it is there: not fetched again
+    assert affect("models", "get", "vae-ft-mse").code == 0
+    assert len(asked) == 1  # it is there: not fetched again
     assert json.loads(affect("models", "list", "--json").out)["found"]["vae"] == [os.path.basename(path)]
     assert affect("models", "get", "nothing").code == 2
 

@@ -8,7 +8,8 @@ from comfyui_affect.workflows.headless.registry import Registry
 
 
 def node_class(inputs, outputs, function, **attributes):
-    return type("N", (), {"INPUT_TYPES": classmethod(lambda cls: inputs), "RETURN_TYPES": outputs, "FUNCTION": "f",
+    return type("N", (), {"INPUT_TYPES": classmethod(lambda cls: inputs), "RETURN_TYPES": outputs,
+                          "FUNCTION": "f",
                           "f": function, **attributes})
 
 
@@ -29,12 +30,14 @@ def nodes():
                      lambda self, a, b: note("Add", (a + b,)))
     total = node_class({"required": {"a": ("INT", {}), "scale": ("INT", {})}}, ("INT",),
                        lambda self, a, scale: note("Total", (sum(a) * scale[0],)), INPUT_IS_LIST=True)
-    show = node_class({"required": {"x": ("*", {})}}, (), lambda self, x: note("Show", {"ui": {"text": (x,)}}),
-                      OUTPUT_NODE=True)
+    show = node_class({"required": {"x": ("*", {})}}, (),
+                      lambda self, x: note("Show", {"ui": {"text": (x,)}}), OUTPUT_NODE=True)
     hidden = node_class({"required": {}, "hidden": {"p": "PROMPT", "e": "EXTRA_PNGINFO", "u": "UNIQUE_ID"}}, (),
-                        lambda self, p, e, u: note("Hidden", {"ui": {"text": [(sorted(p), e, u)]}}), OUTPUT_NODE=True)
+                        lambda self, p, e, u: note("Hidden", {"ui": {"text": [(sorted(p), e, u)]}}),
+                        OUTPUT_NODE=True)
     fails = node_class({"required": {"x": ("*", {})}}, (), lambda self, x: 1 / 0, OUTPUT_NODE=True)
-    refuses = node_class({"required": {}}, (), lambda self: (_ for _ in ()).throw(UserError("Too dark. Brighten it.")),
+    refuses = node_class({"required": {}}, (),
+                         lambda self: (_ for _ in ()).throw(UserError("Too dark. Brighten it.")),
                          OUTPUT_NODE=True)
     registry = Registry({"Number": number, "Several": several, "Add": add, "Total": total, "Show": show,
                          "Hidden": hidden, "Fails": fails, "Refuses": refuses}, {})

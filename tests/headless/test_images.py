@@ -125,7 +125,8 @@ def test_saving_counts_up_names_batches_and_carries_the_graph(embedded, workspac
     names = sorted(p.name for p in (workspace / "output" / "a").iterdir())
     assert names == [f"b_7x6_0000{i}_.png" for i in (1, 2, 3, 4)]
     with Image.open(workspace / "output" / "a" / names[1]) as saved:
-        assert json.loads(saved.text["prompt"]) == {"1": {}} and json.loads(saved.text["workflow"]) == {"nodes": []}
+        assert json.loads(saved.text["prompt"]) == {"1": {}}
+        assert json.loads(saved.text["workflow"]) == {"nodes": []}
         assert np.array_equal(np.asarray(saved), (images[1] * 255).byte().numpy())
 
 

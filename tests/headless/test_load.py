@@ -55,9 +55,12 @@ def test_a_png_prefers_its_prompt_and_falls_back_to_its_workflow(tmp_path, scale
 
 
 @pytest.mark.parametrize("content, word", [
-    ("{", "not JSON"), ("not json at all", "not JSON"), ("\udcff".encode("utf-8", "surrogateescape"), "not JSON"),
-    ("{}", "holds no nodes"), ('{"prompt": {}}', "holds no nodes"), ('{"nodes": [], "links": []}', "holds no nodes"),
-    ("[]", "no workflow"), ("3", "no workflow"), ('{"a": 1}', "no workflow"), ('{"a": {"b": 1}}', "class_type"),
+    ("{", "not JSON"), ("not json at all", "not JSON"),
+    ("\udcff".encode("utf-8", "surrogateescape"), "not JSON"),
+    ("{}", "holds no nodes"), ('{"prompt": {}}', "holds no nodes"),
+    ('{"nodes": [], "links": []}', "holds no nodes"),
+    ("[]", "no workflow"), ("3", "no workflow"), ('{"a": 1}', "no workflow"),
+    ('{"a": {"b": 1}}', "class_type"),
 ])
 def test_files_that_are_no_workflow(tmp_path, content, word):
     path = tmp_path / "w.json"

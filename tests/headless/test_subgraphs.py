@@ -26,7 +26,8 @@ def shrink(node):
                        {"id": "w", "name": "broad", "type": "INT", "linkIds": [2]}],
             "outputs": [{"id": "s", "name": "small", "type": "IMAGE", "linkIds": [3]}],
             "nodes": [inner],
-            "links": [link(1, -10, 0, 34, 0, "IMAGE"), link(2, -10, 1, 34, 1, "INT"), link(3, 34, 0, -20, 0, "IMAGE")]}
+            "links": [link(1, -10, 0, 34, 0, "IMAGE"), link(2, -10, 1, 34, 1, "INT"),
+                      link(3, 34, 0, -20, 0, "IMAGE")]}
 
 
 @pytest.fixture
@@ -109,7 +110,8 @@ def nested(node, workflow):
                    {"id": "w", "name": "broader", "type": "INT", "linkIds": [2]}],
         "outputs": [{"id": "s", "name": "small", "type": "IMAGE", "linkIds": [3]}],
         "nodes": [inner],
-        "links": [link(1, -10, 0, 5, 0, "IMAGE"), link(2, -10, 1, 5, 1, "INT"), link(3, 5, 0, -20, 0, "IMAGE")]})
+        "links": [link(1, -10, 0, 5, 0, "IMAGE"), link(2, -10, 1, 5, 1, "INT"),
+                  link(3, 5, 0, -20, 0, "IMAGE")]})
     instance = workflow["nodes"][1]
     instance["type"] = OUTER
     instance["inputs"][1] = {"name": "broader", "type": "INT", "link": None, "widget": {"name": "broader"}}

@@ -48,7 +48,8 @@ def test_dates(pattern, text):
 
 def test_fill_in():
     def find(node, widget):
-        return (True, {"seed": 7.0, "on": True, "path": 'a/b:c"d', "none": None}[widget]) if node == "N" else (False, None)
+        values = {"seed": 7.0, "on": True, "path": 'a/b:c"d', "none": None}
+        return (True, values[widget]) if node == "N" else (False, None)
 
     assert fill_in("%N.seed%-%N.on%-%N.path%-%N.none%-%M.seed%-%width%-%date:yyyy%", find, NOW) == (
         "7-true-a_b_c_d--%M.seed%-%width%-2031")

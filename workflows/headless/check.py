@@ -1,7 +1,8 @@
-"""Looks at a whole prompt before anything runs and reports every problem, each with its node, title and input.
+"""Looks at a whole prompt before anything runs and reports every problem, each with its node, title and
+input.
 
-What ComfyUI's own validation refuses is refused here, with its rules for types, ranges and choices. Beyond it,
-unknown inputs, links to missing nodes or outputs, and cycles are problems rather than a crash or silence.
+What ComfyUI's own validation refuses is refused here, with its rules for types, ranges and choices. Beyond
+it, unknown inputs, links to missing nodes or outputs, and cycles are problems rather than a crash or silence.
 Only nodes that an output needs are looked at closely: what hangs loose is no more in the way than in ComfyUI.
 """
 
@@ -61,8 +62,8 @@ def check(prompt: Prompt, registry: Registry) -> list[Problem]:
     problems = _unknown_types(prompt, registry)
     order = needed(prompt, registry)
     if not order and not problems:
-        problems.append(Problem("The workflow has no output node (such as SaveImage or PreviewImage), so there is "
-                                "nothing to run. Add one."))
+        problems.append(Problem("The workflow has no output node (such as SaveImage or PreviewImage), so "
+                                "there is nothing to run. Add one."))
     problems += _cycles(prompt, order, registry)
     for node_id in order:
         problems += _check_node(prompt, node_id, registry)
@@ -82,9 +83,10 @@ def _unknown_types(prompt: Prompt, registry: Registry) -> list[Problem]:
             problems.append(Problem("The node has no 'class_type'. Export the workflow again.", node_id))
         elif str(key) not in registry:
             problems.append(Problem(
-                f"The node type '{key}' is not available without ComfyUI.{did_you_mean(str(key), registry.keys())} "
-                "The nodes that are: `affect nodes`. To use any other node, run this workflow in a ComfyUI that has "
-                "it, for example by sending it to a running ComfyUI server.", node_id, title_of(prompt, node_id, registry)))
+                f"The node type '{key}' is not available without "
+                f"ComfyUI.{did_you_mean(str(key), registry.keys())} The nodes that are: `affect nodes`. To "
+                "use any other node, run this workflow in a ComfyUI that has it, for example by sending it "
+                "to a running ComfyUI server.", node_id, title_of(prompt, node_id, registry)))
     return problems
 
 
@@ -97,8 +99,9 @@ def _cycles(prompt: Prompt, order: list[str], registry: Registry) -> list[Proble
             if is_link(value) and len(value) == 2 and place.get(str(value[0]), -1) >= place[node_id]:
                 source = title_of(prompt, value[0], registry)
                 problems.append(Problem(
-                    f"The link from node {value[0]} '{source}' closes a cycle: each of the two needs the other's "
-                    "result. Remove one of the links.", node_id, title_of(prompt, node_id, registry), name))
+                    f"The link from node {value[0]} '{source}' closes a cycle: each of the two needs the "
+                    "other's result. Remove one of the links.", node_id, title_of(prompt, node_id, registry),
+                    name))
     return problems
 
 
@@ -182,7 +185,8 @@ def _list(choices: tuple[Any, ...]) -> str:
 
 
 def _value(value: Any, spec: Input, check_range: bool) -> Any:
-    """`value` in the type that `spec` declares. ValueError, with the sentence to print, where it does not fit."""
+    """`value` in the type that `spec` declares. ValueError, with the sentence to print, where it does not
+    fit."""
     if isinstance(value, dict) and "__value__" in value:
         value = value["__value__"]
     if spec.type not in WIDGET_TYPES:

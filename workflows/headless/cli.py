@@ -1,7 +1,7 @@
 """The `affect` command. This file parses and reports; what a command does stands in its own file.
 
-Exit codes: 0 done; 1 it failed while running; 2 the request was wrong, nothing ran and nothing was written; 130
-stopped with Ctrl-C. Nothing heavy is imported before a command is chosen.
+Exit codes: 0 done; 1 it failed while running; 2 the request was wrong, nothing ran and nothing was written;
+130 stopped with Ctrl-C. Nothing heavy is imported before a command is chosen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
 def parser() -> argparse.ArgumentParser:
     """The command line, less the options that a trainer or benchmark declares itself."""
     top = argparse.ArgumentParser(
-        prog="affect", description="Run ComfyUI workflows without ComfyUI; train and measure what they are made of.",
+        prog="affect",
+        description="Run ComfyUI workflows without ComfyUI; train and measure what they are made of.",
         epilog="--debug, anywhere, shows the traceback of an error.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for family in (command_run, command_nodes, command_models, command_dispatch):
@@ -71,7 +72,8 @@ def _trace(debug: bool) -> None:
         traceback.print_exc()
 
 
-def _report(args: argparse.Namespace, status: str, code: int, message: str, error: UserError | None = None) -> int:
+def _report(args: argparse.Namespace, status: str, code: int, message: str,
+            error: UserError | None = None) -> int:
     print(f"affect: {message}", file=sys.stderr)
     if getattr(args, "json", None) is True:
         found = error.problems if isinstance(error, WorkflowError) else []
@@ -80,7 +82,8 @@ def _report(args: argparse.Namespace, status: str, code: int, message: str, erro
 
 
 def _unwind_on_termination() -> object | None:
-    """Lets SIGTERM unwind like an error, so that half-written files are removed. The handler that was there."""
+    """Lets SIGTERM unwind like an error, so that half-written files are removed. The handler that was
+    there."""
     if threading.current_thread() is not threading.main_thread():
         return None
 

@@ -1,8 +1,8 @@
 """`affect demo`, `data`, `train`, `bench`, `evaluate`: commands that live in other parts of the package.
 
-Each part names its own in a small registry, name -> (module, help), which is light to import. A module, such as
-"training.tiny" (counted from this package's root), has `add_arguments(parser)` and `main(args) -> int`, and is
-imported when its command is chosen: `affect --help` costs no torch.
+Each part names its own in a small registry, name -> (module, help), which is light to import. A module, such
+as "training.tiny" (counted from this package's root), has `add_arguments(parser)` and `main(args) -> int`,
+and is imported when its command is chosen: `affect --help` costs no torch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def add_commands(commands: Any) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace | None:
-    """What to run where the command is one of ours, else None. Its own options are parsed by its own module."""
+    """What to run where the command is one of ours, else None. Its own options are parsed by its own
+    module."""
     if argv[:1] == ["demo"]:
         return argparse.Namespace(command="demo", rest=argv[1:], run=_demo)
     if argv and argv[0] in GROUPS:
@@ -59,8 +60,8 @@ def _dispatch(args: argparse.Namespace) -> int:
     if name not in registry:
         from .problems import did_you_mean
 
-        raise UserError(f"There is no '{name}' to {args.command}.{did_you_mean(name, registry)} It is one of: "
-                        f"{', '.join(registry) or '(none)'}.")
+        raise UserError(f"There is no '{name}' to {args.command}.{did_you_mean(name, registry)} It is one "
+                        f"of: {', '.join(registry) or '(none)'}.")
     args.rest = args.rest[1:]
     return _hand_over(registry[name][0], f"affect {args.command} {name}", args)
 

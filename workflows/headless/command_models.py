@@ -14,7 +14,8 @@ KINDS = ("checkpoints", "vae", "loras", "affect", "clip", "mllm")
 
 
 class Published(NamedTuple):
-    """A file that others published: its repository and name on the model hub, and the folder where it belongs."""
+    """A file that others published: its repository and name on the model hub, and the folder where it
+    belongs."""
 
     kind: str
     repository: str
@@ -24,13 +25,18 @@ class Published(NamedTuple):
 
 
 PUBLISHED = {
-    "sd15": Published("checkpoints", "stable-diffusion-v1-5/stable-diffusion-v1-5", "v1-5-pruned-emaonly.safetensors",
-                      "v1-5-pruned-emaonly.safetensors", "Stable Diffusion 1.5, 4.3 GB, CreativeML OpenRAIL-M"),
+    "sd15": Published("checkpoints", "stable-diffusion-v1-5/stable-diffusion-v1-5",
+                      "v1-5-pruned-emaonly.safetensors",
+                      "v1-5-pruned-emaonly.safetensors",
+                      "Stable Diffusion 1.5, 4.3 GB, CreativeML OpenRAIL-M"),
     "sdxl": Published("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0", "sd_xl_base_1.0.safetensors",
                       "sd_xl_base_1.0.safetensors", "Stable Diffusion XL, 6.9 GB, CreativeML OpenRAIL++-M"),
-    "lcm-lora-sd15": Published("loras", "latent-consistency/lcm-lora-sdv1-5", "pytorch_lora_weights.safetensors",
-                               "lcm-lora-sdv1-5.safetensors", "few-step sampling for SD1.5 (sampler lcm), 135 MB"),
-    "vae-ft-mse": Published("vae", "stabilityai/sd-vae-ft-mse-original", "vae-ft-mse-840000-ema-pruned.safetensors",
+    "lcm-lora-sd15": Published("loras", "latent-consistency/lcm-lora-sdv1-5",
+                               "pytorch_lora_weights.safetensors",
+                               "lcm-lora-sdv1-5.safetensors",
+                               "few-step sampling for SD1.5 (sampler lcm), 135 MB"),
+    "vae-ft-mse": Published("vae", "stabilityai/sd-vae-ft-mse-original",
+                            "vae-ft-mse-840000-ema-pruned.safetensors",
                             "vae-ft-mse-840000-ema-pruned.safetensors", "a finer VAE for SD1.5, 335 MB"),
 }
 
@@ -62,7 +68,8 @@ def _list(args: argparse.Namespace) -> int:
     bundled = sorted(p.name for p in tiny.glob("*.safetensors"))
     there = {kind: host.list_files(kind) for kind in KINDS}
     if args.json:
-        print(json.dumps({"bundled": bundled, "found": there, "published": {k: p.about for k, p in PUBLISHED.items()},
+        print(json.dumps({"bundled": bundled, "found": there,
+                          "published": {k: p.about for k, p in PUBLISHED.items()},
                           "models_dir": str(host.models_dir)}))
         return 0
     print("bundled: " + (", ".join(bundled) or "(none)"))
@@ -79,8 +86,9 @@ def _get(args: argparse.Namespace) -> int:
     from .problems import did_you_mean
 
     if args.name not in PUBLISHED:
-        raise UserError(f"There is no published model '{args.name}' on the list.{did_you_mean(args.name, PUBLISHED)} "
-                        f"It has: {', '.join(PUBLISHED)}. Any other file: put it into its folder yourself.")
+        raise UserError(f"There is no published model '{args.name}' on the "
+                        f"list.{did_you_mean(args.name, PUBLISHED)} It has: {', '.join(PUBLISHED)}. Any "
+                        "other file: put it into its folder yourself.")
     wanted = PUBLISHED[args.name]
     path = _host(args).models_dirs(wanted.kind)[0] / wanted.saved_as
     if path.exists():
@@ -93,7 +101,8 @@ def _get(args: argparse.Namespace) -> int:
 
 
 def _fetch(wanted: Published, path: Path) -> None:
-    """Through the hub's own client, into its cache; then copied to its place under a temporary name and renamed."""
+    """Through the hub's own client, into its cache; then copied to its place under a temporary name and
+    renamed."""
     import shutil
 
     from ...models.files import write_atomically
@@ -101,7 +110,8 @@ def _fetch(wanted: Published, path: Path) -> None:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise UserError("Fetching needs the package huggingface_hub: install this one with its extra 'headless'.") from error
+        raise UserError("Fetching needs the package huggingface_hub: install this one with its extra "
+                        "'headless'.") from error
     print(f"Fetching {wanted.about} ...", file=sys.stderr)
     cached = hf_hub_download(wanted.repository, wanted.file)
     write_atomically(path, lambda p: shutil.copyfile(cached, p))

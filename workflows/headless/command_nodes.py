@@ -15,7 +15,8 @@ def add_commands(commands: Any) -> None:
     nodes = commands.add_parser("nodes", help="list the node types, or describe one")
     nodes.add_argument("key", nargs="?", metavar="KEY", help="a node type, such as KSampler")
     add_models_dir(nodes)
-    nodes.add_argument("--input-dir", default="input", metavar="D", help="where images are (default: %(default)s)")
+    nodes.add_argument("--input-dir", default="input", metavar="D",
+                       help="where images are (default: %(default)s)")
     nodes.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     nodes.set_defaults(run=_nodes)
 

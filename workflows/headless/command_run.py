@@ -11,10 +11,11 @@ from typing import Any
 
 def add_commands(commands: Any) -> None:
     run = commands.add_parser("run", help="run a workflow", description=(
-        "Runs a workflow: the API format, the UI format that ComfyUI saves, or a PNG that carries either. The whole "
-        "workflow is checked before anything runs."))
+        "Runs a workflow: the API format, the UI format that ComfyUI saves, or a PNG that carries either. "
+        "The whole workflow is checked before anything runs."))
     _add_workflow(run)
-    run.add_argument("--output-dir", default="output", metavar="D", help="where results go (default: %(default)s)")
+    run.add_argument("--output-dir", default="output", metavar="D",
+                     help="where results go (default: %(default)s)")
     run.set_defaults(run=_run)
 
     check = commands.add_parser("check", help="say what would keep a workflow from running, and run nothing")
@@ -24,11 +25,13 @@ def add_commands(commands: Any) -> None:
 
 def _add_workflow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workflow", metavar="WORKFLOW", help="a JSON file or a PNG")
-    parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="NODE.INPUT=VALUE", help=(
-        "change an input; NODE is an id or a title. A linked input loses its link. May be given several times"))
+    parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="NODE.INPUT=VALUE",
+                        help="change an input; NODE is an id or a title; a linked input loses its link. May be "
+                             "given again")
     parser.add_argument("--choice-seed", type=int, default=0, metavar="N",
                         help="seed of {a|b} choices in the prompts of UI workflows (default: %(default)s)")
-    parser.add_argument("--input-dir", default="input", metavar="D", help="where images are (default: %(default)s)")
+    parser.add_argument("--input-dir", default="input", metavar="D",
+                        help="where images are (default: %(default)s)")
     add_models_dir(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
@@ -36,8 +39,8 @@ def _add_workflow(parser: argparse.ArgumentParser) -> None:
 def add_models_dir(parser: argparse.ArgumentParser) -> None:
     """--models-dir, which every command has that looks at model files."""
     parser.add_argument("--models-dir", metavar="D", help=(
-        "where model files are, in ComfyUI's layout, such as its `models` folder (default: $AFFECT_MODELS_DIR, else "
-        "models)"))
+        "where model files are, in ComfyUI's layout, such as its `models` folder (default: "
+        "$AFFECT_MODELS_DIR, else models)"))
 
 
 def _host(args: argparse.Namespace) -> Any:

@@ -1,4 +1,5 @@
-"""From the UI format, which ComfyUI saves, to the API format, which runs: what its frontend does when it queues."""
+"""From the UI format, which ComfyUI saves, to the API format, which runs: what its frontend does when it
+queues."""
 
 from __future__ import annotations
 
@@ -39,8 +40,9 @@ class _Value:
 def convert(workflow: dict[str, Any], registry: Registry, choice_seed: int = 0) -> Converted:
     """The prompt that ComfyUI's frontend would queue. WorkflowError where the drawing cannot be a prompt.
 
-    Two things are settled that the frontend leaves to chance or to later: `{a|b}` choices follow `choice_seed`, the
-    node's id and the input's name; and a seed's "randomize" is not carried out, as in a workflow queued just once.
+    Two things are settled that the frontend leaves to chance or to later: `{a|b}` choices follow
+    `choice_seed`, the node's id and the input's name; and a seed's "randomize" is not carried out, as in a
+    workflow queued just once.
     """
     return _Converter(Scope(workflow, registry, _definitions(workflow)), choice_seed).run()
 
@@ -77,7 +79,8 @@ class _Converter:
                     inputs[slot.name] = resolved
                 if resolved is not None:
                     result.homes.pop((node.id, slot.name), None)
-            result.prompt[node.id] = {"inputs": inputs, "class_type": node.type, "_meta": {"title": node.title}}
+            result.prompt[node.id] = {"inputs": inputs, "class_type": node.type,
+                                      "_meta": {"title": node.title}}
         self._drop_links_to_absent(result.prompt)
         if not result.prompt:
             raise UserError("The workflow holds no node that runs: all are muted, bypassed or notes.")
@@ -90,45 +93,50 @@ class _Converter:
                 continue
             if re.match(r"workflow[>/]", node.type):
                 problems.append(Problem(
-                    f"'{node.type}' is a group node, which is not supported. In ComfyUI, right-click it and choose "
-                    "'Convert to nodes' (or make it a subgraph), then save again.", node.id, node.title))
+                    f"'{node.type}' is a group node, which is not supported. In ComfyUI, right-click it and "
+                    "choose 'Convert to nodes' (or make it a subgraph), then save again.", node.id,
+                    node.title))
             elif _GET_SET.match(node.type):
                 problems.append(Problem(
-                    f"'{node.type}' hands values on without links, which only its own ComfyUI extension understands. "
-                    "Draw the links instead, or export the workflow from ComfyUI with 'Export (API)' and run that.",
+                    f"'{node.type}' hands values on without links, which only its own ComfyUI extension "
+                    "understands. Draw the links instead, or export the workflow from ComfyUI with 'Export "
+                    "(API)' and run that.",
                     node.id, node.title))
         if problems:
             raise WorkflowError(problems)
 
-    # -- links: each returns [node id, slot], a _Value, or None where nothing arrives -------------------------------
+    # -- links: each returns [node id, slot], a _Value, or None where nothing arrives ------------------------
 
     def _input(self, node: Node, slot: Slot, visited: set[tuple[str, str]], wanted: str | None = None) -> Any:
         if slot.link is None:
             return None
         key = (node.id, f"in {slot.name}")
         if key in visited:
-            raise WorkflowError([Problem("Following its link leads back to it: the links form a cycle. Remove one of "
-                                         "them.", node.id, node.title, slot.name)])
+            raise WorkflowError([Problem("Following its link leads back to it: the links form a cycle. "
+                                         "Remove one of them.", node.id, node.title, slot.name)])
         visited.add(key)
         scope = node.scope
         link = scope.links.get(slot.link)
         if link is None:
-            raise WorkflowError([Problem(f"Its link {slot.link} is missing from the workflow. Draw it again in ComfyUI "
-                                         "and save.", node.id, node.title, slot.name)])
+            raise WorkflowError([Problem(f"Its link {slot.link} is missing from the workflow. Draw it again "
+                                         "in ComfyUI and save.", node.id, node.title, slot.name)])
         if link.origin_id == SUBGRAPH_INPUT and scope.instance is not None:
             return self._from_outside(scope.instance, link.origin_slot, visited)
         source = scope.nodes.get(link.origin_id)
         if source is None:
-            raise WorkflowError([Problem(f"It is linked to node {link.origin_id}, which is missing from the workflow. "
-                                         "Draw the link again in ComfyUI and save.", node.id, node.title, slot.name)])
+            raise WorkflowError([Problem(f"It is linked to node {link.origin_id}, which is missing from the "
+                                         "workflow. Draw the link again in ComfyUI and save.", node.id,
+                                         node.title, slot.name)])
         return self._output(source, link.origin_slot, wanted or slot.type, visited)
 
     def _from_outside(self, instance: Node, index: int, visited: set[tuple[str, str]]) -> Any:
-        """What arrives at input `index` of a subgraph's instance: a link, or the value of its promoted widget."""
+        """What arrives at input `index` of a subgraph's instance: a link, or the value of its promoted
+        widget."""
         declared = instance.scope.definitions[instance.type]["inputs"]
         if not 0 <= index < len(declared):
             raise WorkflowError([Problem(f"A link inside the subgraph comes from input {index}, and it has "
-                                         f"{len(declared)}. Save the workflow from ComfyUI again.", instance.id,
+                                         f"{len(declared)}. Save the workflow from ComfyUI again.",
+                                         instance.id,
                                          instance.title)])
         slot = instance.slots[index]
         resolved = self._input(instance, slot, visited)
@@ -166,7 +174,7 @@ class _Converter:
                 if isinstance(value, list) and value[0] not in prompt:
                     del node["inputs"][name]
 
-    # -- texts -----------------------------------------------------------------------------------------------------
+    # -- texts -----------------------------------------------------------------------------------------------
 
     def _text(self, node: Node, name: str, value: Any) -> Any:
         if not isinstance(value, str) or node.kind is None:
@@ -179,7 +187,8 @@ class _Converter:
         return value
 
     def _find_widget(self, node_name: str, widget: str) -> tuple[bool, Any]:
-        named = [n for n in self.nodes if (n.raw.get("properties") or {}).get("Node name for S&R") == node_name]
+        named = [n for n in self.nodes
+                 if (n.raw.get("properties") or {}).get("Node name for S&R") == node_name]
         named = named or [n for n in self.nodes if n.title == node_name]
         return (True, named[0].widgets[widget]) if named and widget in named[0].widgets else (False, None)
 
@@ -190,8 +199,8 @@ def _plain(value: Any) -> Any:
 
 
 def _bypass(node: Node, index: int, wanted: str) -> Slot | None:
-    """The input that a bypassed node passes on to its output `index`: the one of the same number if its type fits,
-    else the first of exactly the wanted type, else the first that fits."""
+    """The input that a bypassed node passes on to its output `index`: the one of the same number if its type
+    fits, else the first of exactly the wanted type, else the first that fits."""
     outputs = node.raw.get("outputs") or []
     if node.kind is not None:
         types = node.kind.output_types

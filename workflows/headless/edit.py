@@ -16,15 +16,16 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry,
           homes: dict[tuple[str, str], Home]) -> bool:
     """Carries out assignments in place; a linked input loses its link and takes the value.
 
-    Returns whether the workflow that `homes` point into still draws the same prompt: where an input has no home
-    (linked, or inside a subgraph), it no longer does.
+    Returns whether the workflow that `homes` point into still draws the same prompt: where an input has no
+    home (linked, or inside a subgraph), it no longer does.
     """
     same = True
     for assignment in assignments:
         target, equals, text = assignment.partition("=")
         node_name, dot, name = target.rpartition(".")
         if not (equals and dot and node_name and name):
-            raise UserError(f"--set takes NODE.INPUT=VALUE, and got '{assignment}'. For example: --set 3.seed=7.")
+            raise UserError(f"--set takes NODE.INPUT=VALUE, and got '{assignment}'. For example: --set "
+                            "3.seed=7.")
         node_id = _find_node(prompt, node_name, registry)
         kind = registry.get(str(prompt[node_id]["class_type"]))
         if kind is None:
@@ -32,8 +33,9 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry,
                             f"'{prompt[node_id]['class_type']}'.")
         declared = kind.inputs()
         if name not in declared:
-            raise UserError(f"--set {assignment}: node {node_id} '{title_of(prompt, node_id, registry)}' has no input "
-                            f"'{name}'.{did_you_mean(name, declared)} Its inputs are: {', '.join(declared)}.")
+            raise UserError(f"--set {assignment}: node {node_id} '{title_of(prompt, node_id, registry)}' has "
+                            f"no input '{name}'.{did_you_mean(name, declared)} Its inputs are: "
+                            f"{', '.join(declared)}.")
         value = parse(text, declared[name], assignment)
         prompt[node_id]["inputs"][name] = value
         home = homes.get((node_id, name))
@@ -51,10 +53,12 @@ def _find_node(prompt: Prompt, name: str, registry: Registry) -> str:
     found = found or [n for n in prompt if prompt[n].get("class_type") == name]
     if not found:
         known = [*prompt, *(title_of(prompt, n, registry) for n in prompt)]
-        raise UserError(f"--set: no node has the id or title '{name}'.{did_you_mean(name, known)} The nodes are: "
+        raise UserError(f"--set: no node has the id or title '{name}'.{did_you_mean(name, known)} The nodes "
+                        "are: "
                         + ", ".join(f"{n} '{title_of(prompt, n, registry)}'" for n in prompt) + ".")
     if len(found) > 1:
-        raise UserError(f"--set: {len(found)} nodes are called '{name}'. Name one by its id: {', '.join(found)}.")
+        raise UserError(f"--set: {len(found)} nodes are called '{name}'. Name one by its id: "
+                        f"{', '.join(found)}.")
     return found[0]
 
 
@@ -77,4 +81,5 @@ def parse(text: str, spec: Input, where: str) -> Any:
         return next((c for c in spec.choices or () if str(c) == text), text)
     if spec.type == "STRING":
         return text
-    raise UserError(f"--set {where}: '{spec.name}' takes a link from a node that gives {spec.type}, not a value.")
+    raise UserError(f"--set {where}: '{spec.name}' takes a link from a node that gives {spec.type}, not a "
+                    "value.")

@@ -1,7 +1,9 @@
-"""Runs a checked prompt: what its outputs need, each node after its sources, nothing twice that did not change.
+"""Runs a checked prompt: what its outputs need, each node after its sources, nothing twice that did not
+change.
 
-ComfyUI's rules for node functions hold: an output is a list of values, one a call; a node that takes no lists is
-called once for each; INPUT_IS_LIST, OUTPUT_IS_LIST, IS_CHANGED, hidden inputs and `ui` results are as there.
+ComfyUI's rules for node functions hold: an output is a list of values, one a call; a node that takes no lists
+is called once for each; INPUT_IS_LIST, OUTPUT_IS_LIST, IS_CHANGED, hidden inputs and `ui` results are as
+there.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Executor:
         """Ids of the nodes that the last `run` really called, in order."""
 
     def run(self, prompt: Prompt, extra_pnginfo: dict[str, Any] | None = None) -> dict[str, NodeResult]:
-        """Runs what the outputs of a checked prompt need; results by node id. NodeFailed where a node fails."""
+        """Runs what the outputs of a checked prompt need; results by node id. NodeFailed where a node
+        fails."""
         import torch
 
         order = needed(prompt, self.registry)
@@ -79,12 +82,14 @@ class Executor:
                     bar.update(1)
         finally:
             bar.close()
-            # What this prompt did not touch is given up, as in ComfyUI: memory is worth more than old results.
+            # What this prompt did not touch is given up, as in ComfyUI: memory is worth more than old
+            # results.
             self._cache = {s: self._cache[s] for s in signatures.values() if s in self._cache}
         return results
 
     def _signature(self, prompt: Prompt, node_id: str, kind: NodeType, signatures: dict[str, str]) -> str:
-        """A hash of everything that the node's result depends on; unequal to all others where IS_CHANGED is NaN."""
+        """A hash of everything that the node's result depends on; unequal to all others where IS_CHANGED is
+        NaN."""
         inputs = prompt[node_id]["inputs"]
         parts: list[Any] = [kind.key]
         for name in sorted(inputs):
@@ -115,7 +120,8 @@ class Executor:
         else:
             # One call a list entry; the last entry of a shorter list is repeated.
             calls = max((len(v) for v in given.values()), default=1)
-            returned = [function(**{k: v[min(i, len(v) - 1)] for k, v in given.items()}) for i in range(calls)]
+            returned = [function(**{k: v[min(i, len(v) - 1)] for k, v in given.items()})
+                        for i in range(calls)]
         return _merge(kind, returned)
 
 
@@ -125,7 +131,8 @@ def _fingerprint(kind: NodeType, inputs: dict[str, Any]) -> str:
     constants = {n: None if is_link(v) else v for n, v in inputs.items() if n in declared}
     try:
         changed = kind.cls.IS_CHANGED(**constants)
-    except Exception:  # of a linked input it sees None: as in ComfyUI, what it makes of that is no failure of the run
+    except Exception:
+        # Of a linked input it sees None. As in ComfyUI, what it makes of that is no failure of the run.
         changed = math.nan
     return uuid.uuid4().hex if isinstance(changed, float) and math.isnan(changed) else repr(changed)
 

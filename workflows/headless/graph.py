@@ -20,8 +20,8 @@ SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = "-10", "-20"
 
 @dataclass(frozen=True)
 class Link:
-    """From output `origin_slot` of a node to an input. Stored as lists at the top, as objects inside subgraphs.
-    Ids are kept as strings, because files hold both numbers and strings."""
+    """From output `origin_slot` of a node to an input. Stored as lists at the top, as objects inside
+    subgraphs. Ids are kept as strings, because files hold both numbers and strings."""
 
     id: str
     origin_id: str
@@ -72,13 +72,15 @@ class Node:
         self.widgets: dict[str, Any] = {} if self.is_subgraph else self._widgets()
 
     def slot_of(self, link: Link) -> Slot | None:
-        """The input that a link ends in. A link's own slot number is not asked: it follows the saved order."""
+        """The input that a link ends in. A link's own slot number is not asked: it follows the saved
+        order."""
         return next((s for s in self.slots if s.link == link.id), None)
 
     def _slots(self) -> list[Slot]:
         saved = {s.get("name"): s for s in self.raw.get("inputs") or []}
         if self.is_subgraph:
-            declared = [(d["name"], d.get("type", "*"), False) for d in self.scope.definitions[self.type]["inputs"]]
+            inputs = self.scope.definitions[self.type]["inputs"]
+            declared = [(d["name"], d.get("type", "*"), False) for d in inputs]
         elif self.kind is not None:
             inputs = list(self.kind.inputs().values())
             # The frontend's order: sockets first, then the widgets' inputs. A bypass goes by this order.
@@ -91,8 +93,8 @@ class Node:
             Slot(s.get("name", ""), str(s.get("type", "*")), _link_id(s), "widget" in s) for s in extra]
 
     def _widgets(self) -> dict[str, Any]:
-        """Widget values by input name. Control values (after a seed) and upload buttons have a place in the file
-        but are no inputs."""
+        """Widget values by input name. Control values (after a seed) and upload buttons have a place in the
+        file but are no inputs."""
         stored = self.raw.get("widgets_values")
         if self.kind is None:
             primitive = self.type == "PrimitiveNode" and isinstance(stored, list) and stored
@@ -118,8 +120,8 @@ def _link_id(saved_slot: dict[str, Any]) -> str | None:
 def _places(inputs: list[Any], stored: int) -> dict[str, int]:
     """Widget name -> its place among `stored` values.
 
-    Before its version 1.16 the frontend stored a value for forceInput sockets too. Such a file is known by its
-    number of values, as the frontend knows it; the dummy's own place is left out.
+    Before its version 1.16 the frontend stored a value for forceInput sockets too. Such a file is known by
+    its number of values, as the frontend knows it; the dummy's own place is left out.
     """
     def count(with_dummies: bool) -> tuple[dict[str, int], int]:
         places, at = {}, 0
@@ -137,7 +139,8 @@ def _places(inputs: list[Any], stored: int) -> dict[str, int]:
 
 
 class Scope:
-    """One drawn graph: its nodes by raw id and links by id, and for an instance of a subgraph what holds it."""
+    """One drawn graph: its nodes by raw id and links by id, and for an instance of a subgraph what holds
+    it."""
 
     def __init__(self, graph: dict[str, Any], registry: Registry, definitions: dict[str, dict[str, Any]],
                  instance: Node | None = None):
@@ -153,16 +156,18 @@ class Scope:
             self.nodes = {str(raw["id"]): Node(raw, self) for raw in graph["nodes"]}
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             where = f" in the subgraph '{graph.get('name')}'" if instance else ""
-            raise UserError(f"The workflow is damaged: a node or link{where} cannot be read ({error!r}). Save it from "
-                            "ComfyUI again.") from error
+            raise UserError(f"The workflow is damaged: a node or link{where} cannot be read ({error!r}). "
+                            "Save it from ComfyUI again.") from error
         self._apply_primitives()
 
     def child(self, node: Node) -> "Scope":
         """The inside of an instance of a subgraph."""
         if node.id not in self._children:
             if node.type in self._containing():
-                raise UserError(f"The subgraph '{node.title}' (node {node.id}) contains itself. Remove one of the two.")
-            self._children[node.id] = Scope(self.definitions[node.type], self.registry, self.definitions, node)
+                raise UserError(f"The subgraph '{node.title}' (node {node.id}) contains itself. Remove one "
+                                "of the two.")
+            self._children[node.id] = Scope(self.definitions[node.type], self.registry, self.definitions,
+                                            node)
         return self._children[node.id]
 
     def _containing(self) -> set[str]:
@@ -179,7 +184,9 @@ class Scope:
         # A PrimitiveNode writes its value over the widgets that it is linked to; its links are no calls.
         for link in self.links.values():
             source, target = self.nodes.get(link.origin_id), self.nodes.get(link.target_id)
-            if source is None or target is None or source.type != "PrimitiveNode" or "value" not in source.widgets:
+            if source is None or target is None:
+                continue
+            if source.type != "PrimitiveNode" or "value" not in source.widgets:
                 continue
             slot = target.slot_of(link)
             if slot is not None and (slot.widget or target.is_subgraph):
@@ -192,9 +199,10 @@ class Scope:
 def promoted(node: Node) -> dict[str, Any]:
     """Values of the widgets that a subgraph's instance shows: input name -> value.
 
-    The instance's own stored value where it has one, else the value of the first widget inside that the input leads
-    to. Stored in the order of the inputs; or, where `properties.proxyWidgets` lists entries of node "-1", in the
-    order of that list, whose other entries are views of widgets inside and hold nothing of their own.
+    The instance's own stored value where it has one, else the value of the first widget inside that the input
+    leads to. Stored in the order of the inputs; or, where `properties.proxyWidgets` lists entries of node
+    "-1", in the order of that list, whose other entries are views of widgets inside and hold nothing of their
+    own.
     """
     inside = node.scope.child(node)
     values: dict[str, Any] = {}

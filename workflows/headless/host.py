@@ -1,4 +1,5 @@
-"""The host of `models/host.py` while the `affect` command runs: folders from its options, bars on standard error."""
+"""The host of `models/host.py` while the `affect` command runs: folders from its options, bars on standard
+error."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class TqdmBar:
 
         self._host = host
         self._label = label
-        self._bar: Any = tqdm(total=total, desc=label, position=host._depth, leave=host._depth == 0, disable=None)
+        self._bar: Any = tqdm(total=total, desc=label, position=host._depth, leave=host._depth == 0,
+                              disable=None)
         host._depth += 1
         self._open = True
 

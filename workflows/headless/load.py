@@ -11,12 +11,14 @@ from ...models.errors import UserError
 from . import png
 
 Prompt = dict[str, dict[str, Any]]
-"""The API format: node id -> {"class_type", "inputs": {name: value or [node id, slot]}, "_meta": {"title"}}."""
+"""The API format: node id -> {"class_type", "inputs": {name: value or [node id, slot]}, "_meta":
+{"title"}}."""
 
 
 @dataclass
 class Loaded:
-    """What a file holds. `prompt` is None where only the UI format is there, which `convert` turns into one."""
+    """What a file holds. `prompt` is None where only the UI format is there, which `convert` turns into
+    one."""
 
     prompt: Prompt | None
     workflow: dict[str, Any] | None
@@ -40,12 +42,14 @@ def load(path: Path | str) -> Loaded:
     try:
         content = json.loads(data.decode("utf-8-sig"))
     except ValueError as error:
-        raise UserError(f"The file '{path.name}' is not JSON and not a PNG: {error}. A workflow is a JSON file saved "
-                        "from ComfyUI (Save or Export (API)), or a PNG that ComfyUI wrote.") from error
-    if isinstance(content, dict) and isinstance(content.get("prompt"), dict) and "class_type" not in content["prompt"]:
+        raise UserError(f"The file '{path.name}' is not JSON and not a PNG: {error}. A workflow is a JSON "
+                        "file saved from ComfyUI (Save or Export (API)), or a PNG that ComfyUI wrote."
+                        ) from error
+    request = content.get("prompt") if isinstance(content, dict) else None
+    if isinstance(request, dict) and "class_type" not in request:
         # The body of a /prompt request. Its extra_data may hold keys: only the workflow is taken from it.
         info = (content.get("extra_data") or {}).get("extra_pnginfo") or {}
-        return _loaded(content["prompt"], info.get("workflow"), path.name)
+        return _loaded(request, info.get("workflow"), path.name)
     if isinstance(content, dict) and isinstance(content.get("nodes"), list):
         return _loaded(None, content, path.name)
     return _loaded(content, None, path.name)
@@ -55,8 +59,8 @@ def _loaded(prompt: Any, workflow: Any, name: str) -> Loaded:
     if prompt is not None:
         return Loaded(_prompt(prompt, name), workflow if isinstance(workflow, dict) else None)
     if not isinstance(workflow, dict) or not isinstance(workflow.get("nodes"), list):
-        raise UserError(f"'{name}' holds no workflow: neither nodes by id (API format) nor a list of nodes (UI "
-                        "format). Save it from ComfyUI again.")
+        raise UserError(f"'{name}' holds no workflow: neither nodes by id (API format) nor a list of nodes "
+                        "(UI format). Save it from ComfyUI again.")
     if not workflow["nodes"]:
         raise UserError(f"The workflow '{name}' holds no nodes, so there is nothing to run.")
     return Loaded(None, workflow)
@@ -86,5 +90,6 @@ def _node(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_link(value: Any) -> bool:
-    """Whether an input's value is a link. The API format keeps lists for them: a literal list is {"__value__": [...]}."""
+    """Whether an input's value is a link. The API format keeps lists for them: a literal list is
+    {"__value__": [...]}."""
     return isinstance(value, list)

@@ -19,7 +19,8 @@ class Input:
 
     name: str
     type: str
-    """A socket type, a widget type, or several socket types with commas between. A list of choices is COMBO."""
+    """A socket type, a widget type, or several socket types with commas between. A list of choices is
+    COMBO."""
     options: dict[str, Any] = field(default_factory=dict)
     required: bool = True
     choices: tuple[Any, ...] | None = None
@@ -31,8 +32,8 @@ class Input:
 
     @property
     def control_values(self) -> int:
-        """How many values of its own the frontend stores behind the widget's: control_after_generate, and for a
-        list of choices the filter. They are no inputs of the node."""
+        """How many values of its own the frontend stores behind the widget's: control_after_generate, and for
+        a list of choices the filter. They are no inputs of the node."""
         legacy = self.type == "INT" and self.name in ("seed", "noise_seed")
         control = self.options.get("control_after_generate")
         if not (legacy if control is None else control):
@@ -114,4 +115,5 @@ def default_registry() -> Registry:
     from ...nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     from .core import CORE_CLASSES, CORE_DISPLAY_NAMES
 
-    return Registry({**CORE_CLASSES, **NODE_CLASS_MAPPINGS}, {**CORE_DISPLAY_NAMES, **NODE_DISPLAY_NAME_MAPPINGS})
+    return Registry({**CORE_CLASSES, **NODE_CLASS_MAPPINGS},
+                    {**CORE_DISPLAY_NAMES, **NODE_DISPLAY_NAME_MAPPINGS})

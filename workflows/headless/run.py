@@ -1,4 +1,5 @@
-"""From a workflow file to results: load, convert, edit, check, execute. What the command and other programs call."""
+"""From a workflow file to results: load, convert, edit, check, execute. What the command and other programs
+call."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def prepare(source: Path | str | Loaded, assignments: list[str] | None = None, c
     if assignments and not apply(prompt, assignments, registry, homes) and workflow is not None:
         # ComfyUI then opens `prompt`, which is what ran, instead of a drawing that says something else.
         workflow = None
-        notes.append("--set changed an input that the drawing cannot show, so the results carry the prompt alone.")
+        notes.append("--set changed an input that the drawing cannot show, so the results carry the prompt "
+                     "alone.")
     problems = check(prompt, registry)
     if problems:
         raise WorkflowError(problems)
@@ -52,7 +54,8 @@ def prepare(source: Path | str | Loaded, assignments: list[str] | None = None, c
 
 
 def execute(prepared: Prepared, executor: Executor | None = None) -> list[dict[str, str]]:
-    """Runs it and returns what `affect run --json` prints: {"node", "type", "path" | "text"} for each result."""
+    """Runs it and returns what `affect run --json` prints: {"node", "type", "path" | "text"} for each
+    result."""
     executor = executor or Executor(default_registry())
     extra = None if prepared.workflow is None else {"workflow": prepared.workflow}
     results = executor.run(prepared.prompt, extra)
@@ -70,7 +73,8 @@ def _outputs(node_id: str, result: NodeResult) -> list[dict[str, str]]:
             if isinstance(item, dict) and "filename" in item:
                 where = item.get("type", "output")
                 path = folders.get(where, current.output_dir) / item.get("subfolder", "") / item["filename"]
-                found.append({"node": node_id, "type": "preview" if where == "temp" else kind, "path": str(path)})
+                found.append({"node": node_id, "type": "preview" if where == "temp" else kind,
+                              "path": str(path)})
             else:
                 found.append({"node": node_id, "type": kind, "text": str(item)})
     return found

@@ -15,8 +15,8 @@ _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 def choose(text: str, generator: random.Random) -> str:
     """Replaces each `{a|b}` by one of its parts, nested ones too, and drops // and /* */ comments.
 
-    `\\{`, `\\|` and `\\}` are the characters themselves. The frontend draws at random; here the generator decides,
-    so that the same seed gives the same prompt.
+    `\\{`, `\\|` and `\\}` are the characters themselves. The frontend draws at random; here the generator
+    decides, so that the same seed gives the same prompt.
     """
     text = _COMMENT.sub("", text)
     out, i = [], 0
@@ -55,8 +55,8 @@ def _options(text: str, i: int) -> tuple[list[str], int]:
 
 
 def fill_in(text: str, find_widget: Callable[[str, str], tuple[bool, Any]], now: datetime) -> str:
-    """Replaces `%date:yyyy-MM-dd%` and `%Node.widget%`; what names nothing (and `%width%`, which SaveImage fills in
-    itself) stays as it is.
+    """Replaces `%date:yyyy-MM-dd%` and `%Node.widget%`; what names nothing (and `%width%`, which SaveImage
+    fills in itself) stays as it is.
 
     find_widget (node name, widget name) -> (found, value)
     """
@@ -71,7 +71,8 @@ def fill_in(text: str, find_widget: Callable[[str, str], tuple[bool, Any]], now:
 
 
 def format_date(pattern: str, now: datetime) -> str:
-    """`yyyy-MM-dd hh:mm:ss` patterns as the frontend reads them: one letter unpadded, two padded; `yy` short."""
+    """`yyyy-MM-dd hh:mm:ss` patterns as the frontend reads them: one letter unpadded, two padded; `yy`
+    short."""
     values = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
 
     def replace(match: re.Match[str]) -> str:

@@ -1,4 +1,5 @@
-"""Image files to tensors: every format, depth and orientation as what it shows, and a note where that took a turn."""
+"""Image files to tensors: every format, depth and orientation as what it shows, and a note where that took a
+turn."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ def find_image(name: str) -> Path:
     text, root = (match.group(1), roots[match.group(2)]) if match else (name, roots["input"])
     path = safe_join(root, text)
     if not path.is_file():
-        raise UserError(f"There is no image '{text}' in the folder {root}. Put it there, or name the folder that "
-                        "holds it with --input-dir.")
+        raise UserError(f"There is no image '{text}' in the folder {root}. Put it there, or name the folder "
+                        "that holds it with --input-dir.")
     return path
 
 
@@ -59,15 +60,15 @@ def _frames(path: Path) -> Iterator[Any]:
     except Image.DecompressionBombError as error:
         raise UserError(f"The image '{path.name}' is too large to be opened safely: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"The image '{path.name}' cannot be read: {error}. It is cut off or no image; export or "
-                        "download it again.") from error
+        raise UserError(f"The image '{path.name}' cannot be read: {error}. It is cut off or no image; export "
+                        "or download it again.") from error
 
 
 def read_image(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """(image [N, H, W, 3] in 0..1, mask [N, H, W], 1 where transparent); N > 1 for animations.
 
-    Turned upright by EXIF; 16 bits keep their range; CMYK and palettes become RGB. Without an alpha channel the
-    mask is zeros of 64 x 64, as ComfyUI's.
+    Turned upright by EXIF; 16 bits keep their range; CMYK and palettes become RGB. Without an alpha channel
+    the mask is zeros of 64 x 64, as ComfyUI's.
     """
     images, masks, first = [], [], None
     for frame in _frames(path):
@@ -108,7 +109,8 @@ def _deep_grey(image: Any, name: str) -> torch.Tensor:
     values = np.asarray(image).astype(np.float32)
     if image.mode == "F":
         if not (np.isfinite(values).all() and values.min() >= 0.0 and values.max() <= 1.0):
-            raise UserError(f"The image '{name}' holds floating point values outside 0..1. Save it as 8 or 16 bits.")
+            raise UserError(f"The image '{name}' holds floating point values outside 0..1. Save it as 8 or "
+                            "16 bits.")
     else:
         values = values / 65535.0
     return torch.from_numpy(values.clip(0.0, 1.0))[..., None].repeat(1, 1, 3)
@@ -136,7 +138,8 @@ def _say_how(path: Path) -> None:
 
 
 def read_channel(path: Path, channel: str) -> torch.Tensor:
-    """[1, H, W] in 0..1: one channel of the image; 'alpha' is inverted (1 where transparent), as ComfyUI's."""
+    """[1, H, W] in 0..1: one channel of the image; 'alpha' is inverted (1 where transparent), as
+    ComfyUI's."""
     pixels, mask = read_image(path)
     if channel == "alpha":
         return mask[:1] if mask.shape[1:] == pixels.shape[1:3] else torch.zeros(1, *pixels.shape[1:3])

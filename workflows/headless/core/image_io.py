@@ -60,7 +60,7 @@ class LoadImageMask(LoadImage):
 
     CATEGORY = "mask"
     RETURN_TYPES = ("MASK",)
-    DESCRIPTION = "Loads one channel of an image as a mask; alpha is inverted: 1 where the image is transparent."
+    DESCRIPTION = "Loads one channel of an image as a mask; alpha is inverted: 1 where it is transparent."
 
     def load_image(self, image: str, channel: str) -> tuple[torch.Tensor]:  # type: ignore[override]
         return (image_files.read_channel(image_files.find_image(image), channel),)
@@ -82,7 +82,7 @@ class SaveImage:
             "required": {
                 "images": ("IMAGE", {"tooltip": "The images to save."}),
                 "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": (
-                    "The start of the file's name; it may hold folders, %date:yyyy-MM-dd% and %Node.input%.")}),
+                    "The start of the file's name; may hold folders, %date:yyyy-MM-dd%, %Node.input%.")}),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -133,7 +133,8 @@ class PreviewImage(SaveImage):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"images": ("IMAGE",)}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {"required": {"images": ("IMAGE",)},
+                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
     DESCRIPTION = "Saves the images in the temporary folder."
 
@@ -159,8 +160,8 @@ def _split(prefix: str) -> tuple[str, str]:
     """(folder, name) of a filename_prefix. UserError where there is no name."""
     folder, name = os.path.split(os.path.normpath(prefix))
     if not prefix.strip() or name in ("", ".", ".."):
-        raise UserError(f"The filename_prefix '{prefix}' names no file inside the output folder, or leaves its folder. "
-                        "Give it a name.")
+        raise UserError(f"The filename_prefix '{prefix}' names no file inside the output folder, or leaves "
+                        "its folder. Give it a name.")
     return folder, name
 
 
@@ -188,5 +189,6 @@ def _next_counter(folder: Path, name: str) -> int:
 
 CLASSES = {"LoadImage": LoadImage, "LoadImageMask": LoadImageMask, "SaveImage": SaveImage,
            "PreviewImage": PreviewImage}
-DISPLAY_NAMES = {"LoadImage": "Load Image", "LoadImageMask": "Load Image (as Mask)", "SaveImage": "Save Image",
+DISPLAY_NAMES = {"LoadImage": "Load Image", "LoadImageMask": "Load Image (as Mask)",
+                 "SaveImage": "Save Image",
                  "PreviewImage": "Preview Image"}

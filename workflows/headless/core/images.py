@@ -43,7 +43,8 @@ class ImageScale:
         if upscale_method == "lanczos":
             return (_lanczos(image, width, height),)
         planes = image.movedim(-1, 1)
-        return (torch.nn.functional.interpolate(planes, size=(height, width), mode=upscale_method).movedim(1, -1),)
+        planes = torch.nn.functional.interpolate(planes, size=(height, width), mode=upscale_method)
+        return (planes.movedim(1, -1),)
 
 
 def _crop_to_aspect(image: torch.Tensor, aspect: float) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""CLIPTextEncode, EmptyLatentImage, VAEEncode, VAEDecode, SetLatentNoiseMask: between words, pixels and latents."""
+"""CLIPTextEncode, EmptyLatentImage, VAEEncode, VAEDecode, SetLatentNoiseMask: between words, pixels and
+latents."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class CLIPTextEncode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {
-            "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The text to be encoded."}),
+            "text": ("STRING", {"multiline": True, "dynamicPrompts": True,
+                                "tooltip": "The text to be encoded."}),
             "clip": ("CLIP", {"tooltip": "The text encoder."}),
         }}
 
@@ -58,7 +60,7 @@ class VAEEncode:
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "encode"
     CATEGORY = "latent"
-    DESCRIPTION = "Encodes images into latents (the mode), cropped at the centre to multiples of the VAE's factor."
+    DESCRIPTION = "Encodes images into latents, cropped at the centre to multiples of the VAE's factor."
 
     def encode(self, pixels: torch.Tensor, vae: Any) -> tuple[Latent]:
         pixels = _crop_to_factor(pixels[..., :3], vae.factor)
@@ -70,11 +72,12 @@ def _crop_to_factor(image: torch.Tensor, factor: int) -> torch.Tensor:
     h, w = image.shape[1:3]
     height, width = h // factor * factor, w // factor * factor
     if height == 0 or width == 0:
-        raise UserError(f"An image of {w} x {h} pixels is smaller than one latent cell ({factor} x {factor} pixels), "
-                        "so the VAE cannot encode it. Scale it up first, for example with ImageScale.")
+        raise UserError(f"An image of {w} x {h} pixels is smaller than one latent cell ({factor} x {factor} "
+                        "pixels), so the VAE cannot encode it. Scale it up first, for example with "
+                        "ImageScale.")
     if (height, width) != (h, w):
-        current().note(f"VAEEncode: the image of {w} x {h} is cropped at its centre to {width} x {height}, multiples "
-                       f"of {factor}.")
+        current().note(f"VAEEncode: the image of {w} x {h} is cropped at its centre to {width} x {height}, "
+                       f"multiples of {factor}.")
     y, x = (h % factor) // 2, (w % factor) // 2
     return image[:, y:y + height, x:x + width]
 
@@ -111,4 +114,5 @@ class SetLatentNoiseMask:
 CLASSES = {"CLIPTextEncode": CLIPTextEncode, "EmptyLatentImage": EmptyLatentImage, "VAEEncode": VAEEncode,
            "VAEDecode": VAEDecode, "SetLatentNoiseMask": SetLatentNoiseMask}
 DISPLAY_NAMES = {"CLIPTextEncode": "CLIP Text Encode (Prompt)", "EmptyLatentImage": "Empty Latent Image",
-                 "VAEEncode": "VAE Encode", "VAEDecode": "VAE Decode", "SetLatentNoiseMask": "Set Latent Noise Mask"}
+                 "VAEEncode": "VAE Encode", "VAEDecode": "VAE Decode",
+                 "SetLatentNoiseMask": "Set Latent Noise Mask"}

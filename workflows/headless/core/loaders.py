@@ -1,4 +1,5 @@
-"""CheckpointLoaderSimple, VAELoader, LoraLoader. What a file's header can tell is checked before anything runs."""
+"""CheckpointLoaderSimple, VAELoader, LoraLoader. What a file's header can tell is checked before anything
+runs."""
 
 from __future__ import annotations
 
@@ -18,16 +19,17 @@ def _validate(kind: str, name: str | None, what: str, *needs: tuple[str, ...]) -
     if name is None:  # linked: known only while running
         return True
     if Path(name).suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
-        raise UserError(f"'{name}' is a pickled file, which can run code and is not opened here. Convert it to "
-                        "safetensors, and choose that.")
+        raise UserError(f"'{name}' is a pickled file, which can run code and is not opened here. Convert it "
+                        "to safetensors, and choose that.")
     path = find_model(kind, name)
     if path.is_dir():
         return True
     keys = check_safetensors(path)
     for group in needs:
         if not any(fragment in key for key in keys for fragment in group):
-            raise UserError(f"'{path.name}' is no {what} that can be loaded here: it has the wrong keys (none with "
-                            f"'{group[0]}'). It is a file of another kind or of another model family; choose another.")
+            raise UserError(f"'{path.name}' is no {what} that can be loaded here: it has the wrong keys "
+                            f"(none with '{group[0]}'). It is a file of another kind or of another model "
+                            "family; choose another.")
     return True
 
 
@@ -81,7 +83,7 @@ class LoraLoader:
             "model": ("MODEL", {"tooltip": "The diffusion model the LoRA is applied to."}),
             "clip": ("CLIP", {"tooltip": "The text encoder the LoRA is applied to."}),
             "lora_name": (current().list_files("loras"), {"tooltip": "The LoRA."}),
-            "strength_model": ("FLOAT", {**strength, "tooltip": "How strongly it changes the model; may be negative."}),
+            "strength_model": ("FLOAT", {**strength, "tooltip": "How strongly it changes the model."}),
             "strength_clip": ("FLOAT", {**strength, "tooltip": "How strongly it changes the text encoder."}),
         }}
 
@@ -104,4 +106,5 @@ class LoraLoader:
 
 
 CLASSES = {"CheckpointLoaderSimple": CheckpointLoaderSimple, "VAELoader": VAELoader, "LoraLoader": LoraLoader}
-DISPLAY_NAMES = {"CheckpointLoaderSimple": "Load Checkpoint", "VAELoader": "Load VAE", "LoraLoader": "Load LoRA"}
+DISPLAY_NAMES = {"CheckpointLoaderSimple": "Load Checkpoint", "VAELoader": "Load VAE",
+                 "LoraLoader": "Load LoRA"}

@@ -17,7 +17,8 @@ def _primitive(kind: str, display_name: str, options: dict[str, Any] | None = No
         return (value,)
 
     return type(f"Primitive{display_name}", (), {
-        "__doc__": f"A {display_name} value.", "INPUT_TYPES": classmethod(input_types), "RETURN_TYPES": (kind,),
+        "__doc__": f"A {display_name} value.", "INPUT_TYPES": classmethod(input_types),
+        "RETURN_TYPES": (kind,),
         "FUNCTION": "execute", "CATEGORY": "utils/primitive", "DESCRIPTION": f"A {display_name} value.",
         "execute": execute})
 
@@ -60,5 +61,6 @@ CLASSES = {
 }
 DISPLAY_NAMES = {
     "PrimitiveInt": "Int", "PrimitiveFloat": "Float", "PrimitiveString": "String",
-    "PrimitiveStringMultiline": "String (Multiline)", "PrimitiveBoolean": "Boolean", "PreviewAny": "Preview Any",
+    "PrimitiveStringMultiline": "String (Multiline)", "PrimitiveBoolean": "Boolean",
+    "PreviewAny": "Preview Any",
 }

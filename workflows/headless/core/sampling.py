@@ -57,7 +57,8 @@ class NoNoiseSource:
 
 def sample(guider: Any, noise: Any, sampler: Sampler, sigmas: torch.Tensor,
            latent: Latent) -> tuple[Latent, torch.Tensor | None]:
-    """(the sampled LATENT, the last clean prediction in the denoiser's scale or None), with a bar for the steps."""
+    """(the sampled LATENT, the last clean prediction in the denoiser's scale or None), with a bar for the
+    steps."""
     last: dict[str, torch.Tensor] = {}
     bar = current().progress(max(0, len(sigmas) - 1), "steps")
 
@@ -95,8 +96,8 @@ class KSampler:
     CATEGORY = "sampling"
     DESCRIPTION = "Denoises a latent under a positive and a negative conditioning."
 
-    def sample(self, model: Any, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive: Any,
-               negative: Any, latent_image: Latent, denoise: float = 1.0) -> tuple[Latent]:
+    def sample(self, model: Any, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str,
+               positive: Any, negative: Any, latent_image: Latent, denoise: float = 1.0) -> tuple[Latent]:
         sigmas = schedule(scheduler, model.sigma_table, steps, denoise)
         guider = CFGGuider(model, positive, negative, cfg)
         return (sample(guider, RandomNoiseSource(seed), Sampler(sampler_name), sigmas, latent_image)[0],)
@@ -162,7 +163,8 @@ class DisableNoise:
 class CFGGuiderNode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "positive": ("CONDITIONING",), "negative": ("CONDITIONING",),
+        return {"required": {"model": ("MODEL",), "positive": ("CONDITIONING",),
+                             "negative": ("CONDITIONING",),
                              "cfg": _cfg()}}
 
     RETURN_TYPES = ("GUIDER",)
