@@ -1,0 +1,256 @@
+"""MUSE: the loss against values worked by hand, the gate, where gradients go, and whole runs."""
+
+import math
+
+import pytest
+import torch
+
+from comfyui_affect.models.diffusion.diffusers import MuseGuider
+from comfyui_affect.models.diffusion.sampling import Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas
+from comfyui_affect.models.emotions import MIKELS, EmotionTarget
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.muse import EmotionLoss, EmotionTokens, MuseConfig, TimingGate, initial_tokens
+
+P = torch.tensor([[0.50, 0.05, 0.05, 0.10, 0.05, 0.05, 0.15, 0.05]])
+
+
+class FixedScorer:
+    """A scorer whose answers are given in advance, one list an evaluation."""
+
+    def __init__(self, answers):
+        self.answers, self.asked = list(answers), 0
+
+    def text_features(self, texts):
+        return torch.zeros(1, 4)
+
+    def score(self, image, text):
+        self.asked += 1
+        value = self.answers[min(self.asked, len(self.answers)) - 1]
+        return torch.tensor(value).expand(len(image)).clone() if not isinstance(value, list) else torch.tensor(value)
+
+
+def conditioning(batch=1, seed=0):
+    return [[torch.randn(batch, 77, 16, generator=torch.Generator().manual_seed(seed)), {"pooled_output": None}]]
+
+
+def guider(unet, vae, classifier, emotion="fear", gate=None, init=None, intensity=1.0, **config):
+    settings = dict(max_inner_steps=3, learning_rate=0.05) | config
+    target = emotion if isinstance(emotion, EmotionTarget) else EmotionTarget.of(emotion, intensity)
+    return MuseGuider(unet, vae, classifier, conditioning(), conditioning(seed=9), target, MuseConfig(**settings), gate, init)
+
+
+def run(g, steps=4, batch=1, sampler="euler", mask=None, seed=0):
+    latent = torch.zeros(batch, 4, 8, 8)
+    sigmas = schedule("karras", g.model.sigma_table, steps)
+    out = g.sample(prepare_noise(latent, seed), latent, Sampler(sampler), sigmas, mask, seed=seed)
+    return out, *g.traces.get(out)
+
+
+def test_target_term_is_cross_entropy_for_one_hot():
+    target = torch.eye(8)[[6]]
+    loss = EmotionLoss(target, None, [], 0, 0)
+    assert loss(P.log()).item() == pytest.approx(-math.log(0.15), abs=1e-6)
+
+
+def test_mixed_target_is_zero_at_its_optimum():
+    target = torch.tensor([[0.5, 0, 0, 0, 0, 0, 0.5, 0]])
+    loss = EmotionLoss(target, None, [], 0, 0)
+    assert loss((target + 1e-9).log()).item() == pytest.approx(0, abs=1e-6)
+    by_hand = 0.5 * math.log(0.5 / 0.5) + 0.5 * math.log(0.5 / 0.15)
+    assert loss(P.log()).item() == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_inherent_and_similar_terms():
+    target = torch.eye(8)[[6]]  # fear: its neighbours are excitement and sadness
+    loss = EmotionLoss(target, torch.tensor([0]), [3, 7], 0.1, 0.2)
+    parts = loss.parts(P.log())
+    assert parts["inherent"].item() == pytest.approx(-math.log(0.5), abs=1e-6)
+    assert parts["similar"].item() == pytest.approx((-math.log(0.10) - math.log(0.05)) / 2, abs=1e-6)
+    by_hand = -math.log(0.15) - 0.1 * -math.log(0.5) - 0.2 * (-math.log(0.10) - math.log(0.05)) / 2
+    assert loss(P.log()).item() == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_inherent_term_is_off_where_it_is_the_target():
+    target = torch.eye(8)[[6, 6]]
+    loss = EmotionLoss(target, torch.tensor([6, 0]), [], 1.0, 0.0)
+    inherent = loss.parts(P.repeat(2, 1).log())["inherent"]
+    assert inherent[0] == 0 and inherent[1] > 0
+
+
+def test_gate_latches_and_reports(small_unet, small_vae, small_classifier):
+    scorer = FixedScorer([10.0, 20.0, 5.0, 5.0])
+    _, trace, _ = run(guider(small_unet, small_vae, small_classifier, gate=TimingGate(scorer, "a house")))
+    assert [c.open[0] for c in trace.calls] == [False, True, True, True]
+    assert trace.opened_at == [1] and scorer.asked == 2  # never asked again once open
+    assert [bool(c.losses) for c in trace.calls] == [False, True, True, True]
+    assert trace.inherent[0] in MIKELS and not trace.notes
+
+
+def test_gate_that_never_opens_says_so_and_changes_nothing(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier, gate=TimingGate(FixedScorer([3.0]), "a house"))
+    out, trace, _ = run(g)
+    assert trace.opened_at == [None] and "never opened" in trace.notes[0] and "3.0" in trace.notes[0]
+    plain, _, _ = run(guider(small_unet, small_vae, small_classifier, intensity=0.0))
+    assert torch.equal(out, plain)
+
+
+def test_gate_opens_each_image_of_a_batch_by_itself(small_unet, small_vae, small_classifier):
+    scorer = FixedScorer([[20.0, 3.0], [3.0, 20.0]])
+    _, trace, _ = run(guider(small_unet, small_vae, small_classifier, gate=TimingGate(scorer, "a house")), batch=2)
+    assert trace.opened_at == [0, 1]
+
+
+def test_gate_can_be_forced(small_unet, small_vae, small_classifier):
+    gate = TimingGate(FixedScorer([3.0]), "a house", force_open_at=0.5)
+    _, trace, _ = run(guider(small_unet, small_vae, small_classifier, gate=gate))
+    assert trace.opened_at == [2]
+
+
+def test_full_estimate_walks_once_under_a_deterministic_sampler(small_unet, small_vae, small_classifier):
+    calls = []
+    g = guider(small_unet, small_vae, small_classifier, max_inner_steps=0,
+               gate=TimingGate(FixedScorer([3.0]), "a house", estimate="full"))
+    denoise = g.muse.denoiser
+    g.muse.denoiser = type("Counting", (), {"__call__": lambda self, *a: calls.append(1) or denoise(*a),
+                                            "__getattr__": lambda self, name: getattr(denoise, name)})()
+    run(g, steps=4)
+    # Four steps of two predictions each, and one walk over the remaining three.
+    assert len(calls) == 4 * 2 + 3 * 2
+
+
+@pytest.mark.parametrize("make", [
+    lambda: TimingGate(None, "  "), lambda: TimingGate(None, "x", estimate="half"),
+    lambda: MuseConfig(n_tokens=0), lambda: MuseConfig(learning_rate=-1)])
+def test_bad_settings_are_refused(make):
+    with pytest.raises(UserError):
+        make()
+
+
+def test_gradients_reach_the_tokens_and_nothing_else(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier)
+    before = {k: v.clone() for k, v in small_unet.unet.state_dict().items()}
+    _, trace, tokens = run(g)
+    first = initial_tokens(1, 4, g.positive.embeds, 0)
+    assert not torch.allclose(tokens.tokens, first)
+    for module in (small_unet.unet, small_vae.vae, small_classifier):
+        assert all(p.grad is None and not p.requires_grad for p in module.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in small_unet.unet.state_dict().items())
+
+
+def test_the_inner_loop_lowers_the_loss(small_unet, small_vae, small_classifier):
+    _, trace, _ = run(guider(small_unet, small_vae, small_classifier, max_inner_steps=8), steps=2)
+    first = trace.calls[0]
+    assert first.inner_steps == 8 and first.losses[-1][0] < first.losses[0][0]
+    assert first.after[0][6] > first.before[0][6]
+
+
+def test_the_learning_rate_falls_with_the_step(small_unet, small_vae, small_classifier):
+    _, trace, _ = run(guider(small_unet, small_vae, small_classifier, learning_rate=0.01), sampler="heun", steps=3)
+    assert [c.step for c in trace.calls] == [0, 1, 1, 2, 2]  # heun looks ahead: its second call is at the next sigma
+    assert trace.calls[1].learning_rate == pytest.approx(0.01 * 0.99)
+
+
+def test_an_image_that_is_done_keeps_its_tokens(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier, stop_loss=1e9)
+    _, trace, tokens = run(g)
+    assert all(c.inner_steps == 0 for c in trace.calls)
+    assert torch.equal(tokens.tokens, initial_tokens(1, 4, g.positive.embeds, 0))
+
+
+def test_intensity_zero_appends_nothing(small_unet, small_vae, small_classifier):
+    from comfyui_affect.models.diffusion.diffusers import CFGGuider
+
+    out, trace, _ = run(guider(small_unet, small_vae, small_classifier, intensity=0.0))
+    latent = torch.zeros(1, 4, 8, 8)
+    plain = CFGGuider(small_unet, conditioning(), conditioning(seed=9), 7.5).sample(
+        prepare_noise(latent, 0), latent, Sampler("euler"), schedule("karras", small_unet.sigma_table, 4))
+    assert torch.allclose(out, plain, rtol=1e-3, atol=1e-2) and "intensity" in trace.notes[0]
+
+
+def test_intensity_moves_the_target_from_what_the_gate_saw(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier, intensity=0.25)
+    run(g)
+    target = g.muse.target[0]
+    assert target.sum() == pytest.approx(1, abs=1e-5) and target[6] > 0.25 - 1e-6
+    assert target[6] < 1
+
+
+def test_same_seed_same_latent_and_another_seed_another(small_unet, small_vae, small_classifier):
+    a, _, _ = run(guider(small_unet, small_vae, small_classifier))
+    b, _, _ = run(guider(small_unet, small_vae, small_classifier))
+    c, _, _ = run(guider(small_unet, small_vae, small_classifier, seed=1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_a_guider_keeps_no_state_between_runs(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier)
+    a, _, _ = run(g)
+    run(g, seed=5)
+    b, _, _ = run(g)
+    assert torch.equal(a, b)
+
+
+def test_masked_latents_stay_outside_the_mask(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier)
+    source = torch.randn(1, 4, 8, 8)
+    mask = torch.zeros(1, 64, 64)
+    mask[:, :, :32] = 1
+    out = g.sample(prepare_noise(source, 0), source, Sampler("euler"), schedule("karras", small_unet.sigma_table, 3), mask)
+    assert torch.allclose(out[..., 5:], source[..., 5:], atol=1e-4)
+    assert not torch.allclose(out[..., :3], source[..., :3], atol=1e-2)
+
+
+def test_no_steps_is_refused(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier)
+    with pytest.raises(UserError, match="denoise"):
+        g.sample(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8), Sampler("euler"), torch.empty(0))
+
+
+def test_tokens_save_and_load(tmp_path):
+    tokens = EmotionTokens(torch.randn(2, 4, 16), "awe")
+    back = EmotionTokens.load(tokens.save(tmp_path / "awe.safetensors"))
+    assert torch.equal(back.tokens, tokens.tokens) and back.label == "awe"
+    assert [p.name for p in tmp_path.iterdir()] == ["awe.safetensors"]
+
+
+def test_tokens_apply_to_a_conditioning_and_refuse_another_width():
+    tokens = EmotionTokens(torch.randn(2, 4, 16), "awe")
+    (embeds, options), = tokens.apply(conditioning())
+    assert embeds.shape == (2, 81, 16) and torch.equal(embeds[1, 77:], tokens.tokens[1])
+    with pytest.raises(UserError, match="16 wide"):
+        tokens.apply([[torch.randn(1, 77, 32), {}]])
+
+
+def test_saved_tokens_can_start_a_run(small_unet, small_vae, small_classifier):
+    _, _, tokens = run(guider(small_unet, small_vae, small_classifier))
+    _, _, again = run(guider(small_unet, small_vae, small_classifier, init=tokens, max_inner_steps=0))
+    assert torch.equal(again.tokens, tokens.tokens)
+
+
+def test_a_foreign_latent_has_no_trace(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier)
+    with pytest.raises(UserError, match="no trace"):
+        g.traces.get(torch.zeros(1, 4, 8, 8))
+
+
+def test_inversion_leads_back_to_the_latent():
+    # The exact denoiser of latents drawn from N(0.3, 0.5^2): a flow whose inverse exists.
+    model = lambda x, s: 0.3 + 0.25 / (0.25 + s.view(-1, 1, 1, 1) ** 2) * (x - 0.3)
+    latent = 0.3 + 0.5 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    sigmas = schedule("karras", sd_sigmas(), 20)
+    noise = ddim_inversion(model, latent, sigmas, refine=6)
+    back = Sampler("euler")(model, noise, sigmas)
+    assert (back - latent).norm() < 0.01 * latent.norm()
+    assert 0.8 < (noise / sigmas[0]).std() < 1.3
+
+
+def test_trace_is_json_and_a_picture(small_unet, small_vae, small_classifier):
+    import json
+
+    from comfyui_affect.models.plots import trace_plot
+
+    _, trace, _ = run(guider(small_unet, small_vae, small_classifier, gate=TimingGate(FixedScorer([10.0, 20.0]), "x")))
+    data = json.loads(json.dumps(trace.to_json()))
+    assert data["opened_at_step"] == [1] and data["calls"][1]["inner_steps"] == 3
+    picture = trace_plot(trace)
+    assert picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 0.05
