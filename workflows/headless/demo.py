@@ -1,0 +1,110 @@
+"""Shows in two minutes what this package does: one prompt in eight emotions, and a photograph edited to two.
+
+Runs the shipped workflow files, the very ones that ComfyUI opens, and lets a classifier that did not guide say what
+it feels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+TEMPLATES = Path(__file__).parent.parent
+JUDGE = "tiny-b"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output-dir", type=Path, default=Path("demo_output"), metavar="D",
+                        help="where the images go (default: %(default)s)")
+    parser.add_argument("--photo", type=Path, metavar="FILE", help="a photograph to edit instead of scikit-image's")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def main(args: argparse.Namespace) -> int:
+    from PIL import Image
+
+    from ...models.files import write_atomically
+    from ...models.plots import contact_sheet
+
+    start = time.perf_counter()
+    inputs = args.output_dir / "input"
+    inputs.mkdir(parents=True, exist_ok=True)
+    photo = Image.open(args.photo).convert("RGB") if args.photo else _photograph()
+    write_atomically(inputs / "example.png", lambda p: photo.save(p))
+
+    images, captions, table = [], [], {}
+    for template in ("eight_emotions", "edit_photograph"):
+        if template == "edit_photograph":
+            images.append(_square(photo))
+            captions.append("a photograph")
+        for path in _run(TEMPLATES / f"{template}.json", inputs, args.output_dir):
+            images.append(Image.open(path).convert("RGB"))
+            captions.append(path.stem.rsplit("_", 2)[0].split("_", 1)[-1] if template == "eight_emotions"
+                            else f"edited: {path.stem.split('_')[0]}")
+    for i, (image, caption) in enumerate(zip(images, captions)):
+        probabilities = _judge(image)
+        table[caption] = probabilities
+        best = max(probabilities, key=probabilities.__getitem__)
+        captions[i] = f"{caption}\n{JUDGE}: {best} {probabilities[best]:.0%}"
+    import numpy as np
+
+    sheet = contact_sheet([np.asarray(image) for image in images], captions, columns=3,
+                          title="One prompt in eight emotions, and a photograph in two")
+    target = args.output_dir / "contact_sheet.png"
+    write_atomically(target, lambda p: Image.fromarray((sheet * 255).round().astype("uint8")).save(p))
+    seconds = round(time.perf_counter() - start, 1)
+    if args.json:
+        print(json.dumps({"status": "ok", "sheet": str(target), "probabilities": table, "seconds": seconds}))
+    else:
+        _print(table)
+        print(f"\n{target} ({seconds:.0f} s)")
+    return 0
+
+
+def _photograph() -> Any:
+    """scikit-image's cup of coffee, which nothing was trained on."""
+    import skimage.data
+    from PIL import Image
+
+    return Image.fromarray(skimage.data.coffee())
+
+
+def _square(image: Any) -> Any:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((128, 128))
+
+
+def _run(workflow: Path, inputs: Path, output: Path) -> list[Path]:
+    from ...models import host
+    from .host import EmbeddedHost
+    from .run import execute, prepare
+
+    print(f"{workflow.name} ...", file=sys.stderr)
+    with host.use(EmbeddedHost(inputs, output)):
+        outputs = execute(prepare(workflow))
+    return sorted(Path(o["path"]) for o in outputs if o["type"] == "image")
+
+
+def _judge(image: Any) -> dict[str, float]:
+    import numpy as np
+    import torch
+
+    from ...models.classifiers import load_classifier
+    from ...models.emotions import MIKELS
+
+    x = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        return dict(zip(MIKELS, load_classifier(JUDGE)(x).softmax(dim=-1)[0].tolist()))
+
+
+def _print(table: dict[str, dict[str, float]]) -> None:
+    names = list(next(iter(table.values())))
+    print(f"What {JUDGE} feels, which did not guide (percent):\n")
+    print(f"{'':<20}" + "".join(f"{name:>12}" for name in names))
+    for caption, row in table.items():
+        print(f"{caption:<20}" + "".join(f"{100 * row[name]:>12.0f}" for name in names))
