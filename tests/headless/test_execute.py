@@ -32,7 +32,8 @@ def nodes():
                        lambda self, a, scale: note("Total", (sum(a) * scale[0],)), INPUT_IS_LIST=True)
     show = node_class({"required": {"x": ("*", {})}}, (),
                       lambda self, x: note("Show", {"ui": {"text": (x,)}}), OUTPUT_NODE=True)
-    hidden = node_class({"required": {}, "hidden": {"p": "PROMPT", "e": "EXTRA_PNGINFO", "u": "UNIQUE_ID"}}, (),
+    secret = {"p": "PROMPT", "e": "EXTRA_PNGINFO", "u": "UNIQUE_ID"}
+    hidden = node_class({"required": {}, "hidden": secret}, (),
                         lambda self, p, e, u: note("Hidden", {"ui": {"text": [(sorted(p), e, u)]}}),
                         OUTPUT_NODE=True)
     fails = node_class({"required": {"x": ("*", {})}}, (), lambda self, x: 1 / 0, OUTPUT_NODE=True)

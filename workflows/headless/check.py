@@ -196,6 +196,8 @@ def _value(value: Any, spec: Input, check_range: bool) -> Any:
     try:
         if spec.type == "BOOLEAN" and not isinstance(value, (bool, int, float)):
             raise TypeError
+        if spec.type == "COMBO" and not isinstance(value, str) and not _takes_others(spec):
+            raise TypeError
         value = _CONVERT.get(spec.type, lambda v: v)(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"It must be {_describe(spec)}, and is {value!r}.") from error
@@ -203,6 +205,11 @@ def _value(value: Any, spec: Input, check_range: bool) -> Any:
 
 
 _CONVERT = {"INT": int, "FLOAT": float, "BOOLEAN": bool, "STRING": lambda v: "" if v is None else str(v)}
+
+
+def _takes_others(spec: Input) -> bool:
+    """Whether a list of choices takes values that are no texts: some are none, or several may be chosen."""
+    return bool(spec.options.get("multi_select")) or not all(isinstance(c, str) for c in spec.choices or ())
 
 
 def _in_range(value: Any, spec: Input) -> Any:

@@ -26,8 +26,8 @@ def add_commands(commands: Any) -> None:
 def _add_workflow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workflow", metavar="WORKFLOW", help="a JSON file or a PNG")
     parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="NODE.INPUT=VALUE",
-                        help="change an input; NODE is an id or a title; a linked input loses its link. May be "
-                             "given again")
+                        help="change an input; NODE is an id or a title; a linked input loses its link. "
+                             "May be given several times")
     parser.add_argument("--choice-seed", type=int, default=0, metavar="N",
                         help="seed of {a|b} choices in the prompts of UI workflows (default: %(default)s)")
     parser.add_argument("--input-dir", default="input", metavar="D",

@@ -50,7 +50,12 @@ def convert(workflow: dict[str, Any], registry: Registry, choice_seed: int = 0) 
 def _definitions(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Subgraph definitions by id, those nested in definitions too."""
     found: dict[str, dict[str, Any]] = {}
-    for definition in (graph.get("definitions") or {}).get("subgraphs") or []:
+    container = graph.get("definitions") or {}
+    listed = container.get("subgraphs") or [] if isinstance(container, dict) else [None]
+    for definition in listed:
+        if not isinstance(definition, dict) or "id" not in definition:
+            raise UserError("The workflow is damaged: the definition of a subgraph cannot be read. Save it "
+                            "from ComfyUI again.")
         found[str(definition["id"])] = {"inputs": [], "outputs": [], "nodes": [], **definition}
         found.update(_definitions(definition))
     return found
@@ -166,7 +171,12 @@ class _Converter:
             return None
         if link.origin_id == SUBGRAPH_INPUT:  # straight through
             return self._from_outside(node, link.origin_slot, visited)
-        return self._output(inside.nodes[link.origin_id], link.origin_slot, wanted, visited)
+        source = inside.nodes.get(link.origin_id)
+        if source is None:
+            raise WorkflowError([Problem(
+                f"The link to its output {index} comes from node {link.origin_id}, which is missing inside. "
+                "Save the workflow from ComfyUI again.", node.id, node.title)])
+        return self._output(source, link.origin_slot, wanted, visited)
 
     def _drop_links_to_absent(self, prompt: Prompt) -> None:
         for node in prompt.values():

@@ -151,6 +151,7 @@ class Scope:
         self.path: tuple[str, ...] = tuple(instance.id.split(":")) if instance else ()
         self._children: dict[str, Scope] = {}
         try:
+            _check_shape(graph)
             links = (Link.of(raw) for raw in graph.get("links") or [] if raw is not None)
             self.links = {link.id: link for link in links}
             self.nodes = {str(raw["id"]): Node(raw, self) for raw in graph["nodes"]}
@@ -194,6 +195,20 @@ class Scope:
                 target.homes.pop(slot.name, None)
                 if not self.path:
                     target.homes[slot.name] = Home(source.raw["widgets_values"], 0)
+
+
+def _check_shape(graph: dict[str, Any]) -> None:
+    """TypeError where lists of slots are none: read later on, they would fail in words that help nobody."""
+    nodes = graph["nodes"]
+    slots = [s for raw in nodes for key in ("inputs", "outputs") for s in raw.get(key) or []]
+    borders = [*(graph.get("inputs") or []), *(graph.get("outputs") or [])]
+    of_right_kind = (
+        all(isinstance(s, dict) for s in [*nodes, *slots, *borders])
+        and all(isinstance(raw.get("properties") or {}, dict) for raw in nodes)
+        and all(isinstance(raw.get("widgets_values") or [], (list, dict)) for raw in nodes)
+        and all(isinstance(b.get("linkIds") or [], list) for b in borders))
+    if not of_right_kind:
+        raise TypeError("a slot or link of the wrong kind")
 
 
 def promoted(node: Node) -> dict[str, Any]:

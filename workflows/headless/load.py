@@ -41,7 +41,7 @@ def load(path: Path | str) -> Loaded:
         return _loaded(chunks.get("prompt"), chunks.get("workflow"), path.name)
     try:
         content = json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"The file '{path.name}' is not JSON and not a PNG: {error}. A workflow is a JSON "
                         "file saved from ComfyUI (Save or Export (API)), or a PNG that ComfyUI wrote."
                         ) from error

@@ -25,7 +25,7 @@ def read_chunks(path: Path) -> dict[str, Any]:
                         ) from error
     try:
         return {k: json.loads(v) for k, v in texts.items()}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"The workflow inside the PNG '{path.name}' is not JSON: {error}.") from error
 
 

@@ -38,8 +38,8 @@ class WorkflowError(UserError):
         super().__init__("\n".join(str(p) for p in self.problems))
 
 
-def did_you_mean(name: str, known: Iterable[object]) -> str:
+def did_you_mean(name: object, known: Iterable[object]) -> str:
     """' Did you mean 'x'?' where a known name is close, else the empty string."""
     names = {str(k).lower(): str(k) for k in known}
-    close = get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
+    close = get_close_matches(str(name).lower(), list(names), n=1, cutoff=0.6)
     return f" Did you mean '{names[close[0]]}'?" if close else ""
