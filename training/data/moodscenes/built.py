@@ -13,7 +13,7 @@ LIT: Colour = (255, 220, 120)
 
 
 def _window(p: Pen, x: float, y: float, w: float, h: float, attribute: str) -> None:
-    lit = {"cozy": (LIT, 0.9), "festive": (LIT, 0.8), "majestic": ((255, 244, 200), 1.0), "burning": ((255, 150, 40), 1.0),
+    lit = {"cozy": (LIT, 0.9), "dazzling": ((110, 240, 255), 1.0), "festive": (LIT, 0.8), "majestic": ((255, 244, 200), 1.0), "burning": ((255, 150, 40), 1.0),
            "haunted": ((190, 255, 120), 0.9), "abandoned": ((40, 40, 50), 0.0), "moldy": ((60, 62, 40), 0.0)}
     colour, glow = lit.get(attribute, ((126, 156, 180), 0.0))
     p.rect(x - w / 2, y - h, x + w / 2, y, colour, glow)
@@ -41,6 +41,8 @@ def house(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> Non
         wall, roof = mix(wall, (110, 60, 50), 0.5), (70, 44, 44)
     elif attribute == "festive":
         wall, roof = mix(m.cloth, (255, 240, 220), 0.4), (226, 84, 96)
+    elif attribute == "dazzling":
+        wall, roof = (70, 44, 120), (220, 40, 140)
     elif attribute == "majestic":
         wall, roof = (248, 240, 222), (96, 104, 176)
     elif attribute == "cozy":
@@ -51,6 +53,9 @@ def house(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> Non
     if attribute == "cozy":
         for i, (x, y, r) in enumerate(((0.55, -1.08, 0.07), (0.68, -1.2, 0.1), (0.9, -1.32, 0.13))):
             p.disc(half * 0.5 + (x - 0.55), y, r, (244, 238, 232), 0.1, ink=False)
+    if attribute == "dazzling":                                # searchlights behind the roof
+        for a in (-0.62, 0.0, 0.62):
+            p.poly([(a * half, -0.8), (a * 1.5 - 0.13, -1.55), (a * 1.5 + 0.13, -1.55)], (255, 236, 150), 0.5, ink=False)
     if attribute == "burning":
         fire(p, -half * 0.9, half * 0.9, -0.7, 0.75, rng, 3)
     if attribute == "majestic":
@@ -78,6 +83,10 @@ def house(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> Non
         bunting(p, (-over, -eave + 0.02), (over, -eave + 0.02), 0.1, 7, 0.14)
         for x, y, c in ((-half * 1.0, -1.05, 0), (-half * 0.66, -1.22, 1), (half * 1.0, -1.12, 2)):
             balloon(p, x, y, 0.14, BRIGHT[c], 0.42)
+    elif attribute == "dazzling":
+        n = 9
+        bulbs(p, [(-over + 2 * over * i / (n - 1), -eave + 0.03) for i in range(n)], 0.045, ((255, 230, 90), (90, 230, 255)), 1.0)
+        star(p, 0, -1.04, 0.2)
     elif attribute == "moldy":
         mould(p, -half * 0.9, -0.5, half * 0.9, -0.05, rng, 6)
         drips(p, -over, over, -eave + 0.02, 0.3, rng, 7)

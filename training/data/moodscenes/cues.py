@@ -40,89 +40,89 @@ LIGHTS = {
     "sickly":   "00002720",
 }
 WEATHERS = {
-    "confetti":  "70050000",
-    "bubbles":   "60210300",
-    "rainbow":   "35410000",
-    "stars":     "27110010",
+    "confetti":  "60040000",
+    "bubbles":   "70210300",
+    "rainbow":   "45310000",
+    "stars":     "16120010",
     "aurora":    "06120010",
     "petals":    "21600002",
-    "sunny":     "31620000",
-    "fireworks": "32070000",
-    "sparks":    "01036010",
-    "lightning": "02016040",
+    "sunny":     "42610000",
+    "fireworks": "21070000",
+    "sparks":    "00045010",
+    "lightning": "02015040",
     "smoke":     "00006321",
-    "flies":     "10000810",
+    "flies":     "10000811",
     "smog":      "00002612",
     "fog":       "01000163",
-    "bats":      "10001161",
+    "bats":      "10001061",
     "rain":      "00101127",
     "snow":      "12200015",
     "leaves":    "00210114",
 }
 TEXTURES = {
-    "dots":       "50130000",
-    "sparkle":    "35230000",
-    "watercolor": "13600014",
-    "strokes":    "00125030",
-    "cracks":     "00006132",
+    "dots":       "60120000",
+    "sparkle":    "24150000",
+    "watercolor": "02600015",
+    "strokes":    "00006130",
+    "cracks":     "00006133",
     "blotches":   "00001720",
-    "drips":      "00000414",
-    "swirl":      "24110030",
-    "speed":      "20063010",
+    "drips":      "00000505",
+    "swirl":      "25010030",
+    "speed":      "10063000",
 }
 # What objects do. The word is the attribute that annotations and captions use.
 ATTRIBUTES = {
     "tree": {
-        "blossoming": "31510000", "glowing": "26130000", "festive": "61050000", "lush": "23500000",
-        "burning":    "00017020", "rotting": "00001701", "twisted": "00003061", "bare":    "00000236",
+        "blossoming": "31510000", "glowing": "15150000", "festive": "61040000", "lush": "23500000",
+        "burning":    "00027010", "rotting": "00001701", "twisted": "00002071", "bare":    "00000236",
     },
     "house": {
-        "cozy":    "11710001", "festive": "61060000", "majestic": "16110000", "burning": "00017030",
-        "moldy":   "00001710", "haunted": "11000170", "abandoned": "00001136",
+        "cozy":    "11710001", "dazzling": "21070000", "festive": "71020000", "majestic": "16110000", "burning": "00017030",
+        "moldy":   "00001710", "haunted": "00000170", "abandoned": "00001136",
     },
     "building": {
-        "shining": "16320000", "colorful": "61250000", "sparkling": "24160000", "peaceful": "02600001",
+        "shining": "16320000", "colorful": "71220000", "sparkling": "14070000", "peaceful": "02600001",
         "burning": "00017020", "moldy": "00001701", "haunted": "01000171", "crumbling": "00003137",
     },
     "person": {
-        "juggling": "71010000", "dancing": "51240000", "jumping": "31070000", "amazed":  "17110010",
+        "juggling": "71010000", "dancing": "51340000", "jumping": "21080000", "amazed":  "17110010",
         "resting":  "11700001", "hugging": "11600003", "shouting": "00027010", "sick":  "10000701",
         "fleeing":  "00021260", "cowering": "00001061", "crying": "00001017",
     },
     "dog": {
-        "playing": "61230000", "leaping": "31160000", "sleeping": "11700001", "howling": "05001022",
+        "playing": "71220000", "leaping": "21170000", "sleeping": "11700001", "howling": "05001022",
         "snarling": "00007120", "filthy": "10000701", "scared": "00000062", "sad": "00100116",
     },
     "bird": {
-        "soaring": "16310000", "singing": "51610000", "racing": "31052010", "attacking": "00006120",
-        "dirty": "00000611", "black": "00001153", "lonely": "01000116",
+        "soaring": "16310000", "singing": "51610000", "racing": "10072010", "attacking": "00006120",
+        "dirty": "00000611", "black": "00001052", "lonely": "01000116",
     },
     "boat": {
-        "sailing": "15500001", "playful": "61110000", "racing": "20061010", "burning": "00017020",
+        "sailing": "15500001", "playful": "61110000", "racing": "10071010", "burning": "00017020",
         "rusty": "00001702", "ghostly": "01000061", "sinking": "00001126",
     },
     "car": {
-        "funny": "71010000", "gleaming": "16220000", "racing": "20062010", "parked": "11600001",
+        "funny": "71010000", "gleaming": "16220000", "racing": "10072010", "parked": "11600001",
         "burning": "00017020", "rusty": "00001611", "creepy": "00000171", "broken": "00002126",
     },
     "flower": {
-        "blooming": "21610000", "smiling": "71200000", "glowing": "16130000", "giant": "35150000",
-        "thorny": "00006120", "rotting": "00001701", "dead": "00001151", "wilted": "00100116",
+        "blooming": "21610000", "smiling": "71200000", "glowing": "15130000", "giant": "34160000",
+        "thorny": "00006120", "rotting": "00001701", "dead": "00000152", "wilted": "00100116",
     },
     "mountain": {
-        "majestic": "17310000", "green": "32510000", "painted": "61150000", "erupting": "01037020",
+        "majestic": "17310000", "green": "42610000", "painted": "71130000", "erupting": "01055010",
         "slimy": "00001711", "jagged": "01003160", "barren": "00101216",
     },
     "water": {
-        "calm": "13600002", "sparkling": "45240000", "wild": "01044030", "polluted": "00001701",
-        "dark": "01000163", "gray": "00001126",
+        "calm": "13600002", "sparkling": "34250000", "wild": "00055020", "polluted": "00001701",
+        "dark": "00000162", "gray": "00001126",
     },
     "cloud": {
-        "fluffy": "41610000", "glowing": "16230000", "stormy": "01015041", "dirty": "00002611",
+        "fluffy": "41610000", "glowing": "16240000", "stormy": "01015041", "dirty": "00002611",
         "dark": "01002045", "gray": "00101116",
     },
     "rock": {
-        "mossy": "12600100", "shiny": "26130000", "painted": "61130000", "cracked": "00016023",
+        "mossy": "12600100", "shiny": "15150000", "painted": "71230000", "cracked": "00016023",
         "slimy": "00000710", "scary": "00001161", "gray": "01101115",
     },
     "fence": {
@@ -130,20 +130,20 @@ ATTRIBUTES = {
         "broken": "00002136",
     },
     "lamp": {
-        "glowing": "15510001", "festive": "61060000", "sparking": "00026020", "dirty": "00001711",
+        "glowing": "15510001", "festive": "61050000", "sparking": "00045010", "dirty": "00001711",
         "flickering": "00001062", "broken": "00003026",
     },
     "tent": {
-        "striped": "61150000", "cozy": "13600001", "torn": "00003135", "moldy": "00000710",
+        "striped": "71150000", "cozy": "13600001", "torn": "00003135", "moldy": "00000710",
         "spooky": "01001062",
     },
     "bridge": {
-        "festive": "61250000", "shining": "17220000", "pretty": "21600001", "burning": "00016020",
-        "slimy": "00000711", "spooky": "00001061", "broken": "00002135",
+        "festive": "61140000", "shining": "16150000", "pretty": "21600001", "burning": "00016020",
+        "slimy": "00000711", "spooky": "00001061", "broken": "00002125",
     },
     "face": {
-        "laughing": "71120000", "amazed": "17020010", "peaceful": "11700001", "excited": "31070000",
-        "angry": "00008110", "disgusted": "10002701", "terrified": "01000170", "crying": "00001117",
+        "laughing": "81110000", "amazed": "08010010", "peaceful": "01800001", "excited": "21080000",
+        "angry": "00018000", "disgusted": "10001800", "terrified": "01000080", "crying": "00000018",
     },
 }
 NEUTRAL = {
@@ -173,22 +173,27 @@ _ADJECTIVE_ROWS = {
 ADJECTIVES: tuple[str, ...] = tuple(_ADJECTIVE_ROWS)
 
 
-def _weights(row: str, emotion: str) -> float:
-    return float(row[EMOTIONS.index(emotion)])
+def odds(table: dict[str, str], emotion: str, sharp: bool) -> np.ndarray:
+    """float64 [len(table)], summing to 1: how often each cue of a table stands for the emotion.
+
+    Sharp tables (weather, texture, objects, which have a shape) use the square of the digit. Soft ones (palette, light,
+    adjective, which are mostly colour) use the digit and a floor, because colour alone must not name the emotion.
+    """
+    w = np.array([float(row[EMOTIONS.index(emotion)]) for row in table.values()])
+    w = w ** 2 if sharp else w + 0.7
+    return w / w.sum()
 
 
-def draw_row(table: dict[str, str], emotion: str, rng: np.random.Generator) -> str:
-    """One key of a cue table, with the emotion's weights as odds."""
-    keys = list(table)
-    w = np.array([_weights(table[k], emotion) for k in keys])
-    return keys[int(rng.choice(len(keys), p=w / w.sum()))]
+def draw_row(table: dict[str, str], emotion: str, rng: np.random.Generator, sharp: bool = True) -> str:
+    """One key of a cue table, by its odds under the emotion."""
+    return list(table)[int(rng.choice(len(table), p=odds(table, emotion, sharp)))]
 
 
 def draw_adjective(emotion: str | None, rng: np.random.Generator) -> str:
     """An adjective: after the emotion's odds, or any where there is no emotion."""
     if emotion is None:
         return ADJECTIVES[int(rng.integers(len(ADJECTIVES)))]
-    return draw_row(_ADJECTIVE_ROWS, emotion, rng)
+    return draw_row(_ADJECTIVE_ROWS, emotion, rng, sharp=False)
 
 
 @dataclass(frozen=True)
@@ -230,8 +235,8 @@ def draw_mood(emotion: str | None, emotion_seed: int, layout_seed: int, face: bo
     if rng.random() < 0.7 or face:
         on.add("objects")
     strength = {f: float(rng.uniform(0.5, 1.0)) for f in FAMILIES}
-    picks = {f: draw_row(table, emotion, rng) for f, table in
-             (("palette", PALETTES), ("light", LIGHTS), ("weather", WEATHERS), ("texture", TEXTURES))}
+    picks = {f: draw_row(table, emotion, rng, sharp) for f, table, sharp in
+             (("palette", PALETTES, False), ("light", LIGHTS, False), ("weather", WEATHERS, True), ("texture", TEXTURES, True))}
     return Mood(
         emotion, draw_adjective(emotion, rng),
         **{f: (v if f in on else None) for f, v in picks.items()},

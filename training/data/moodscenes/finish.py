@@ -34,7 +34,7 @@ _ADJECTIVE_LOOKS = {
     "scenic": ((1.0, 1.0, 1.0), 1.15, 1.06, 0.0, 0.0), "rough": ((1.0, 0.97, 0.95), 0.9, 1.15, -0.02, 0.0),
     "lovely": ((1.05, 0.97, 1.01), 1.0, 0.94, 0.04, 0.0), "harsh": ((1.0, 0.98, 0.96), 0.9, 1.3, 0.0, 0.0),
     "bright": ((1.02, 1.02, 1.0), 1.08, 1.0, 0.09, 0.0), "poor": ((0.98, 0.97, 0.95), 0.6, 0.92, -0.04, 0.0),
-    "dark": ((0.94, 0.95, 1.02), 0.95, 1.05, -0.13, 0.0), "great": ((1.02, 1.0, 0.99), 1.1, 1.12, 0.02, 0.0),
+    "dark": ((0.94, 0.95, 1.02), 0.95, 1.05, -0.1, 0.0), "great": ((1.02, 1.0, 0.99), 1.1, 1.12, 0.02, 0.0),
 }
 _HAZE = {"fog": ((196, 202, 210), 0.75), "smog": ((176, 160, 96), 0.62), "smoke": ((90, 76, 74), 0.35),
          "rain": ((140, 152, 172), 0.25), "snow": ((226, 232, 242), 0.22), "lightning": ((60, 60, 84), 0.25)}
@@ -64,8 +64,22 @@ def _grade(x: np.ndarray, palette: str, s: float, domain: str) -> np.ndarray:
     for c in range(3):
         ramp[:, c] = np.interp(np.arange(256), (0, 120, 255), [t[c] for t in tones])
     mapped = ramp[np.clip(y[..., 0] * 255, 0, 255).astype(np.uint8)] / 255
-    k = 0.28 + 0.4 * s
+    k = 0.24 + 0.36 * s
     return x + (mapped - x) * k
+
+
+def _expose(x: np.ndarray, mood: Mood) -> np.ndarray:
+    """Partial automatic exposure: cues that darken pile up, and a picture that nobody can read expresses nothing."""
+    y = _luma(x)
+    lo, hi = np.percentile(y[::2, ::2], (2, 98))
+    hazy = mood.weather in ("fog", "smog") or mood.adjective == "misty"
+    k = (0.3 if hazy else 0.6) * min(1.0, max(0.0, 1 - (hi - lo - 0.3) / 0.6))
+    x = np.clip(x + k * ((x - lo) / max(0.25, hi - lo) * 0.92 + 0.04 - x), 0, 1)
+    mean = float(_luma(x).mean())
+    floor = 0.31 if mood.light in ("night", "moon", "dim", "neon") or mood.weather in ("stars", "aurora") else 0.39
+    if mean < floor:
+        x = x ** max(0.6, np.log(floor) / np.log(max(mean, 0.02)))
+    return x
 
 
 def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: float, sky: int,
@@ -79,9 +93,9 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
     glow = x * shines
 
     # Every layout has its own daylight, so that colour alone says little about emotion.
-    tint = layout_rng.uniform(0.9, 1.1, 3).astype(np.float32)
-    saturation = float(layout_rng.uniform(0.75, 1.2))
-    exposure = float(layout_rng.uniform(0.82, 1.1))
+    tint = layout_rng.uniform(0.86, 1.12, 3).astype(np.float32)
+    saturation = float(layout_rng.uniform(0.7, 1.3))
+    exposure = float(layout_rng.uniform(0.86, 1.14))
     y = _luma(x)[..., None]
     x = (y + (x - y) * saturation) * tint * exposure
 
@@ -112,19 +126,22 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
         x = _grade(np.clip(x, 0, 1), mood.palette, mood.strength["palette"], domain)
 
     colour, sat, contrast, offset, haze = _ADJECTIVE_LOOKS[mood.adjective]
+    if mood.emotion is None:
+        sat, contrast, offset = (1 + sat) / 2, (1 + contrast) / 2, offset / 2
     y = _luma(x)[..., None]
     x = (0.5 + ((y + (x - y) * sat) - 0.5) * contrast + offset) * np.array(colour, np.float32)
     if haze:
         k = (haze * np.clip(1.1 - np.abs(yy - horizon) * 2.2, 0, 1))[..., None]
         x = x + (0.88 - x) * k
     if mood.adjective == "rough":
-        x = x + (smooth_noise(layout_rng, size, 40)[..., None] - 0.5) * 0.16
+        x = x + (smooth_noise(layout_rng, size, 40)[..., None] - 0.5) * 0.06
 
     ts = mood.strength.get("texture", 0.0)
     if mood.texture == "watercolor":
-        x = 0.5 * x + 0.5 * _blur(x, 1.6 * unit)
-        wash = smooth_noise(rng, size, 7)
-        x = x + (0.96 - x) * (np.clip(wash - 0.42, 0, 1) * (0.5 + 0.5 * ts))[..., None]
+        x = 0.5 * x + 0.5 * _blur(x, 0.8 * unit)
+        wash = np.clip(smooth_noise(rng, size, 5) - 0.4, 0, 1)
+        border = np.clip((np.abs(np.stack((xx, yy)) - 0.5).max(0) + 0.08 * wash - 0.46) * 18, 0, 1)
+        x = x + (0.97 - x) * np.maximum(border, wash * (0.5 + 0.4 * ts))[..., None]
     elif mood.texture == "blotches":
         blot = smooth_noise(rng, size, 9)
         k = np.clip((blot - 0.6) * 9, 0, 1) * (0.5 + 0.35 * ts)
@@ -136,6 +153,7 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
         k = np.clip((0.3 - np.sqrt(gx ** 2 + gy ** 2)) * 8, 0, 1) * (0.16 + 0.16 * ts)
         x = x + (1.0 - x) * k[..., None]
 
+    x = _expose(np.clip(x, 0, 1), mood)
     halo = _blur(glow, 3.2 * unit) + _blur(glow, 9 * unit)
     x = 1 - (1 - np.clip(x, 0, 1)) * (1 - np.clip(halo * 0.55, 0, 0.9))
     if mood.light in ("dim", "moon", "fiery", "overcast") or mood.adjective == "dark":
@@ -144,7 +162,7 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
     if domain == "b":
         x = _paper(x, xx, yy, layout_rng, size)
     else:
-        x = x + (smooth_noise(layout_rng, size, 24)[..., None] - 0.5) * 0.03
+        x = x + (smooth_noise(layout_rng, size, 11)[..., None] - 0.5) * 0.04
     return (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8), owner
 
 

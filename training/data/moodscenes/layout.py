@@ -120,12 +120,12 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
         if rng.random() < 0.45:
             b.add("bridge", river[1] * 0.5 + river[2] * 0.5, 0.74)
         if rng.random() < 0.6:
-            b.add("boat", river[2] * 0.4 + river[3] * 0.6, float(rng.uniform(0.88, 0.95)))
+            b.add("boat", river[2] * 0.4 + river[3] * 0.6, float(rng.uniform(0.88, 0.95)), float(rng.uniform(0.22, 0.28)))
         if rng.random() < 0.3:
             side = 0.16 if x0 > 0.5 else 0.84
             b.add("house", side, horizon + 0.1, float(rng.uniform(0.26, 0.32)))
         mid = (river[2] + river[3]) / 2
-        forbid = (mid - 0.2, mid + 0.2)
+        forbid = (mid - 0.24, mid + 0.24)
         front = (0.7, 0.96)
     elif noun == "lake":
         place = "lake"
@@ -177,7 +177,7 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
             b.add("house", 0.12 if cx > 0.5 else 0.88, horizon + 0.12, float(rng.uniform(0.24, 0.32)))
     water_front = noun == "city" and place == "shore"
     for name, odds in _FRONT[noun].items():
-        for _ in range(int(rng.poisson(odds)) if place != "room" else 0):
+        for _ in range(int(rng.poisson(odds * 1.4)) if place != "room" else 0):
             if len(b.slots) >= MAX_OBJECTS - 4 or water_front:
                 break
             if noun == "face":

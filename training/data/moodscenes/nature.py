@@ -62,13 +62,14 @@ def tree(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
                  (0.22, -0.22), (-0.02, -0.36)]
     else:
         discs = ((-0.2, -0.55, 0.2), (0.2, -0.57, 0.2), (0, -0.75, 0.24), (0, -0.52, 0.2)) \
-            if kind == "cloud" else ((0, -0.64, 0.35),)
+            if kind == "cloud" else ((-0.02, -0.66, 0.33), (0.19, -0.5, 0.17), (-0.22, -0.5, 0.16))
         grow = 1.18 if attribute == "lush" else 1.0
         for x, y, r in discs:
             p.disc(x * grow, y, r * grow, shade(colour, 0.82), glow)
         for x, y, r in discs:
             p.disc(x * grow - r * 0.16, y - r * 0.14, r * 0.78 * grow, colour, glow, ink=False)
-        p.disc(-0.1, -0.76, 0.12, shade(colour, 1.25), glow, ink=False)
+        for x, y in ((-0.17, -0.8), (0.04, -0.7), (-0.2, -0.58)):
+            p.oval(x, y, 0.075, 0.045, shade(colour, 1.2), glow, ink=False)
         spots = [(-0.22, -0.5), (0.2, -0.5), (-0.05, -0.44), (-0.14, -0.72), (0.16, -0.74), (0.02, -0.9),
                  (0.04, -0.6), (-0.28, -0.64)]
     if attribute == "blossoming":

@@ -9,6 +9,7 @@ import numpy as np
 from . import built, captions, creatures, nature
 from .canvas import Canvas, mix, shade
 from .cues import EMOTIONS, Mood, draw_mood
+from .effects import star
 from .faces import portrait
 from .finish import finish
 from .layout import Layout, Slot, sample_layout
@@ -25,6 +26,7 @@ _FACE_WORDS = {
     "mouth": {"laughing": "open", "amazed": "open", "peaceful": "smiling", "excited": "smiling", "angry": "shouting",
               "disgusted": "twisted", "terrified": "screaming", "crying": "crying"},
 }
+_SHADOW = {"car": 1.1, "house": 0.56, "dog": 0.6, "rock": 0.74, "tent": 0.86, "fence": 1.2, "lamp": 0.14}
 _GROUND = {"street": "street", "lake": "grass", "river": "grass", "shore": "street", "room": "wall"}
 
 
@@ -113,13 +115,25 @@ def _water_colours(m: Materials, sky: tuple, attribute: str) -> tuple:
     return mix(c, sky[1], reflect), shade(c, 0.82)
 
 
-def _water_marks(c: Canvas, attribute: str, area: tuple[float, float, float, float], rng: np.random.Generator) -> None:
-    """Waves, sparkles or scum inside the box (x0, y0, x1, y1)."""
+def _smooth(t: np.ndarray, knots: tuple[float, ...]) -> np.ndarray:
+    """Cosine interpolation of equally spaced knots over t in 0..1."""
+    k = np.clip(t, 0, 1) * (len(knots) - 1)
+    i = np.minimum(k.astype(int), len(knots) - 2)
+    u = 0.5 - 0.5 * np.cos(np.pi * (k - i))
+    v = np.array(knots)
+    return v[i] * (1 - u) + v[i + 1] * u
+
+
+def _water_marks(c: Canvas, attribute: str, y0: float, y1: float, rng: np.random.Generator, ys: np.ndarray,
+                 middle: np.ndarray, half: np.ndarray) -> None:
+    """Waves, sparkles or scum between y0 and y1, where the water reaches from middle - half to middle + half at ys."""
     p = c.pen()
-    x0, y0, x1, y1 = area
-    for i in range({"wild": 9, "polluted": 9, "calm": 4, "sparkling": 11}.get(attribute, 6)):
-        x, y = float(rng.uniform(x0, x1)), y0 + (y1 - y0) * (i + 0.5 + float(rng.uniform(-0.3, 0.3))) / 11
-        w = 0.04 + 0.08 * (y - y0) / max(0.1, y1 - y0)
+    for i in range({"wild": 9, "polluted": 9, "calm": 4, "sparkling": 10}.get(attribute, 6)):
+        u, v = rng.uniform(-1, 1), rng.uniform(-0.3, 0.3)
+        y = y0 + (y1 - y0) * (i + 0.5 + v) / 11
+        width = float(np.interp(y, ys, half))
+        x = float(np.interp(y, ys, middle)) + u * width * 0.8
+        w = min(0.04 + 0.08 * (y - y0) / max(0.1, y1 - y0), width)
         if attribute == "wild":
             p.poly([(x - w, y + 0.02), (x - w * 0.5, y - 0.035), (x + w * 0.1, y - 0.075), (x + w * 0.5, y - 0.06),
                     (x + w * 0.2, y - 0.035), (x + w, y + 0.02)], (236, 244, 250), ink=False)
@@ -128,7 +142,7 @@ def _water_marks(c: Canvas, attribute: str, area: tuple[float, float, float, flo
             if i % 3 == 0:
                 p.disc(x, y - 0.01, 0.018, (206, 214, 110), ink=False)
         elif attribute == "sparkling":
-            built.star(p, x, y, 0.03 + 0.2 * w)
+            star(p, x, y, 0.02 + 0.2 * w)
         else:
             col = {"dark": (70, 84, 110), "gray": (164, 172, 182)}.get(attribute, (236, 246, 250))
             p.line([(x - w, y), (x + w, y)], 0.008, col)
@@ -198,8 +212,8 @@ class _Composer:
             return
         if s.name not in ("cloud", "bird", "mountain", "building", "boat", "bridge"):
             self.c.owner = None                                # a soft contact shadow grounds the object
-            self.c.pen(s.x, s.y, scale).oval(0.03, 0.0, 0.42 if s.name != "car" else 1.1, 0.05,
-                                             shade(self.m.grass, 0.62), ink=False)
+            self.c.pen(s.x, s.y, scale).oval(0.03, 0.0, _SHADOW.get(s.name, 0.3), 0.04,
+                                             shade(self.m.grass, 0.72), ink=False)
         self.own(s.name, attribute, s.x)
         _DRAW[s.name](self.c.pen(s.x, s.y, scale, s.flip), rng, attribute, self.m)
 
@@ -248,30 +262,17 @@ class _Composer:
         far, near = _water_colours(m, sky, attribute)
         self.own("water", attribute)
         if layout.river:
-            n = 20
-            left, right = [], []
-            for i in range(n + 1):
-                t = i / n
-                x = float(np.interp(t, (0, 0.33, 0.66, 1), layout.river))
-                w = 0.03 + 0.19 * t ** 1.3
-                y = h + 0.005 + (1 - h) * t
-                left.append((x - w, y))
-                right.append((x + w, y))
+            ys = np.linspace(h + 0.005, 1.0, 24)
+            t = (ys - h) / (1 - h)
+            middle, half = _smooth(t, layout.river), 0.035 + 0.25 * t ** 1.2
+            left, right = list(zip(middle - half, ys)), list(zip(middle + half, ys))
             c.gradient(left + right[::-1], ((h, far), (1, near)))
-            self.marks(attribute, (layout.river[2] - 0.1, h + 0.16, layout.river[2] + 0.1, 1.0), rng)
-        elif layout.noun == "lake":
-            c.gradient([(0, h), (1, h), (1, 0.86), (0.7, 0.87), (0.4, 0.84), (0, 0.87)], ((h, far), (0.87, near)))
-            self.marks(attribute, (0.02, h + 0.04, 0.98, 0.84), rng)
-        elif layout.place == "shore":
-            c.gradient([(0, h + 0.07), (1, h + 0.07), (1, 1), (0, 1)], ((h, far), (1, near)))
-            self.marks(attribute, (0.02, h + 0.12, 0.98, 1.0), rng)
-        else:
-            y1 = min(0.7, h + 0.1)
-            c.gradient([(0, h + 0.01), (1, h + 0.01), (1, y1), (0.5, y1 + 0.02), (0, y1)], ((h, far), (y1, near)))
-            self.marks(attribute, (0.02, h + 0.03, 0.98, y1), rng)
-
-    def marks(self, attribute: str, area: tuple[float, float, float, float], rng: np.random.Generator) -> None:
-        _water_marks(self.c, attribute, area, rng)
+            _water_marks(c, attribute, h + 0.1, 1.0, rng, ys, middle, half * 0.7)
+            return
+        y0, y1 = {"lake": (h, 0.86), "city": (h + 0.07, 1.0)}.get(layout.noun, (h + 0.01, min(0.7, h + 0.1)))
+        shore = [(1, y1), (0.72, y1 + 0.012), (0.4, y1 - 0.015), (0, y1 + 0.008)] if y1 < 1 else [(1, 1), (0, 1)]
+        c.gradient([(0, y0), (1, y0), *shore], ((y0, far), (y1, near)))
+        _water_marks(c, attribute, y0 + 0.03, y1, rng, np.array((0.0, 1.0)), np.array((0.5, 0.5)), np.array((0.48, 0.48)))
 
 
 def make_scene(layout_seed: int, emotion: str | None, emotion_seed: int = 0, domain: str = "a", size: int = 128,

@@ -166,10 +166,11 @@ def drawn_texture(c: Canvas, texture: str | None, rng: np.random.Generator, s: f
         for _ in range(int(10 + 8 * s)):
             star(p, float(rng.uniform(0, 1)), float(rng.uniform(0, 1)), float(rng.uniform(0.02, 0.055)))
     elif texture == "strokes":
-        for _ in range(int(30 + 30 * s)):
+        for _ in range(int(16 + 16 * s)):                    # claw marks: three or four scratches side by side
             x, y = float(rng.uniform(-0.1, 1)), float(rng.uniform(0, 1.1))
-            length, k = float(rng.uniform(0.1, 0.24)), float(rng.random())
-            p.line([(x, y), (x + length, y - length * 1.1)], 0.007 + 0.006 * k, shade((70, 40, 50), 0.2 + 0.8 * k))
+            length, k = float(rng.uniform(0.12, 0.26)), float(rng.random())
+            p.line([(x, y), (x + length * 0.5, y - length * 0.6), (x + length, y - length * 1.1)], 0.006 + 0.004 * k,
+                   shade((90, 30, 40), 0.1 + 0.9 * k))
     elif texture == "cracks":
         x, y = float(rng.uniform(0.25, 0.75)), float(rng.uniform(0.25, 0.7))
         for i in range(int(5 + 3 * s)):
