@@ -111,7 +111,7 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
         if average is not None:
             _average(average, accelerator.unwrap_model(model), min(config.ema, (1 + step) / (10 + step)))
         if step % config.log_every == 0:
-            values = {k: float(v) for k, v in losses.items()}
+            values = {k: float(v.detach()) for k, v in losses.items()}
             if not math.isfinite(values["loss"]):
                 raise RuntimeError(f"{label}: the loss is {values['loss']} at step {step}; lower the learning rate.")
             log.write(step, values)

@@ -106,7 +106,8 @@ class TextEncoder:
             h, p = tower(ids)
             if weighted:
                 h, empty = h[:-1], h[-1:]
-                h = empty + weights[..., None].to(h) * (h - empty)
+                w = weights[..., None].to(h)
+                h = torch.where(w == 1, h, empty + w * (h - empty))
             hidden.append(h.reshape(1, -1, h.shape[-1]))
             pooled = p[:1] if p is not None else pooled
         return [[torch.cat(hidden, dim=-1), {"pooled_output": pooled}]]

@@ -1,0 +1,77 @@
+"""The loop's promise: a run that was stopped ends in the weights of one that never was."""
+
+import json
+
+import pytest
+import torch
+
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.training.config import load_config, read
+from comfyui_affect.training.loop import LoopConfig, fit, learning_rate
+
+
+def _run(out, steps, stop_at=None, seed=0):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+
+    def batches(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        return x, x.sum(dim=1, keepdim=True)
+
+    def loss(module, batch, step):
+        return {"loss": ((module(batch[0]) - batch[1]) ** 2).mean()}
+
+    config = LoopConfig(steps=steps, batch=16, lr=1e-2, warmup=5, ema=0.9, save_every=10, log_every=5, seed=seed)
+    return fit(model, loss, batches, config, out, "test")
+
+
+def test_resuming_is_exact(tmp_path):
+    whole = _run(tmp_path / "whole", 40)
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path / "parts", 40, stop_at=27)
+    resumed = _run(tmp_path / "parts", 40)
+    for a, b in zip(whole.parameters(), resumed.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_training_learns_and_logs(tmp_path):
+    _run(tmp_path, 150)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"] and rows[-1]["step"] == 145
+    assert not [p for p in tmp_path.iterdir() if ".tmp" in p.name]
+
+
+def test_learning_rate_warms_up_and_falls():
+    config = LoopConfig(steps=100, batch=1, lr=1.0, warmup=10)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(config, 50, 0.5) == pytest.approx(0.51, abs=1e-6)
+    assert learning_rate(config, 100, 1.0) == pytest.approx(0.02)
+
+
+def test_configs_and_overrides():
+    config = load_config("tiny", ["vae.steps=7", "tiny-c.domain=b"])
+    assert config["vae"]["steps"] == 7 and config["tiny-c"]["domain"] == "b"
+    with pytest.raises(UserError, match="overrides nothing"):
+        load_config("tiny", ["nothing.steps=7"])
+    with pytest.raises(UserError, match="There is no config"):
+        load_config("absent")
+    with pytest.raises(UserError, match="unknown key 'step'"):
+        read(LoopConfig, {"steps": 1, "batch": 1, "step": 2})
+
+
+def test_every_stage_of_the_tiny_config_is_read():
+    from comfyui_affect.training import tiny
+    from comfyui_affect.training.classifier import ClassifierConfig
+    from comfyui_affect.training.clip import ClipConfig
+    from comfyui_affect.training.unet import UnetConfig
+    from comfyui_affect.training.vae import VaeConfig
+
+    classes = {"vae": VaeConfig, "clip": ClipConfig, "clip-eval": ClipConfig, "tiny-a": ClassifierConfig,
+               "tiny-b": ClassifierConfig, "tiny-c": ClassifierConfig, "unet": UnetConfig}
+    config = load_config("tiny")
+    for stage, cls in classes.items():
+        tiny.split(config[stage], cls, stage)
+    seeds = [config[s]["data_seed"] for s in ("tiny-a", "tiny-b", "tiny-c", "clip-eval")]
+    assert len(set(seeds)) == len(seeds)  # those who judge saw other scenes than those who guide
