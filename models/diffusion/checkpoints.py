@@ -103,8 +103,10 @@ def _unet(state: State, config: dict[str, Any]) -> Any:
     from diffusers import UNet2DConditionModel
 
     keys = {_UNET + k: v for k, v in state.items()}
-    wrapped = {"model": {"params": {"unet_config": {"params": config},
-                                    "network_config": {"params": config}}}}
+    # diffusers takes the sample size from the VAE's levels; the size itself does not matter here.
+    wrapped = {"model": {"params": {
+        "unet_config": {"params": config}, "network_config": {"params": config},
+        "first_stage_config": {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4], "resolution": 256}}}}}}
     try:
         return UNet2DConditionModel.from_single_file(keys, original_config=wrapped).float()
     except (KeyError, ValueError, RuntimeError) as error:
@@ -183,13 +185,20 @@ def clip_l_tower(state: State, penultimate: bool) -> Tower:
         vocab_size=state["embeddings.token_embedding.weight"].shape[0], projection_dim=width, eos_token_id=49407))
     prefix = "text_model." if any(k.startswith("text_model.") for k in model.state_dict()) else ""
     load_into(model, {prefix + k: v for k, v in state.items() if not k.endswith("position_ids")}, "the text encoder")
-    frozen([model])
+    return TransformersTower(model, penultimate)
 
-    def encode(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        out = model(ids, output_hidden_states=penultimate)
-        return (out.hidden_states[-2] if penultimate else out.last_hidden_state), out.pooler_output
 
-    return encode
+class TransformersTower:
+    """A transformers CLIP text model as a tower; a class, so that a LoRA can be merged into a copy of its model."""
+
+    def __init__(self, model: Any, penultimate: bool):
+        frozen([model])
+        self.model, self.penultimate = model, penultimate
+
+    def __call__(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        out = self.model(ids, output_hidden_states=self.penultimate)
+        hidden = out.hidden_states[-2] if self.penultimate else out.last_hidden_state
+        return hidden, getattr(out, "text_embeds", None)
 
 
 def open_clip_tower(state: State, penultimate: bool, norm: bool) -> Tower:
@@ -232,10 +241,10 @@ def _from_folder(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE]
     unet = UNet2DConditionModel.from_pretrained(path / "unet", **load)
     vae = AutoencoderKL.from_pretrained(path / "vae", **load)
     large = (path / "text_encoder_2").is_dir()
-    towers, pads = [_transformers_tower(CLIPTextModel.from_pretrained(path / "text_encoder", **load), large)], (49407,)
+    towers, pads = [TransformersTower(CLIPTextModel.from_pretrained(path / "text_encoder", **load), large)], (49407,)
     if large:
         second = CLIPTextModelWithProjection.from_pretrained(path / "text_encoder_2", **load)
-        towers, pads = [*towers, _transformers_tower(second, True)], (49407, 0)
+        towers, pads = [*towers, TransformersTower(second, True)], (49407, 0)
     prediction = "epsilon"
     scheduler = path / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
@@ -245,48 +254,55 @@ def _from_folder(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE]
     return DiffusersModel(unet, prediction, vae.config.scaling_factor), TextEncoder(towers, pads), DiffusersVAE(vae)
 
 
-def _transformers_tower(model: Any, penultimate: bool) -> Tower:
-    frozen([model])
-
-    def encode(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        out = model(ids, output_hidden_states=True)
-        hidden = out.hidden_states[-2] if penultimate else out.last_hidden_state
-        return hidden, getattr(out, "text_embeds", None)
-
-    return encode
-
-
 def apply_lora(model: DiffusersModel, clip: TextEncoder, path: Path, strength_model: float,
                strength_clip: float) -> tuple[DiffusersModel, TextEncoder]:
     """Copies of MODEL and CLIP with a LoRA merged in at the given strengths; the originals stay as they are.
 
-    Kohya's and diffusers' layouts are read by diffusers. A LoRA's part for the text encoder is refused with a clear
-    message unless strength_clip is 0: the embedded host merges UNet LoRAs alone.
+    Reads low-rank pairs under diffusers' module names (kohya's `lora_unet_...` and `lora_te_...`, diffusers' and
+    PEFT's dotted ones). UserError where nothing fits: other kinds (LoHa, SDXL's original block names) need ComfyUI.
     """
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin
-
     state, _ = load_safetensors(path)
-    converted, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(state, unet_config=model.unet.config)
-    text = [k for k in converted if k.startswith("text_encoder")]
-    if text and strength_clip != 0:
-        raise UserError(f"The LoRA '{path.name}' changes the text encoder too, which needs ComfyUI. Set strength_clip "
-                        "to 0 to apply its part for the model alone.")
-    unet = copy.deepcopy(model.unet)
-    modules = dict(unet.named_modules())
+    unet, towers = copy.deepcopy(model.unet), copy.deepcopy(clip.towers)
+    places = {"unet": (unet, strength_model)}
+    for name, tower in zip(("te", "te2"), towers):
+        if isinstance(tower, TransformersTower):
+            places[name] = (tower.model, strength_clip)
+    modules = {f"{place}_{_flat(name)}": (module, strength) for place, (whole, strength) in places.items()
+               for name, module in whole.named_modules() if hasattr(module, "weight")}
     applied = 0
-    for key in [k for k in converted if k.endswith((".lora_A.weight", ".lora.down.weight", ".lora_down.weight"))]:
-        down_name = next(s for s in (".lora_A.weight", ".lora.down.weight", ".lora_down.weight") if key.endswith(s))
-        up_name = {".lora_A.weight": ".lora_B.weight", ".lora.down.weight": ".lora.up.weight",
-                   ".lora_down.weight": ".lora_up.weight"}[down_name]
-        base = key[: -len(down_name)]
-        module = modules.get(base.removeprefix("unet."))
-        if module is None:
+    for key, down in state.items():
+        pair = next(((d, u) for d, u in _PAIRS if key.endswith(d)), None)
+        if pair is None:
             continue
-        down, up = converted[key].float(), converted[base + up_name].float()
-        alpha = float((alphas or {}).get(base + ".alpha", down.shape[0]))
-        delta = (up.flatten(1) @ down.flatten(1)) * (alpha / down.shape[0])
-        module.weight.data += strength_model * delta.reshape(module.weight.shape).to(module.weight)
+        base = key.removesuffix(pair[0])
+        target = modules.get(_lora_place(base))
+        if target is None or base + pair[1] not in state:
+            continue
+        module, strength = target
+        up, rank = state[base + pair[1]].float(), down.shape[0]
+        alpha = float(state.get(f"{base}.alpha", torch.tensor(float(rank))))
+        delta = (up.flatten(1) @ down.float().flatten(1)) * (alpha / rank)
+        module.weight.data += strength * delta.reshape(module.weight.shape).to(module.weight)
         applied += 1
     if not applied:
-        raise UserError(f"The LoRA '{path.name}' fits nothing in this model: it was made for another model family.")
-    return DiffusersModel(unet, model.prediction, model.latent_scale, model.sigma_table), clip
+        raise UserError(f"The LoRA '{path.name}' fits nothing in this model: it is of another model family, or of a "
+                        "kind that needs ComfyUI.")
+    return (DiffusersModel(unet, model.prediction, model.latent_scale, model.sigma_table),
+            TextEncoder(towers, clip.pads))
+
+
+_PAIRS = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight"),
+          (".lora.down.weight", ".lora.up.weight"), (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"))
+
+
+def _flat(name: str) -> str:
+    return name.removeprefix("text_model.").replace(".", "_")
+
+
+def _lora_place(base: str) -> str:
+    for prefix, place in (("lora_unet_", "unet_"), ("unet.", "unet_"), ("lora_te_text_model_", "te_"),
+                          ("lora_te1_text_model_", "te_"), ("text_encoder.text_model.", "te_"),
+                          ("lora_te2_text_model_", "te2_"), ("text_encoder_2.text_model.", "te2_")):
+        if base.startswith(prefix):
+            return place + base.removeprefix(prefix).replace(".", "_")
+    return base

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from comfyui_affect.models.diffusion import checkpoints
+from comfyui_affect.models.diffusion.diffusers import CFGGuider
+from comfyui_affect.models.diffusion.sampling import Sampler, prepare_noise, schedule
+from comfyui_affect.models.errors import UserError
+
+import ldm
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "small.safetensors"
+    save_file(ldm.checkpoint(), str(path))
+    return checkpoints.load_checkpoint(path)
+
+
+def test_a_single_file_samples(loaded):
+    model, text, vae = loaded
+    assert model.unet.config.block_out_channels == [32, 64, 128, 128] and model.unet.config.cross_attention_dim == 64
+    latent = torch.zeros(1, 4, 8, 8)
+    guider = CFGGuider(model, text.encode("a (red:1.2) house"), text.encode(""), 4.0)
+    out = guider.sample(prepare_noise(latent, 0), latent, Sampler("euler"), schedule("karras", model.sigma_table, 2))
+    image = vae.decode(out)
+    assert image.shape == (1, 3, 64, 64) and torch.isfinite(image).all() and vae.factor == 8
+
+
+def test_every_unet_tensor_was_placed(loaded):
+    """Sums of squares agree: nothing was left at its initial value."""
+    model, _, vae = loaded
+    total = lambda state: sum(float((v.double() ** 2).sum()) for v in state.values())
+    assert total(model.unet.state_dict()) == pytest.approx(total(ldm.unet()), rel=1e-6)
+    assert total(vae.vae.state_dict()) == pytest.approx(total(ldm.vae()), rel=1e-6)
+
+
+def test_vae_alone_with_and_without_its_prefix(loaded, tmp_path):
+    x = torch.rand(1, 3, 32, 32)
+    for name, prefix in (("a", ""), ("b", "first_stage_model.")):
+        save_file({prefix + k: v for k, v in ldm.vae().items()}, str(tmp_path / name))
+        assert torch.allclose(checkpoints.load_vae(tmp_path / name).encode(x), loaded[2].encode(x), atol=1e-5)
+
+
+def test_open_clip_tower_reads_the_layer_before_the_last():
+    state = ldm.open_clip_text()
+    ids = torch.full((1, 77), 49407)
+    last, pooled = checkpoints.open_clip_tower(state, penultimate=False, norm=True)(ids)
+    before, same = checkpoints.open_clip_tower(state, penultimate=True, norm=False)(ids)
+    assert torch.equal(pooled, same) and not torch.allclose(last, before)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(2)}, str(tmp_path / "flux.safetensors"))
+    with pytest.raises(UserError, match="wrong keys"):
+        checkpoints.load_checkpoint(tmp_path / "flux.safetensors")
+    state = {k: v for k, v in ldm.checkpoint().items() if not k.startswith("cond_stage")}
+    save_file(state, str(tmp_path / "bare.safetensors"))
+    with pytest.raises(UserError, match="no text encoder"):
+        checkpoints.load_checkpoint(tmp_path / "bare.safetensors")
+
+
+def test_a_lora_is_merged_into_a_copy(loaded, tmp_path):
+    model, text, _ = loaded
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    down, up = torch.randn(2, 64), torch.randn(32, 2)
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.0)},
+              str(tmp_path / "l.safetensors"))
+    pick = lambda m: m.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_k.weight
+    before = pick(model).clone()
+    merged, _ = checkpoints.apply_lora(model, text, tmp_path / "l.safetensors", 0.5, 1.0)
+    assert torch.equal(pick(model), before)
+    assert torch.allclose(pick(merged), before + 0.5 * (1.0 / 2) * up @ down, atol=1e-5)
+    save_file({"lora_unet_nowhere.lora_down.weight": down, "lora_unet_nowhere.lora_up.weight": up},
+              str(tmp_path / "x.safetensors"))
+    with pytest.raises(UserError, match="fits nothing"):
+        checkpoints.apply_lora(model, text, tmp_path / "x.safetensors", 0.5, 1.0)
+
+
+def test_a_lora_reaches_the_text_encoder_too(loaded, tmp_path):
+    model, text, _ = loaded
+    save_file({"lora_te_text_model_encoder_layers_1_mlp_fc1.lora_down.weight": torch.randn(2, 64),
+               "lora_te_text_model_encoder_layers_1_mlp_fc1.lora_up.weight": torch.randn(256, 2)}, str(tmp_path / "t"))
+    _, changed = checkpoints.apply_lora(model, text, tmp_path / "t", 1.0, 1.0)
+    a, b = (t.encode("a house")[0][0] for t in (text, changed))
+    assert not torch.allclose(a, b)
