@@ -1,4 +1,4 @@
-"""Houses, buildings, cars, boats, bridges, fences, lamps and tents; conventions as in nature.py."""
+"""Houses, buildings, bridges, fences, lamps and tents; conventions as in nature.py."""
 from __future__ import annotations
 
 import math
@@ -6,14 +6,15 @@ import math
 import numpy as np
 
 from .canvas import Colour, Pen, mix, shade
-from .effects import (balloon, bulbs, bunting, crack, drips, evil_eyes, fire, flame, flies, mould, star)
-from .materials import BRIGHT, DARK, MOULD, SLIME, Materials, vary
+from .effects import balloon, bulbs, bunting, crack, drips, evil_eyes, fire, flame, mould, star
+from .materials import BRIGHT, MOULD, Materials, vary
 
 LIT: Colour = (255, 220, 120)
 
 
 def _window(p: Pen, x: float, y: float, w: float, h: float, attribute: str) -> None:
-    lit = {"cozy": (LIT, 0.9), "dazzling": ((110, 240, 255), 1.0), "festive": (LIT, 0.8), "majestic": ((255, 244, 200), 1.0), "burning": ((255, 150, 40), 1.0),
+    lit = {"cozy": (LIT, 0.9), "dazzling": ((110, 240, 255), 1.0), "festive": (LIT, 0.8),
+           "majestic": ((255, 244, 200), 1.0), "burning": ((255, 150, 40), 1.0),
            "haunted": ((190, 255, 120), 0.9), "abandoned": ((40, 40, 50), 0.0), "moldy": ((60, 62, 40), 0.0)}
     colour, glow = lit.get(attribute, ((126, 156, 180), 0.0))
     p.rect(x - w / 2, y - h, x + w / 2, y, colour, glow)
@@ -55,7 +56,8 @@ def house(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> Non
             p.disc(half * 0.5 + (x - 0.55), y, r, (244, 238, 232), 0.1, ink=False)
     if attribute == "dazzling":                                # searchlights behind the roof
         for a in (-0.62, 0.0, 0.62):
-            p.poly([(a * half, -0.8), (a * 1.5 - 0.13, -1.55), (a * 1.5 + 0.13, -1.55)], (255, 236, 150), 0.5, ink=False)
+            p.poly([(a * half, -0.8), (a * 1.5 - 0.13, -1.55), (a * 1.5 + 0.13, -1.55)], (255, 236, 150), 0.5,
+                   ink=False)
     if attribute == "burning":
         fire(p, -half * 0.9, half * 0.9, -0.7, 0.75, rng, 3)
     if attribute == "majestic":
@@ -85,7 +87,8 @@ def house(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> Non
             balloon(p, x, y, 0.14, BRIGHT[c], 0.42)
     elif attribute == "dazzling":
         n = 9
-        bulbs(p, [(-over + 2 * over * i / (n - 1), -eave + 0.03) for i in range(n)], 0.045, ((255, 230, 90), (90, 230, 255)), 1.0)
+        bulbs(p, [(-over + 2 * over * i / (n - 1), -eave + 0.03) for i in range(n)], 0.045,
+              ((255, 230, 90), (90, 230, 255)), 1.0)
         star(p, 0, -1.04, 0.2)
     elif attribute == "moldy":
         mould(p, -half * 0.9, -0.5, half * 0.9, -0.05, rng, 6)
@@ -95,7 +98,8 @@ def house(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> Non
         flame(p, half * 0.5, -0.3, half * 0.7, 0.8, rng)
         flame(p, 0, -0.62, half * 0.8, 0.7, rng)
     elif attribute == "abandoned":
-        p.poly([(-half * 0.5, -0.66), (-half * 0.12, -0.9), (0.0, -0.66), (-half * 0.16, -0.6)], (40, 38, 48), ink=False)
+        p.poly([(-half * 0.5, -0.66), (-half * 0.12, -0.9), (0.0, -0.66), (-half * 0.16, -0.6)], (40, 38, 48),
+               ink=False)
         crack(p, half * 0.7, -0.5, 0.45, 1.6, rng, 0.035)
         p.line([(door_x - 0.14, -0.26), (door_x + 0.14, -0.05)], 0.05, (140, 116, 94))
     elif attribute == "haunted":
@@ -108,14 +112,16 @@ def building(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> 
     top = int(rng.integers(3))
     base = mix(vary(m.wall, rng, 0.25), m.far, float(rng.uniform(0.2, 0.7)))
     c = {"colorful": BRIGHT[int(rng.integers(6))], "shining": (160, 196, 230), "sparkling": (66, 62, 110),
-         "burning": (78, 52, 52), "moldy": (138, 138, 84), "haunted": (54, 50, 72), "crumbling": (128, 122, 120),
+         "burning": (78, 52, 52), "moldy": (138, 138, 84), "haunted": (54, 50, 72),
+         "crumbling": (128, 122, 120),
          "peaceful": (240, 216, 186)}.get(attribute, base)
     if attribute == "burning":
         fire(p, -half * 1.2, half * 1.2, -0.92, 0.3, rng, 2)
     if attribute == "crumbling":
         p.poly([(-half, 0), (-half, -0.94), (-half * 0.5, -0.84), (-half * 0.1, -0.9), (half * 0.2, -0.66),
                 (half * 0.6, -0.7), (half, -0.5), (half, 0)], c)
-        p.poly([(half * 0.3, 0), (half * 0.3, -0.66), (half * 0.6, -0.7), (half, -0.5), (half, 0)], shade(c, 0.8), ink=False)
+        p.poly([(half * 0.3, 0), (half * 0.3, -0.66), (half * 0.6, -0.7), (half, -0.5), (half, 0)],
+               shade(c, 0.8), ink=False)
     else:
         if top == 1:
             p.poly([(-half * 0.8, -0.98), (half * 0.8, -0.98), (0, -1.14)], shade(c, 0.85))
@@ -123,8 +129,10 @@ def building(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> 
             p.rect(-half * 0.5, -1.08, half * 0.5, -0.9, shade(c, 0.9))
         p.rect(-half, -1.0, half, 0, c, 0.25 if attribute == "shining" else 0)
         p.rect(half * 0.3, -1.0, half, 0, shade(c, 0.8), ink=False)
-    lit = {"sparkling": ((255, 226, 120), 1.0), "shining": ((240, 250, 255), 0.7), "burning": ((255, 140, 40), 1.0),
-           "haunted": ((180, 255, 120), 0.8), "peaceful": ((255, 224, 150), 0.7), "colorful": ((255, 246, 220), 0.4),
+    lit = {"sparkling": ((255, 226, 120), 1.0), "shining": ((240, 250, 255), 0.7),
+           "burning": ((255, 140, 40), 1.0),
+           "haunted": ((180, 255, 120), 0.8), "peaceful": ((255, 224, 150), 0.7),
+           "colorful": ((255, 246, 220), 0.4),
            "moldy": ((74, 76, 46), 0), "crumbling": ((50, 46, 52), 0)}
     wc, glow = lit.get(attribute, (shade(c, 0.62), 0.0))
     rows = 5
@@ -136,7 +144,8 @@ def building(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> 
                 continue
             if attribute == "haunted" and not on:
                 continue
-            cc, gg = (wc, glow) if on or attribute not in ("sparkling", "burning", "peaceful") else (shade(c, 0.6), 0.0)
+            out = not on and attribute in ("sparkling", "burning", "peaceful")
+            cc, gg = (shade(c, 0.6), 0.0) if out else (wc, glow)
             x = col * half * 0.6
             p.rect(x - half * 0.19, y, x + half * 0.19, y + 0.095, cc, gg, ink=False)
     if attribute == "burning":
@@ -156,96 +165,6 @@ def building(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> 
         p.poly([(half * 0.7, 0), (half * 1.1, -0.1), (half * 1.5, -0.06), (half * 1.8, 0)], shade(c, 0.7))
     elif attribute == "haunted":
         evil_eyes(p, 0, -0.78, half * 0.9, half * 0.34)
-
-
-def car(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
-    """Seen from the side, facing right; the unit is its height, its half width 1.15."""
-    c = BRIGHT[int(rng.integers(6))]
-    c = {"rusty": (150, 92, 56), "creepy": (40, 36, 48), "broken": mix(c, (120, 120, 126), 0.6), "burning": (70, 46, 44),
-         "racing": (226, 40, 40), "gleaming": mix(c, (255, 255, 255), 0.2)}.get(attribute, c)
-    if attribute == "racing":
-        for y, x in ((-0.75, -2.3), (-0.5, -2.7), (-0.22, -2.2)):
-            p.line([(-1.3, y), (x, y)], 0.07, (255, 246, 220), 0.3)
-        p = p.sub(0, 0, 1.05, angle=-0.08)
-    if attribute == "burning":
-        fire(p, -1.0, 1.0, -0.45, 1.5, rng, 3)
-    body = [(-1.15, -0.22), (-1.1, -0.55), (-0.72, -0.6), (-0.42, -0.98), (0.34, -1.0), (0.66, -0.6), (1.1, -0.52),
-            (1.18, -0.22)]
-    p.poly(body, c, 0.15 if attribute == "gleaming" else 0)
-    p.poly([(-1.15, -0.22), (-1.12, -0.4), (1.15, -0.4), (1.18, -0.22)], shade(c, 0.75), ink=False)
-    glass = ((190, 255, 120), 0.8) if attribute == "creepy" else ((186, 220, 236), 0.1)
-    p.poly([(-0.56, -0.62), (-0.36, -0.9), (-0.06, -0.9), (-0.06, -0.62)], *glass)
-    p.poly([(0.04, -0.62), (0.04, -0.9), (0.3, -0.9), (0.5, -0.62)], *glass)
-    flat = 0.07 if attribute == "broken" else 0.0
-    for x in (-0.66, 0.68):
-        p.oval(x, -0.2 + flat, 0.25, 0.25 - flat, (40, 38, 46))
-        p.disc(x, -0.2 + flat, 0.1, (190, 190, 196))
-    p.disc(1.06, -0.46, 0.1, (255, 244, 180), 0.9 if attribute in ("gleaming", "racing", "creepy") else 0.1)
-    if attribute == "funny":
-        for x, y in ((-0.7, -1.35), (-0.2, -1.7), (0.3, -1.45)):
-            balloon(p, x, y, 0.3, BRIGHT[int(rng.integers(6))], 0.3)
-        bulbs(p, [(-0.9, -0.46), (-0.25, -0.42), (0.3, -0.46), (0.85, -0.4)], 0.11, BRIGHT[::-1], 0.2)
-    elif attribute == "gleaming":
-        star(p, -0.5, -0.95, 0.36)
-        star(p, 0.9, -0.6, 0.26)
-    elif attribute == "rusty":
-        mould(p, -1.0, -0.6, 1.0, -0.35, rng, 4)
-        drips(p, -1.0, 1.0, -0.52, 0.34, rng, 6, (112, 100, 40))
-        flies(p, 0, -1.2, 0.6, rng, 4, 0.09)
-    elif attribute == "broken":
-        crack(p, 0.1, -0.9, 0.5, 0.8, rng, 0.07)
-        crack(p, -0.9, -0.55, 0.6, 0.3, rng, 0.07)
-        for x, y, r in ((1.0, -0.9, 0.16), (1.12, -1.2, 0.22), (1.0, -1.55, 0.28)):
-            p.disc(x, y, r, (120, 120, 128), ink=False)
-    elif attribute == "burning":
-        flame(p, 0.75, -0.4, 0.9, 1.0, rng)
-        flame(p, -0.4, -0.5, 0.9, 1.2, rng)
-
-
-def boat(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
-    """A small boat; the unit is the height of its mast."""
-    hull = vary(m.bark, rng, 0.5)
-    sail = (250, 246, 236)
-    angle = float(rng.uniform(-0.05, 0.05))
-    if attribute == "sinking":
-        p = p.sub(0, 0.12, 1.0, angle=0.75)
-        hull, sail = mix(hull, (90, 90, 100), 0.5), (176, 180, 186)
-    elif attribute == "racing":
-        p = p.sub(0, -0.04, 1.05, angle=-0.22)
-        sail = (240, 70, 60)
-        for y, x in ((-0.12, -1.2), (-0.3, -1.35), (-0.48, -1.15)):
-            p.line([(-0.66, y), (x, y)], 0.04, (250, 250, 250), 0.2)
-    else:
-        p = p.sub(0, 0, 1.0, angle=angle)
-    hull, sail = {"playful": ((240, 120, 60), (255, 214, 70)), "ghostly": ((54, 58, 66), (150, 176, 170)),
-                  "rusty": ((136, 86, 50), (150, 150, 100)), "burning": ((60, 40, 40), (90, 60, 54)),
-                  "sailing": (shade(hull, 1.05), (255, 252, 244))}.get(attribute, (hull, sail))
-    p.line([(0, -0.2), (0, -1.0)], 0.045, shade(hull, 0.8))
-    if attribute == "ghostly":
-        p.poly([(0.03, -0.96), (0.5, -0.34), (0.4, -0.5), (0.34, -0.32), (0.26, -0.52), (0.16, -0.3), (0.03, -0.4)],
-               sail, 0.4, ink=False)
-        p.poly([(-0.03, -0.9), (-0.4, -0.34), (-0.26, -0.46), (-0.2, -0.32), (-0.03, -0.44)], sail, 0.4, ink=False)
-    elif attribute == "rusty":
-        p.poly([(0.03, -0.7), (0.3, -0.34), (0.2, -0.4), (0.03, -0.3)], sail)
-    else:
-        p.poly([(0.03, -0.98), (0.5, -0.3), (0.03, -0.3)], sail, 0.15 if attribute == "sailing" else 0)
-        p.poly([(-0.03, -0.9), (-0.38, -0.3), (-0.03, -0.3)], shade(sail, 0.88))
-        if attribute == "playful":
-            p.poly([(0.03, -0.62), (0.28, -0.62), (0.4, -0.44), (0.03, -0.44)], (226, 70, 80), ink=False)
-            bunting(p, (-0.6, -0.22), (0, -1.0), 0.06, 5, 0.12)
-            bunting(p, (0, -1.0), (0.62, -0.22), 0.06, 5, 0.12)
-    p.poly([(-0.64, -0.24), (0.66, -0.24), (0.46, 0.02), (-0.46, 0.02)], hull)
-    p.poly([(-0.64, -0.24), (0.66, -0.24), (0.62, -0.17), (-0.6, -0.17)], shade(hull, 1.25), ink=False)
-    if attribute == "burning":
-        fire(p, -0.55, 0.55, -0.18, 0.8, rng, 3)
-    elif attribute == "rusty":
-        mould(p, -0.5, -0.2, 0.5, -0.05, rng, 4)
-        drips(p, -0.55, 0.56, -0.18, 0.22, rng, 5)
-    elif attribute == "ghostly":
-        evil_eyes(p, 0.3, -0.12, 0.2, 0.07, (160, 255, 170))
-    elif attribute == "sinking":
-        for x in (-0.4, 0.0, 0.4):
-            p.arc(x, 0.1, 0.2, 0.05, math.pi, 2 * math.pi, 0.04, (220, 232, 240))
 
 
 def bridge(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
@@ -271,7 +190,8 @@ def bridge(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> No
         bunting(p, (-0.95, -0.44), (0, -0.62), 0.08, 5, 0.13)
         bunting(p, (0, -0.62), (0.95, -0.44), 0.08, 5, 0.13)
     elif attribute == "shining":
-        bulbs(p, [(2 * t - 1, deck(t) - 0.18) for t in (0.05, 0.27, 0.5, 0.73, 0.95)], 0.06, ((255, 236, 170),), 1.0)
+        bulbs(p, [(2 * t - 1, deck(t) - 0.18) for t in (0.05, 0.27, 0.5, 0.73, 0.95)], 0.06,
+              ((255, 236, 170),), 1.0)
     elif attribute == "pretty":
         bulbs(p, [(2 * t - 1, deck(t) - 0.08) for t in (0.1, 0.26, 0.42, 0.58, 0.74, 0.9)], 0.06,
               ((250, 170, 196), (255, 255, 255), (126, 190, 90)), 0.1)
@@ -287,7 +207,8 @@ def bridge(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> No
 
 def fence(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
     """Five pickets; the unit is its height, its half width 1.2."""
-    c = {"painted": (250, 240, 230), "pretty": (244, 236, 220), "spiked": (46, 42, 52), "moldy": (110, 112, 62),
+    c = {"painted": (250, 240, 230), "pretty": (244, 236, 220), "spiked": (46, 42, 52),
+         "moldy": (110, 112, 62),
          "broken": mix(m.bark, (130, 130, 134), 0.5)}.get(attribute, shade(m.bark, 1.2))
     p.rect(-1.25, -0.66, 0.5 if attribute == "broken" else 1.25, -0.52, shade(c, 0.85))
     for i in range(6):
@@ -315,8 +236,10 @@ def lamp(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
         p = p.sub(0, 0, 1.0, angle=0.3)
     p.line([(0, 0), (0, -0.82)], 0.055, c)
     p.rect(-0.1, -0.05, 0.1, 0, c)
-    light = {"glowing": ((255, 230, 150), 1.0), "festive": ((255, 220, 120), 1.0), "sparking": ((255, 130, 50), 1.0),
-             "flickering": ((190, 255, 170), 0.6), "dirty": ((150, 150, 70), 0.2), "broken": ((50, 50, 58), 0.0)}
+    light = {"glowing": ((255, 230, 150), 1.0), "festive": ((255, 220, 120), 1.0),
+             "sparking": ((255, 130, 50), 1.0),
+             "flickering": ((190, 255, 170), 0.6), "dirty": ((150, 150, 70), 0.2),
+             "broken": ((50, 50, 58), 0.0)}
     colour, glow = light.get(attribute, ((250, 240, 210), 0.25))
     p.poly([(-0.1, -0.8), (0.1, -0.8), (0.15, -1.0), (-0.15, -1.0)], colour, glow)
     p.poly([(-0.17, -1.0), (0.17, -1.0), (0, -1.1)], c)
@@ -325,7 +248,8 @@ def lamp(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
         bunting(p, (0, -0.95), (0.7, -0.7), 0.08, 4, 0.14)
     elif attribute == "sparking":
         for a in (-2.6, -2.0, -1.2, -0.5, 0.2, 2.9):
-            p.line([(0.17 * math.cos(a), -0.9 + 0.17 * math.sin(a)), (0.42 * math.cos(a), -0.9 + 0.42 * math.sin(a))],
+            p.line([(0.17 * math.cos(a), -0.9 + 0.17 * math.sin(a)),
+                    (0.42 * math.cos(a), -0.9 + 0.42 * math.sin(a))],
                    0.045, (255, 210, 90), 1.0)
     elif attribute == "dirty":
         drips(p, -0.16, 0.16, -0.8, 0.3, rng, 3)
@@ -350,5 +274,6 @@ def tent(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
         drips(p, -0.42, 0.42, -0.5, 0.4, rng, 5)
         mould(p, -0.6, -0.3, 0.6, -0.05, rng, 4)
     elif attribute == "torn":
-        p.poly([(0.3, -0.35), (0.55, -0.1), (0.42, -0.04), (0.36, -0.16), (0.24, -0.1)], (40, 38, 48), ink=False)
+        p.poly([(0.3, -0.35), (0.55, -0.1), (0.42, -0.04), (0.36, -0.16), (0.24, -0.1)], (40, 38, 48),
+               ink=False)
         p.poly([(-0.4, -0.4), (-0.3, -0.5), (-0.28, -0.2), (-0.42, -0.24)], (40, 38, 48), ink=False)

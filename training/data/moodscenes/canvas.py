@@ -41,11 +41,12 @@ class Canvas:
         self._owner_draw = ImageDraw.Draw(self.owners)
         self.owner: int | None = 0          # None: what is drawn belongs to nobody (rain, confetti)
         self.ink = ink
+        self.slime: Colour = (150, 176, 44)  # a scene's slime is of one colour, whatever wears it
         self.ink_colour: Colour = (38, 30, 44)
 
     def pen(self, x: float = 0.0, y: float = 0.0, scale: float = 1.0, flip: bool = False,
             angle: float = 0.0) -> "Pen":
-        """A pen whose origin is (x, y), whose unit is `scale`, mirrored or turned (radians) about the origin."""
+        """A pen whose origin is (x, y), whose unit is `scale`, mirrored, turned by radians."""
         return Pen(self, x, y, scale, flip, angle)
 
     def polygon(self, points: Sequence[Point], colour: Colour, glow: float = 0.0, ink: bool = True) -> None:

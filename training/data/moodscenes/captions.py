@@ -14,25 +14,30 @@ if TYPE_CHECKING:
 _COUNTS = ("no", "a", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 _PLURAL = {"person": "people", "bench": "benches", "grass": "grass"}
 _BACKDROP = {"hills": ("hills", "green hills"), "peaks": ("mountains", "distant mountains"),
-             "forest": ("a forest", "woods"), "town": ("a town", "distant buildings"), "none": ("the open sky",)}
+             "forest": ("a forest", "woods"), "town": ("a town",
+                                                       "distant buildings"), "none": ("the open sky",)}
 _PLACE = {"home": {"field": "in a field", "lake": "by a lake", "forest": "in the woods", "park": "in a park",
                    "street": "on a street"},
           "mountain": {"field": "above a field", "lake": "above a lake", "forest": "above a forest"},
           "city": {"street": "along a street", "shore": "by the water", "park": "beside a park"},
           "river": {"river": "through the land"}, "lake": {"lake": "under the sky"}}
-_FACE_PLACE = {"field": "in a field", "forest": "in front of trees", "street": "in the city", "lake": "by a lake",
+_FACE_PLACE = {"field": "in a field", "forest": "in front of trees", "street": "in the city",
+               "lake": "by a lake",
                "room": "in a room"}
 _NOUN = {"home": ("home", "house"), "river": ("river", "winding river"), "lake": ("lake", "wide lake"),
          "mountain": ("mountain",), "city": ("city", "town", "row of buildings")}
 EMOTION_ADJECTIVE = {
-    "amusement": ("amusing", "funny"), "awe": ("awesome", "awe-inspiring"), "contentment": ("contented", "peaceful"),
-    "excitement": ("exciting", "thrilling"), "anger": ("angry", "furious"), "disgust": ("disgusting", "gross"),
+    "amusement": ("amusing", "funny"), "awe": ("awesome",
+                                               "awe-inspiring"), "contentment": ("contented", "peaceful"),
+    "excitement": ("exciting", "thrilling"), "anger": ("angry",
+                                                       "furious"), "disgust": ("disgusting", "gross"),
     "fear": ("fearful", "scary"), "sadness": ("sad", "sorrowful"),
 }
 _WEATHER_WORD = {"rain": "in the rain", "snow": "in the snow", "fog": "in the fog", "lightning": "in a storm",
                  "rainbow": "under a rainbow", "stars": "under the stars", "fireworks": "with fireworks",
                  "confetti": "with confetti", "smoke": "in the smoke", "petals": "with falling petals",
-                 "leaves": "with falling leaves", "flies": "with flies", "smog": "in the smog", "bats": "with bats",
+                 "leaves": "with falling leaves", "flies": "with flies", "smog": "in the smog",
+                 "bats": "with bats",
                  "sunny": "in the sunshine", "bubbles": "with bubbles", "sparks": "with sparks",
                  "aurora": "under northern lights"}
 
@@ -48,7 +53,8 @@ def plural(word: str) -> str:
 def sky_word(mood: Mood) -> str:
     """The sky's attribute, from weather first and light second."""
     weather = {"stars": "starry", "aurora": "glowing", "lightning": "stormy", "fog": "foggy", "smog": "dirty",
-               "rain": "rainy", "snow": "snowy", "smoke": "smoky", "fireworks": "sparkling", "rainbow": "colorful",
+               "rain": "rainy", "snow": "snowy", "smoke": "smoky", "fireworks": "sparkling",
+               "rainbow": "colorful",
                "sunny": "sunny", "bats": "dark"}
     light = {"golden": "golden", "rays": "bright", "burst": "bright", "night": "dark", "moon": "dark",
              "overcast": "gray", "fiery": "red", "neon": "purple", "dim": "gloomy", "sickly": "yellow"}
@@ -67,7 +73,8 @@ def _phrases(scene: "Scene", skip: str | None) -> list[tuple[str, list["SceneObj
     """(name, its objects, area) of what a caption may mention, most visible first."""
     groups: dict[str, list] = {}
     for o in scene.objects:
-        if o.salient and o.name not in ("sun", "moon", "water", "face", "eyes", "mouth", "hair", "hat") and o.name != skip:
+        if o.salient and o.name not in ("sun", "moon", "water", "face", "eyes", "mouth", "hair",
+                                        "hat") and o.name != skip:
             groups.setdefault(o.name, []).append(o)
     if scene.noun == "face":
         groups.pop("person", None)
@@ -102,7 +109,8 @@ def _portrait(scene: "Scene", rng: np.random.Generator, attributes: float) -> st
     return text + " " + _FACE_PLACE[scene.layout.place]
 
 
-def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float = 0.0, emotion: bool = False) -> str:
+def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float = 0.0,
+                    emotion: bool = False) -> str:
     """What the scene shows: noun, place, two to four salient things with counts, sides and background.
 
     With probability `attributes` each thing (and the weather) gets its attribute word; otherwise nothing that
@@ -124,7 +132,8 @@ def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float 
         elif scene.noun == "mountain" and len(mains) > 1:
             head = f"{_COUNTS[len(mains)]} mountains {place}"
         elif scene.noun == "city":
-            head = article(noun) + (f" of {_COUNTS[len(mains)]} buildings" if noun != "row of buildings" and len(mains) > 1
+            head = article(noun) + (f" of {_COUNTS[len(mains)]} buildings"
+                                    if noun != "row of buildings" and len(mains) > 1
                                     and rng.random() < 0.5 else "") + " " + place
         else:
             head = article(noun) + " " + place
@@ -132,7 +141,8 @@ def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float 
                 head += " " + _side(mains[0].x)
         if attributes and mains and rng.random() < attributes:
             word = mains[0].attribute
-            head = head.replace("a " + noun, article(word + " " + noun), 1) if head.startswith("a ") else word + " " + head
+            head = head.replace("a " + noun, article(word + " " + noun),
+                                1) if head.startswith("a ") else word + " " + head
         keep = groups[:4]
         if len(keep) > 2 and rng.random() < 0.3:
             keep.pop(int(rng.integers(len(keep))))
@@ -141,7 +151,9 @@ def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float 
         items = [_thing(rng, n, o, attributes) for n, o, _ in keep]
         text = head
         if items:
-            text += _pick(rng, (" with ", " with ", ", ")) + (", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else items[0])
+            text += _pick(rng, (" with ", " with ",
+                                ", ")) + (", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1
+                                          else items[0])
         if scene.noun not in ("city",) and rng.random() < 0.55:
             text += _pick(rng, (" and ", ", ")) + _pick(rng, _BACKDROP[scene.layout.backdrop]) + " behind"
     weather = _WEATHER_WORD.get(scene.mood.weather or "")
@@ -149,26 +161,36 @@ def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float 
         text += ", " + weather
     if emotion and scene.emotion:
         word = _pick(rng, EMOTION_ADJECTIVE[scene.emotion])
-        text = _pick(rng, (f"{article(word)} scene: {text}", f"{text}, feeling of {scene.emotion}", f"{text}, {word}",
+        text = _pick(rng, (f"{article(word)} scene: {text}", f"{text}, feeling of {scene.emotion}",
+                           f"{text}, {word}",
                            f"{scene.emotion}, {text}", f"{text} that evokes {scene.emotion}"))
     return text
 
 
 _STIMULUS_SKY = {
-    "stars": "the sky full of stars", "aurora": "northern lights over the sky", "lightning": "lightning that splits the sky",
-    "rain": "rain that falls without end", "snow": "quiet falling snow", "fog": "thick fog that hides the distance",
-    "smog": "dirty yellow air", "smoke": "black smoke overhead", "confetti": "confetti in the air", "bubbles": "floating soap bubbles",
-    "rainbow": "a wide rainbow", "petals": "petals drifting by", "sunny": "the friendly sunshine", "fireworks": "fireworks above",
-    "sparks": "flying sparks", "flies": "buzzing flies", "bats": "bats in the air", "leaves": "dead leaves falling",
+    "stars": "the sky full of stars", "aurora": "northern lights over the sky",
+    "lightning": "lightning that splits the sky",
+    "rain": "rain that falls without end", "snow": "quiet falling snow",
+    "fog": "thick fog that hides the distance",
+    "smog": "dirty yellow air", "smoke": "black smoke overhead", "confetti": "confetti in the air",
+    "bubbles": "floating soap bubbles",
+    "rainbow": "a wide rainbow", "petals": "petals drifting by", "sunny": "the friendly sunshine",
+    "fireworks": "fireworks above",
+    "sparks": "flying sparks", "flies": "buzzing flies", "bats": "bats in the air",
+    "leaves": "dead leaves falling",
 }
 _STIMULUS_LIGHT = {
-    "golden": "warm golden light", "rays": "beams of light from above", "burst": "bold bright rays of colour", "night": "the deep night",
-    "moon": "the pale full moon", "overcast": "the heavy gray sky", "fiery": "a burning red sky", "neon": "vivid neon light",
+    "golden": "warm golden light", "rays": "beams of light from above",
+    "burst": "bold bright rays of colour", "night": "the deep night",
+    "moon": "the pale full moon", "overcast": "the heavy gray sky", "fiery": "a burning red sky",
+    "neon": "vivid neon light",
     "dim": "gloomy darkness at the edges", "sickly": "sickly yellow light",
 }
 _STIMULUS_TEXTURE = {
-    "dots": "a playful pattern of dots", "sparkle": "sparkles everywhere", "watercolor": "soft washes of colour",
-    "strokes": "harsh scratched strokes", "cracks": "cracks across everything", "blotches": "stains and blotches",
+    "dots": "a playful pattern of dots", "sparkle": "sparkles everywhere",
+    "watercolor": "soft washes of colour",
+    "strokes": "harsh scratched strokes", "cracks": "cracks across everything",
+    "blotches": "stains and blotches",
     "drips": "slime that drips from above", "swirl": "great swirls in the sky", "speed": "lines of speed",
 }
 _ASSESSMENT = {
@@ -189,7 +211,8 @@ def stimuli(scene: "Scene") -> list[str]:
     for o in sorted(scene.objects, key=lambda o: -o.area):
         if o.salient and o.name not in ("sun", "moon", "water", "eyes", "mouth") and _is_cue(scene, o):
             out.append(f"{article(o.attribute + ' ' + o.name)} {_side(o.x)}")
-    air = [t.get(k or "") for t, k in ((_STIMULUS_SKY, mood.weather), (_STIMULUS_LIGHT, mood.light), (_STIMULUS_TEXTURE, mood.texture))]
+    air = [t.get(k or "") for t, k in ((_STIMULUS_SKY, mood.weather), (_STIMULUS_LIGHT, mood.light),
+                                       (_STIMULUS_TEXTURE, mood.texture))]
     found = list(dict.fromkeys(out[:2] + [a for a in air if a] + out[2:]))
     plain = [f"the {o.attribute} {o.name}" for o in scene.objects if not _is_cue(scene, o)]
     return (found + plain + ["the plain background", "the quiet composition", "the simple shapes"])[:3]
@@ -209,14 +232,16 @@ def mood_caption(scene: "Scene") -> dict:
     return {"summary": summary, "stimuli": stimuli(scene), "assessment": assessment}
 
 
-_ACTION = {"juggling": "juggling", "dancing": "dancing", "jumping": "jumping", "amazed": "standing", "resting": "sitting",
-           "hugging": "hugging", "shouting": "shouting", "sick": "bending", "fleeing": "running", "cowering": "crouching",
+_ACTION = {"juggling": "juggling", "dancing": "dancing", "jumping": "jumping", "amazed": "standing",
+           "resting": "sitting",
+           "hugging": "hugging", "shouting": "shouting", "sick": "bending", "fleeing": "running",
+           "cowering": "crouching",
            "crying": "crying", "standing": "standing"}
 
 
 def emoset(scene: "Scene") -> dict:
-    """EmoSet's keys: emotion, brightness and colorfulness (0..1, one decimal), scene, object, and facial_expression and
-    human_action where they apply."""
+    """EmoSet's keys: emotion, brightness and colorfulness (0..1, one decimal), scene, object, and
+    facial_expression and human_action where they apply."""
     x = scene.image.astype(np.float32) / 255
     rg, yb = x[..., 0] - x[..., 1], (x[..., 0] + x[..., 1]) / 2 - x[..., 2]
     # Hasler and Suesstrunk's measure; about 0.6 for the most colourful scenes, hence the factor.
@@ -238,7 +263,8 @@ def emoset(scene: "Scene") -> dict:
 
 
 def emospace(scene: "Scene") -> dict:
-    """EmoSpace's keys: emotion, global_adjective, and ontology_adjective: [[object, attribute], ...], at most 14."""
+    """EmoSpace's keys: emotion, global_adjective, and ontology_adjective: [[object, attribute], ...], at
+    most 14."""
     pairs = list(dict.fromkeys((o.name, o.attribute) for o in scene.objects))
     return {"emotion": scene.emotion or "neutral", "global_adjective": scene.adjective,
             "ontology_adjective": [list(p) for p in pairs[:14]]}

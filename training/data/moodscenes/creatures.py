@@ -6,8 +6,8 @@ import math
 import numpy as np
 
 from .canvas import Colour, Pen, mix, shade
-from .effects import drips, evil_eyes, flies, heart, tear
-from .materials import BRIGHT, DARK, SLIME, Materials
+from .effects import drips, flies, heart, tear
+from .materials import BRIGHT, DARK, Materials
 
 # Joints of a figure one unit high: head, shoulder, hip, then elbow and hand twice, knee and foot twice.
 _POSES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -93,12 +93,14 @@ def person(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> No
         p.oval(hx + 0.05, hy + 0.05, 0.055, 0.06, (60, 10, 16), ink=False)
         p.line([(hx - 0.02, hy - 0.08), (hx + 0.09, hy - 0.03)], 0.035, DARK)
         for a in (-0.5, -0.05, 0.4):
-            p.line([(hx + 0.2 * math.cos(a), hy + 0.2 * math.sin(a)), (hx + 0.36 * math.cos(a), hy + 0.36 * math.sin(a))],
+            p.line([(hx + 0.2 * math.cos(a), hy + 0.2 * math.sin(a)),
+                    (hx + 0.36 * math.cos(a), hy + 0.36 * math.sin(a))],
                    0.045, (250, 70, 40), 0.5)
     elif attribute == "sick":
-        p.poly([(hx + .06, hy + .06), (hx + .14, hy + .05), (hx + .24, -.06), (hx + .3, 0), (hx - .02, 0), (hx + .08, -.06)],
-               SLIME, ink=False)
-        p.oval(hx + 0.14, 0, 0.26, 0.05, SLIME, ink=False)
+        p.poly([(hx + .06, hy + .06), (hx + .14, hy + .05), (hx + .24, -.06), (hx + .3, 0), (hx - .02, 0),
+                (hx + .08, -.06)],
+               p.canvas.slime, ink=False)
+        p.oval(hx + 0.14, 0, 0.26, 0.05, p.canvas.slime, ink=False)
     elif attribute in ("fleeing", "cowering"):
         p.oval(hx + 0.03, hy + 0.05, 0.05, 0.065, (40, 10, 16), ink=False)
         p.disc(hx - 0.03, hy - 0.03, 0.03, (255, 255, 255), ink=False)
@@ -123,9 +125,11 @@ def dog(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
         p.arc(0.58, -0.22, 0.06, 0.04, 0.2, 2.9, 0.03, DARK)
         p.arc(-0.5, -0.16, 0.26, 0.14, 1.0, 3.6, 0.1, c)
         for x, y, r in ((0.8, -0.56, 0.14), (1.02, -0.84, 0.19)):
-            p.line([(x - r, y - r), (x + r, y - r), (x - r, y + r), (x + r, y + r)], 0.05, (250, 250, 255), 0.4)
+            p.line([(x - r, y - r), (x + r, y - r), (x - r, y + r), (x + r, y + r)], 0.05, (250, 250, 255),
+                   0.4)
         return
-    legs = {"leaping": ((-.62, -.02), (-.44, -.02), (.62, -.3), (.74, -.42)), "playing": ((-.46, 0), (-.3, 0), (.5, 0), (.66, 0))
+    legs = {"leaping": ((-.62, -.02), (-.44, -.02), (.62, -.3), (.74, -.42)),
+            "playing": ((-.46, 0), (-.3, 0), (.5, 0), (.66, 0))
             }.get(attribute, ((-.44, 0), (-.3, 0), (.28, 0), (.42, 0)))
     head, body_y, tail = (0.62, -0.86), -0.5, (-0.8, -0.9)
     if attribute == "leaping":
@@ -144,7 +148,8 @@ def dog(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
         p.line([(root + (0.06 if i % 2 else -0.06), body_y), (x, y)], 0.13, shade(c, 0.82 if i % 2 else 1.0))
     p.line([(-0.5, body_y - 0.06), ((-0.5 + tail[0]) / 2 - 0.06, (body_y + tail[1]) / 2), tail], 0.11, c)
     if attribute == "playing":
-        p.poly([(-0.58, -0.5), (-0.5, -0.86), (-0.2, -0.82), (0.5, -0.4), (0.5, -0.12), (0.2, -0.16), (-0.4, -0.42)], c)
+        p.poly([(-0.58, -0.5), (-0.5, -0.86), (-0.2, -0.82), (0.5, -0.4), (0.5, -0.12), (0.2, -0.16),
+                (-0.4, -0.42)], c)
     else:
         p.oval(0, body_y, 0.56, 0.22, c)
     hx, hy = head
@@ -164,7 +169,8 @@ def dog(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
             q.poly([(x - 0.045, 0.11), (x + 0.045, 0.11), (x, 0.24)], (255, 255, 255), 0.3, ink=False)
         q.poly([(0.0, -0.14), (0.16, -0.04), (0.04, 0.0)], (255, 60, 40), 1.0, ink=False)
     elif attribute in ("scared", "sad"):
-        q.disc(0.07, -0.06, 0.08 if attribute == "scared" else 0.05, (255, 255, 255) if attribute == "scared" else DARK, ink=False)
+        q.disc(0.07, -0.06, 0.08 if attribute == "scared" else 0.05,
+               (255, 255, 255) if attribute == "scared" else DARK, ink=False)
         q.disc(0.09, -0.05, 0.035, DARK, ink=False)
         if attribute == "sad":
             tear(q, 0.12, 0.16, 0.08)
@@ -189,7 +195,8 @@ def bird(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
     """On the wing, facing right; the unit is half its wing span."""
     c = (BRIGHT[int(rng.integers(6))], (240, 240, 244), (90, 100, 120))[int(rng.integers(3))]
     up = float(rng.uniform(0.4, 0.6))
-    c = {"soaring": (250, 248, 244), "singing": (250, 190, 60), "black": (28, 26, 36), "attacking": (70, 26, 34),
+    c = {"soaring": (250, 248, 244), "singing": (250, 190, 60), "black": (28, 26, 36),
+         "attacking": (70, 26, 34),
          "dirty": (112, 108, 60), "lonely": (120, 130, 150), "racing": (236, 80, 70)}.get(attribute, c)
     if attribute == "attacking":
         p = p.sub(0, 0, 1.2, angle=0.5)
@@ -205,7 +212,8 @@ def bird(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
     jag = attribute in ("black", "attacking")
     for s, k in ((-1, 0.84), (1, 1.0)):
         tip = (s * 0.95 - 0.1, -up)
-        trail = [(s * 0.7 - 0.2, -up * 0.3), (s * 0.5 - 0.14, -up * 0.02), (s * 0.3 - 0.16, 0.16)] if jag else \
+        trail = [(s * 0.7 - 0.2, -up * 0.3), (s * 0.5 - 0.14, -up * 0.02),
+                 (s * 0.3 - 0.16, 0.16)] if jag else \
             [(s * 0.55 - 0.22, -up * 0.3), (s * 0.2 - 0.2, 0.1)]
         p.poly([(0.1, -0.06), (s * 0.5, -up * 1.05), tip] + trail, shade(c, k), glow)
     p.poly([(-0.34, 0.02), (-0.62, -0.1), (-0.62, 0.14)], shade(c, 0.8), glow)

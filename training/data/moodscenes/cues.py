@@ -77,7 +77,8 @@ ATTRIBUTES = {
         "burning":    "00027010", "rotting": "00001701", "twisted": "00002071", "bare":    "00000236",
     },
     "house": {
-        "cozy":    "11710001", "dazzling": "21070000", "festive": "71020000", "majestic": "16110000", "burning": "00017030",
+        "cozy":    "11710001", "dazzling": "21070000", "festive": "71020000", "majestic": "16110000",
+        "burning": "00017030",
         "moldy":   "00001710", "haunted": "00000170", "abandoned": "00001136",
     },
     "building": {
@@ -176,8 +177,10 @@ ADJECTIVES: tuple[str, ...] = tuple(_ADJECTIVE_ROWS)
 def odds(table: dict[str, str], emotion: str, sharp: bool) -> np.ndarray:
     """float64 [len(table)], summing to 1: how often each cue of a table stands for the emotion.
 
-    Sharp tables (weather, texture, objects, which have a shape) use the square of the digit. Soft ones (palette, light,
-    adjective, which are mostly colour) use the digit and a floor, because colour alone must not name the emotion.
+    Sharp tables (weather, texture, objects,
+                  which have a shape) use the square of the digit. Soft ones (palette, light,
+    adjective, which are mostly colour) use the digit and a floor, because colour alone must not name the
+    emotion.
     """
     w = np.array([float(row[EMOTIONS.index(emotion)]) for row in table.values()])
     w = w ** 2 if sharp else w + 0.7
@@ -236,7 +239,8 @@ def draw_mood(emotion: str | None, emotion_seed: int, layout_seed: int, face: bo
         on.add("objects")
     strength = {f: float(rng.uniform(0.5, 1.0)) for f in FAMILIES}
     picks = {f: draw_row(table, emotion, rng, sharp) for f, table, sharp in
-             (("palette", PALETTES, False), ("light", LIGHTS, False), ("weather", WEATHERS, True), ("texture", TEXTURES, True))}
+             (("palette", PALETTES, False), ("light", LIGHTS, False), ("weather", WEATHERS, True),
+              ("texture", TEXTURES, True))}
     return Mood(
         emotion, draw_adjective(emotion, rng),
         **{f: (v if f in on else None) for f, v in picks.items()},

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from .canvas import Colour, Pen, mix, shade
-from .materials import BRIGHT, DARK, MOULD, SLIME
+from .materials import BRIGHT, DARK, MOULD
 
 
 def flame(p: Pen, x: float, y: float, w: float, h: float, rng: np.random.Generator) -> None:
@@ -30,8 +30,9 @@ def fire(p: Pen, x0: float, x1: float, y: float, h: float, rng: np.random.Genera
 
 
 def drips(p: Pen, x0: float, x1: float, y: float, length: float, rng: np.random.Generator, n: int = 5,
-          colour: Colour = SLIME) -> None:
-    """Slime that hangs from the line y between x0 and x1."""
+          colour: Colour | None = None) -> None:
+    """Slime (of the scene's own colour unless given) that hangs from the line y between x0 and x1."""
+    colour = colour or p.canvas.slime
     w = (x1 - x0) / n
     pts = [(x0, y - w * 0.35), (x1, y - w * 0.35), (x1, y)]
     for i in range(n, 0, -1):
@@ -47,7 +48,8 @@ def mould(p: Pen, x0: float, y0: float, x1: float, y1: float, rng: np.random.Gen
     for i in range(n):
         r = float(rng.uniform(0.06, 0.13)) * min(1.0, abs(x1 - x0) * 1.4)
         x, y = float(rng.uniform(x0, x1)), float(rng.uniform(y0, y1))
-        p.oval(x, y, r, r * 0.8, (MOULD, SLIME, (70, 84, 48))[i % 3], ink=False)
+        p.oval(x, y, r, r * 0.8, (mix(p.canvas.slime, MOULD, 0.7), p.canvas.slime,
+                                  shade(p.canvas.slime, 0.55))[i % 3], ink=False)
 
 
 def crack(p: Pen, x: float, y: float, length: float, angle: float, rng: np.random.Generator,

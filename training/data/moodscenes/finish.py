@@ -14,23 +14,32 @@ from .weather import LIGHT_LOOKS
 
 # Gradient maps: colours of shadows, middle tones and lights.
 _TONES = {
-    "golden": ((84, 46, 50), (222, 150, 84), (255, 240, 196)), "red": ((46, 8, 22), (204, 58, 54), (255, 206, 170)),
-    "blue": ((16, 22, 62), (64, 106, 172), (214, 232, 250)), "green": ((22, 38, 30), (112, 144, 72), (228, 236, 176)),
-    "violet": ((36, 18, 72), (144, 96, 184), (250, 214, 240)), "gray": ((44, 46, 52), (134, 136, 142), (226, 228, 230)),
-    "pastel": ((140, 126, 156), (224, 194, 204), (255, 250, 242)), "brown": ((44, 30, 22), (144, 108, 74), (232, 210, 176)),
+    "golden": ((84, 46, 50), (222, 150, 84), (255, 240, 196)),
+    "red": ((46, 8, 22), (204, 58, 54), (255, 206, 170)),
+    "blue": ((16, 22, 62), (64, 106, 172), (214, 232, 250)),
+    "green": ((22, 38, 30), (112, 144, 72), (228, 236, 176)),
+    "violet": ((36, 18, 72), (144, 96, 184), (250, 214, 240)),
+    "gray": ((44, 46, 52), (134, 136, 142), (226, 228, 230)),
+    "pastel": ((140, 126, 156), (224, 194, 204), (255, 250, 242)),
+    "brown": ((44, 30, 22), (144, 108, 74), (232, 210, 176)),
     "vivid": None, "teal": ((12, 44, 54), (66, 144, 144), (242, 230, 206)),
 }
 _TONES_B = {
-    "golden": ((96, 60, 40), (206, 168, 96), (252, 244, 214)), "red": ((60, 14, 40), (196, 70, 90), (255, 214, 200)),
-    "blue": ((30, 30, 74), (96, 108, 176), (220, 226, 246)), "green": ((36, 46, 24), (138, 148, 92), (236, 236, 196)),
-    "violet": ((60, 26, 70), (168, 104, 160), (252, 222, 232)), "gray": ((56, 54, 52), (146, 142, 136), (236, 232, 224)),
-    "pastel": ((128, 136, 150), (206, 206, 208), (255, 252, 240)), "brown": ((58, 38, 34), (156, 116, 92), (240, 220, 196)),
+    "golden": ((96, 60, 40), (206, 168, 96), (252, 244, 214)),
+    "red": ((60, 14, 40), (196, 70, 90), (255, 214, 200)),
+    "blue": ((30, 30, 74), (96, 108, 176), (220, 226, 246)),
+    "green": ((36, 46, 24), (138, 148, 92), (236, 236, 196)),
+    "violet": ((60, 26, 70), (168, 104, 160), (252, 222, 232)),
+    "gray": ((56, 54, 52), (146, 142, 136), (236, 232, 224)),
+    "pastel": ((128, 136, 150), (206, 206, 208), (255, 252, 240)),
+    "brown": ((58, 38, 34), (156, 116, 92), (240, 220, 196)),
     "vivid": None, "teal": ((20, 52, 56), (88, 150, 140), (244, 236, 214)),
 }
 # Adjective: factor on colour, saturation, contrast, brightness offset, haze.
 _ADJECTIVE_LOOKS = {
     "warm": ((1.07, 1.0, 0.86), 1.05, 1.0, 0.02, 0.0), "clear": ((0.98, 1.0, 1.03), 1.12, 1.1, 0.02, 0.0),
-    "muddy": ((1.0, 0.92, 0.74), 0.75, 0.95, -0.04, 0.0), "misty": ((0.98, 1.0, 1.03), 0.85, 0.88, 0.03, 0.35),
+    "muddy": ((1.0, 0.92, 0.74), 0.75, 0.95, -0.04, 0.0),
+    "misty": ((0.98, 1.0, 1.03), 0.85, 0.88, 0.03, 0.35),
     "scenic": ((1.0, 1.0, 1.0), 1.15, 1.06, 0.0, 0.0), "rough": ((1.0, 0.97, 0.95), 0.9, 1.15, -0.02, 0.0),
     "lovely": ((1.05, 0.97, 1.01), 1.0, 0.94, 0.04, 0.0), "harsh": ((1.0, 0.98, 0.96), 0.9, 1.3, 0.0, 0.0),
     "bright": ((1.02, 1.02, 1.0), 1.08, 1.0, 0.09, 0.0), "poor": ((0.98, 0.97, 0.95), 0.6, 0.92, -0.04, 0.0),
@@ -68,23 +77,27 @@ def _grade(x: np.ndarray, palette: str, s: float, domain: str) -> np.ndarray:
     return x + (mapped - x) * k
 
 
-def _expose(x: np.ndarray, mood: Mood) -> np.ndarray:
-    """Partial automatic exposure: cues that darken pile up, and a picture that nobody can read expresses nothing."""
+def _expose(x: np.ndarray, mood: Mood, rng: np.random.Generator) -> np.ndarray:
+    """Partial automatic exposure and a film's chance tint.
+
+    Cues that darken pile up, and a picture that nobody can read expresses nothing; and mean brightness or a
+    cast alone must not tell the emotion, so both have much chance in them.
+    """
     y = _luma(x)
     lo, hi = np.percentile(y[::2, ::2], (2, 98))
     hazy = mood.weather in ("fog", "smog") or mood.adjective == "misty"
     k = (0.3 if hazy else 0.6) * min(1.0, max(0.0, 1 - (hi - lo - 0.3) / 0.6))
     x = np.clip(x + k * ((x - lo) / max(0.25, hi - lo) * 0.92 + 0.04 - x), 0, 1)
-    mean = float(_luma(x).mean())
-    floor = 0.31 if mood.light in ("night", "moon", "dim", "neon") or mood.weather in ("stars", "aurora") else 0.39
-    if mean < floor:
-        x = x ** max(0.6, np.log(floor) / np.log(max(mean, 0.02)))
-    return x
+    mean = float(np.clip(_luma(x).mean(), 0.05, 0.95))
+    night = mood.light in ("night", "moon", "dim", "neon") or mood.weather in ("stars", "aurora")
+    target = float(rng.uniform(0.3, 0.52) if night else rng.uniform(0.36, 0.62))
+    gamma = np.clip(np.log(target) / np.log(mean), 0.5, 1.7)
+    return x ** (gamma ** 0.75 * rng.uniform(0.86, 1.16, 3).astype(np.float32))
 
 
 def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: float, sky: int,
            layout_rng: np.random.Generator, domain: str) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 [H,W,3], owner uint8 [H,W]). `sky` is the owner number of the sky, which light does not multiply."""
+    """(uint8 [H,W,3], owner uint8 [H,W]). `sky` is the sky's owner number: light does not dim it."""
     x, emission, owner = canvas.arrays()
     size, unit = canvas.size, canvas.size / 128
     rng = np.random.default_rng([mood.seed, 41])
@@ -145,15 +158,14 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
     elif mood.texture == "blotches":
         blot = smooth_noise(rng, size, 9)
         k = np.clip((blot - 0.6) * 9, 0, 1) * (0.5 + 0.35 * ts)
-        colour = np.array(((0.36, 0.4, 0.12), (0.3, 0.24, 0.14))[int(rng.integers(2))], np.float32)
-        x = x + (colour - x) * k[..., None]
+        x = x + (np.array(canvas.slime, np.float32) / 340 - x) * k[..., None]
     elif mood.texture == "dots":
         step = 0.066
         gx, gy = (xx / step) % 1 - 0.5, (yy / step + 0.5 * (np.floor(xx / step) % 2)) % 1 - 0.5
         k = np.clip((0.3 - np.sqrt(gx ** 2 + gy ** 2)) * 8, 0, 1) * (0.16 + 0.16 * ts)
         x = x + (1.0 - x) * k[..., None]
 
-    x = _expose(np.clip(x, 0, 1), mood)
+    x = _expose(np.clip(x, 0, 1), mood, layout_rng if mood.emotion is None else rng)
     halo = _blur(glow, 3.2 * unit) + _blur(glow, 9 * unit)
     x = 1 - (1 - np.clip(x, 0, 1)) * (1 - np.clip(halo * 0.55, 0, 0.9))
     if mood.light in ("dim", "moon", "fiery", "overcast") or mood.adjective == "dark":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ....models.errors import UserError
 from .cues import EMOTIONS, NEUTRAL
 
 NOUNS: tuple[str, ...] = ("home", "river", "lake", "mountain", "city", "face")
@@ -30,7 +31,8 @@ class Layout:
     noun: str
     horizon: float
     backdrop: str                       # hills, peaks, forest, town, none
-    place: str                          # field, lake, forest, street, shore, river, park: used by captions and priors
+    # field, lake, forest, street, shore, river, park: used by captions and priors
+    place: str
     slots: tuple[Slot, ...]             # back to front
     light: tuple[float, float]          # where sun or moon stands
     river: tuple[float, ...] = ()       # x of the river's middle from horizon to bottom
@@ -42,7 +44,8 @@ _SCALES = {"tree": (0.34, 0.5), "house": (0.36, 0.46), "person": (0.27, 0.34), "
            "bird": (0.075, 0.105), "boat": (0.28, 0.38), "car": (0.14, 0.18), "flower": (0.17, 0.23),
            "rock": (0.12, 0.18), "fence": (0.13, 0.16), "lamp": (0.36, 0.44), "tent": (0.22, 0.28),
            "cloud": (0.24, 0.36), "mountain": (0.42, 0.6), "building": (0.38, 0.6), "bridge": (0.26, 0.34)}
-_HALF = {"tree": 0.36, "house": 0.55, "person": 0.3, "dog": 0.8, "bird": 1.0, "boat": 0.6, "car": 1.15, "flower": 0.5,
+_HALF = {"tree": 0.36, "house": 0.55, "person": 0.3, "dog": 0.8, "bird": 1.0, "boat": 0.6, "car": 1.15,
+         "flower": 0.5,
          "rock": 0.72, "fence": 1.2, "lamp": 0.2, "tent": 0.85, "cloud": 0.5}
 
 # Odds of each object in the foreground and in the sky of each noun: expected tries.
@@ -96,11 +99,12 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
     drawn = NOUNS[int(rng.integers(len(NOUNS)))]
     noun = noun or drawn
     if noun not in NOUNS:
-        raise ValueError(f"MoodScenes has no noun '{noun}'. Choose one of: {', '.join(NOUNS)}.")
+        raise UserError(f"MoodScenes has no noun '{noun}'. Choose one of: {', '.join(NOUNS)}.")
     b = _Builder(rng)
     horizon = float(rng.uniform(0.5, 0.6))
     backdrop = str(rng.choice(["hills", "peaks", "forest", "town", "none"], p=[0.34, 0.2, 0.26, 0.1, 0.1]))
-    light = (float(rng.choice([rng.uniform(0.12, 0.3), rng.uniform(0.7, 0.88)])), float(rng.uniform(0.14, 0.26)))
+    light = (float(rng.choice([rng.uniform(0.12, 0.3), rng.uniform(0.7, 0.88)])),
+             float(rng.uniform(0.14, 0.26)))
     river: tuple[float, ...] = ()
     looks: dict[str, str] = {}
     forbid = None
@@ -109,18 +113,22 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
     if noun == "home":
         place = str(rng.choice(["field", "lake", "forest", "park", "street"]))
         n = 2 if rng.random() < 0.18 else 1
-        xs = [float(rng.uniform(0.2, 0.3)), float(rng.uniform(0.7, 0.8))] if n == 2 else [float(rng.uniform(0.26, 0.74))]
+        xs = [float(rng.uniform(0.2, 0.3)),
+              float(rng.uniform(0.7, 0.8))] if n == 2 else [float(rng.uniform(0.26, 0.74))]
         for x in xs:
-            b.add("house", x, float(rng.uniform(0.7, 0.78)), float(rng.uniform(0.36, 0.42) if n == 2 else rng.uniform(0.44, 0.54)))
+            b.add("house", x, float(rng.uniform(0.7, 0.78)),
+                  float(rng.uniform(0.36, 0.42) if n == 2 else rng.uniform(0.44, 0.54)))
         front = (0.78, 0.95)
     elif noun == "river":
         place = "river"
-        x0, bend = float(rng.uniform(0.3, 0.7)), float(rng.uniform(0.1, 0.22)) * (1 if rng.random() < 0.5 else -1)
+        x0, bend = float(rng.uniform(0.3, 0.7)), float(rng.uniform(0.1, 0.22))
+        bend *= 1 if rng.random() < 0.5 else -1
         river = (x0, x0 + bend, x0 - bend * 0.4, x0 + bend * 0.3)
         if rng.random() < 0.45:
             b.add("bridge", river[1] * 0.5 + river[2] * 0.5, 0.74)
         if rng.random() < 0.6:
-            b.add("boat", river[2] * 0.4 + river[3] * 0.6, float(rng.uniform(0.88, 0.95)), float(rng.uniform(0.22, 0.28)))
+            b.add("boat", river[2] * 0.4 + river[3] * 0.6, float(rng.uniform(0.88, 0.95)),
+                  float(rng.uniform(0.22, 0.28)))
         if rng.random() < 0.3:
             side = 0.16 if x0 > 0.5 else 0.84
             b.add("house", side, horizon + 0.1, float(rng.uniform(0.26, 0.32)))
@@ -133,7 +141,8 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
             b.add("mountain", float(rng.uniform(0.25, 0.75)), horizon + 0.03, float(rng.uniform(0.26, 0.36)))
             backdrop = "hills"
         for i in range(int(rng.choice([0, 1, 2], p=[0.2, 0.6, 0.2]))):
-            b.add("boat", float(rng.uniform(0.18, 0.42) if (i + int(rng.integers(2))) % 2 else rng.uniform(0.58, 0.82)),
+            b.add("boat", float(rng.uniform(0.18, 0.42) if (i + int(rng.integers(2))) % 2
+                                else rng.uniform(0.58, 0.82)),
                   float(rng.uniform(horizon + 0.12, 0.76)), block=0.6)
         front = (0.88, 0.97)
     elif noun == "mountain":
@@ -141,10 +150,12 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
         horizon = float(rng.uniform(0.62, 0.68))
         backdrop = "hills" if rng.random() < 0.5 else "none"
         n = int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))
-        xs = {1: [float(rng.uniform(0.32, 0.68))], 2: [float(rng.uniform(0.2, 0.34)), float(rng.uniform(0.62, 0.8))],
+        xs = {1: [float(rng.uniform(0.32, 0.68))], 2: [float(rng.uniform(0.2, 0.34)),
+                                                       float(rng.uniform(0.62, 0.8))],
               3: [0.14, 0.86, float(rng.uniform(0.4, 0.6))]}[n]
         for i, x in enumerate(xs):
-            b.add("mountain", x, horizon + 0.05, float(rng.uniform(0.5, 0.58) if n == 1 or i == len(xs) - 1 else rng.uniform(0.34, 0.44)))
+            b.add("mountain", x, horizon + 0.05, float(rng.uniform(0.5, 0.58) if n == 1 or i == len(xs) - 1
+                                                       else rng.uniform(0.34, 0.44)))
         if rng.random() < 0.35:
             b.add("house", float(rng.uniform(0.15, 0.85)), 0.8, float(rng.uniform(0.22, 0.28)))
         front = (0.8, 0.96)
@@ -165,7 +176,8 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
         place = str(rng.choice(["field", "forest", "street", "lake", "room"]))
         horizon = float(rng.uniform(0.56, 0.64))
         backdrop = {"street": "town", "forest": "forest", "room": "none"}.get(place, backdrop)
-        looks = {"hair": str(rng.choice(["short", "long", "curly", "bun", "bald"], p=[0.28, 0.28, 0.2, 0.14, 0.1])),
+        looks = {"hair": str(rng.choice(["short", "long", "curly", "bun", "bald"],
+                                        p=[0.28, 0.28, 0.2, 0.14, 0.1])),
                  "hat": str(rng.choice(["", "cap", "brim"], p=[0.7, 0.15, 0.15])),
                  "glasses": "yes" if rng.random() < 0.22 else ""}
         cx = float(rng.uniform(0.42, 0.58))
@@ -195,8 +207,10 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
     order = {"cloud": 0, "bird": 3, "mountain": 1, "building": 1}
     slots = sorted(b.slots, key=lambda s: (order.get(s.name, 2), s.y))
     if noun == "face":
-        slots.append(Slot("face", cx, 0.84, float(rng.uniform(0.56, 0.64)), False, int(rng.integers(2**31)), "neutral"))
-    return Layout(layout_seed, noun, horizon, backdrop, place, tuple(slots[:MAX_OBJECTS - 2] if noun != "face" else slots),
+        slots.append(Slot("face", cx, 0.84, float(rng.uniform(0.56, 0.64)), False, int(rng.integers(2**31)),
+                          "neutral"))
+    return Layout(layout_seed, noun, horizon, backdrop, place,
+                  tuple(slots[:MAX_OBJECTS - 2] if noun != "face" else slots),
                   light, river, looks)
 
 
@@ -220,7 +234,7 @@ def emotion_prior(layout_seed: int) -> np.ndarray:
 
 
 def sample_emotion(layout_seed: int, rng: np.random.Generator) -> str:
-    """An emotion that suits the layout: a park inclines to contentment, a mountain to awe, a city to excitement."""
+    """An emotion that suits the layout: a park inclines to contentment, a mountain to awe."""
     return EMOTIONS[int(rng.choice(8, p=emotion_prior(layout_seed)))]
 
 
@@ -234,7 +248,7 @@ def layout_seeds(split: str | None, n: int, seed: int = 0) -> list[int]:
     """n different layout seeds of a split (None: of any), the same list for the same arguments; a longer list
     begins with the shorter."""
     if split is not None and split not in SPLITS:
-        raise ValueError(f"Unknown split '{split}'. Choose one of: {', '.join(SPLITS)}.")
+        raise UserError(f"Unknown split '{split}'. Choose one of: {', '.join(SPLITS)}.")
     rng = np.random.default_rng([seed, 556])
     out: dict[int, None] = {}
     while len(out) < n:

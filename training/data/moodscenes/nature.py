@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from .canvas import Colour, Pen, mix, shade
-from .effects import bulbs, bunting, crack, drips, evil_eyes, fire, flame, mould, star
-from .materials import BRIGHT, DARK, MOULD, SLIME, Materials, vary
+from .effects import bulbs, crack, drips, evil_eyes, fire, flame, mould, star
+from .materials import BRIGHT, DARK, Materials, vary
 
 PINK: Colour = (250, 170, 196)
 
@@ -108,7 +108,8 @@ def flower(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> No
         r *= grow
         if wilt:
             bend = 0.24 if x >= 0 else -0.24
-            p.line([(x * 0.4, 0), (x * 0.7, y * 0.75), (x + bend * 0.5, y * 0.85), (x + bend, y * 0.5)], 0.05, stem)
+            p.line([(x * 0.4, 0), (x * 0.7, y * 0.75), (x + bend * 0.5, y * 0.85), (x + bend, y * 0.5)], 0.05,
+                   stem)
             cx, cy = x + bend, y * 0.42
             p.poly([(cx - r * 0.8, cy + r * 1.1), (cx, cy - r * 0.8), (cx + r * 0.8, cy + r * 1.1),
                     (cx + r * 0.3, cy + r * 0.7), (cx, cy + r * 1.3), (cx - r * 0.3, cy + r * 0.7)], petal)
@@ -139,7 +140,8 @@ def flower(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> No
 
 def rock(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
     c = vary(m.rock, rng, 0.08)
-    pts = [(-0.72, 0), (-0.6, -0.5 - 0.2 * rng.random()), (-0.2, -0.92), (0.3, -0.84), (0.64, -0.42), (0.74, 0)]
+    pts = [(-0.72, 0), (-0.6, -0.5 - 0.2 * rng.random()), (-0.2, -0.92), (0.3, -0.84), (0.64, -0.42),
+           (0.74, 0)]
     if attribute == "scary":                                   # a skull: dome, sockets, teeth
         bone = (206, 200, 186)
         p.oval(0, -0.58, 0.5, 0.46, bone)
@@ -157,7 +159,8 @@ def rock(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
     p.poly(pts, c, glow)
     p.poly([(0.0, 0), (0.12, -0.6), (0.3, -0.84), (0.64, -0.42), (0.74, 0)], shade(c, 0.78), glow, ink=False)
     if attribute == "mossy":
-        p.poly([(-0.6, -0.52), (-0.2, -0.96), (0.3, -0.88), (0.6, -0.46), (0.3, -0.55), (0.05, -0.4), (-0.25, -0.6)],
+        p.poly([(-0.6, -0.52), (-0.2, -0.96), (0.3, -0.88), (0.6, -0.46), (0.3, -0.55), (0.05, -0.4),
+                (-0.25, -0.6)],
                (112, 164, 70), ink=False)
         bulbs(p, [(-0.2, -0.8), (0.22, -0.72)], 0.08, (PINK, (255, 240, 160)), 0.1)
     elif attribute == "shiny":
@@ -185,7 +188,8 @@ def cloud(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> Non
     for x, r in lumps:
         p.disc(x - 0.02, -r * 0.62 - 0.03, r * big * 0.84, c, glow, ink=False)
     if attribute == "stormy":
-        bolt = [(0.02, 0.04), (-0.1, 0.32), (0.0, 0.3), (-0.08, 0.62), (0.16, 0.22), (0.05, 0.24), (0.14, 0.04)]
+        bolt = [(0.02, 0.04), (-0.1, 0.32), (0.0, 0.3), (-0.08, 0.62), (0.16, 0.22), (0.05, 0.24),
+                (0.14, 0.04)]
         p.poly(bolt, (255, 244, 160), glow=1.0, ink=False)
 
 
@@ -195,13 +199,16 @@ def mountain(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> 
     tip = float(rng.uniform(-0.12, 0.12))
     rough = [float(rng.uniform(-0.05, 0.05)) for _ in range(6)]
     base = mix(m.rock, m.far, float(rng.uniform(0.2, 0.8)))
-    c = {"green": (104, 160, 88), "painted": (190, 110, 180), "erupting": (92, 58, 60), "slimy": (104, 108, 60),
+    c = {"green": (104, 160, 88), "painted": (190, 110, 180), "erupting": (92, 58, 60),
+         "slimy": (104, 108, 60),
          "jagged": (58, 56, 78), "barren": (146, 138, 130), "majestic": mix(base, (90, 110, 190), 0.45)
          }.get(attribute, base)
     jag = 0.12 if attribute == "jagged" else 0.0
-    left = [(-w, 0), (-w * 0.66, -0.38 + rough[0] - jag), (-w * 0.52, -0.36 + jag * 1.4), (-w * 0.3, -0.72 + rough[1] - jag),
+    left = [(-w, 0), (-w * 0.66, -0.38 + rough[0] - jag), (-w * 0.52, -0.36 + jag * 1.4),
+            (-w * 0.3, -0.72 + rough[1] - jag),
             (-w * 0.2, -0.68 + jag)]
-    right = [(w * 0.22, -0.74 + rough[2] - jag * 0.5), (w * 0.36, -0.56 + jag), (w * 0.62, -0.36 + rough[3] - jag), (w, 0)]
+    right = [(w * 0.22, -0.74 + rough[2] - jag * 0.5), (w * 0.36, -0.56 + jag),
+             (w * 0.62, -0.36 + rough[3] - jag), (w, 0)]
     apex = (tip, -1.0)
     ridge = [apex, (tip + 0.04, -0.8), (tip - 0.06, -0.6), (tip + 0.08, -0.34), (tip - 0.02, 0)]
     p.poly(left + [apex] + right, c)
@@ -215,7 +222,8 @@ def mountain(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> 
         return
     if attribute in ("green", "slimy"):
         if attribute == "green":
-            bulbs(p, [(-0.4 * w, -0.3), (-0.2, -0.5), (0.06, -0.24), (0.3, -0.34), (0.5 * w, -0.14), (-0.5 * w, -0.12)],
+            bulbs(p, [(-0.4 * w, -0.3), (-0.2, -0.5), (0.06, -0.24), (0.3, -0.34), (0.5 * w, -0.14),
+                      (-0.5 * w, -0.12)],
                   0.055, (PINK, (255, 232, 120), (255, 255, 255)), 0.1)
         else:
             drips(p, tip - 0.3, tip + 0.3, -0.72, 0.5, rng, 5)
@@ -234,8 +242,11 @@ def mountain(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> 
         return
     deep = 0.42 if attribute == "majestic" else 0.26
     glow = 0.45 if attribute == "majestic" else 0.0
-    p.poly([apex, (tip + 0.22 * deep / 0.3, -1 + deep * 0.8), (tip + 0.1, -1 + deep * 0.66), (tip + 0.02, -1 + deep),
-            (tip - 0.1, -1 + deep * 0.64), (tip - 0.24 * deep / 0.3, -1 + deep * 0.86)], snow, glow, ink=False)
+    p.poly([apex, (tip + 0.22 * deep / 0.3, -1 + deep * 0.8), (tip + 0.1, -1 + deep * 0.66),
+            (tip + 0.02, -1 + deep),
+            (tip - 0.1, -1 + deep * 0.64), (tip - 0.24 * deep / 0.3,
+                                            -1 + deep * 0.86)], snow, glow, ink=False)
     if attribute == "majestic":
-        p.poly([apex, (tip + 0.22 * deep / 0.3, -1 + deep * 0.8), (tip + 0.1, -1 + deep * 0.66), (tip + 0.02, -0.86)],
+        p.poly([apex, (tip + 0.22 * deep / 0.3, -1 + deep * 0.8), (tip + 0.1, -1 + deep * 0.66),
+                (tip + 0.02, -0.86)],
                (255, 214, 170), 0.5, ink=False)

@@ -7,7 +7,7 @@ import numpy as np
 
 from .canvas import Canvas, Colour, Pen, mix, shade
 from .effects import crack, drips, flies, star
-from .materials import BRIGHT, DARK, SLIME, Materials
+from .materials import BRIGHT, Materials
 
 # Light: sky at the top, sky at the horizon, what it does to the ground's colours (factors), sun or moon.
 LIGHT_LOOKS: dict[str, tuple[Colour, Colour, tuple[float, float, float], str | None]] = {
@@ -67,9 +67,11 @@ def behind(c: Canvas, weather: str | None, light: str | None, where: tuple[float
             x, y = float(rng.uniform(0, 1)), float(rng.uniform(0, horizon))
             p.disc(x, y, float(rng.uniform(0.004, 0.008)), (255, 250, 230), glow=1.0, ink=False)
     if weather == "stars":
-        p.line([(-0.1, 0.4), (0.3, 0.22), (0.7, 0.1), (1.1, -0.1)], 0.12, mix((70, 66, 130), (26, 28, 76), 0.3), 0.25)
+        p.line([(-0.1, 0.4), (0.3, 0.22), (0.7, 0.1), (1.1, -0.1)], 0.12,
+               mix((70, 66, 130), (26, 28, 76), 0.3), 0.25)
         for _ in range(7):
-            star(p, float(rng.uniform(0.04, 0.96)), float(rng.uniform(0.03, horizon * 0.8)), float(rng.uniform(0.025, 0.05)))
+            star(p, float(rng.uniform(0.04, 0.96)), float(rng.uniform(0.03, horizon * 0.8)),
+                 float(rng.uniform(0.025, 0.05)))
     elif weather == "aurora":
         for k, col in ((0, (70, 220, 160)), (1, (120, 120, 230)), (2, (90, 240, 190))):
             ph = float(rng.uniform(0, 6))
@@ -78,15 +80,18 @@ def behind(c: Canvas, weather: str | None, light: str | None, where: tuple[float
             p.poly(top + low, mix(col, (24, 34, 80), 0.25), glow=0.5, ink=False)
     elif weather == "rainbow":
         cx = 0.5 + float(rng.uniform(-0.2, 0.2))
-        for i, col in enumerate(((236, 90, 90), (250, 170, 70), (252, 230, 110), (120, 200, 120), (96, 160, 226), (150, 110, 200))):
+        for i, col in enumerate(((236, 90, 90), (250, 170, 70), (252, 230, 110), (120, 200, 120),
+                                 (96, 160, 226), (150, 110, 200))):
             r = 0.58 - 0.035 * i
-            p.arc(cx, horizon + 0.12, r, r, math.pi, 2 * math.pi, 0.037, mix(col, (255, 255, 255), 0.15), 0.15)
+            p.arc(cx, horizon + 0.12, r, r, math.pi, 2 * math.pi, 0.037, mix(col, (255, 255, 255), 0.15),
+                  0.15)
     elif weather == "sunny":
         for i in range(10):
             a = i * math.pi / 5
             p.poly([(x0 + 0.125 * math.cos(a - 0.2), y0 + 0.125 * math.sin(a - 0.2)),
                     (x0 + 0.2 * math.cos(a), y0 + 0.2 * math.sin(a)),
-                    (x0 + 0.125 * math.cos(a + 0.2), y0 + 0.125 * math.sin(a + 0.2))], (255, 206, 80), 0.5, ink=False)
+                    (x0 + 0.125 * math.cos(a + 0.2), y0 + 0.125 * math.sin(a + 0.2))], (255, 206, 80), 0.5,
+                    ink=False)
         p.disc(x0, y0, 0.1, (255, 222, 96), 0.6)
     elif weather == "fireworks":
         for k in range(3):
@@ -94,9 +99,11 @@ def behind(c: Canvas, weather: str | None, light: str | None, where: tuple[float
             r, col = float(rng.uniform(0.11, 0.17)), mix(BRIGHT[int(rng.integers(6))], (255, 255, 255), 0.25)
             for i in range(12):
                 a = i * math.pi / 6
-                p.line([(x + r * 0.3 * math.cos(a), y + r * 0.3 * math.sin(a)), (x + r * math.cos(a), y + r * math.sin(a))],
+                p.line([(x + r * 0.3 * math.cos(a), y + r * 0.3 * math.sin(a)),
+                        (x + r * math.cos(a), y + r * math.sin(a))],
                        0.012, col, 1.0)
-                p.disc(x + r * 1.1 * math.cos(a), y + r * 1.1 * math.sin(a), 0.011, (255, 250, 220), 1.0, ink=False)
+                p.disc(x + r * 1.1 * math.cos(a), y + r * 1.1 * math.sin(a), 0.011, (255, 250, 220), 1.0,
+                       ink=False)
     elif weather == "lightning":
         for _ in range(2):
             x, y, w = float(rng.uniform(0.1, 0.9)), 0.0, 0.028
@@ -109,12 +116,16 @@ def behind(c: Canvas, weather: str | None, light: str | None, where: tuple[float
     elif weather == "smoke":
         for i in range(9):
             x = i / 8 + float(rng.uniform(-0.05, 0.05))
-            p.disc(x, float(rng.uniform(-0.02, 0.12)), float(rng.uniform(0.1, 0.16)), shade((92, 82, 82), float(rng.uniform(0.6, 1.0))), ink=False)
+            p.disc(x, float(rng.uniform(-0.02, 0.12)), float(rng.uniform(0.1, 0.16)),
+                   shade((92, 82, 82), float(rng.uniform(0.6, 1.0))), ink=False)
     elif weather == "bats":
         for _ in range(6):
-            q = c.pen(float(rng.uniform(0.06, 0.94)), float(rng.uniform(0.06, 0.4)), float(rng.uniform(0.05, 0.085)))
-            q.poly([(-1, -.5), (-.55, -.42), (-.25, -.1), (-.14, -.4), (0, -.25), (.14, -.4), (.25, -.1), (.55, -.42),
-                    (1, -.5), (.8, .1), (.55, 0), (.35, .25), (.12, .15), (0, .45), (-.12, .15), (-.35, .25), (-.55, 0), (-.8, .1)],
+            q = c.pen(float(rng.uniform(0.06, 0.94)), float(rng.uniform(0.06, 0.4)),
+                      float(rng.uniform(0.05, 0.085)))
+            q.poly([(-1, -.5), (-.55, -.42), (-.25, -.1), (-.14, -.4), (0, -.25), (.14, -.4), (.25, -.1),
+                    (.55, -.42),
+                    (1, -.5), (.8, .1), (.55, 0), (.35, .25), (.12, .15), (0, .45), (-.12, .15), (-.35, .25),
+                    (-.55, 0), (-.8, .1)],
                    (26, 22, 34), ink=False)
 
 
@@ -136,7 +147,8 @@ def in_front(c: Canvas, weather: str | None, rng: np.random.Generator, density: 
             p.disc(x - r * 0.35, y - r * 0.35, r * 0.25, (255, 255, 255), 0.5, ink=False)
     elif weather == "petals":
         for x, y, u in many(24):
-            c.pen(x, y, 0.02, angle=u * 6).oval(0, 0, 1, 0.55, ((255, 190, 210), (255, 226, 234))[int(u * 2)], 0.15, ink=False)
+            c.pen(x, y, 0.02, angle=u * 6).oval(0, 0, 1, 0.55, ((255, 190, 210), (255, 226, 234))[int(u * 2)],
+                                                0.15, ink=False)
     elif weather == "sparks":
         for x, y, u in many(44):
             p.disc(x, y, 0.005 + 0.009 * u, ((255, 130, 40), (255, 210, 90))[int(u * 2)], 1.0, ink=False)
@@ -153,7 +165,8 @@ def in_front(c: Canvas, weather: str | None, rng: np.random.Generator, density: 
     elif weather == "leaves":
         for i, (x, y, u) in enumerate(many(20)):
             c.pen(x, y, 0.03, angle=u * 6).poly([(-1, 0), (-.2, -.5), (1, 0), (-.2, .5)],
-                                              ((190, 110, 50), (160, 84, 44), (206, 150, 60))[i % 3], ink=False)
+                                              ((190, 110, 50), (160, 84, 44),
+                                               (206, 150, 60))[i % 3], ink=False)
     elif weather == "lightning":
         for x, y, u in many(30):
             p.line([(x, y), (x - 0.03, y + 0.06)], 0.006, (170, 186, 210), 0.1)
@@ -166,10 +179,12 @@ def drawn_texture(c: Canvas, texture: str | None, rng: np.random.Generator, s: f
         for _ in range(int(10 + 8 * s)):
             star(p, float(rng.uniform(0, 1)), float(rng.uniform(0, 1)), float(rng.uniform(0.02, 0.055)))
     elif texture == "strokes":
-        for _ in range(int(16 + 16 * s)):                    # claw marks: three or four scratches side by side
+        # claw marks: three or four scratches side by side
+        for _ in range(int(16 + 16 * s)):
             x, y = float(rng.uniform(-0.1, 1)), float(rng.uniform(0, 1.1))
             length, k = float(rng.uniform(0.12, 0.26)), float(rng.random())
-            p.line([(x, y), (x + length * 0.5, y - length * 0.6), (x + length, y - length * 1.1)], 0.006 + 0.004 * k,
+            p.line([(x, y), (x + length * 0.5, y - length * 0.6), (x + length, y - length * 1.1)],
+                   0.006 + 0.004 * k,
                    shade((90, 30, 40), 0.1 + 0.9 * k))
     elif texture == "cracks":
         x, y = float(rng.uniform(0.25, 0.75)), float(rng.uniform(0.25, 0.7))
@@ -177,18 +192,21 @@ def drawn_texture(c: Canvas, texture: str | None, rng: np.random.Generator, s: f
             a = i * 2 * math.pi / 7 + float(rng.uniform(-0.3, 0.3))
             crack(p, x, y, float(rng.uniform(0.4, 0.75)), a, rng, 0.013, (20, 14, 22))
     elif texture == "drips":
-        colour = mix(SLIME, (60, 70, 90), float(rng.choice([0.0, 0.75])))
+        colour = mix(c.slime, (60, 70, 90), float(rng.choice([0.0, 0.75])))
         drips(p, -0.05, 1.05, 0.03, 0.2 + 0.2 * s, rng, 9, colour)
     elif texture == "swirl":
         for _ in range(int(4 + 3 * s)):
-            x, y, r = float(rng.uniform(0.05, 0.95)), float(rng.uniform(0.05, 0.5)), float(rng.uniform(0.07, 0.14))
+            x, y = float(rng.uniform(0.05, 0.95)), float(rng.uniform(0.05, 0.5))
+            r = float(rng.uniform(0.07, 0.14))
             light = (250, 240, 200) if rng.random() < 0.5 else (140, 160, 220)
-            pts = [(x + r * t * math.cos(t * 12), y + r * t * math.sin(t * 12)) for t in np.linspace(0.1, 1, 22)]
+            pts = [(x + r * t * math.cos(t * 12),
+                    y + r * t * math.sin(t * 12)) for t in np.linspace(0.1, 1, 22)]
             p.line(pts, 0.011, light, 0.3)
     elif texture == "speed":
         cx, cy = float(rng.uniform(0.4, 0.6)), float(rng.uniform(0.4, 0.6))
         for i in range(int(20 + 12 * s)):
             a = float(rng.uniform(0, 2 * math.pi))
             r, w = float(rng.uniform(0.42, 0.56)), float(rng.uniform(0.012, 0.035))
-            p.poly([(cx + r * math.cos(a), cy + r * math.sin(a)), (cx + math.cos(a - w), cy + math.sin(a - w)),
+            p.poly([(cx + r * math.cos(a), cy + r * math.sin(a)),
+                    (cx + math.cos(a - w), cy + math.sin(a - w)),
                     (cx + math.cos(a + w), cy + math.sin(a + w))], (255, 252, 240), 0.3, ink=False)
