@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cues import Mood
+from .cues import ATTRIBUTES, Mood
 
 if TYPE_CHECKING:
     from .scene import Scene, SceneObject
@@ -103,10 +103,39 @@ def _portrait(scene: "Scene", rng: np.random.Generator, attributes: float) -> st
     attribute = next((o.attribute for o in scene.objects if o.name == "face"), "neutral")
     who = _pick(rng, ("face", "portrait of a person", "close portrait", "person's face"))
     if attributes and rng.random() < attributes and attribute != "neutral":
-        who = {"face": f"{attribute} face"}.get(who, who) if who == "face" else f"{attribute} " + who
+        who = f"{attribute} {who}"
     text = article(who) + " with " + " and ".join([hair_text] + wears)
     text += f", {scene.looks_words['cloth']} clothes" if rng.random() < 0.7 else ""
     return text + " " + _FACE_PLACE[scene.layout.place]
+
+
+def _landscape(scene: "Scene", rng: np.random.Generator, attributes: float) -> str:
+    """Noun, place, then what else is there; counts what makes the noun where it is more than one."""
+    main = {"home": "house", "mountain": "mountain", "city": "building"}.get(scene.noun)
+    mains = [o for o in scene.objects if o.name == main]
+    noun, n = _pick(rng, _NOUN[scene.noun]), len(mains)
+    word = mains[0].attribute + " " if mains and attributes and rng.random() < attributes else ""
+    if scene.noun in ("home", "mountain") and n > 1:
+        head = f"{_COUNTS[n]} {word}{plural(main or noun)}"
+    else:
+        head = article(word + noun)
+    if scene.noun == "city" and n > 1 and noun != "row of buildings" and rng.random() < 0.6:
+        head += f" of {_COUNTS[n]} buildings"
+    head += " " + _PLACE[scene.noun][scene.layout.place]
+    if scene.noun in ("home", "mountain") and n == 1 and rng.random() < 0.5:
+        head += " " + _side(mains[0].x)
+    things = _phrases(scene, main)[:4]
+    if len(things) > 2 and rng.random() < 0.3:
+        things.pop(int(rng.integers(len(things))))
+    if rng.random() < 0.4:
+        things = [things[i] for i in rng.permutation(len(things))]
+    items = [_thing(rng, name, objects, attributes) for name, objects, _ in things]
+    if items:
+        listed = ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else items[0]
+        head += _pick(rng, (" with ", " with ", ", ")) + listed
+    if scene.noun != "city" and rng.random() < 0.55:
+        head += _pick(rng, (" and ", ", ")) + _pick(rng, _BACKDROP[scene.layout.backdrop]) + " behind"
+    return head
 
 
 def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float = 0.0,
@@ -122,48 +151,15 @@ def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float 
         if things and rng.random() < 0.5:
             text += " with " + " and ".join(_thing(rng, n, o, attributes) for n, o, _ in things) + " behind"
     else:
-        main = {"home": "house", "mountain": "mountain", "city": "building"}.get(scene.noun)
-        groups = _phrases(scene, main)
-        mains = [o for o in scene.objects if o.name == main]
-        place = _PLACE[scene.noun][scene.layout.place]
-        noun = _pick(rng, _NOUN[scene.noun])
-        if scene.noun == "home" and len(mains) > 1:
-            head = f"{_COUNTS[len(mains)]} houses {place}"
-        elif scene.noun == "mountain" and len(mains) > 1:
-            head = f"{_COUNTS[len(mains)]} mountains {place}"
-        elif scene.noun == "city":
-            head = article(noun) + (f" of {_COUNTS[len(mains)]} buildings"
-                                    if noun != "row of buildings" and len(mains) > 1
-                                    and rng.random() < 0.5 else "") + " " + place
-        else:
-            head = article(noun) + " " + place
-            if mains and rng.random() < 0.5:
-                head += " " + _side(mains[0].x)
-        if attributes and mains and rng.random() < attributes:
-            word = mains[0].attribute
-            head = head.replace("a " + noun, article(word + " " + noun),
-                                1) if head.startswith("a ") else word + " " + head
-        keep = groups[:4]
-        if len(keep) > 2 and rng.random() < 0.3:
-            keep.pop(int(rng.integers(len(keep))))
-        if rng.random() < 0.4:
-            keep = [keep[i] for i in rng.permutation(len(keep))]
-        items = [_thing(rng, n, o, attributes) for n, o, _ in keep]
-        text = head
-        if items:
-            text += _pick(rng, (" with ", " with ",
-                                ", ")) + (", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1
-                                          else items[0])
-        if scene.noun not in ("city",) and rng.random() < 0.55:
-            text += _pick(rng, (" and ", ", ")) + _pick(rng, _BACKDROP[scene.layout.backdrop]) + " behind"
+        text = _landscape(scene, rng, attributes)
     weather = _WEATHER_WORD.get(scene.mood.weather or "")
     if weather and attributes and rng.random() < attributes:
         text += ", " + weather
     if emotion and scene.emotion:
         word = _pick(rng, EMOTION_ADJECTIVE[scene.emotion])
         text = _pick(rng, (f"{article(word)} scene: {text}", f"{text}, feeling of {scene.emotion}",
-                           f"{text}, {word}",
-                           f"{scene.emotion}, {text}", f"{text} that evokes {scene.emotion}"))
+                           f"{text}, {word}", f"{scene.emotion}, {text}",
+                           f"{text} that evokes {scene.emotion}"))
     return text
 
 
@@ -209,17 +205,17 @@ def stimuli(scene: "Scene") -> list[str]:
     """Three visual triggers, those that the emotion changed first, then the plain content."""
     mood, out = scene.mood, []
     for o in sorted(scene.objects, key=lambda o: -o.area):
-        if o.salient and o.name not in ("sun", "moon", "water", "eyes", "mouth") and _is_cue(scene, o):
+        if o.salient and o.name not in ("sun", "moon", "water", "eyes", "mouth") and _is_cue(o):
             out.append(f"{article(o.attribute + ' ' + o.name)} {_side(o.x)}")
     air = [t.get(k or "") for t, k in ((_STIMULUS_SKY, mood.weather), (_STIMULUS_LIGHT, mood.light),
                                        (_STIMULUS_TEXTURE, mood.texture))]
     found = list(dict.fromkeys(out[:2] + [a for a in air if a] + out[2:]))
-    plain = [f"the {o.attribute} {o.name}" for o in scene.objects if not _is_cue(scene, o)]
+    plain = [f"the {o.attribute} {o.name}" for o in scene.objects if not _is_cue(o)]
     return (found + plain + ["the plain background", "the quiet composition", "the simple shapes"])[:3]
 
 
-def _is_cue(scene: "Scene", o: "SceneObject") -> bool:
-    from .cues import ATTRIBUTES
+def _is_cue(o: "SceneObject") -> bool:
+    """Whether the object does what an emotion made it do."""
     return o.attribute in ATTRIBUTES.get(o.name, {})
 
 

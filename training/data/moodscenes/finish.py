@@ -92,7 +92,9 @@ def _expose(x: np.ndarray, mood: Mood, rng: np.random.Generator) -> np.ndarray:
     night = mood.light in ("night", "moon", "dim", "neon") or mood.weather in ("stars", "aurora")
     target = float(rng.uniform(0.3, 0.52) if night else rng.uniform(0.36, 0.62))
     gamma = np.clip(np.log(target) / np.log(mean), 0.5, 1.7)
-    return x ** (gamma ** 0.75 * rng.uniform(0.86, 1.16, 3).astype(np.float32))
+    x = x ** (gamma ** 0.85 * rng.uniform(0.8, 1.22, 3).astype(np.float32))
+    y = _luma(x)[..., None]
+    return np.clip(y + (x - y) * float(rng.uniform(0.5, 1.15)), 0, 1)
 
 
 def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: float, sky: int,
@@ -158,12 +160,12 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
     elif mood.texture == "blotches":
         blot = smooth_noise(rng, size, 9)
         k = np.clip((blot - 0.6) * 9, 0, 1) * (0.5 + 0.35 * ts)
-        x = x + (np.array(canvas.slime, np.float32) / 340 - x) * k[..., None]
+        x = x + (np.array(canvas.slime, np.float32) / float(rng.uniform(255, 600)) - x) * k[..., None]
     elif mood.texture == "dots":
         step = 0.066
         gx, gy = (xx / step) % 1 - 0.5, (yy / step + 0.5 * (np.floor(xx / step) % 2)) % 1 - 0.5
         k = np.clip((0.3 - np.sqrt(gx ** 2 + gy ** 2)) * 8, 0, 1) * (0.16 + 0.16 * ts)
-        x = x + (1.0 - x) * k[..., None]
+        x = x + (float(rng.choice((0.1, 0.95))) - x) * k[..., None]
 
     x = _expose(np.clip(x, 0, 1), mood, layout_rng if mood.emotion is None else rng)
     halo = _blur(glow, 3.2 * unit) + _blur(glow, 9 * unit)

@@ -64,6 +64,7 @@ class _Builder:
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
+        self.room_for = MAX_OBJECTS - 4     # sky, ground, water, and sun or moon are objects too
         self.slots: list[Slot] = []
         self.taken: list[tuple[float, float, float]] = []
 
@@ -80,6 +81,8 @@ class _Builder:
     def free(self, name: str, y0: float, y1: float, depth: float, forbid: tuple[float, float] | None = None,
              scale: float = 1.0) -> None:
         """Places the object where nothing of about its depth stands; leaves it out where there is no room."""
+        if len(self.slots) >= self.room_for:
+            return
         lo, hi = _SCALES[name]
         s = float(self.rng.uniform(lo, hi)) * scale
         half = _HALF[name] * s
@@ -180,6 +183,7 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
                                         p=[0.28, 0.28, 0.2, 0.14, 0.1])),
                  "hat": str(rng.choice(["", "cap", "brim"], p=[0.7, 0.15, 0.15])),
                  "glasses": "yes" if rng.random() < 0.22 else ""}
+        b.room_for -= 6                     # a portrait is face, hair, eyes, mouth, hat and person
         cx = float(rng.uniform(0.42, 0.58))
         b.taken.append((cx - 0.3, cx + 0.3, 0.8))
         if place == "street":
@@ -190,7 +194,7 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
     water_front = noun == "city" and place == "shore"
     for name, odds in _FRONT[noun].items():
         for _ in range(int(rng.poisson(odds * 1.4)) if place != "room" else 0):
-            if len(b.slots) >= MAX_OBJECTS - 4 or water_front:
+            if water_front:
                 break
             if noun == "face":
                 b.free(name, 0.72, 0.8, 0.5, (cx - 0.28, cx + 0.28), 0.8)
@@ -210,8 +214,7 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
         slots.append(Slot("face", cx, 0.84, float(rng.uniform(0.56, 0.64)), False, int(rng.integers(2**31)),
                           "neutral"))
     return Layout(layout_seed, noun, horizon, backdrop, place,
-                  tuple(slots[:MAX_OBJECTS - 2] if noun != "face" else slots),
-                  light, river, looks)
+                  tuple(slots), light, river, looks)
 
 
 #                    am aw co ex an di fe sa

@@ -179,18 +179,18 @@ def drawn_texture(c: Canvas, texture: str | None, rng: np.random.Generator, s: f
         for _ in range(int(10 + 8 * s)):
             star(p, float(rng.uniform(0, 1)), float(rng.uniform(0, 1)), float(rng.uniform(0.02, 0.055)))
     elif texture == "strokes":
-        # claw marks: three or four scratches side by side
+        colour = ((50, 24, 34), (120, 26, 34), (226, 214, 206))[int(rng.integers(3))]
         for _ in range(int(16 + 16 * s)):
             x, y = float(rng.uniform(-0.1, 1)), float(rng.uniform(0, 1.1))
             length, k = float(rng.uniform(0.12, 0.26)), float(rng.random())
             p.line([(x, y), (x + length * 0.5, y - length * 0.6), (x + length, y - length * 1.1)],
-                   0.006 + 0.004 * k,
-                   shade((90, 30, 40), 0.1 + 0.9 * k))
+                   0.006 + 0.004 * k, shade(colour, 0.7 + 0.3 * k))
     elif texture == "cracks":
         x, y = float(rng.uniform(0.25, 0.75)), float(rng.uniform(0.25, 0.7))
+        colour = ((20, 14, 22), (96, 30, 34), (214, 222, 230))[int(rng.integers(3))]
         for i in range(int(5 + 3 * s)):
             a = i * 2 * math.pi / 7 + float(rng.uniform(-0.3, 0.3))
-            crack(p, x, y, float(rng.uniform(0.4, 0.75)), a, rng, 0.013, (20, 14, 22))
+            crack(p, x, y, float(rng.uniform(0.4, 0.75)), a, rng, 0.013, colour)
     elif texture == "drips":
         colour = mix(c.slime, (60, 70, 90), float(rng.choice([0.0, 0.75])))
         drips(p, -0.05, 1.05, 0.03, 0.2 + 0.2 * s, rng, 9, colour)
