@@ -26,6 +26,7 @@ class VaeConfig:
     kl: float = 1e-5
     structure: float = 0.6
     edge: float = 0.5
+    colour: float = 3.0
     crop: int = 64
     whole_from: float = 0.8
 
@@ -61,8 +62,11 @@ def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Mo
         y = vae.decode(posterior.sample()).sample.float()
         pixel, structure, edge = F.l1_loss(y, x), structure_loss(y / 2 + 0.5, x / 2 + 0.5), edge_loss(y, x)
         kl = posterior.kl().mean()
-        total = pixel + config.structure * structure + config.edge * edge + config.kl * kl
-        return {"loss": total, "l1": pixel, "1-ssim": structure, "kl": kl}
+        # Colour is the mean of a patch; without a term of its own it is learnt long after the outlines.
+        colour = F.l1_loss(F.avg_pool2d(y, 8), F.avg_pool2d(x, 8))
+        total = (pixel + config.structure * structure + config.edge * edge + config.colour * colour
+                 + config.kl * kl)
+        return {"loss": total, "l1": pixel, "1-ssim": structure, "colour": colour, "kl": kl}
 
     vae = tiny.build_vae()
     with torch.no_grad():

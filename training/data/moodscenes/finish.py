@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 
 from .canvas import Canvas
 from .cues import Mood
+from .materials import BRIGHT
 from .weather import LIGHT_LOOKS
 
 # Gradient maps: colours of shadows, middle tones and lights.
@@ -165,7 +166,8 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
         step = 0.066
         gx, gy = (xx / step) % 1 - 0.5, (yy / step + 0.5 * (np.floor(xx / step) % 2)) % 1 - 0.5
         k = np.clip((0.3 - np.sqrt(gx ** 2 + gy ** 2)) * 8, 0, 1) * (0.16 + 0.16 * ts)
-        x = x + (float(rng.choice((0.1, 0.95))) - x) * k[..., None]
+        dot = np.array(BRIGHT[int(rng.integers(len(BRIGHT)))], np.float32) / 510 + 0.5
+        x = x + (dot - x) * (k * 1.3)[..., None]
 
     x = _expose(np.clip(x, 0, 1), mood, layout_rng if mood.emotion is None else rng)
     halo = _blur(glow, 3.2 * unit) + _blur(glow, 9 * unit)
