@@ -62,5 +62,8 @@ def augment(images: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
 
 
 def steps(rows: Rows, seed: int, n: int) -> Callable[[int], tuple[torch.Tensor, torch.Tensor]]:
-    """The `batches` argument of `loop.fit`: step -> `rows.draw`."""
-    return lambda step: rows.draw(seed, step, n)
+    """The `batches` argument of `loop.fit`: step -> `rows.draw`, each process its own rows."""
+    from accelerate import PartialState
+
+    process = PartialState().process_index
+    return lambda step: rows.draw(seed + 7919 * process, step, n)

@@ -1,4 +1,8 @@
-"""`affect train tiny`: all the bundled models, stage by stage, each resumable; then the card."""
+"""All the bundled models, stage by stage, each resumable; then the card.
+
+Two processes of one thread each train the UNet nearly twice as fast as one of two threads:
+    accelerate launch --cpu --num_processes 2 -m comfyui_affect.workflows.headless.cli train tiny --stage unet
+"""
 
 from __future__ import annotations
 
@@ -30,23 +34,26 @@ def split(table: dict[str, Any], cls: type, stage: str) -> tuple[Any, LoopConfig
 
 def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> None:
     """Trains one stage and writes its weights beside `models/tiny`. Later stages load the earlier ones' files."""
+    from accelerate import PartialState
+
     from . import clip, classifier, unet, vae
 
+    save = tiny.save if PartialState().is_main_process else lambda *_: None
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
     if stage == "vae":
         model = vae.train(*split(table, VaeConfig, stage), runs, device)
-        tiny.save("vae", model.state_dict())
+        save("vae", model.state_dict())
     elif stage in ("clip", "clip-eval"):
         model, used = clip.train(*split(table, ClipConfig, stage), runs, device, stage)
-        tiny.save(stage, tiny.pack_vocabulary(model.state_dict(), used))
+        save(stage, tiny.pack_vocabulary(model.state_dict(), used))
     elif stage == "unet":
         autoencoder, text = _loaded("vae", device), _loaded("clip", device)
         model = unet.train(*split(table, UnetConfig, stage), runs, device, autoencoder, text)
-        tiny.save("unet", model.state_dict())
+        save("unet", model.state_dict())
     elif stage in STAGES[3:6]:
         model = classifier.train(*split(table, ClassifierConfig, stage), runs, device, stage, _loaded("vae", device))
-        tiny.save(stage, model.state_dict())
+        save(stage, model.state_dict())
     elif stage == "card":
         from .card import write_card
 
