@@ -53,7 +53,7 @@ def test_pixels_follow_from_the_seeds_in_any_process():
     here = _pixels(SEEDS[:8])
     assert here == _pixels(SEEDS[:8])
     code = (
-        "import hashlib, sys\nfrom comfyui_affect.training.data import moodscenes as ms\nh = hashlib.sha256()\n"
+        "import hashlib\nfrom comfyui_affect.training.data import moodscenes as ms\nh = hashlib.sha256()\n"
         f"for i, s in enumerate({SEEDS[:8]}):\n  for d in 'ab':\n"
         "    h.update(ms.make_scene(s, ms.EMOTIONS[i % 8], i, d, 64).image.tobytes())\nprint(h.hexdigest())"
     )
@@ -64,7 +64,8 @@ def test_pixels_follow_from_the_seeds_in_any_process():
 def test_other_seeds_and_emotions_give_other_pictures():
     seed = SEEDS[0]
     pictures = [ms.make_scene(seed, e, 0, size=64).image for e in (None, *MIKELS)]
-    pictures += [ms.make_scene(seed, "awe", 1, size=64).image, ms.make_scene(SEEDS[1], "awe", 0, size=64).image,
+    pictures += [ms.make_scene(seed, "awe", 1, size=64).image,
+                 ms.make_scene(SEEDS[1], "awe", 0, size=64).image,
                  ms.make_scene(seed, "awe", 0, "b", size=64).image]
     assert len({p.tobytes() for p in pictures}) == len(pictures)
 
@@ -73,7 +74,6 @@ def test_emotions_share_the_layout():
     for seed in SEEDS[:6]:
         scenes = [ms.make_scene(seed, e, 5, size=64) for e in (None, *MIKELS)]
         assert all(s.layout == scenes[0].layout for s in scenes)
-        # A caption of the content alone may lose a thing that got hidden, but its noun and place are the same.
         assert len({(s.noun, s.layout.place) for s in scenes}) == 1
 
 
@@ -271,7 +271,7 @@ def test_command(tmp_path):
 
     parser = argparse.ArgumentParser()
     ms.add_arguments(parser)
-    args = parser.parse_args(["--out", str(tmp_path), "--n", "2", "--size", "64", "--domain", "b", "--seed", "4"])
+    args = parser.parse_args(f"--out {tmp_path} --n 2 --size 64 --domain b --seed 4".split())
     assert ms.main(args) == 0
     assert len(list((tmp_path / "images").rglob("*.png"))) == 2
 
