@@ -65,7 +65,7 @@ _TO_MIKELS: dict[str, dict[str, float]] = {
 # (valence, arousal, dominance) of the word, NRC-VAD.
 _VAD: dict[str, tuple[float, float, float]] = {
     "amusement": (0.929, 0.837, 0.803), "awe": (0.469, 0.740, 0.300), "contentment": (0.875, 0.610, 0.782),
-    "excitement": (0.896, 0.931, 0.672), "anger": (0.167, 0.865, 0.657), "disgust": (0.052, 0.775, 0.317),
+    "excitement": (0.896, 0.684, 0.731), "anger": (0.167, 0.865, 0.657), "disgust": (0.052, 0.775, 0.317),
     "fear": (0.073, 0.840, 0.293), "sadness": (0.052, 0.288, 0.164), "admiration": (0.969, 0.583, 0.726),
     "annoyance": (0.167, 0.718, 0.342), "approval": (0.854, 0.460, 0.889), "caring": (0.635, 0.469, 0.500),
     "confusion": (0.255, 0.667, 0.277), "curiosity": (0.750, 0.755, 0.463), "desire": (0.896, 0.692, 0.647),

@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from comfyui_affect.models import tiny
+from comfyui_affect.models.classifiers import TINY, ClipEmotionHead, ZeroShotEmotion, read_head
+from comfyui_affect.models.clip import FITTING, UNRELATED, ClipScorer
+from comfyui_affect.models.emotions import MIKELS
+from comfyui_affect.models.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    import open_clip
+
+    torch.manual_seed(0)
+    return ClipScorer(tiny.build_clip(), open_clip.get_tokenizer("ViT-B-32"), "random")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_classifiers_are_differentiable_at_any_size(name):
+    image = torch.rand(2, 3, 96, 160, requires_grad=True)
+    logits = TINY[name]()(image)
+    assert logits.shape == (2, 8)
+    logits.sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+def test_zero_shot_prefers_the_emotion_whose_words_fit(scorer):
+    model = ZeroShotEmotion(scorer)
+    logits = model(torch.rand(2, 3, 64, 64))
+    features = scorer.image_features(torch.rand(2, 3, 64, 64))
+    assert logits.shape == (2, 8) and torch.allclose(features.norm(dim=-1), torch.ones(2), atol=1e-5)
+
+
+def _head(width, hidden=None, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    r = lambda *shape: torch.randn(shape, generator=generator)
+    state = {"fc.weight": r(8, hidden or width), "fc.bias": r(8)}
+    return state | ({"hidden.weight": r(hidden, width), "hidden.bias": r(hidden)} if hidden else {})
+
+
+@pytest.mark.parametrize("hidden", [None, 256])
+def test_published_heads_read_unnormalised_features(scorer, hidden):
+    state = _head(scorer.feature_width, hidden)
+    image = torch.rand(2, 3, 128, 128)
+    x = scorer.image_features(image, normalize=False)
+    if hidden:
+        x = torch.relu(x @ state["hidden.weight"].T + state["hidden.bias"])
+    expected = x @ state["fc.weight"].T + state["fc.bias"]
+    assert torch.allclose(ClipEmotionHead(scorer, state)(image), expected, atol=1e-4)
+    alphabet = tuple(sorted(MIKELS))
+    turned = ClipEmotionHead(scorer, state, alphabet)(image)
+    assert torch.allclose(turned[:, 0], expected[:, alphabet.index("amusement")], atol=1e-4)
+
+
+def test_a_head_of_another_width_is_refused(scorer):
+    with pytest.raises(UserError, match="ViT-L-14"):
+        ClipEmotionHead(scorer, _head(768))
+
+
+def test_heads_are_read_without_running_pickles(tmp_path):
+    state = _head(16)
+    torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "head.pth")
+    assert set(read_head(tmp_path / "head.pth")) == set(state)
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"fc.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="more than weights"):
+        read_head(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="no emotion head"):
+        read_head(tmp_path / "other.pth")
+
+
+def test_scores_live_on_published_clips_scale(scorer):
+    image, text = torch.rand(2, 3, 128, 128), scorer.text_features(["a house", "a lake"])
+    cosine = (scorer.image_features(image) * text).sum(dim=-1)
+    assert torch.allclose(scorer.score(image, text), 100 * cosine, atol=1e-4)
+    mapped = ClipScorer(scorer.clip, scorer.tokenizer, "mapped", lo=float(cosine.min()), hi=float(cosine.max()))
+    assert sorted(mapped.score(image, text).tolist()) == pytest.approx([UNRELATED, FITTING], abs=1e-3)
+
+
+def test_a_packed_vocabulary_shares_one_unknown_row():
+    state = tiny.build_clip().state_dict()
+    used = torch.tensor([7, 320, 49406, 49407])
+    back = tiny.unpack_vocabulary(tiny.pack_vocabulary(state, used))
+    rows = back["token_embedding.weight"]
+    assert torch.equal(rows[used], state["token_embedding.weight"][used])
+    assert torch.equal(rows[5000], state["token_embedding.weight"][tiny.UNKNOWN_TOKEN])
+    assert set(back) == set(state)
+
+
+def test_the_text_tower_pools_as_open_clip_does():
+    from comfyui_affect.models.diffusion.text import tokenize
+
+    clip = tiny.build_clip().eval()
+    ids = torch.tensor([[i for i, _ in tokenize("a house by a lake")[0]]])
+    with torch.no_grad():
+        _, pooled = tiny.text_tower(clip)(ids)
+        assert torch.allclose(pooled, clip.encode_text(ids), atol=1e-5)
+        _, short = tiny.text_tower(clip)(ids[:, :20])
+    assert torch.allclose(pooled, short, atol=1e-5)

@@ -1,0 +1,41 @@
+"""The templates: they can run as they are, and a person can read them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from comfyui_affect import workflows
+from comfyui_affect.models import host
+from comfyui_affect.workflows.headless.host import EmbeddedHost
+from comfyui_affect.workflows.headless.run import prepare
+
+TEMPLATES = sorted(Path(workflows.__file__).parent.glob("*.json"))
+
+
+def test_all_four_are_there():
+    assert {p.stem for p in TEMPLATES} >= {"emotional_generation", "eight_emotions", "edit_photograph", "mixed_emotion"}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_a_template_passes_every_check(path, tmp_path):
+    Image.new("RGB", (200, 150), "teal").save(tmp_path / "example.png")
+    with host.use(EmbeddedHost(tmp_path, tmp_path / "out")):
+        prepared = prepare(path)
+    assert prepared.workflow is not None and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_a_template_can_be_read(path):
+    """No two nodes overlap, every node lies in a group or is a note, and every link points both ways."""
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    boxes = {n["id"]: (*n["pos"], n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1]) for n in workflow["nodes"]}
+    for a, (ax, ay, ar, ab) in boxes.items():
+        for b, (bx, by, br, bb) in boxes.items():
+            assert a >= b or ar <= bx or br <= ax or ab <= by or bb <= ay, f"nodes {b} and {a} overlap"
+    nodes = {n["id"]: n for n in workflow["nodes"]}
+    for link, source, slot, target, place, kind in workflow["links"]:
+        assert link in nodes[source]["outputs"][slot]["links"]
+        assert nodes[target]["inputs"][place]["link"] == link and nodes[target]["inputs"][place]["type"] in (kind, "*")
+    assert any(n["type"] == "MarkdownNote" for n in nodes.values()) and workflow["groups"]
