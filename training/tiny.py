@@ -22,7 +22,7 @@ from .loop import LoopConfig
 from .unet import UnetConfig
 from .vae import VaeConfig
 
-STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "card")
+STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "card")
 _LOOP = set(LoopConfig.__dataclass_fields__)
 
 
@@ -47,9 +47,9 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
     elif stage in ("clip", "clip-eval"):
         model, used = clip.train(*split(table, ClipConfig, stage), runs, device, stage)
         save(stage, tiny.pack_vocabulary(model.state_dict(), used))
-    elif stage == "unet":
+    elif stage in ("unet", "unet-2"):
         autoencoder, text = _loaded("vae", device), _loaded("clip", device)
-        model = unet.train(*split(table, UnetConfig, stage), runs, device, autoencoder, text)
+        model = unet.train(*split(table, UnetConfig, stage), runs, device, autoencoder, text, stage)
         save("unet", model.state_dict())
     elif stage in STAGES[3:6]:
         model = classifier.train(*split(table, ClassifierConfig, stage), runs, device, stage, _loaded("vae", device))

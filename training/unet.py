@@ -17,12 +17,15 @@ from .loop import LoopConfig, Losses, fit
 
 @dataclass
 class UnetConfig:
+    """start: the bundled model to go on from, for a second round with a fresh optimiser and schedule; else none."""
+
     n: int = 40000
     photos: float = 0.04
     variants: int = 4
     empty: float = 0.12
     min_snr: float = 5.0
     data_seed: int = 41
+    start: str = ""
 
 
 @torch.no_grad()
@@ -46,7 +49,8 @@ def mirrored(tokens: torch.Tensor) -> torch.Tensor:
     return torch.where(tokens == left, right, torch.where(tokens == right, left, tokens))
 
 
-def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn.Module, clip: nn.Module) -> nn.Module:
+def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn.Module, clip: nn.Module,
+          name: str) -> nn.Module:
     """Trains the UNet to predict the noise (SD's schedule) with min-SNR weighting (Hang et al. 2023)."""
     spec = PackSpec("train", config.n, emotions="prior", photos=config.photos, variants=config.variants,
                     seed=config.data_seed)
@@ -77,7 +81,10 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
         weight = snr.clamp(max=config.min_snr) / snr
         return {"loss": (weight * error).mean(), "mse": error.mean()}
 
-    return fit(tiny.build_unet(), loss, steps(rows, loop.seed, loop.batch), loop, runs / "unet", "unet")
+    unet = tiny.build_unet()
+    if config.start:
+        tiny.load(config.start, unet)
+    return fit(unet, loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name)
 
 
 def empty_tokens() -> list[int]:
