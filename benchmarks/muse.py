@@ -42,7 +42,7 @@ def pairs(n: int, split: str = "test") -> list[tuple[str, str]]:
 def generate(method: str, prompt: str, emotion: str, seed: int, cfg: float = 7.5) -> torch.Tensor:
     """[3, 128, 128] in 0..1 by a method of `METHODS` from the noise of `seed`."""
     model, text, vae = tiny.load_pipeline()
-    latent = torch.zeros(1, 4, 16, 16)
+    latent = torch.zeros(1, tiny.LATENT_CHANNELS, 16, 16)
     positive = text.encode(f"{prompt}, feeling of {emotion}" if method == "word" else prompt)
     if method == "muse":
         guider: CFGGuider = MuseGuider(

@@ -174,7 +174,7 @@ class AffectEmotionSampler:
         from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 
         guider = _guider(inputs)
-        latent = latent_image["samples"]
+        latent = inputs["model"].fit_empty(latent_image["samples"])
         noise = prepare_noise(latent, inputs["seed"], latent_image.get("batch_index")) if add_noise \
             else torch.zeros_like(latent)
         sigmas = schedule(scheduler, inputs["model"].sigma_table, steps, denoise)

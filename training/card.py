@@ -34,12 +34,12 @@ def held_out(n: int, domain: str = "a", split: str = "test") -> tuple[torch.Tens
 def plain_samples(prompts: list[str], device: str, cfg: float = 4.0, steps: int = 20, batch: int = 32) -> torch.Tensor:
     """[n, 3, 128, 128]: samples of the tiny model, one a prompt, noise seeds 0.. in batches."""
     model, text, vae = tiny.load_pipeline()
-    model.unet.to(device), vae.vae.to(device)
+    model.unet.to(device), vae.to(device)
     out = []
     for start in range(0, len(prompts), batch):
         part = prompts[start:start + batch]
         embeds = torch.cat([text.encode(p)[0][0][:, :77] for p in part])
-        latent = torch.zeros(len(part), 4, 16, 16)
+        latent = torch.zeros(len(part), tiny.LATENT_CHANNELS, 16, 16)
         guider = CFGGuider(model, [[embeds, {}]], text.encode(""), cfg)
         samples = guider.sample(prepare_noise(latent, start), latent, Sampler("dpmpp_2m"),
                                 schedule("karras", model.sigma_table, steps))
@@ -63,8 +63,7 @@ def figures(scenes: int, samples: int, device: str) -> dict[str, Any]:
     vae.to(device).eval()
     photos = torch.from_numpy(np.stack([square(photograph(n), tiny.IMAGE_SIZE) for n in HELD_OUT])).permute(0, 3, 1, 2) / 255
     for name, images in (("MoodScenes", x[:scenes]), ("held-out photographs", photos)):
-        back = torch.cat([(vae.decode(vae.encode(p.to(device) * 2 - 1).latent_dist.mode()).sample.cpu() / 2 + 0.5)
-                          for p in images.split(50)]).clamp(0, 1)
+        back = torch.cat([vae.decode(vae.encode(p.to(device))).cpu() for p in images.split(50)])
         result[f"VAE SSIM, {name}"] = float(metrics.ssim(back, images).mean())
     for name in ("tiny", "tiny-eval"):
         scorer = load_scorer(name).to(device)

@@ -30,13 +30,13 @@ class UnetConfig:
 
 @torch.no_grad()
 def encode(vae: nn.Module, rows: Rows, batch: int = 256) -> torch.Tensor:
-    """[2, N, 8, h, w] half: mean and log variance of every row's latent, plain and mirrored."""
+    """[2, N, C, h, w] half: every row's latent, plain and mirrored."""
     out = []
     for flip in (False, True):
         parts = []
         for i in range(0, len(rows), batch):
-            x = rows.pictures(torch.arange(i, min(i + batch, len(rows)), device=rows.device)) * 2 - 1
-            parts.append(vae.encode(x.flip(-1) if flip else x).latent_dist.parameters.half())
+            x = rows.pictures(torch.arange(i, min(i + batch, len(rows)), device=rows.device))
+            parts.append(vae.encode(x.flip(-1) if flip else x).half())
         out.append(torch.cat(parts))
     return torch.stack(out)
 
@@ -65,8 +65,7 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
         index, variant = batch
         n = len(index)
         flip = torch.rand(n, device=device) < 0.5
-        mean, logvar = latents[flip.long(), index].float().chunk(2, dim=1)
-        x0 = (mean + (logvar.clamp(-30, 20) / 2).exp() * torch.randn_like(mean)) * tiny.VAE["scaling_factor"]
+        x0 = latents[flip.long(), index].float()
         tokens = rows.tokens[index, variant]
         tokens = torch.where(flip[:, None], mirrored(tokens), tokens)
         tokens = torch.where((torch.rand(n, device=device) < config.empty)[:, None], empty, tokens)

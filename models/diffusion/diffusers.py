@@ -69,6 +69,17 @@ class DiffusersModel:
     def latent_out(self, latent: torch.Tensor) -> torch.Tensor:
         return latent / self.latent_scale
 
+    def fit_empty(self, latent: torch.Tensor) -> torch.Tensor:
+        """An empty latent (all zeros) with as many channels as this model has: EmptyLatentImage makes four. Any other
+        latent as it is; UserError where its channels do not fit."""
+        channels = self.unet.config.in_channels
+        if latent.shape[1] == channels:
+            return latent
+        if torch.count_nonzero(latent) == 0:
+            return latent.new_zeros(latent.shape[0], channels, *latent.shape[2:])
+        raise UserError(f"This latent has {latent.shape[1]} channels and the model takes {channels}: it was encoded "
+                        "with another model's VAE.")
+
     def context(self, conditioning: Conditioning) -> UNetContext:
         """UserError where the conditioning is combined of several, or of another width than the UNet's."""
         if len(conditioning) != 1:

@@ -1,8 +1,8 @@
 """The bundled tiny models: their architectures, and loaders that hand them out as any other model.
 
 Weights lie beside this file in half precision; `card.json` says from what data, seed and command they came and
-what they reach on held-out scenes. Everything is SD-shaped, so that the same weights run in diffusers here and in
-ComfyUI's own classes there.
+what they reach on held-out scenes. UNet and text tower are SD-shaped, so that the same weights run in diffusers here
+and in ComfyUI's own classes there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..files import TINY_DIR, load_into, load_safetensors, save_safetensors
+from .autoencoder import LATENT_CHANNELS, TinyAutoencoder
 
 IMAGE_SIZE = 128
 CONTEXT_WIDTH = 128
@@ -23,16 +24,11 @@ CONTEXT_WIDTH = 128
 NORM_GROUPS = 8
 
 UNET = dict(
-    sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 96, 128), layers_per_block=1,
+    sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(32, 96, 128), layers_per_block=1,
     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     cross_attention_dim=CONTEXT_WIDTH, norm_num_groups=NORM_GROUPS,
     attention_head_dim=(1, 3, 4),  # diffusers' historical name: these are numbers of heads, each 32 wide
-)
-VAE = dict(
-    in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 64, 64), layers_per_block=1,
-    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=NORM_GROUPS,
-    sample_size=IMAGE_SIZE, scaling_factor=0.18215,
 )
 CLIP = dict(
     embed_dim=CONTEXT_WIDTH,
@@ -50,11 +46,9 @@ def build_unet() -> Any:
     return UNet2DConditionModel(**UNET)
 
 
-def build_vae() -> Any:
-    """AutoencoderKL of factor 8 with four latent channels."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(**VAE)
+def build_vae() -> TinyAutoencoder:
+    """The autoencoder of factor 8 with eight latent channels."""
+    return TinyAutoencoder()
 
 
 def build_clip() -> Any:
@@ -128,11 +122,11 @@ def text_tower(clip: Any) -> Any:
 @lru_cache(maxsize=1)
 def load_pipeline() -> tuple[Any, Any, Any]:
     """(model, text encoder, vae): the tiny diffusion model as the embedded host's MODEL, CLIP and VAE."""
-    from ..diffusion.diffusers import DiffusersModel, DiffusersVAE
+    from ..diffusion.diffusers import DiffusersModel
     from ..diffusion.protocol import frozen
     from ..diffusion.text import TextEncoder
 
     unet, vae, clip = build_unet(), build_vae(), build_clip()
     load("unet", unet), load("vae", vae), load("clip", clip)
-    frozen([clip])
-    return DiffusersModel(unet), TextEncoder([text_tower(clip)]), DiffusersVAE(vae)
+    frozen([clip, vae])
+    return DiffusersModel(unet, latent_scale=1.0), TextEncoder([text_tower(clip)]), vae

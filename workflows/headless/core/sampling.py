@@ -59,6 +59,7 @@ def sample(guider: Any, noise: Any, sampler: Sampler, sigmas: torch.Tensor,
            latent: Latent) -> tuple[Latent, torch.Tensor | None]:
     """(the sampled LATENT, the last clean prediction in the denoiser's scale or None), with a bar for the
     steps."""
+    latent = {**latent, "samples": guider.model.fit_empty(latent["samples"])}
     last: dict[str, torch.Tensor] = {}
     bar = current().progress(max(0, len(sigmas) - 1), "steps")
 
