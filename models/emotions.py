@@ -174,9 +174,13 @@ class EmotionTarget:
         """The most probable of the eight."""
         return MIKELS[max(range(len(MIKELS)), key=self.distribution.__getitem__)]
 
+    def wanted(self) -> tuple[str, ...]:
+        """What belongs to the target: the emotions of at least 5 % (a point in VAD space touches all eight a little)."""
+        return tuple(n for n, p in zip(MIKELS, self.distribution) if p >= 0.05)
+
     def similar(self) -> tuple[str, ...]:
         """The wheel's neighbours of the dominant emotion, less what belongs to the target itself."""
-        return tuple(n for n in neighbours(self.dominant) if self.distribution[MIKELS.index(n)] == 0.0)
+        return tuple(n for n in neighbours(self.dominant) if n not in self.wanted())
 
 
 def _blend(parts: list[tuple[EmotionTarget, float]], intensity: float, label: str) -> EmotionTarget:

@@ -55,9 +55,14 @@ class EmotionTokens:
 
     tokens: torch.Tensor
     label: str = ""
+    optimised: bool = True
+    """False where a run left them as drawn: its gate never opened, or its intensity was 0."""
 
     def save(self, path: Path | str) -> Path:
-        """Writes a safetensors file."""
+        """Writes a safetensors file. UserError where the tokens were never optimised."""
+        if not self.optimised:
+            raise UserError("These emotion tokens were never optimised: the gate did not open, or the intensity was 0. "
+                            "Nothing was saved; look at the trace.")
         return files.save_safetensors(path, {"emotion_tokens": self.tokens.float()}, {"label": self.label})
 
     @classmethod
@@ -91,7 +96,7 @@ def check_width(tokens: torch.Tensor, width: int) -> None:
 def initial_tokens(batch: int, n: int, like: torch.Tensor, seed: int) -> torch.Tensor:
     """[batch, n, D] float32, small and random: a tenth of the deviation of the text's own embeddings `like`
     [.., D] (the paper says only "randomly initialize"; small ones hardly disturb the step they first enter)."""
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed((seed + 2**32) % 2**64)  # not the stream of the latent's noise
     noise = torch.randn(batch, n, like.shape[-1], generator=generator)
     return noise.to(like.device) * (0.1 * like.float().std())
 
@@ -101,16 +106,24 @@ def initial_tokens(batch: int, n: int, like: torch.Tensor, seed: int) -> torch.T
 class EmotionLoss:
     """The multi-emotion loss of equations 11 to 13, for a batch.
 
-    target   [B, 8] distributions
-    inherent [B] class of each image's inherent emotion, or None: no such term. Where it belongs to the target, the
-             image's term is off.
-    similar  classes of the wheel's neighbours of the target
+    target   [B, 8] distributions to reach
+    inherent [B] class of each image's inherent emotion, or None: no such term
+    similar  classes of the wheel's neighbours of the target; an image's inherent emotion is not counted again among them
+    wanted   classes that belong to the emotion asked for, whatever the intensity: an inherent emotion among them is not
+             held down
     """
 
-    def __init__(self, target: torch.Tensor, inherent: torch.Tensor | None, similar: list[int],
+    def __init__(self, target: torch.Tensor, inherent: torch.Tensor | None, similar: list[int], wanted: list[int],
                  inherent_weight: float, similar_weight: float):
-        self.target, self.inherent, self.similar = target, inherent, similar
+        self.target, self.inherent = target, inherent
         self.inherent_weight, self.similar_weight = inherent_weight, similar_weight
+        self._held = torch.zeros_like(target)  # [B, 8] weights of the similar emotions, summing to one or zero
+        self._held[:, similar] = 1.0
+        self._foreign = target.new_ones(len(target))
+        if inherent is not None:
+            self._held.scatter_(1, inherent[:, None], 0.0)
+            self._foreign = torch.tensor([float(int(i) not in wanted) for i in inherent]).to(target)
+        self._held /= self._held.sum(dim=1, keepdim=True).clamp(min=1.0)
 
     def parts(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
         """logits [B, 8] -> {"target", "inherent", "similar"}: [B] each, unweighted.
@@ -123,9 +136,8 @@ class EmotionLoss:
         zero = torch.zeros_like(target)
         inherent = zero
         if self.inherent is not None:
-            foreign = self.target.gather(1, self.inherent[:, None]).squeeze(1) == 0
-            inherent = -log_p.gather(1, self.inherent[:, None]).squeeze(1) * foreign
-        similar = -log_p[:, self.similar].mean(dim=-1) if self.similar else zero
+            inherent = -log_p.gather(1, self.inherent[:, None]).squeeze(1) * self._foreign
+        similar = -(log_p * self._held).sum(dim=-1)
         return {"target": target, "inherent": inherent, "similar": similar}
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
@@ -253,13 +265,15 @@ class Muse:
         """x [B, C, h, w] fixes batch and device; sigmas [n + 1] the schedule; latent and mask [B, 1, h, w] (denoiser
         scale) what lies under a latent mask, so that the classifier sees the image that will come out."""
         batch, device = len(x), x.device
-        self.sigmas, self.latent, self.mask = sigmas, latent, mask
+        self.sigmas, self.latent, self.mask = sigmas.to(x), latent, mask
         self.tokens = self._initial(batch, device)
         self.open = torch.zeros(batch, dtype=torch.bool, device=device)
         self.target = torch.tensor(self.emotion.distribution, device=device).repeat(batch, 1)
         self.inherent: torch.Tensor | None = None
         self._seen: torch.Tensor | None = None  # the classifier's answer to the last step before the gate opened
-        self._walk: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._judged = -1  # the last step that the gate was asked at
+        self._path: dict[int, torch.Tensor] = {}  # where the last `full` walk passed, by step, and where it ended
+        self._end: torch.Tensor | None = None
         self._gate_text = self.gate.scorer.text_features([self.gate.prompt]) if self.gate else None
         threshold = self.gate.threshold if self.gate else None
         self.trace = Trace(list(self.emotion.distribution), self.emotion.label, self.emotion.intensity, threshold,
@@ -274,8 +288,9 @@ class Muse:
         return tokens[[i % len(tokens) for i in range(batch)]].clone()
 
     def result(self) -> EmotionTokens:
-        """The tokens as they stand, one set an image."""
-        return EmotionTokens(self.tokens.detach().cpu().clone(), self.emotion.label)
+        """The tokens of the images whose gate opened, one set each; as drawn, and marked so, where none did."""
+        rows = self.open if bool(self.open.any()) else torch.ones_like(self.open)
+        return EmotionTokens(self.tokens.detach()[rows].cpu().clone(), self.emotion.label, bool(self.open.any()))
 
     def finish(self) -> None:
         """Notes what a user should know of a run that is over."""
@@ -287,6 +302,10 @@ class Muse:
                 f"{max(best):.1f} and the threshold is {self.gate.threshold:g}. Lower the threshold, or set "
                 "force_open_at below 1.")
 
+    def _note(self, text: str) -> None:
+        if text not in self.trace.notes:
+            self.trace.notes.append(text)
+
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """x [B, C, h, w], sigma [B] -> guided clean latent [B, C, h, w], tokens optimised on the way."""
         host.current().check_interrupted()
@@ -297,7 +316,9 @@ class Muse:
             self.trace.calls.append(record)
             if not bool(self.open.all()) and self.emotion.intensity > 0:
                 plain = self._guide(self.denoiser(x, sigma, self.positive), uncond)
-                self._update_gate(x, sigma, plain, record)
+                if record.step > self._judged:  # a second-order sampler comes back to a step already judged
+                    self._judged = record.step
+                    self._update_gate(x, sigma, plain, record)
             record.open = self.open.tolist()
             if not bool(self.open.any()):
                 return plain if plain is not None else self._guide(self.denoiser(x, sigma, self.positive), uncond)
@@ -306,7 +327,7 @@ class Muse:
 
     def _step(self, sigma: torch.Tensor) -> int:
         # The sampler's step, not the model call: second-order samplers call twice a step.
-        return int((self.sigmas.to(sigma) > sigma[0] * (1 + 1e-4)).sum())
+        return int((self.sigmas > sigma[0] * (1 + 1e-4)).sum())
 
     def _guide(self, cond: torch.Tensor, uncond: torch.Tensor | None) -> torch.Tensor:
         return cond if uncond is None else uncond + self.config.cfg * (cond - uncond)
@@ -342,42 +363,35 @@ class Muse:
         self.open |= opens
 
     def _full(self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
-        """The image that Euler's method reaches without tokens from here. Where x lies where the last walk passed
-        (a deterministic sampler), the last walk's end is returned."""
-        if self._walk is not None:
-            expected, end = self._walk
-            if (x - expected).norm() < 0.05 * x.norm():
-                self._walk = (self._euler(x, sigma, plain), end)
-                return end
-        current, expected = x, None
-        sigmas = [sigma[0], *self.sigmas[self.sigmas.to(sigma) < sigma[0] * (1 - 1e-4)].to(sigma)]
-        denoised = plain
-        for now, then in zip(sigmas, sigmas[1:]):
+        """The image that Euler's method reaches without tokens from here. Where x lies within 5 % of where the last
+        walk passed (a deterministic sampler), that walk's end is returned."""
+        step = self._step(sigma)
+        passed = self._path.get(step)
+        if passed is not None and (x - passed).norm() < 0.05 * x.norm():
+            return self._end
+        self._path = {}
+        current, denoised, now = x, plain, sigma[0]
+        for i, then in enumerate(self.sigmas[self.sigmas < sigma[0] * (1 - 1e-4)], step + 1):
             current = current + (current - denoised) / now * (then - now)
-            expected = current if expected is None else expected
+            self._path[i], now = current, then
             if then > 0:
                 s = then * sigma.new_ones(len(x))
                 uncond = None if self.config.cfg == 1.0 else self.denoiser(current, s, self.negative)
                 denoised = self._guide(self.denoiser(current, s, self.positive), uncond)
-        end = self._image(current)
-        self._walk = (expected if expected is not None else current, end)
-        return end
-
-    def _euler(self, x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
-        smaller = self.sigmas[self.sigmas.to(sigma) < sigma[0] * (1 - 1e-4)]
-        then = smaller[0].to(sigma) if len(smaller) else sigma.new_zeros(())
-        return x + (x - denoised) / sigma[0] * (then - sigma[0])
+        self._end = self._image(current)
+        return self._end
 
     def _loss(self) -> EmotionLoss:
         similar = [MIKELS.index(name) for name in self.emotion.similar()]
         inherent = self.inherent if self.config.inherent_weight else None
-        return EmotionLoss(self.target, inherent, similar, self.config.inherent_weight, self.config.similar_weight)
+        return EmotionLoss(self.target, inherent, similar, [MIKELS.index(name) for name in self.emotion.wanted()],
+                           self.config.inherent_weight, self.config.similar_weight)
 
     def _optimise(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None,
                   record: TraceCall) -> torch.Tensor:
         """The inner loop (equation 8): Adam on the tokens until every open image's loss is under the stop.
 
-        Adam is fresh at each step, with lr (1 - i/100) of the outer step i (the paper's formula is null-text
+        Adam is fresh at each model call, with lr (1 - i/100) of the outer step i (the paper's formula is null-text
         inversion's, where i is the outer step). An image that is done keeps its tokens while others go on. Returns
         the prediction of the last evaluation, which is the one with the final tokens.
         """
@@ -387,9 +401,10 @@ class Muse:
         with self.denoiser.gradients():
             tokens = self.tokens.clone().requires_grad_(True)
             optimizer = torch.optim.Adam([tokens], lr=record.learning_rate)
-            best = None
-            for inner in range(config.max_inner_steps + 1):
-                last = inner == config.max_inner_steps
+            limit = config.max_inner_steps if record.learning_rate > 0 else 0
+            prediction = None
+            for inner in range(limit + 1):
+                last = inner == limit
                 with torch.set_grad_enabled(not last):
                     x0 = self._guide(self.denoiser(x, sigma, self.positive.append(tokens)), uncond)
                     logits = self.classifier(self._image(x0))
@@ -398,17 +413,22 @@ class Muse:
                 record.losses.append(loss.detach().tolist())
                 record.before = record.before or probabilities
                 record.after = probabilities
-                best = x0.detach()
-                active = self.open & (loss.detach() >= config.stop_loss)
+                prediction = x0.detach()
+                active = self.open & ~(loss.detach() < config.stop_loss)
                 if last or not bool(active.any()):
                     break
                 ui.check_interrupted()
                 optimizer.zero_grad(set_to_none=True)
                 (loss * active).sum().backward(inputs=[tokens])
+                finite = tokens.grad.flatten(1).isfinite().all(dim=1)
+                if not bool((finite | ~active).all()):
+                    self._note("A gradient was not finite; those tokens stayed as they were. Lower the learning rate.")
                 kept = tokens.detach().clone()
+                tokens.grad.nan_to_num_(0.0, 0.0, 0.0)
                 optimizer.step()
                 with torch.no_grad():
-                    tokens[~active] = kept[~active]
-                ui.inner(record.step, inner + 1, config.max_inner_steps, float(loss.detach()[active].mean()))
+                    still = ~active | ~finite
+                    tokens[still] = kept[still]
+                ui.inner(record.step, inner + 1, limit, float(loss.detach()[active].mean()))
         self.tokens = tokens.detach()
-        return best
+        return prediction

@@ -218,8 +218,10 @@ class AffectDDIMInversion:
         if getattr(model, "is_flow", False):
             raise UserError("DDIM inversion does not fit rectified-flow models (SD3, FLUX). Use an SD1.5, SD2 or SDXL "
                             "model, or start from the encoded image with denoise below 1.")
-        if latent_image.get("noise_mask") is not None:
-            host.current().note("DDIM Inversion inverts the whole image; the latent's mask is kept for the sampler.")
+        latent_image = dict(latent_image)
+        if latent_image.pop("noise_mask", None) is not None:
+            # A sampler would put back what lies outside the mask from this latent, which is noise now.
+            host.current().note("DDIM Inversion inverts the whole image and drops the latent's mask.")
         context = model.context(positive)
         bar = host.current().progress(steps, "inverting")
         try:
@@ -259,6 +261,15 @@ class AffectSaveEmotionTokens:
                                                                     "output/emotion_tokens and replaces an older one."}),
         }}
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, name: str | None = None) -> bool | str:
+        if name is None:
+            return True
+        if not name.strip():
+            return "Give the tokens a name."
+        files.safe_join(_token_folders()[0], name)
+        return True
+
     def run(self, tokens: Any, name: str) -> dict[str, Any]:
         path = files.safe_join(_token_folders()[0], f"{name.removesuffix('.safetensors')}.safetensors")
         tokens.save(path)
@@ -277,6 +288,12 @@ class AffectLoadEmotionTokens:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"name": ("STRING", {"default": "my_emotion", "tooltip":
                                                  "A name in output/emotion_tokens or models/emotion_tokens."})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, name: str | None = None) -> bool | str:
+        if name is not None:
+            _token_file(name)
+        return True
 
     @classmethod
     def IS_CHANGED(cls, name: str) -> str:

@@ -86,25 +86,29 @@ def figures(scenes: int, samples: int, device: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def gate_range(device: str, n: int = 256) -> dict[str, float]:
-    """lo and hi of the tiny scorer: its cosines of plain samples with other prompts and with their own, measured
+def gate_range(device: str, n: int = 256) -> dict[str, dict[str, float]]:
+    """lo and hi of each tiny scorer: its cosines of plain samples with other prompts and with their own, measured
     on training prompts (DESIGN's reading of MUSE equation 9)."""
     prompts = []
     for i, layout in enumerate(layout_seeds("train", n, seed=3)):
         prompts.append(make_scene(int(layout), None, 0).content_caption(np.random.default_rng([3, i])))
-    scorer = load_scorer("tiny").to(device)
-    image = metrics.clip_features(scorer, plain_samples(prompts, device).to(device))
-    cosine = image @ scorer.text_features(prompts).T
-    own = cosine.diagonal()
-    other = (cosine.sum() - own.sum()) / (n * n - n)
-    return {"lo": round(float(other), 4), "hi": round(float(own.mean()), 4)}
+    images = plain_samples(prompts, device).to(device)
+    result = {}
+    for name in ("tiny", "tiny-eval"):
+        scorer = load_scorer(name).to(device)
+        cosine = metrics.clip_features(scorer, images) @ scorer.text_features(prompts).T
+        own = cosine.diagonal()
+        other = (cosine.sum() - own.sum()) / (n * n - n)
+        result[name] = {"lo": round(float(other), 4), "hi": round(float(own.mean()), 4)}
+    return result
 
 
 def write_card(table: dict[str, Any], runs: Path, device: str) -> None:
     """Measures, writes lo and hi into the scorer's file, and writes card.json and card.md beside the weights."""
     limits = gate_range(device)
-    state, _ = files.load_safetensors(tiny.path("clip"))
-    tiny.save("clip", state, **limits)
+    for name, scorer in (("clip", "tiny"), ("clip-eval", "tiny-eval")):
+        state, _ = files.load_safetensors(tiny.path(name))
+        tiny.save(name, state, **limits[scorer])
     result = figures(table["scenes"], table["samples"], device)
     card = {
         "data": "MoodScenes (train layouts) and crops of photographs that scikit-image and scikit-learn ship",
@@ -122,6 +126,6 @@ def as_markdown(card: dict[str, Any]) -> str:
     rows = "\n".join(f"| {k} | {v:g} |" for k, v in card["figures"].items())
     sizes = ", ".join(f"{k} {v / 1e6:.1f} M" for k, v in card["parameters"].items())
     return (f"# The tiny models\n\nData: {card['data']}. Command: `{card['command']}` with `{card['config']}` "
-            f"(seeds stand there).\nStored values: {sizes}, half precision.\nGate range of the tiny scorer: "
-            f"lo {card['gate']['lo']}, hi {card['gate']['hi']}.\n\nOn held-out layouts and photographs:\n\n"
+            f"(seeds stand there); the UNet by two processes.\nStored values: {sizes}, half precision.\nGate range of the "
+            f"tiny scorer: lo {card['gate']['tiny']['lo']}, hi {card['gate']['tiny']['hi']}.\n\nOn held-out layouts and photographs:\n\n"
             f"| figure | value |\n| --- | --- |\n{rows}\n")

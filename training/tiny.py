@@ -39,6 +39,7 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
     from . import clip, classifier, unet, vae
 
     save = tiny.save if PartialState().is_main_process else lambda *_: None
+    torch.manual_seed(table.get("seed", 0))  # the initial weights
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
     if stage == "vae":

@@ -11,7 +11,7 @@ import torch
 from ..emotions import EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
-from .protocol import Conditioning, clamp01, frozen
+from .protocol import Conditioning, clamp01, frozen, repeat_to_batch
 from .sampling import Callback, Sampler, sample, sd_sigmas, sigma_to_timestep
 
 
@@ -28,7 +28,7 @@ class UNetContext:
 
     def append(self, tokens: torch.Tensor) -> "UNetContext":
         """A new context with tokens [B, n, D] behind the text's."""
-        embeds = self.embeds.to(tokens).expand(tokens.shape[0], -1, -1)
+        embeds = repeat_to_batch(self.embeds.to(tokens), len(tokens))
         return replace(self, embeds=torch.cat([embeds, tokens], dim=1))
 
 
@@ -60,8 +60,15 @@ class DiffusersModel:
 
     @contextmanager
     def gradients(self) -> Iterator[None]:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
+        # On a GPU backward passes may add in any order; deterministic kernels keep a seed's image the same.
+        strict = torch.are_deterministic_algorithms_enabled()
+        if self.device.type == "cuda":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                yield
+        finally:
+            torch.use_deterministic_algorithms(strict)
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
         return latent.to(self.device, torch.float32) * self.latent_scale
@@ -99,7 +106,7 @@ class DiffusersModel:
         s = sigma.view(-1, 1, 1, 1).to(x)
         scaled = (x / (s**2 + 1) ** 0.5).to(self.dtype)
         t = sigma_to_timestep(sigma, self.sigma_table)
-        embeds = context.embeds.to(self.dtype).expand(x.shape[0], -1, -1)
+        embeds = repeat_to_batch(context.embeds.to(self.dtype), len(x))
         out = self.unet(scaled, t.to(x.device), embeds, added_cond_kwargs=self._added(context, x)).sample.to(x.dtype)
         if self.prediction == "v_prediction":
             return x / (s**2 + 1) - out * s / (s**2 + 1) ** 0.5
@@ -111,7 +118,7 @@ class DiffusersModel:
         # SDXL's size conditioning, as ComfyUI fills it: original size, no crop, target size, in pixels.
         h, w = x.shape[-2] * 8, x.shape[-1] * 8
         ids = torch.tensor([[h, w, 0, 0, h, w]], device=x.device, dtype=self.dtype).expand(x.shape[0], -1)
-        return {"text_embeds": context.pooled.to(self.dtype).expand(x.shape[0], -1), "time_ids": ids}
+        return {"text_embeds": repeat_to_batch(context.pooled.to(self.dtype), len(x)), "time_ids": ids}
 
 
 class DiffusersVAE:
@@ -155,7 +162,7 @@ def guided(model: DiffusersModel, positive: UNetContext, negative: UNetContext, 
     if positive.embeds.shape[1] == negative.embeds.shape[1]:
         n = x.shape[0]
         both = UNetContext(*(
-            None if p is None else torch.cat([p.expand(n, *p.shape[1:]), q.expand(n, *q.shape[1:])])
+            None if p is None else torch.cat([repeat_to_batch(p, n), repeat_to_batch(q, n)])
             for p, q in ((positive.embeds, negative.embeds), (positive.pooled, negative.pooled))))
         cond, uncond = model(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
     else:
@@ -221,4 +228,4 @@ def resize_mask(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
     """[B or 1, H, W] or [B or 1, 1, H, W] -> [B, 1, h, w] of `latent`, bilinear, as ComfyUI's prepare_mask."""
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(latent)
     mask = torch.nn.functional.interpolate(mask, size=latent.shape[-2:], mode="bilinear")
-    return mask.expand(latent.shape[0], -1, -1, -1) if mask.shape[0] == 1 else mask[: latent.shape[0]]
+    return repeat_to_batch(mask, len(latent))

@@ -71,6 +71,11 @@ class Autoencoder(Protocol):
         """[B, C, h, w] -> [B, 3, H, W] in 0..1 (clamped, with gradients passing the clamp). Differentiable."""
 
 
+def repeat_to_batch(t: torch.Tensor, n: int) -> torch.Tensor:
+    """[m, ...] -> [n, ...]: rows in turn, as ComfyUI repeats a short batch."""
+    return t if len(t) == n else t[[i % len(t) for i in range(n)]]
+
+
 def frozen(modules: Iterable[torch.nn.Module]) -> None:
     """Puts networks into evaluation mode without gradients to their weights."""
     for module in modules:

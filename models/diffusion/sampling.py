@@ -95,7 +95,7 @@ def _each(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def _noise_like(x: torch.Tensor, seed: int) -> Callable[[], torch.Tensor]:
     # The CPU's generator whatever the device, offset by one so that it does not repeat the initial noise.
-    generator = torch.Generator("cpu").manual_seed(seed + 1 if x.device.type == "cpu" else seed)
+    generator = torch.Generator("cpu").manual_seed((seed + 1) % 2**64)
     return lambda: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
 
 
@@ -232,31 +232,32 @@ def _masked(model: Model, noise: torch.Tensor, latent: torch.Tensor, mask: torch
 
 
 @torch.no_grad()
-def ddim_inversion(model: Model, latent: torch.Tensor, sigmas: torch.Tensor, refine: int = 3,
+def ddim_inversion(model: Model, latent: torch.Tensor, sigmas: torch.Tensor, refine: int = 4,
                    callback: Callback | None = None) -> torch.Tensor:
     """The noised latent that Euler's method (DDIM at eta 0) leads back to `latent` [B, C, h, w].
 
-    Walks the schedule `sigmas` (descending, ending in zero) upwards. A step down from s' to s uses the slope at
-    s', which the way up does not know yet: it is found by fixed-point iteration, `refine` times, from the slope at
-    the lower end (the plain inversion of Song et al. 2021 is refine = 0). The first step starts at the smallest
-    sigma, not at zero, where the slope is 0/0: there the slope is that of the latent itself renoised by nothing.
+    Walks the schedule `sigmas` (descending, ending in zero) upwards. A step down from `high` lands on
+    r x + (1 - r) D(x), r = low / high, so the way up solves that for x. Plain inversion (Song et al. 2021) takes D from
+    the lower end and drifts; here the residual is corrected `refine` times, divided by the slope r + (1 - r) c that it
+    would have were the data of unit variance, c = 1 / (1 + high^2). Dividing by r alone diverges where a schedule makes
+    long steps. Each image keeps its guess of least residual, so refining never makes it worse.
     """
     x = latent
-    up = sigmas.flip(0)
+    up = sigmas.to(x).flip(0)
     for i in range(len(up) - 1):
         low, high = up[i], up[i + 1]
-        guess = x
+        r = low / high
+        slope = r + (1 - r) / (1 + high**2)
+        guess, best, least = x, x, x.new_full([len(x)], float("inf"))
         for _ in range(refine + 1):
             denoised = model(guess, _each(high, x))
-            # Euler down from `guess` at `high` lands on low/high * guess + (1 - low/high) * denoised; solve for guess.
-            ratio = low / high
-            guess = (x - (1 - ratio) * denoised) / ratio if low > 0 else _first_up(x, guess, denoised, high)
-        x = guess
+            residual = r * guess + (1 - r) * denoised - x
+            size = residual.flatten(1).norm(dim=1)
+            better = size < least
+            best = torch.where(better.view(-1, 1, 1, 1), guess, best)
+            least = torch.where(better, size, least)
+            guess = guess - residual / slope
+        x = best
         if callback:
             callback(i, denoised, x, len(up) - 1)
     return x
-
-
-def _first_up(x: torch.Tensor, guess: torch.Tensor, denoised: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    # A last Euler step lands on the prediction itself: shift the guess by what the prediction misses.
-    return guess + (x - denoised)

@@ -93,21 +93,31 @@ def _render(job: tuple[PackSpec, int, list[int], str]) -> list[list[str]]:
 
 def make_pack(spec: PackSpec, cache: Path, workers: int | None = None) -> Pack:
     """The pack of a spec, rendered on first use into a folder of `cache` named after the spec."""
+    from accelerate import PartialState
+
+    key = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache / f"{spec.split}-{spec.domain}-{spec.n}-{key}"
+    with PartialState().main_process_first():  # the others find it done
+        if not (folder / "pack.json").is_file():
+            _make(spec, folder, workers or os.cpu_count() or 1)
+    index = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
+    arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "emotions", "tokens"))
+    return Pack(*arrays, captions=index["captions"], layouts=index["layouts"])
+
+
+def _make(spec: PackSpec, folder: Path, workers: int) -> None:
     from tqdm import tqdm
 
     from .moodscenes import layout_seeds
 
-    key = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache / f"{spec.split}-{spec.domain}-{spec.n}-{key}"
-    if not (folder / "pack.json").is_file():
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
         layouts = [int(s) for s in layout_seeds(spec.split, spec.n, spec.seed)]
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
         temporary.mkdir(parents=True, exist_ok=True)
         for name, shape, kind in (("images", (spec.n, spec.size, spec.size, 3), np.uint8),
                                   ("emotions", (spec.n,), np.int64), ("tokens", (spec.n, spec.variants, 77), np.int32)):
             np.lib.format.open_memmap(temporary / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
         jobs = [(spec, i, layouts[i:i + 100], str(temporary)) for i in range(0, spec.n, 100)]
-        workers = workers or os.cpu_count() or 1
         texts: list[list[str]] = []
         with ProcessPoolExecutor(workers) as pool:
             for part in tqdm(pool.map(_render, jobs), total=len(jobs), desc=folder.name, mininterval=2):
@@ -116,6 +126,5 @@ def make_pack(spec: PackSpec, cache: Path, workers: int | None = None) -> Pack:
             {"spec": asdict(spec), "layouts": layouts, "captions": texts}), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
-    index = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
-    arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "emotions", "tokens"))
-    return Pack(*arrays, captions=index["captions"], layouts=index["layouts"])
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
