@@ -7,9 +7,9 @@ tiny-a. tiny-b, of another architecture and trained on other scenes, judges. Res
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
-import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,14 @@ def generate(method: str, prompt: str, emotion: str, seed: int, cfg: float = 7.5
         return vae.decode(samples)[0]
 
 
+def run_key(args: argparse.Namespace) -> str:
+    """A folder name for everything that an image depends on: pairs, settings, weights. Old images are never scored."""
+    digest = hashlib.sha256(repr((args.split, args.n, args.cfg, STEPS, MuseConfig())).encode())
+    for name in ("unet", "vae", "clip", "tiny-a"):
+        digest.update(tiny.path(name).read_bytes())
+    return f"{args.split}-{args.n}-{digest.hexdigest()[:10]}"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-muse"), help="images and sheet (default: %(default)s)")
@@ -69,23 +77,22 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     todo = pairs(args.n, args.split)
-    args.out.mkdir(parents=True, exist_ok=True)
-    seconds = dict.fromkeys(METHODS, 0.0)
+    out = args.out / run_key(args)
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(out / "pairs.json", lambda p: p.write_text(json.dumps(todo, indent=0), encoding="utf-8"))
     images: dict[str, list[Any]] = {m: [] for m in METHODS}
     for i, (prompt, emotion) in enumerate(tqdm(todo, desc="pairs")):
         for method in METHODS:
-            path = args.out / f"{i:03d}_{method}.png"
+            path = out / f"{i:03d}_{method}.png"
             if not path.is_file():
-                began = time.perf_counter()
                 array = (generate(method, prompt, emotion, i, args.cfg).permute(1, 2, 0).numpy() * 255).round()
-                seconds[method] += time.perf_counter() - began
                 files.write_atomically(path, lambda p: Image.fromarray(array.astype(np.uint8)).save(p))
             images[method].append(np.asarray(Image.open(path)))
     figures = measure(images, todo)
     captions = [f"{emotion}" for _, emotion in todo]
     sheet = contact_sheet([x for pair in zip(images["plain"], images["muse"]) for x in pair],
                           [c for emotion in captions for c in ("plain", emotion)], columns=16, cell=96)
-    files.write_atomically(args.out / "sheet.png",
+    files.write_atomically(out / "sheet.png",
                            lambda p: Image.fromarray((sheet * 255).round().astype(np.uint8)).save(p))
     for name, value in figures.items():
         print(f"{name:<44}{value if isinstance(value, list) else round(value, 3)}")

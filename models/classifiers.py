@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import files, tiny
+from . import files, host, tiny
 from .emotions import MIKELS
 from .errors import UserError
 
@@ -153,4 +153,4 @@ def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     else:
         model = ClipEmotionHead(load_scorer(clip_model), read_head(files.find_model("affect", name)))
     frozen([model])
-    return model
+    return model.to(host.current().device)

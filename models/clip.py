@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import tiny
+from . import host, tiny
 from .errors import UserError
 
 # Published CLIP models reach about 30 on their own 100 * cosine scale for a fitting image and about 14 for an
@@ -72,14 +72,15 @@ TINY = {"tiny": "clip", "tiny-eval": "clip-eval"}
 
 
 def load_scorer(name: str) -> ClipScorer:
-    """The scorer of a name: tiny, tiny-eval, an open_clip file under models/clip ("ViT-B-32 file.safetensors"), or an
-    open_clip name "MODEL" or "MODEL:PRETRAINED", which open_clip downloads where it is not cached."""
+    """The scorer of a name: tiny, tiny-eval, or an open_clip name "MODEL:PRETRAINED", where PRETRAINED is one of
+    open_clip's tags (downloaded where it is not cached) or a file on disk. It runs on the host's device."""
     import open_clip
 
     if name in TINY:
         clip = tiny.build_clip()
         metadata = tiny.load(TINY[name], clip)
-        return ClipScorer(clip, open_clip.get_tokenizer("ViT-B-32"), name, metadata.get("lo"), metadata.get("hi"))
+        scorer = ClipScorer(clip, open_clip.get_tokenizer("ViT-B-32"), name, metadata.get("lo"), metadata.get("hi"))
+        return scorer.to(host.current().device)
     architecture, _, pretrained = name.partition(":")
     if architecture not in open_clip.list_models():
         raise UserError(f"'{name}' is no CLIP known here. Use tiny, tiny-eval or an open_clip name such as "
@@ -89,4 +90,4 @@ def load_scorer(name: str) -> ClipScorer:
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"The weights of '{name}' could not be loaded: {error}. They are downloaded at first use; "
                         "without a network, put a file on disk and give MODEL:FILE.") from error
-    return ClipScorer(clip, open_clip.get_tokenizer(architecture), name)
+    return ClipScorer(clip, open_clip.get_tokenizer(architecture), name).to(host.current().device)

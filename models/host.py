@@ -42,6 +42,13 @@ class Host:
         self.output_dir = self.root / "output"
         self.temp_dir = self.root / "temp"
 
+    @property
+    def device(self) -> str:
+        """Where bundled and embedded models run: "cuda" where there is one, else "cpu"."""
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
     def progress(self, total: int, label: str = "") -> Bar:
         """A bar for `total` units of work."""
         return SilentBar()
@@ -70,7 +77,7 @@ class Host:
 
 
 class ComfyHost(Host):
-    """Inside ComfyUI. Inner loops send text: a second ProgressBar would overwrite the node's only one."""
+    """Inside ComfyUI. It has one progress bar a node, which the sampler owns, so `progress` stays silent."""
 
     def __init__(self) -> None:
         import folder_paths

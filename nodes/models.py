@@ -7,6 +7,7 @@ from typing import Any
 
 from ..models import host
 from ..models.emotions import MIKELS
+from ..models.errors import UserError
 from .layouts import to_bchw
 
 _CLIPS = ["tiny", "tiny-eval", "ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k"]
@@ -27,6 +28,9 @@ class AffectTinyModelLoader:
     def run(self) -> tuple[Any, Any, Any]:
         from ..models import tiny
 
+        if isinstance(host.current(), host.ComfyHost):
+            raise UserError("Inside ComfyUI the tiny demo model cannot be loaded yet: run this workflow with "
+                            "`affect run`, which needs no ComfyUI.")
         return tiny.load_pipeline()
 
 
@@ -78,7 +82,8 @@ class AffectEmotionReadout:
         from ..models.plots import emotion_bars
 
         with torch.no_grad():
-            probabilities = classifier(to_bchw(image)).float().softmax(dim=-1).tolist()
+            device = next(classifier.parameters()).device
+            probabilities = classifier(to_bchw(image).to(device)).float().softmax(dim=-1).tolist()
         chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))
         rows = [{name: round(p, 4) for name, p in zip(MIKELS, row)} for row in probabilities]
         return chart, json.dumps(rows, indent=1)

@@ -54,8 +54,8 @@ def _guider(inputs: dict[str, Any]) -> Any:
     from ..models.diffusion.diffusers import DiffusersModel, MuseGuider
 
     if not isinstance(inputs["model"], DiffusersModel):
-        raise UserError("This MODEL is ComfyUI's own, and emotional guidance does not take those yet: connect "
-                        "Load Tiny Demo Model, or run the workflow with the affect command.")
+        raise UserError("This MODEL is ComfyUI's own, and emotional guidance does not take those yet: run the workflow "
+                        "with `affect run`, which needs no ComfyUI and loads the same checkpoints.")
     return MuseGuider(inputs["model"], inputs["vae"], inputs["classifier"], inputs["positive"], inputs["negative"],
                       inputs["emotion"], _config(inputs), inputs.get("timing_gate"), inputs.get("init_tokens"))
 

@@ -84,3 +84,13 @@ def test_a_lora_reaches_the_text_encoder_too(loaded, tmp_path):
     _, changed = checkpoints.apply_lora(model, text, tmp_path / "t", 1.0, 1.0)
     a, b = (t.encode("a house")[0][0] for t in (text, changed))
     assert not torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("key", ["model.diffusion_model.middle_block.1.proj_in.weight",
+                                 "first_stage_model.decoder.mid.block_1.conv1.weight"])
+def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path, key):
+    state = ldm.checkpoint()
+    del state[key]
+    save_file(state, str(tmp_path / "holes.safetensors"))
+    with pytest.raises(UserError):
+        checkpoints.load_checkpoint(tmp_path / "holes.safetensors")

@@ -15,6 +15,7 @@ import torch
 
 from ..errors import UserError
 from ..files import check_safetensors, load_into, load_safetensors
+from ..host import current
 from .diffusers import DiffusersModel, DiffusersVAE
 from .protocol import frozen
 from .text import TextEncoder
@@ -44,7 +45,7 @@ def load_checkpoint(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersV
     family = "sdxl" if "adm_in_channels" in unet_config else "sd2" if width == 1024 else "sd1"
     scale = 0.13025 if family == "sdxl" else 0.18215
     prediction = "v_prediction" if family == "sd2" and _is_v(unet_state) else "epsilon"
-    unet = _unet(unet_state, unet_config)
+    unet = _unet(unet_state, unet_config).to(current().device)
     return DiffusersModel(unet, prediction, scale), _text(state, family, path.name), _vae(vae_state)
 
 
@@ -108,10 +109,11 @@ def _unet(state: State, config: dict[str, Any]) -> Any:
         "unet_config": {"params": config}, "network_config": {"params": config},
         "first_stage_config": {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4], "resolution": 256}}}}}}
     try:
-        return UNet2DConditionModel.from_single_file(keys, original_config=wrapped).float()
+        unet = UNet2DConditionModel.from_single_file(keys, original_config=wrapped)
     except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"The UNet of this checkpoint could not be built: {error}. It is not an SD1.5, SD2 or SDXL "
                         "model; run it in ComfyUI.") from error
+    return _complete(unet, "the UNet")
 
 
 # -- VAE ----------------------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ def _vae(state: State) -> DiffusersVAE:
             latent_channels=state["decoder.conv_in.weight"].shape[1], block_out_channels=widths,
             layers_per_block=layers, down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
             norm_num_groups=32)
-        return DiffusersVAE(load_into(vae, state, "the VAE"))
+        return DiffusersVAE(load_into(vae, state, "the VAE").to(current().device))
     if "decoder.conv_in.weight" not in state or "encoder.down.0.block.0.conv1.weight" not in state:
         raise UserError("This file is no VAE of Stable Diffusion's kind: it has the wrong keys.")
     widths = [state[f"encoder.down.{i}.block.0.conv1.weight"].shape[0]
@@ -139,7 +141,20 @@ def _vae(state: State) -> DiffusersVAE:
         num_res_blocks=_count(state, r"encoder\.down\.0\.block\.(\d+)\."), attn_resolutions=[], dropout=0.0)
     wrapped = {"model": {"params": {"first_stage_config": {"params": {"ddconfig": params, "embed_dim": params["z_channels"]}}}}}
     keys = {_VAE + k: v for k, v in state.items()}
-    return DiffusersVAE(AutoencoderKL.from_single_file(keys, original_config=wrapped).float())
+    try:
+        vae = AutoencoderKL.from_single_file(keys, original_config=wrapped)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"The VAE could not be built: {error}. Its file has the wrong keys.") from error
+    return DiffusersVAE(_complete(vae, "the VAE").to(current().device))
+
+
+def _complete(model: Any, name: str) -> Any:
+    """UserError where diffusers left a weight empty because the file lacks it."""
+    empty = [k for k, v in model.state_dict().items() if v.is_meta]
+    if empty:
+        raise UserError(f"{name[0].upper()}{name[1:]} has the wrong keys: it lacks '{empty[0]}' (and {len(empty) - 1} "
+                        "more). Download the file again, or choose another.")
+    return model.float()
 
 
 def _count(state: State, pattern: str) -> int:
@@ -196,7 +211,7 @@ class TransformersTower:
         self.model, self.penultimate = model, penultimate
 
     def __call__(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        out = self.model(ids, output_hidden_states=self.penultimate)
+        out = self.model(ids.to(self.model.device), output_hidden_states=self.penultimate)
         hidden = out.hidden_states[-2] if self.penultimate else out.last_hidden_state
         return hidden, getattr(out, "text_embeds", None)
 

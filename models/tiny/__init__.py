@@ -121,7 +121,9 @@ def text_tower(clip: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def load_pipeline() -> tuple[Any, Any, Any]:
-    """(model, text encoder, vae): the tiny diffusion model as the embedded host's MODEL, CLIP and VAE."""
+    """(model, text encoder, vae): the tiny diffusion model as the embedded host's MODEL, CLIP and VAE, on the host's
+    device."""
+    from .. import host
     from ..diffusion.diffusers import DiffusersModel
     from ..diffusion.protocol import frozen
     from ..diffusion.text import TextEncoder
@@ -129,4 +131,6 @@ def load_pipeline() -> tuple[Any, Any, Any]:
     unet, vae, clip = build_unet(), build_vae(), build_clip()
     load("unet", unet), load("vae", vae), load("clip", clip)
     frozen([clip, vae])
+    for part in (unet, vae, clip):
+        part.to(host.current().device)
     return DiffusersModel(unet, latent_scale=1.0), TextEncoder([text_tower(clip)]), vae

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("demo_output"), metavar="D",
                         help="where the images go (default: %(default)s)")
     parser.add_argument("--photo", type=Path, metavar="FILE", help="a photograph to edit instead of scikit-image's")
+    parser.add_argument("--describe", default="a photo", metavar="TEXT", help="what that photograph shows")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
@@ -33,15 +34,16 @@ def main(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     inputs = args.output_dir / "input"
     inputs.mkdir(parents=True, exist_ok=True)
-    photo = Image.open(args.photo).convert("RGB") if args.photo else _photograph()
+    photo = _photograph(args.photo)
     write_atomically(inputs / "example.png", lambda p: photo.save(p))
 
     images, captions, table = [], [], {}
-    for template in ("eight_emotions", "edit_photograph"):
+    for template, changes in (("eight_emotions", []), ("edit_photograph", [
+            f"What the photograph shows.text={args.describe}"] if args.photo else [])):
         if template == "edit_photograph":
             images.append(_square(photo))
             captions.append("a photograph")
-        for path in _run(TEMPLATES / f"{template}.json", inputs, args.output_dir):
+        for path in _run(TEMPLATES / f"{template}.json", inputs, args.output_dir, changes):
             images.append(Image.open(path).convert("RGB"))
             captions.append(path.stem.rsplit("_", 2)[0].split("_", 1)[-1] if template == "eight_emotions"
                             else f"edited: {path.stem.split('_')[0]}")
@@ -57,20 +59,28 @@ def main(args: argparse.Namespace) -> int:
     target = args.output_dir / "contact_sheet.png"
     write_atomically(target, lambda p: Image.fromarray((sheet * 255).round().astype("uint8")).save(p))
     seconds = round(time.perf_counter() - start, 1)
+    kept = _ssim(images[captions.index(next(c for c in captions if c.startswith("a photograph")))],
+                 images[next(i for i, c in enumerate(captions) if "reconstruction" in c)])
     if args.json:
-        print(json.dumps({"status": "ok", "sheet": str(target), "probabilities": table, "seconds": seconds}))
+        print(json.dumps({"status": "ok", "sheet": str(target), "probabilities": table, "seconds": seconds,
+                          "reconstruction_ssim": kept}))
     else:
         _print(table)
+        print(f"\nSSIM of the photograph's reconstruction without an emotion, which bounds what editing keeps: {kept:.2f}")
         print(f"\n{target} ({seconds:.0f} s)")
     return 0
 
 
-def _photograph() -> Any:
-    """scikit-image's cup of coffee, which nothing was trained on."""
-    import skimage.data
-    from PIL import Image
+def _photograph(path: Path | None) -> Any:
+    """The given photograph, upright, or scikit-image's cup of coffee, which nothing was trained on."""
+    from PIL import Image, ImageOps
 
-    return Image.fromarray(skimage.data.coffee())
+    from ...models.errors import UserError
+
+    try:
+        return ImageOps.exif_transpose(Image.open(path or TEMPLATES / "examples" / "example.png")).convert("RGB")
+    except OSError as error:
+        raise UserError(f"The photograph '{path}' cannot be read: {error}.") from error
 
 
 def _square(image: Any) -> Any:
@@ -79,25 +89,36 @@ def _square(image: Any) -> Any:
     return image.crop((left, top, left + side, top + side)).resize((128, 128))
 
 
-def _run(workflow: Path, inputs: Path, output: Path) -> list[Path]:
+def _run(workflow: Path, inputs: Path, output: Path, changes: list[str]) -> list[Path]:
     from ...models import host
     from .host import EmbeddedHost
     from .run import execute, prepare
 
     print(f"{workflow.name} ...", file=sys.stderr)
     with host.use(EmbeddedHost(inputs, output)):
-        outputs = execute(prepare(workflow))
+        outputs = execute(prepare(workflow, changes))
     return sorted(Path(o["path"]) for o in outputs if o["type"] == "image")
+
+
+def _ssim(a: Any, b: Any) -> float:
+    import numpy as np
+    import torch
+
+    from ...models.metrics import ssim
+
+    x, y = (torch.from_numpy(np.array(i)).permute(2, 0, 1)[None].float() / 255 for i in (a, b))
+    return float(ssim(x, y)[0])
 
 
 def _judge(image: Any) -> dict[str, float]:
     import numpy as np
     import torch
 
+    from ...models import host
     from ...models.classifiers import load_classifier
     from ...models.emotions import MIKELS
 
-    x = torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[None].float() / 255
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().to(host.current().device) / 255
     with torch.no_grad():
         return dict(zip(MIKELS, load_classifier(JUDGE)(x).softmax(dim=-1)[0].tolist()))
 

@@ -26,12 +26,20 @@ class EmbeddedHost(Host):
         self.temp_dir = self.output_dir / "temp"
         self.models_dir = Path(models_dir or os.environ.get("AFFECT_MODELS_DIR") or "models")
         self._depth = 0
+        self._inner: TqdmBar | None = None
 
     def models_dirs(self, kind: str) -> list[Path]:
         return [self.models_dir / kind]
 
     def progress(self, total: int, label: str = "") -> Bar:
         return TqdmBar(self, total, label)
+
+    def inner(self, step: int, done: int, total: int, loss: float) -> None:
+        """A bar of its own below the steps': it starts anew with every sampler step."""
+        if self._inner is None or not self._inner.is_open:
+            self._inner = TqdmBar(self, total, "inner steps")
+        self._inner.set(done)
+        self._inner.text(f"step {step + 1}, loss {loss:.4f}")
 
     def note(self, message: str) -> None:
         from tqdm import tqdm
@@ -64,8 +72,17 @@ class TqdmBar:
         host._depth += 1
         self._open = True
 
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
     def update(self, n: int = 1) -> None:
         self._bar.update(n)
+
+    def set(self, n: int) -> None:
+        """Moves the bar to n, forwards or back."""
+        self._bar.n = n
+        self._bar.refresh()
 
     def text(self, message: str) -> None:
         self._bar.set_postfix_str(message)
@@ -73,5 +90,8 @@ class TqdmBar:
     def close(self) -> None:
         if self._open:
             self._open = False
+            if self._host._inner is not None and self._host._inner is not self:
+                self._host._inner.close()  # it belongs to the steps that end here
+                self._host._inner = None
             self._host._depth -= 1
             self._bar.close()

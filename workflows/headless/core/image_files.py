@@ -14,6 +14,8 @@ from ....models.errors import UserError
 from ....models.files import safe_join
 from ....models.host import current
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
 NO_MASK = (64, 64)
 """The size of the empty MASK that ComfyUI gives for an image without alpha channel."""
 
@@ -26,6 +28,8 @@ def find_image(name: str) -> Path:
     match = re.fullmatch(r"(.*?) ?\[(input|output|temp)\]", name)
     text, root = (match.group(1), roots[match.group(2)]) if match else (name, roots["input"])
     path = safe_join(root, text)
+    if not path.is_file() and root == roots["input"] and (EXAMPLES / Path(text).name).is_file() and "/" not in text:
+        return EXAMPLES / text  # the templates' photograph, which ComfyUI's own input folder has too
     if not path.is_file():
         raise UserError(f"There is no image '{text}' in the folder {root}. Put it there, or name the folder "
                         "that holds it with --input-dir.")
