@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from ..models import tiny
+from ..models import files, tiny
 from ..models.diffusion.sampling import sd_sigmas
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
@@ -29,24 +31,21 @@ class UnetConfig:
 
 
 @torch.no_grad()
-def encode(vae: nn.Module, rows: Rows, batch: int = 256) -> torch.Tensor:
-    """[2, N, C, h, w] half: every row's latent, plain and mirrored."""
-    out = []
-    for flip in (False, True):
-        parts = []
-        for i in range(0, len(rows), batch):
-            x = rows.pictures(torch.arange(i, min(i + batch, len(rows)), device=rows.device))
-            parts.append(vae.encode(x.flip(-1) if flip else x).half())
-        out.append(torch.cat(parts))
-    return torch.stack(out)
+def encode(vae: nn.Module, rows: Rows, cache: Path, batch: int = 64) -> torch.Tensor:
+    """[N, C, h, w] half: every row's latent. Kept in `cache`, one file for each state of the VAE: it is the same work
+    for every round and every process."""
+    from accelerate import PartialState
 
-
-def mirrored(tokens: torch.Tensor) -> torch.Tensor:
-    """Swaps the words left and right in token ids: what a mirrored scene's caption says."""
-    from ..models.diffusion.text import bpe
-
-    left, right = bpe().encode("left")[0], bpe().encode("right")[0]
-    return torch.where(tokens == left, right, torch.where(tokens == right, left, tokens))
+    state = b"".join(v.cpu().numpy().tobytes() for v in vae.state_dict().values())
+    path = cache / f"latents-{len(rows)}-{hashlib.sha256(state).hexdigest()[:12]}.safetensors"
+    with PartialState().main_process_first():  # the others find it done
+        if not path.is_file():
+            parts = []
+            for i in tqdm(range(0, len(rows), batch), desc="latents", mininterval=5):
+                index = torch.arange(i, min(i + batch, len(rows)), device=rows.device)
+                parts.append(vae.encode(rows.pictures(index)).half().cpu())
+            files.save_safetensors(path, {"latents": torch.cat(parts)}, {})
+    return files.load_safetensors(path)[0]["latents"].to(rows.device)
 
 
 def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn.Module, clip: nn.Module,
@@ -55,7 +54,7 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
     spec = PackSpec("train", config.n, emotions="prior", photos=config.photos, variants=config.variants,
                     seed=config.data_seed)
     rows = Rows([make_pack(spec, runs / "packs")], device)
-    latents = encode(vae, rows)
+    latents = encode(vae, rows, runs)
     rows.images = None
     sigmas = sd_sigmas().to(device)
     tower = tiny.text_tower(clip)
@@ -64,10 +63,8 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
     def loss(unet: nn.Module, batch: tuple, step: int) -> Losses:
         index, variant = batch
         n = len(index)
-        flip = torch.rand(n, device=device) < 0.5
-        x0 = latents[flip.long(), index].float()
+        x0 = latents[index].float()
         tokens = rows.tokens[index, variant]
-        tokens = torch.where(flip[:, None], mirrored(tokens), tokens)
         tokens = torch.where((torch.rand(n, device=device) < config.empty)[:, None], empty, tokens)
         with torch.no_grad():
             context, _ = tower(tokens)
