@@ -218,3 +218,23 @@ def test_the_help_costs_no_torch():
     code = ("import sys; from comfyui_affect.workflows.headless.cli import parser; parser().format_help(); "
             "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL', 'diffusers')))")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_image_too_small_for_the_vae_is_refused_before_anything_runs(affect, workspace):
+    Image.new("RGB", (1, 40), "red").save(workspace / "input" / "thin.png")
+    prompt = {"1": {"class_type": "LoadImage", "inputs": {"image": "thin.png"}},
+              "2": {"class_type": "AffectTinyModelLoader", "inputs": {}},
+              "3": {"class_type": "VAEEncode", "inputs": {"pixels": ["1", 0], "vae": ["2", 2]}},
+              "4": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["2", 2]}},
+              "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "x"}}}
+    answer = affect("run", prompt)
+    assert answer.code == 2 and "1 x 40" in answer.err and "ImageScale" in answer.err and not results(workspace)
+
+
+def test_an_empty_prompt_in_the_gate_is_refused(affect, workspace):
+    prompt = {"1": {"class_type": "AffectClipScorerLoader", "inputs": {"model": "tiny"}},
+              "2": {"class_type": "AffectClipTimingGate", "inputs": {
+                  "clip_scorer": ["1", 0], "prompt": " ", "threshold": 18.0, "estimate": "one_step", "force_open_at": 1.0}},
+              "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}}}
+    answer = affect("run", prompt)
+    assert answer.code == 2 and "prompt is empty" in answer.err and not results(workspace)

@@ -139,6 +139,11 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
     if not problems and own:
         for name, message in _own_validation(kind, given, declared, own, received):
             problem(name, message)
+    # Some core nodes can tell from what they are linked to that they will fail (`VALIDATE_LINKS`).
+    beyond = getattr(kind.cls, "VALIDATE_LINKS", None)
+    found = beyond(prompt, given) if beyond and not problems else None
+    if found:
+        problem(*found)
     return problems
 
 

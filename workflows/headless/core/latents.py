@@ -9,6 +9,7 @@ import torch
 
 from ....models.errors import UserError
 from ....models.host import current
+from .image_files import find_image
 from .images import MAX_RESOLUTION
 
 Latent = dict[str, Any]
@@ -62,9 +63,35 @@ class VAEEncode:
     CATEGORY = "latent"
     DESCRIPTION = "Encodes images into latents, cropped at the centre to multiples of the VAE's factor."
 
+    @classmethod
+    def VALIDATE_LINKS(cls, prompt: dict[str, Any], inputs: dict[str, Any]) -> tuple[str, str] | None:
+        """(input, what is wrong) where an image file that comes straight in is smaller than one latent cell: known
+        before anything runs."""
+        from PIL import Image
+
+        link = inputs.get("pixels")
+        source = prompt.get(link[0], {}) if isinstance(link, list) and link else {}
+        name = source.get("inputs", {}).get("image")
+        if source.get("class_type") != "LoadImage" or not isinstance(name, str):
+            return None
+        try:
+            with Image.open(find_image(name)) as image:
+                w, h = image.size
+        except (UserError, OSError):
+            return None  # reported at LoadImage
+        return ("pixels", _too_small(w, h, _SMALLEST)) if min(w, h) < _SMALLEST else None
+
     def encode(self, pixels: torch.Tensor, vae: Any) -> tuple[Latent]:
         pixels = _crop_to_factor(pixels[..., :3], vae.factor)
         return ({"samples": vae.encode(pixels.movedim(-1, 1))},)
+
+
+_SMALLEST = 8  # the factor of every VAE that this host loads
+
+
+def _too_small(w: int, h: int, factor: int) -> str:
+    return (f"An image of {w} x {h} pixels is smaller than one latent cell ({factor} x {factor} pixels), so the VAE "
+            "cannot encode it. Scale it up first, for example with ImageScale.")
 
 
 def _crop_to_factor(image: torch.Tensor, factor: int) -> torch.Tensor:
@@ -72,9 +99,7 @@ def _crop_to_factor(image: torch.Tensor, factor: int) -> torch.Tensor:
     h, w = image.shape[1:3]
     height, width = h // factor * factor, w // factor * factor
     if height == 0 or width == 0:
-        raise UserError(f"An image of {w} x {h} pixels is smaller than one latent cell ({factor} x {factor} "
-                        "pixels), so the VAE cannot encode it. Scale it up first, for example with "
-                        "ImageScale.")
+        raise UserError(_too_small(w, h, factor))
     if (height, width) != (h, w):
         current().note(f"VAEEncode: the image of {w} x {h} is cropped at its centre to {width} x {height}, "
                        f"multiples of {factor}.")
