@@ -26,10 +26,24 @@ def test_tiny_classifiers_are_differentiable_at_any_size(name):
 
 
 def test_zero_shot_prefers_the_emotion_whose_words_fit(scorer):
+    """An image whose features are those of an emotion's own words is that emotion, by the model's own temperature."""
     model = ZeroShotEmotion(scorer)
-    logits = model(torch.rand(2, 3, 64, 64))
-    features = scorer.image_features(torch.rand(2, 3, 64, 64))
-    assert logits.shape == (2, 8) and torch.allclose(features.norm(dim=-1), torch.ones(2), atol=1e-5)
+    i = MIKELS.index("fear")
+    words = scorer.text_features([t.format("fear") for t in ZeroShotEmotion.TEMPLATES]).mean(dim=0, keepdim=True)
+    scorer.image_features = lambda image: words / words.norm()
+    try:
+        logits = model(torch.rand(1, 3, 64, 64))[0]
+    finally:
+        del scorer.image_features
+    assert logits.argmax() == i and torch.isclose(logits[i], scorer.logit_scale, rtol=1e-4)
+
+
+def test_zero_shot_is_differentiable_in_the_image(scorer):
+    image = torch.rand(2, 3, 64, 64, requires_grad=True)
+    logits = ZeroShotEmotion(scorer)(image)
+    assert logits.shape == (2, 8)
+    logits[0, 0].backward()
+    assert image.grad[0].abs().sum() > 0 and image.grad[1].abs().sum() == 0
 
 
 def _head(width, hidden=None, seed=0):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import comfyui_affect
+from comfyui_affect.models.emotions import MIKELS
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
 ROOT = Path(comfyui_affect.__file__).parent
@@ -51,34 +52,66 @@ def test_it_loads_as_a_custom_node_folder():
     assert done.returncode == 0, done.stderr
 
 
-CONTRACT = {  # DESIGN's table: key -> (display name, inputs)
-    "AffectEmotion": ("Emotion", ["emotion", "intensity"]),
-    "AffectEmotionMix": ("Emotion Mix", ["emotion_a", "emotion_b", "balance"]),
-    "AffectEmotionVAD": ("Emotion from Valence-Arousal-Dominance", ["valence", "arousal", "dominance"]),
-    "AffectEmotionFromText": ("Emotion from Text", ["text"]),
-    "AffectEmotionClassifierLoader": ("Load Emotion Classifier", ["classifier", "clip_model"]),
-    "AffectEmotionReadout": ("Emotion Readout", ["image", "classifier"]),
-    "AffectTinyModelLoader": ("Load Tiny Demo Model", []),
-    "AffectClipScorerLoader": ("Load CLIP Scorer", ["model"]),
-    "AffectClipTimingGate": ("CLIP Timing Gate", ["clip_scorer", "prompt", "threshold", "estimate", "force_open_at"]),
-    "AffectEmotionTokenOptimizer": ("Emotion Token Optimizer", [
-        "model", "positive", "negative", "vae", "emotion", "classifier", "cfg", "n_tokens", "learning_rate",
-        "max_inner_steps", "stop_loss", "inherent_weight", "similar_weight", "seed", "timing_gate", "init_tokens"]),
-    "AffectEmotionTrace": ("Emotion Trace", ["guider", "latent"]),
-    "AffectDDIMInversion": ("DDIM Inversion", ["model", "positive", "latent_image", "steps"]),
-    "AffectSaveEmotionTokens": (None, ["tokens", "name"]),
-    "AffectLoadEmotionTokens": (None, ["name"]),
-    "AffectApplyEmotionTokens": (None, ["conditioning", "tokens"]),
+# DESIGN's table, which shared workflows depend on: key -> (display name, inputs in order, outputs). An input is a
+# socket, or a widget with its default; a choice is a list of what must be among its values.
+_MUSE = {
+    "model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "vae": "VAE", "emotion": "AFFECT_EMOTION",
+    "classifier": "AFFECT_EMOTION_CLASSIFIER", "cfg": ("FLOAT", 7.5), "n_tokens": ("INT", 4),
+    "learning_rate": ("FLOAT", 0.01), "max_inner_steps": ("INT", 20), "stop_loss": ("FLOAT", 0.0001),
+    "inherent_weight": ("FLOAT", 0.0005), "similar_weight": ("FLOAT", 0.0015), "seed": ("INT", 0)}
+_MUSE_OPTIONAL = {"timing_gate": "AFFECT_TIMING_GATE", "init_tokens": "AFFECT_EMOTION_TOKENS"}
+CONTRACT = {
+    "AffectEmotion": ("Emotion", {"emotion": [*MIKELS, "joy", "grief"], "intensity": ("FLOAT", 1.0)}, "AFFECT_EMOTION"),
+    "AffectEmotionMix": ("Emotion Mix", {"emotion_a": "AFFECT_EMOTION", "emotion_b": "AFFECT_EMOTION",
+                                         "balance": ("FLOAT", 0.5)}, "AFFECT_EMOTION"),
+    "AffectEmotionVAD": ("Emotion from Valence-Arousal-Dominance", {
+        "valence": ("FLOAT", 0.5), "arousal": ("FLOAT", 0.5), "dominance": ("FLOAT", 0.5)}, "AFFECT_EMOTION"),
+    "AffectEmotionFromText": ("Emotion from Text", {"text": "STRING"}, "AFFECT_EMOTION"),
+    "AffectEmotionClassifierLoader": ("Load Emotion Classifier", {
+        "classifier": ["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot"], "clip_model": ["tiny"]},
+        "AFFECT_EMOTION_CLASSIFIER"),
+    "AffectEmotionReadout": ("Emotion Readout", {"image": "IMAGE", "classifier": "AFFECT_EMOTION_CLASSIFIER"},
+                             "IMAGE STRING"),
+    "AffectTinyModelLoader": ("Load Tiny Demo Model", {}, "MODEL CLIP VAE"),
+    "AffectClipScorerLoader": ("Load CLIP Scorer", {"model": ["tiny", "ViT-L-14:openai"]}, "AFFECT_CLIP_SCORER"),
+    "AffectClipTimingGate": ("CLIP Timing Gate", {
+        "clip_scorer": "AFFECT_CLIP_SCORER", "prompt": "STRING", "threshold": ("FLOAT", 18.0),
+        "estimate": ["one_step", "full"], "force_open_at": ("FLOAT", 1.0)}, "AFFECT_TIMING_GATE"),
+    "AffectEmotionTokenOptimizer": ("Emotion Token Optimizer", _MUSE | _MUSE_OPTIONAL, "GUIDER"),
+    "AffectEmotionTrace": ("Emotion Trace", {"guider": "GUIDER", "latent": "LATENT"},
+                           "IMAGE STRING AFFECT_EMOTION_TOKENS"),
+    "AffectEmotionSampler": ("Emotion Sampler", _MUSE | {
+        "latent_image": "LATENT", "steps": ("INT", 20), "sampler_name": ["euler"], "scheduler": ["karras"],
+        "denoise": ("FLOAT", 1.0), "add_noise": ("BOOLEAN", True)} | _MUSE_OPTIONAL, "LATENT IMAGE AFFECT_EMOTION_TOKENS"),
+    "AffectDDIMInversion": ("DDIM Inversion", {
+        "model": "MODEL", "positive": "CONDITIONING", "latent_image": "LATENT", "steps": "INT"}, "LATENT"),
+    "AffectSaveEmotionTokens": ("Save Emotion Tokens", {"tokens": "AFFECT_EMOTION_TOKENS", "name": "STRING"}, ""),
+    "AffectLoadEmotionTokens": ("Load Emotion Tokens", {"name": "STRING"}, "AFFECT_EMOTION_TOKENS"),
+    "AffectApplyEmotionTokens": ("Apply Emotion Tokens", {
+        "conditioning": "CONDITIONING", "tokens": "AFFECT_EMOTION_TOKENS"}, "CONDITIONING"),
 }
+
+
+def test_the_contract_names_every_node():
+    assert set(CONTRACT) == set(NODE_CLASS_MAPPINGS)
 
 
 @pytest.mark.parametrize("key", CONTRACT)
 def test_node_contract(key):
-    name, names = CONTRACT[key]
-    declared = NODE_CLASS_MAPPINGS[key].INPUT_TYPES()
-    inputs = [*declared["required"], *declared.get("optional", {})]
-    assert name in (None, NODE_DISPLAY_NAME_MAPPINGS[key])
-    assert [i for i in inputs if i in names] == names
+    name, inputs, outputs = CONTRACT[key]
+    node = NODE_CLASS_MAPPINGS[key]
+    declared = node.INPUT_TYPES()
+    given = declared["required"] | declared.get("optional", {})
+    assert name == NODE_DISPLAY_NAME_MAPPINGS[key] and list(node.RETURN_TYPES) == outputs.split()
+    assert [i for i in given if i in inputs] == list(inputs)
+    assert set(declared["required"]) <= set(inputs), "a new input must be optional: shared workflows lack it"
+    for i, wanted in inputs.items():
+        kind, options = given[i]
+        if isinstance(wanted, list):
+            assert isinstance(kind, list) and set(wanted) <= set(kind)
+        else:
+            kind_wanted, *default = (wanted,) if isinstance(wanted, str) else wanted
+            assert kind == kind_wanted and [options.get("default")] == (default or [options.get("default")])
 
 
 @pytest.mark.parametrize("key", NODE_CLASS_MAPPINGS)
