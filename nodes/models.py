@@ -10,7 +10,11 @@ from ..models.emotions import MIKELS
 from ..models.errors import UserError
 from .layouts import to_bchw
 
-_CLIPS = ["tiny", "tiny-eval", "ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k"]
+
+def _clips() -> list[str]:
+    return ["tiny", "tiny-eval", "ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k",
+            *host.current().list_files("open_clip")]
+
 
 
 class AffectTinyModelLoader:
@@ -50,7 +54,7 @@ class AffectEmotionClassifierLoader:
             "classifier": (["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot", *found], {"tooltip":
                            "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's or "
                            "EmoEdit's published head in models/affect."}),
-            "clip_model": (_CLIPS, {"tooltip": "The CLIP that zero-shot and published heads look through: "
+            "clip_model": (_clips(), {"tooltip": "The CLIP that zero-shot and published heads look through: "
                                                "ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's."}),
         }}
 
@@ -99,8 +103,8 @@ class AffectClipScorerLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": (_CLIPS, {"tooltip": "tiny goes with the tiny model; the others are open_clip's, "
-                                                           "downloaded at first use."})}}
+        return {"required": {"model": (_clips(), {"tooltip": "tiny goes with the tiny model; the named ones are "
+                                       "open_clip's, downloaded at first use; files lie in models/open_clip."})}}
 
     def run(self, model: str) -> tuple[Any]:
         from ..models.clip import load_scorer

@@ -98,6 +98,37 @@ def test_scores_live_on_published_clips_scale(scorer):
     assert sorted(mapped.score(image, text).tolist()) == pytest.approx([UNRELATED, FITTING], abs=1e-3)
 
 
+def test_a_clip_file_names_its_own_architecture():
+    import open_clip
+    from comfyui_affect.models.clip import architecture_of
+
+    states = {name: open_clip.create_model(name, pretrained=None, device="meta").state_dict()
+              for name in ("ViT-B-32", "ViT-L-14")}
+    assert architecture_of(states["ViT-L-14"], "l.safetensors") == "ViT-L-14"
+    assert architecture_of(states["ViT-B-32"], "clip_openai.safetensors") == "ViT-B-32-quickgelu"
+    with pytest.raises(UserError, match="no open_clip model"):
+        architecture_of({"text_model.x": torch.zeros(1)}, "hf.safetensors")
+    with pytest.raises(UserError, match="no CLIP that this open_clip knows"):
+        architecture_of(tiny.build_clip().state_dict(), "tiny.safetensors")
+
+
+def test_a_clip_file_is_a_choice_and_loads(tmp_path, monkeypatch):
+    import open_clip
+    from comfyui_affect.models import clip, files, host
+    from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
+
+    small = open_clip.get_model_config("ViT-S-32")
+    monkeypatch.setattr(open_clip, "list_models", lambda: ["ViT-S-32"])
+    torch.manual_seed(3)
+    model = open_clip.create_model("ViT-S-32", pretrained=None)
+    files.save_safetensors(tmp_path / "models/open_clip/mine.safetensors", model.state_dict(), {})
+    with host.use(host.Host(tmp_path)):
+        assert "mine.safetensors" in NODE_CLASS_MAPPINGS["AffectClipScorerLoader"].INPUT_TYPES()["required"]["model"][0]
+        scorer = clip.load_scorer("mine.safetensors")
+    assert scorer.feature_width == small["embed_dim"] and scorer.size == small["vision_cfg"]["image_size"]
+    assert torch.equal(scorer.clip.state_dict()["visual.proj"], model.state_dict()["visual.proj"])
+
+
 def test_a_packed_vocabulary_shares_one_unknown_row():
     state = tiny.build_clip().state_dict()
     used = torch.tensor([7, 320, 49406, 49407])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ...models.errors import UserError
 
-KINDS = ("checkpoints", "vae", "loras", "affect", "clip", "mllm")
+KINDS = ("checkpoints", "vae", "loras", "affect", "open_clip", "mllm")
 
 
 class Published(NamedTuple):
