@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,3 +76,26 @@ def test_every_stage_of_the_tiny_config_is_read():
         tiny.split(config[stage], cls, stage)
     seeds = [config[s]["data_seed"] for s in ("tiny-a", "tiny-b", "tiny-c", "clip-eval")]
     assert len(set(seeds)) == len(seeds)  # those who judge saw other scenes than those who guide
+
+
+def test_latents_are_encoded_once_for_a_set_of_pictures_and_a_state_of_the_vae(tmp_path):
+    from comfyui_affect.models.tiny import build_vae
+    from comfyui_affect.training.batches import Rows
+    from comfyui_affect.training.data.pack import Pack
+    from comfyui_affect.training.unet import encode
+
+    def rows(seed):
+        images = np.random.default_rng(seed).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
+        return Rows([Pack(images, np.zeros(3, np.int64), np.zeros((3, 1, 77), np.int32), [], [])], "cpu")
+
+    torch.manual_seed(0)
+    vae = build_vae().eval()
+    first = encode(vae, rows(0), tmp_path)
+    assert torch.allclose(first.float(), vae.encode(rows(0).pictures(torch.arange(3))), atol=2e-3)
+    encode(vae, rows(0), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert not torch.equal(encode(vae, rows(1), tmp_path), first)
+    with torch.no_grad():
+        next(vae.parameters()).add_(0.1)
+    assert not torch.equal(encode(vae, rows(0), tmp_path), first)
+    assert len(list(tmp_path.iterdir())) == 3
