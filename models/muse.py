@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from . import files, host
+from .diffusion.inference import ordinary, ordinary_weights
 from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext
 from .emotions import MIKELS, EmotionTarget
 from .errors import UserError
@@ -265,12 +266,14 @@ class Muse:
         """x [B, C, h, w] fixes batch and device; sigmas [n + 1] the schedule; latent and mask [B, 1, h, w] (denoiser
         scale) what lies under a latent mask, so that the classifier sees the image that will come out."""
         batch, device = len(x), x.device
-        self.sigmas, self.latent, self.mask = sigmas.to(x), latent, mask
+        self.sigmas, self.latent, self.mask = sigmas.to(x), ordinary(latent), ordinary(mask)
         self.tokens = self._initial(batch, device)
         self.open = torch.zeros(batch, dtype=torch.bool, device=device)
-        self.target = torch.tensor(self.emotion.distribution, device=device).repeat(batch, 1)
+        with torch.inference_mode(False):
+            self.target = torch.tensor(self.emotion.distribution, device=device).repeat(batch, 1)
         self.inherent: torch.Tensor | None = None
         self._seen: torch.Tensor | None = None  # the classifier's answer to the last step before the gate opened
+        self._save_memory = False
         self._judged = -1  # the last step that the gate was asked at
         self._path: dict[int, torch.Tensor] = {}  # where the last `full` walk passed, by step, and where it ended
         self._end: torch.Tensor | None = None
@@ -309,28 +312,28 @@ class Muse:
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """x [B, C, h, w], sigma [B] -> guided clean latent [B, C, h, w], tokens optimised on the way."""
         host.current().check_interrupted()
+        record = TraceCall(len(self.trace.calls), self._step(sigma), float(sigma[0]))
+        self.trace.calls.append(record)
+        plain = None
         with torch.no_grad():
-            uncond = None if self.config.cfg == 1.0 else self.denoiser(x, sigma, self.negative)
-            plain = None
-            record = TraceCall(len(self.trace.calls), self._step(sigma), float(sigma[0]))
-            self.trace.calls.append(record)
-            if not bool(self.open.all()) and self.emotion.intensity > 0:
-                plain = self._guide(self.denoiser(x, sigma, self.positive), uncond)
-                if record.step > self._judged:  # a second-order sampler comes back to a step already judged
+            if not bool(self.open.all()):
+                plain = self._guided(x, sigma, self.positive)
+                # A second-order sampler comes back to a step that was judged already.
+                if self.emotion.intensity > 0 and record.step > self._judged:
                     self._judged = record.step
                     self._update_gate(x, sigma, plain, record)
             record.open = self.open.tolist()
             if not bool(self.open.any()):
-                return plain if plain is not None else self._guide(self.denoiser(x, sigma, self.positive), uncond)
-        emotional = self._optimise(x, sigma, uncond, record)
+                return plain
+        emotional = self._optimise(x, sigma, record)
         return emotional if bool(self.open.all()) else torch.where(self.open.view(-1, 1, 1, 1), emotional, plain)
+
+    def _guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: TextContext) -> torch.Tensor:
+        return self.denoiser.guided(x, sigma, positive, self.negative, self.config.cfg)
 
     def _step(self, sigma: torch.Tensor) -> int:
         # The sampler's step, not the model call: second-order samplers call twice a step.
         return int((self.sigmas > sigma[0] * (1 + 1e-4)).sum())
-
-    def _guide(self, cond: torch.Tensor, uncond: torch.Tensor | None) -> torch.Tensor:
-        return cond if uncond is None else uncond + self.config.cfg * (cond - uncond)
 
     def _image(self, x0: torch.Tensor) -> torch.Tensor:
         """What the clean latent looks like, with the masked part as it will be composited."""
@@ -375,60 +378,88 @@ class Muse:
             current = current + (current - denoised) / now * (then - now)
             self._path[i], now = current, then
             if then > 0:
-                s = then * sigma.new_ones(len(x))
-                uncond = None if self.config.cfg == 1.0 else self.denoiser(current, s, self.negative)
-                denoised = self._guide(self.denoiser(current, s, self.positive), uncond)
+                denoised = self._guided(current, then * sigma.new_ones(len(x)), self.positive)
         self._end = self._image(current)
         return self._end
 
     def _loss(self) -> EmotionLoss:
         similar = [MIKELS.index(name) for name in self.emotion.similar()]
-        inherent = self.inherent if self.config.inherent_weight else None
+        inherent = ordinary(self.inherent) if self.config.inherent_weight else None
         return EmotionLoss(self.target, inherent, similar, [MIKELS.index(name) for name in self.emotion.wanted()],
                            self.config.inherent_weight, self.config.similar_weight)
 
-    def _optimise(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None,
-                  record: TraceCall) -> torch.Tensor:
-        """The inner loop (equation 8): Adam on the tokens until every open image's loss is under the stop.
+    def _optimise(self, x: torch.Tensor, sigma: torch.Tensor, record: TraceCall) -> torch.Tensor:
+        """The inner loop; where memory runs out, once more with gradient checkpointing, which then stays on."""
+        while True:
+            try:
+                return self._inner_loop(x, sigma, record)
+            except torch.cuda.OutOfMemoryError:
+                if self._save_memory:
+                    raise
+            # Out of the except block: until then its traceback keeps every tensor alive.
+            self._save_memory = True
+            record.losses.clear()
+            torch.cuda.empty_cache()
+            self._note("Memory ran out: the inner loop goes on with gradient checkpointing, which takes about a third longer.")
+
+    def _inner_loop(self, x: torch.Tensor, sigma: torch.Tensor, record: TraceCall) -> torch.Tensor:
+        """Equation 8: Adam on the tokens until every open image's loss is under the stop. Returns the guided clean
+        latent with the final tokens.
 
         Adam is fresh at each model call, with lr (1 - i/100) of the outer step i (the paper's formula is null-text
-        inversion's, where i is the outer step). An image that is done keeps its tokens while others go on. Returns
-        the prediction of the last evaluation, which is the one with the final tokens.
+        inversion's, where i is the outer step). An image that is done keeps its tokens while others go on. The
+        unconditional prediction does not depend on the tokens: it is made once.
         """
         config, ui = self.config, host.current()
-        loss_of = self._loss()
         record.learning_rate = config.learning_rate * max(0.0, 1 - record.step / 100)
-        with self.denoiser.gradients():
+        limit = config.max_inner_steps if record.learning_rate > 0 else 0
+        with torch.no_grad():
+            uncond = None if config.cfg == 1.0 else self.denoiser(x, sigma, self.negative)
+        with (self.denoiser.gradients(self._save_memory), self.autoencoder.gradients(self._save_memory),
+              ordinary_weights(*[self.classifier] * isinstance(self.classifier, torch.nn.Module))):
+            x_in, sigma_in, uncond, is_open = (ordinary(t) for t in (x, sigma, uncond, self.open))
+            loss_of = self._loss()
             tokens = self.tokens.clone().requires_grad_(True)
             optimizer = torch.optim.Adam([tokens], lr=record.learning_rate)
-            limit = config.max_inner_steps if record.learning_rate > 0 else 0
-            prediction = None
-            for inner in range(limit + 1):
-                last = inner == limit
-                with torch.set_grad_enabled(not last):
-                    x0 = self._guide(self.denoiser(x, sigma, self.positive.append(tokens)), uncond)
-                    logits = self.classifier(self._image(x0))
-                    loss = loss_of(logits)
-                probabilities = logits.detach().float().softmax(dim=-1).tolist()
-                record.losses.append(loss.detach().tolist())
-                record.before = record.before or probabilities
-                record.after = probabilities
-                prediction = x0.detach()
-                active = self.open & ~(loss.detach() < config.stop_loss)
-                if last or not bool(active.any()):
+            for inner in range(limit):
+                cond = self.denoiser(x_in, sigma_in, self.positive.append(tokens))
+                x0 = self.denoiser.guide(cond, uncond, config.cfg, x_in, sigma_in)
+                logits = self.classifier(self._image(x0))
+                loss = loss_of(logits)
+                self._record(record, logits, loss)
+                active = is_open & ~(loss.detach() < config.stop_loss)
+                if not bool(active.any()):
                     break
                 ui.check_interrupted()
-                optimizer.zero_grad(set_to_none=True)
-                (loss * active).sum().backward(inputs=[tokens])
-                finite = tokens.grad.flatten(1).isfinite().all(dim=1)
-                if not bool((finite | ~active).all()):
-                    self._note("A gradient was not finite; those tokens stayed as they were. Lower the learning rate.")
-                kept = tokens.detach().clone()
-                tokens.grad.nan_to_num_(0.0, 0.0, 0.0)
-                optimizer.step()
-                with torch.no_grad():
-                    still = ~active | ~finite
-                    tokens[still] = kept[still]
+                self._step_tokens(tokens, optimizer, loss, active)
+                ui.check_interrupted()
                 ui.inner(record.step, inner + 1, limit, float(loss.detach()[active].mean()))
         self.tokens = tokens.detach()
+        with torch.no_grad():
+            prediction = self._guided(x, sigma, self.positive.append(self.tokens))
+            if len(record.losses) == limit:  # the last step's outcome has not been seen yet
+                logits = self.classifier(self._image(prediction))
+                self._record(record, logits, self._loss()(logits))
         return prediction
+
+    def _step_tokens(self, tokens: torch.Tensor, optimizer: torch.optim.Optimizer, loss: torch.Tensor,
+                     active: torch.Tensor) -> None:
+        """One step of Adam on the tokens of the active images whose gradient is finite; the others stay, bit for bit."""
+        optimizer.zero_grad(set_to_none=True)
+        scale = self.denoiser.loss_scale
+        (scale * loss * active).sum().backward(inputs=[tokens])
+        finite = tokens.grad.flatten(1).isfinite().all(dim=1)
+        if not bool((finite | ~active).all()):
+            self._note("A gradient was not finite; those tokens stayed as they were. Lower the learning rate.")
+        kept = tokens.detach().clone()
+        tokens.grad.nan_to_num_(0.0, 0.0, 0.0).div_(scale)
+        optimizer.step()
+        with torch.no_grad():
+            still = ~active | ~finite
+            tokens[still] = kept[still]
+
+    @staticmethod
+    def _record(record: TraceCall, logits: torch.Tensor, loss: torch.Tensor) -> None:
+        record.losses.append(loss.detach().tolist())
+        record.after = logits.detach().float().softmax(dim=-1).tolist()
+        record.before = record.before or record.after

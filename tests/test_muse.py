@@ -128,16 +128,15 @@ def test_full_estimate_walks_once_under_a_deterministic_sampler(small_unet, smal
     calls = []
     g = guider(small_unet, small_vae, small_classifier, max_inner_steps=0,
                gate=TimingGate(FixedScorer([3.0]), "a house", estimate="full"))
-    denoise = g.muse.denoiser
-    g.muse.denoiser = type("Counting", (), {"__call__": lambda self, *a: calls.append(1) or denoise(*a),
-                                            "__getattr__": lambda self, name: getattr(denoise, name)})()
+    denoiser = g.muse.denoiser
+    g.muse.denoiser = type("Counting", (), {"guided": lambda self, *a: calls.append(1) or denoiser.guided(*a),
+                                            "__getattr__": lambda self, name: getattr(denoiser, name)})()
     run(g, steps=4)
-    # Four steps of two predictions each, and one walk over the remaining three.
-    assert len(calls) == 4 * 2 + 3 * 2
+    assert len(calls) == 4 + 3  # four steps, and one walk over the remaining three
     calls.clear()
     run(g, steps=4, sampler="heun")
     # heun calls twice a step but for the last; it walks at most once a step, never at a second call.
-    assert len(calls) <= 7 * 2 + (3 + 2 + 1) * 2
+    assert len(calls) <= 7 + (3 + 2 + 1)
 
 
 @pytest.mark.parametrize("make", [
@@ -249,6 +248,32 @@ def test_a_gradient_that_is_not_finite_is_noted_and_skipped(small_unet, small_va
     out, trace, tokens = run(g, steps=2)
     assert torch.isfinite(out).all() and "not finite" in trace.notes[0]
     assert torch.equal(tokens.tokens, initial_tokens(1, 4, g.positive.embeds, 0))
+
+
+def test_a_run_inside_inference_mode_is_the_same_run(small_unet, small_vae, small_classifier):
+    gate = lambda: TimingGate(FixedScorer([3.0, 20.0]), "a house")
+    mask = (torch.arange(64) < 32).float().expand(1, 64, 64)
+    here, *_ = run(guider(small_unet, small_vae, small_classifier, gate=gate()), mask=mask)
+    with torch.inference_mode():
+        there, trace, tokens = run(guider(small_unet, small_vae, small_classifier, gate=gate()), mask=mask)
+    assert torch.equal(here, there) and trace.opened_at == [1] and torch.isfinite(tokens.tokens).all()
+
+
+def test_when_memory_runs_out_it_goes_on_with_less(small_unet, small_vae, small_classifier):
+    class Greedy(torch.nn.Module):
+        failed = False
+
+        def forward(self, image):
+            if torch.is_grad_enabled() and not self.failed:
+                self.failed = True
+                raise torch.cuda.OutOfMemoryError("no more")
+            return small_classifier(image)
+
+    plain, _, want = run(guider(small_unet, small_vae, small_classifier))
+    out, trace, got = run(guider(small_unet, small_vae, Greedy()))
+    assert "checkpointing" in trace.notes[0]
+    assert torch.allclose(got.tokens, want.tokens, atol=1e-4) and torch.allclose(out, plain, atol=1e-3)
+    assert all("forward" not in m.__dict__ for m in small_unet.unet.modules())
 
 
 def test_tokens_of_two_images_fit_a_batch_of_any_size(small_unet):

@@ -11,6 +11,7 @@ import torch
 from ..emotions import EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
+from .inference import checkpointed, ordinary_weights
 from .protocol import Conditioning, clamp01, frozen, repeat_to_batch
 from .sampling import Callback, Sampler, sample, sd_sigmas, sigma_to_timestep
 
@@ -41,6 +42,7 @@ class DiffusersModel:
     """
 
     is_flow = False
+    loss_scale = 1.0
 
     def __init__(self, unet: Any, prediction: str = "epsilon", latent_scale: float = 0.18215,
                  sigma_table: torch.Tensor | None = None):
@@ -59,13 +61,13 @@ class DiffusersModel:
         return next(self.unet.parameters()).dtype
 
     @contextmanager
-    def gradients(self) -> Iterator[None]:
+    def gradients(self, save_memory: bool = False) -> Iterator[None]:
         # On a GPU backward passes may add in any order; deterministic kernels keep a seed's image the same.
         strict = torch.are_deterministic_algorithms_enabled()
         if self.device.type == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
         try:
-            with torch.inference_mode(False), torch.enable_grad():
+            with ordinary_weights(self.unet), checkpointed(*[self.unet] * save_memory):
                 yield
         finally:
             torch.use_deterministic_algorithms(strict)
@@ -112,6 +114,28 @@ class DiffusersModel:
             return x / (s**2 + 1) - out * s / (s**2 + 1) ** 0.5
         return x - out * s
 
+    def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: UNetContext, negative: UNetContext,
+               cfg: float) -> torch.Tensor:
+        """See `protocol.Denoiser`. Both predictions run in one batch where their texts' lengths agree; at cfg 1 the
+        negative does not run at all."""
+        with torch.no_grad():
+            if cfg == 1.0:
+                return self(x, sigma, positive)
+            if positive.embeds.shape[1] == negative.embeds.shape[1]:
+                n = x.shape[0]
+                both = UNetContext(*(
+                    None if p is None else torch.cat([repeat_to_batch(p, n), repeat_to_batch(q, n)])
+                    for p, q in ((positive.embeds, negative.embeds), (positive.pooled, negative.pooled))))
+                cond, uncond = self(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
+            else:
+                cond, uncond = self(x, sigma, positive), self(x, sigma, negative)
+            return self.guide(cond, uncond, cfg, x, sigma)
+
+    def guide(self, cond: torch.Tensor, uncond: torch.Tensor | None, cfg: float, x: torch.Tensor,
+              sigma: torch.Tensor) -> torch.Tensor:
+        """MUSE equation 6 in terms of clean predictions: uncond + cfg (cond - uncond)."""
+        return cond if uncond is None else uncond + cfg * (cond - uncond)
+
     def _added(self, context: UNetContext, x: torch.Tensor) -> dict[str, torch.Tensor] | None:
         if self.unet.config.addition_embed_type != "text_time":
             return None
@@ -150,24 +174,10 @@ class DiffusersVAE:
         image = self.vae.decode(latent.to(device, self._dtype)).sample
         return clamp01((image.float() + 1) / 2)
 
-
-def guided(model: DiffusersModel, positive: UNetContext, negative: UNetContext, cfg: float, x: torch.Tensor,
-           sigma: torch.Tensor) -> torch.Tensor:
-    """Classifier-free guidance (MUSE equation 6 in terms of clean predictions): uncond + cfg (cond - uncond).
-
-    Both run in one batch where their lengths agree; at cfg 1 the negative does not run at all.
-    """
-    if cfg == 1.0:
-        return model(x, sigma, positive)
-    if positive.embeds.shape[1] == negative.embeds.shape[1]:
-        n = x.shape[0]
-        both = UNetContext(*(
-            None if p is None else torch.cat([repeat_to_batch(p, n), repeat_to_batch(q, n)])
-            for p, q in ((positive.embeds, negative.embeds), (positive.pooled, negative.pooled))))
-        cond, uncond = model(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
-    else:
-        cond, uncond = model(x, sigma, positive), model(x, sigma, negative)
-    return uncond + cfg * (cond - uncond)
+    @contextmanager
+    def gradients(self, save_memory: bool = False) -> Iterator[None]:
+        with ordinary_weights(self.vae), checkpointed(*[self.vae] * save_memory):
+            yield
 
 
 class CFGGuider:
@@ -180,8 +190,7 @@ class CFGGuider:
 
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """x [B, C, h, w], sigma [B] -> guided clean latent."""
-        with torch.no_grad():
-            return guided(self.model, self.positive, self.negative, self.cfg, x, sigma)
+        return self.model.guided(x, sigma, self.positive, self.negative, self.cfg)
 
     def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Sampler, sigmas: torch.Tensor,
                denoise_mask: torch.Tensor | None = None, callback: Callback | None = None,

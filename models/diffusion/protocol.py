@@ -43,8 +43,12 @@ class Denoiser(Protocol):
     def context(self, conditioning: Conditioning) -> TextContext:
         """The context of a CONDITIONING."""
 
-    def gradients(self) -> ContextManager[None]:
-        """The block inside which `__call__` is differentiable, whatever mode the host runs in."""
+    loss_scale: float
+    """What a loss is multiplied by before its backward pass through this network (half precision has little range)."""
+
+    def gradients(self, save_memory: bool = False) -> ContextManager[None]:
+        """The block inside which `__call__` and `guide` are differentiable, whatever mode the host runs in; with
+        `save_memory`, activations are computed again in the backward pass in place of being kept."""
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
         """VAE scale -> the denoiser's."""
@@ -55,6 +59,14 @@ class Denoiser(Protocol):
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: TextContext) -> torch.Tensor:
         """x [B, C, h, w], sigma [B] -> clean latent [B, C, h, w]. Differentiable in x and context where grad is on;
         no gradient ever reaches the weights."""
+
+    def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: TextContext, negative: TextContext,
+               cfg: float) -> torch.Tensor:
+        """The clean latent under classifier-free guidance, as the host's own sampling makes it. Without gradients."""
+
+    def guide(self, cond: torch.Tensor, uncond: torch.Tensor | None, cfg: float, x: torch.Tensor,
+              sigma: torch.Tensor) -> torch.Tensor:
+        """`guided` from two predictions that are there already; uncond is None at cfg 1. Differentiable."""
 
 
 @runtime_checkable
@@ -69,6 +81,9 @@ class Autoencoder(Protocol):
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """[B, C, h, w] -> [B, 3, H, W] in 0..1 (clamped, with gradients passing the clamp). Differentiable."""
+
+    def gradients(self, save_memory: bool = False) -> ContextManager[None]:
+        """As `Denoiser.gradients`, for `decode`."""
 
 
 def repeat_to_batch(t: torch.Tensor, n: int) -> torch.Tensor:

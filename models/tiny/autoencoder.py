@@ -7,10 +7,14 @@ place of four, and reaches in the same hour what that one does not. It is a `dif
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import Iterator
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..diffusion.inference import checkpointed, ordinary_weights
 from ..diffusion.protocol import clamp01
 from ..errors import UserError
 
@@ -63,3 +67,8 @@ class TinyAutoencoder(nn.Module):
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """[B, 8, h, w] -> [B, 3, 8h, 8w] in 0..1; gradients pass the clamp."""
         return clamp01(self.decode_raw(latent))
+
+    @contextmanager
+    def gradients(self, save_memory: bool = False) -> Iterator[None]:
+        with ordinary_weights(self), checkpointed(*[self] * save_memory):
+            yield

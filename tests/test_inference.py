@@ -1,0 +1,116 @@
+"""Weights made in inference mode: gradients run through them, and afterwards they are what they were."""
+
+import pytest
+import torch
+from torch import nn
+
+from comfyui_affect.models.diffusion.inference import checkpointed, ordinary, ordinary_weights
+from comfyui_affect.models.errors import UserError
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.line = nn.BatchNorm1d(width), nn.Linear(width, width)
+
+    def forward(self, x, options):
+        options["count"] = options.get("count", 0) + 1
+        return x + torch.tanh(self.line(self.norm(x))) * (1 + options["at"])
+
+
+class Net(nn.Module):
+    """A chain of blocks whose options say where one is, as ComfyUI's transformer_options do."""
+
+    def __init__(self, width=8, depth=6):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+
+    def forward(self, x):
+        options = {}
+        for i, block in enumerate(self.blocks):
+            options["at"] = i
+            x = block(x, options)
+        return x
+
+
+@pytest.fixture
+def net():
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        return Net().eval()
+
+
+def gradient(net, x):
+    x = x.clone().requires_grad_(True)
+    net(x).square().sum().backward()
+    return x.grad
+
+
+def test_autograd_refuses_inference_weights(net):
+    with torch.inference_mode(False), torch.enable_grad(), pytest.raises(RuntimeError, match="nference"):
+        gradient(net, torch.randn(4, 8))
+
+
+def test_gradients_run_and_everything_is_put_back(net):
+    x = torch.randn(4, 8)
+    tables = [(m._parameters, m._buffers) for m in net.modules()]
+    before = [(t, n, v, v.clone()) for pair in tables for t in pair for n, v in t.items() if v is not None]
+    with torch.inference_mode():
+        with ordinary_weights(net):
+            assert not any(v.is_inference() or v.requires_grad for v in [*net.parameters(), *net.buffers()])
+            got = gradient(net, x)
+            assert next(net.parameters()).data_ptr() == before[0][2].data_ptr()  # no copy was made
+    assert all(t[n] is v and torch.equal(v, bits) for t, n, v, bits in before)
+    twin = Net().eval()
+    twin.load_state_dict({k: v.clone() for k, v in net.state_dict().items()})
+    assert torch.allclose(got, gradient(twin, x), atol=1e-6)
+
+
+def test_everything_is_put_back_after_an_error(net):
+    before = list(net.parameters())
+    with pytest.raises(KeyboardInterrupt), ordinary_weights(net):
+        raise KeyboardInterrupt
+    assert all(a is b for a, b in zip(before, net.parameters()))
+
+
+def test_weights_that_are_ordinary_already_are_left_alone():
+    net = Net().eval().requires_grad_(False)
+    before = list(net.parameters())
+    with ordinary_weights(net):
+        assert all(a is b for a, b in zip(before, net.parameters()))
+
+
+def test_quantised_weights_are_refused(net):
+    class Quantised(torch.Tensor):
+        pass
+
+    with torch.inference_mode():
+        net.blocks[1].line.weight = nn.Parameter(torch.randn(8, 8).as_subclass(Quantised), requires_grad=False)
+    before = list(net.parameters())
+    with pytest.raises(UserError, match="Quantised"), ordinary_weights(net):
+        pass
+    assert all(a is b for a, b in zip(before, net.parameters()))
+
+
+def test_ordinary_tensors_are_not_copied():
+    with torch.inference_mode():
+        inside = torch.ones(2)
+    outside = torch.ones(2)
+    assert ordinary(outside) is outside and ordinary(None) is None
+    assert not ordinary(inside).is_inference() and torch.equal(ordinary(inside), inside)
+
+
+def test_checkpointing_keeps_less_and_gives_the_same_gradient():
+    net = Net(depth=12).eval().requires_grad_(False)
+    x = torch.randn(4, 8)
+
+    def kept_and_gradient():
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+            return gradient(net, x), sum(kept)
+
+    plain, much = kept_and_gradient()
+    with checkpointed(net):
+        got, little = kept_and_gradient()
+    assert torch.equal(plain, got) and little < much / 3
+    assert all("forward" not in m.__dict__ for m in net.modules())
