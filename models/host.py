@@ -8,10 +8,12 @@ neither bar nor flag. Algorithms ask `current()` and never know which one answer
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
-from typing import Iterator, Protocol
+from typing import Any, Iterator, Protocol
 
 
 class Bar(Protocol):
@@ -49,9 +51,24 @@ class Host:
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    def sampling_choices(self) -> tuple[list[str], list[str]]:
+        """The names of the samplers and of the schedulers that there are."""
+        from .diffusion.sampling import SAMPLERS, SCHEDULES
+
+        return list(SAMPLERS), list(SCHEDULES)
+
     def progress(self, total: int, label: str = "") -> Bar:
         """A bar for `total` units of work."""
         return SilentBar()
+
+    def tiny_pipeline(self) -> tuple[Any, Any, Any]:
+        """(MODEL, CLIP, VAE) of the bundled tiny model, as this host has them."""
+        from . import tiny
+
+        return tiny.load_pipeline()
+
+    def load(self, *networks: Any) -> None:
+        """Puts networks on the device they run on, where a host moves them about."""
 
     def check_interrupted(self) -> None:
         """Raises where the user asked to stop."""
@@ -87,10 +104,46 @@ class ComfyHost(Host):
         self.output_dir = Path(folder_paths.get_output_directory())
         self.temp_dir = Path(folder_paths.get_temp_directory())
 
+        self._told = 0.0
+
+    device = "cpu"
+    """Our networks wait here; ComfyUI moves them to its own device for as long as it wants them there."""
+
+    def sampling_choices(self) -> tuple[list[str], list[str]]:
+        from comfy.samplers import KSampler
+
+        return list(KSampler.SAMPLERS), list(KSampler.SCHEDULERS)
+
+    def tiny_pipeline(self) -> tuple[Any, Any, Any]:
+        from .diffusion.comfy_tiny import load_pipeline
+
+        return load_pipeline()
+
+    def load(self, *networks: Any) -> None:
+        from .diffusion import comfy
+
+        comfy.load(*networks)
+
     def check_interrupted(self) -> None:
         import comfy.model_management
 
         comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def inner(self, step: int, done: int, total: int, loss: float) -> None:
+        """As text under the node, a few times a second: its one bar is the sampler's."""
+        now = time.monotonic()
+        if now - self._told < 0.2:
+            return
+        self._told = now
+        try:
+            from comfy_execution.utils import get_executing_context
+            from server import PromptServer
+        except ImportError:  # a ComfyUI from before such texts
+            return
+        where = get_executing_context()
+        if where is not None:
+            PromptServer.instance.send_progress_text(
+                f"step {step + 1}: emotion {done}/{total}, loss {loss:.3f}", where.node_id)
 
     def note(self, message: str) -> None:
         import logging
@@ -113,7 +166,12 @@ def current() -> Host:
     installed = _current.get()
     if installed is not None:
         return installed
-    return ComfyHost() if "comfy.model_management" in sys.modules else Host()
+    return _comfy() if "comfy.model_management" in sys.modules else Host()
+
+
+@lru_cache(maxsize=1)
+def _comfy() -> ComfyHost:
+    return ComfyHost()
 
 
 @contextmanager

@@ -296,7 +296,7 @@ class Muse:
         return EmotionTokens(self.tokens.detach()[rows].cpu().clone(), self.emotion.label, bool(self.open.any()))
 
     def finish(self) -> None:
-        """Notes what a user should know of a run that is over."""
+        """Tells the user what happened in a run that is over, where it is not what was asked for."""
         closed = [i for i, step in enumerate(self.trace.opened_at) if step is None]
         if closed and self.gate and self.emotion.intensity > 0:
             best = [max(c.gate_score[i] for c in self.trace.calls if c.gate_score) for i in closed]
@@ -304,6 +304,8 @@ class Muse:
                 f"The gate never opened for image {', '.join(map(str, closed))}: its best score was "
                 f"{max(best):.1f} and the threshold is {self.gate.threshold:g}. Lower the threshold, or set "
                 "force_open_at below 1.")
+        for note in self.trace.notes:
+            host.current().note(note)
 
     def _note(self, text: str) -> None:
         if text not in self.trace.notes:
@@ -423,7 +425,7 @@ class Muse:
             optimizer = torch.optim.Adam([tokens], lr=record.learning_rate)
             for inner in range(limit):
                 cond = self.denoiser(x_in, sigma_in, self.positive.append(tokens))
-                x0 = self.denoiser.guide(cond, uncond, config.cfg, x_in, sigma_in)
+                x0 = cond if uncond is None else uncond + config.cfg * (cond - uncond)  # equation 6
                 logits = self.classifier(self._image(x0))
                 loss = loss_of(logits)
                 self._record(record, logits, loss)

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..models import host
 from ..models.emotions import MIKELS
-from ..models.errors import UserError
 from .layouts import to_bchw
 
 
@@ -30,12 +29,7 @@ class AffectTinyModelLoader:
         return {"required": {}}
 
     def run(self) -> tuple[Any, Any, Any]:
-        from ..models import tiny
-
-        if isinstance(host.current(), host.ComfyHost):
-            raise UserError("Inside ComfyUI the tiny demo model cannot be loaded yet: run this workflow with "
-                            "`affect run`, which needs no ComfyUI.")
-        return tiny.load_pipeline()
+        return host.current().tiny_pipeline()
 
 
 class AffectEmotionClassifierLoader:
@@ -86,6 +80,7 @@ class AffectEmotionReadout:
         from ..models.plots import emotion_bars
 
         with torch.no_grad():
+            host.current().load(classifier)
             device = next(classifier.parameters()).device
             probabilities = classifier(to_bchw(image).to(device)).float().softmax(dim=-1).tolist()
         chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))

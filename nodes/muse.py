@@ -51,13 +51,11 @@ def _config(inputs: dict[str, Any]) -> Any:
 
 
 def _guider(inputs: dict[str, Any]) -> Any:
-    from ..models.diffusion.diffusers import DiffusersModel, MuseGuider
+    from ..models.diffusion import engine
 
-    if not isinstance(inputs["model"], DiffusersModel):
-        raise UserError("This MODEL is ComfyUI's own, and emotional guidance does not take those yet: run the workflow "
-                        "with `affect run`, which needs no ComfyUI and loads the same checkpoints.")
-    return MuseGuider(inputs["model"], inputs["vae"], inputs["classifier"], inputs["positive"], inputs["negative"],
-                      inputs["emotion"], _config(inputs), inputs.get("timing_gate"), inputs.get("init_tokens"))
+    return engine(inputs["model"]).MuseGuider(
+        inputs["model"], inputs["vae"], inputs["classifier"], inputs["positive"], inputs["negative"], inputs["emotion"],
+        _config(inputs), inputs.get("timing_gate"), inputs.get("init_tokens"))
 
 
 def _plots(trace: Any) -> Any:
@@ -153,14 +151,13 @@ class AffectEmotionSampler:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..models.diffusion.sampling import SAMPLERS, SCHEDULES
-
+        samplers, schedulers = host.current().sampling_choices()
         inputs = _muse_inputs()
         inputs["required"] |= {
             "latent_image": ("LATENT", {"tooltip": "Empty for generation; an encoded or inverted image for editing."}),
             "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "Sampler steps."}),
-            "sampler_name": (list(SAMPLERS), {"tooltip": "The sampler."}),
-            "scheduler": (list(SCHEDULES), {"tooltip": "How noise falls over the steps."}),
+            "sampler_name": (samplers, {"tooltip": "The sampler."}),
+            "scheduler": (schedulers, {"tooltip": "How noise falls over the steps."}),
             "denoise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip":
                                   "1 starts from noise; less keeps some of the latent."}),
             "add_noise": ("BOOLEAN", {"default": True, "tooltip": "Off after DDIM Inversion: its latent is noise."}),
@@ -169,25 +166,13 @@ class AffectEmotionSampler:
 
     def run(self, latent_image: dict[str, Any], steps: int, sampler_name: str, scheduler: str, denoise: float,
             add_noise: bool, **inputs: Any) -> tuple[Any, Any, Any]:
-        import torch
-
-        from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
+        from ..models.diffusion import engine
 
         guider = _guider(inputs)
-        latent = inputs["model"].fit_empty(latent_image["samples"])
-        noise = prepare_noise(latent, inputs["seed"], latent_image.get("batch_index")) if add_noise \
-            else torch.zeros_like(latent)
-        sigmas = schedule(scheduler, inputs["model"].sigma_table, steps, denoise)
-        bar = host.current().progress(steps, "sampling")
-        try:
-            samples = guider.sample(noise, latent, Sampler(sampler_name), sigmas, latent_image.get("noise_mask"),
-                                    callback=lambda *_: bar.update(), seed=inputs["seed"])
-        finally:
-            bar.close()
-        trace, tokens = guider.traces.get(samples)
-        for note in trace.notes:
-            host.current().note(note)
-        return {**latent_image, "samples": samples}, _plots(trace), tokens
+        latent = engine(inputs["model"]).sample(guider, latent_image, inputs["seed"], sampler_name, scheduler, steps,
+                                                denoise, add_noise)
+        trace, tokens = guider.traces.get(latent["samples"])
+        return latent, _plots(trace), tokens
 
 
 class AffectDDIMInversion:
@@ -200,36 +185,25 @@ class AffectDDIMInversion:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..models.diffusion.sampling import SCHEDULES
-
         return {"required": {
             "model": ("MODEL", {"tooltip": "The model that will sample."}),
             "positive": ("CONDITIONING", {"tooltip": "What the source image shows. Guidance is off (cfg 1)."}),
             "latent_image": ("LATENT", {"tooltip": "The encoded source image."}),
             "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "As many as the sampler will take."}),
         }, "optional": {
-            "scheduler": (list(SCHEDULES), {"default": "normal", "tooltip": "As the sampler's."}),
+            "scheduler": (host.current().sampling_choices()[1], {"default": "normal", "tooltip": "As the sampler's."}),
         }}
 
     def run(self, model: Any, positive: Any, latent_image: dict[str, Any], steps: int,
             scheduler: str = "normal") -> tuple[Any]:
-        from ..models.diffusion.sampling import ddim_inversion, schedule
+        from ..models.diffusion import engine
 
-        if getattr(model, "is_flow", False):
-            raise UserError("DDIM inversion does not fit rectified-flow models (SD3, FLUX). Use an SD1.5, SD2 or SDXL "
-                            "model, or start from the encoded image with denoise below 1.")
         latent_image = dict(latent_image)
         if latent_image.pop("noise_mask", None) is not None:
             # A sampler would put back what lies outside the mask from this latent, which is noise now.
             host.current().note("DDIM Inversion inverts the whole image and drops the latent's mask.")
-        context = model.context(positive)
-        bar = host.current().progress(steps, "inverting")
-        try:
-            noise = ddim_inversion(lambda x, s: model(x, s, context), model.latent_in(latent_image["samples"]),
-                                   schedule(scheduler, model.sigma_table, steps), callback=lambda *_: bar.update())
-        finally:
-            bar.close()
-        return ({**latent_image, "samples": model.latent_out(noise).cpu()},)
+        return ({**latent_image, "samples": engine(model).invert(model, positive, latent_image["samples"], steps,
+                                                                 scheduler)},)
 
 
 def _token_folders() -> list[Path]:

@@ -8,12 +8,14 @@ from typing import Any, Iterator
 
 import torch
 
+from .. import host
 from ..emotions import EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, ordinary_weights
 from .protocol import Conditioning, clamp01, frozen, repeat_to_batch
-from .sampling import Callback, Sampler, sample, sd_sigmas, sigma_to_timestep
+from . import sampling
+from .sampling import Callback, Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas, sigma_to_timestep
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class DiffusersModel:
     latent_scale the factor between the VAE's latents and the UNet's (SD1.5: 0.18215, SDXL: 0.13025)
     """
 
-    is_flow = False
     loss_scale = 1.0
 
     def __init__(self, unet: Any, prediction: str = "epsilon", latent_scale: float = 0.18215,
@@ -129,12 +130,7 @@ class DiffusersModel:
                 cond, uncond = self(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
             else:
                 cond, uncond = self(x, sigma, positive), self(x, sigma, negative)
-            return self.guide(cond, uncond, cfg, x, sigma)
-
-    def guide(self, cond: torch.Tensor, uncond: torch.Tensor | None, cfg: float, x: torch.Tensor,
-              sigma: torch.Tensor) -> torch.Tensor:
-        """MUSE equation 6 in terms of clean predictions: uncond + cfg (cond - uncond)."""
-        return cond if uncond is None else uncond + cfg * (cond - uncond)
+            return uncond + cfg * (cond - uncond)
 
     def _added(self, context: UNetContext, x: torch.Tensor) -> dict[str, torch.Tensor] | None:
         if self.unet.config.addition_embed_type != "text_time":
@@ -200,7 +196,7 @@ class CFGGuider:
         model = self.model
         latent = model.latent_in(latent_image)
         mask = None if denoise_mask is None else resize_mask(denoise_mask, latent)
-        out = sample(self.predict, noise.to(latent), latent, sigmas, sampler, float(model.sigma_table[-1]),
+        out = sampling.sample(self.predict, noise.to(latent), latent, sigmas, sampler, float(model.sigma_table[-1]),
                      seed=seed or 0, mask=mask, callback=callback)
         return model.latent_out(out).cpu()
 
@@ -231,6 +227,33 @@ class MuseGuider(CFGGuider):
 
     def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return self.muse.predict(x, sigma)
+
+
+def sample(guider: CFGGuider, latent_image: dict[str, Any], seed: int, sampler_name: str, scheduler: str, steps: int,
+           denoise: float, add_noise: bool) -> dict[str, Any]:
+    """Samples a LATENT with a guider, with a progress bar."""
+    latent = guider.model.fit_empty(latent_image["samples"])
+    noise = prepare_noise(latent, seed, latent_image.get("batch_index")) if add_noise else torch.zeros_like(latent)
+    sigmas = schedule(scheduler, guider.model.sigma_table, steps, denoise)
+    bar = host.current().progress(steps, "sampling")
+    try:
+        samples = guider.sample(noise, latent, Sampler(sampler_name), sigmas, latent_image.get("noise_mask"),
+                                callback=lambda *_: bar.update(), seed=seed)
+    finally:
+        bar.close()
+    return {**latent_image, "samples": samples}
+
+
+def invert(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, steps: int, scheduler: str) -> torch.Tensor:
+    """DDIM inversion of latents [B, C, h, w] (VAE scale) under their description at cfg 1, with a progress bar."""
+    context = model.context(positive)
+    bar = host.current().progress(steps, "inverting")
+    try:
+        noise = ddim_inversion(lambda x, s: model(x, s, context), model.latent_in(latent),
+                               schedule(scheduler, model.sigma_table, steps), callback=lambda *_: bar.update())
+    finally:
+        bar.close()
+    return model.latent_out(noise).cpu()
 
 
 def resize_mask(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:

@@ -37,9 +37,6 @@ class Denoiser(Protocol):
     sigma_table: torch.Tensor
     """[T] the training schedule's sigmas, ascending: what schedules are made from."""
 
-    is_flow: bool
-    """True for rectified-flow models, whose x is (1 - sigma) x0 + sigma noise; DDIM inversion refuses them."""
-
     def context(self, conditioning: Conditioning) -> TextContext:
         """The context of a CONDITIONING."""
 
@@ -47,7 +44,7 @@ class Denoiser(Protocol):
     """What a loss is multiplied by before its backward pass through this network (half precision has little range)."""
 
     def gradients(self, save_memory: bool = False) -> ContextManager[None]:
-        """The block inside which `__call__` and `guide` are differentiable, whatever mode the host runs in; with
+        """The block inside which `__call__` is differentiable, whatever mode the host runs in; with
         `save_memory`, activations are computed again in the backward pass in place of being kept."""
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
@@ -63,10 +60,6 @@ class Denoiser(Protocol):
     def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: TextContext, negative: TextContext,
                cfg: float) -> torch.Tensor:
         """The clean latent under classifier-free guidance, as the host's own sampling makes it. Without gradients."""
-
-    def guide(self, cond: torch.Tensor, uncond: torch.Tensor | None, cfg: float, x: torch.Tensor,
-              sigma: torch.Tensor) -> torch.Tensor:
-        """`guided` from two predictions that are there already; uncond is None at cfg 1. Differentiable."""
 
 
 @runtime_checkable

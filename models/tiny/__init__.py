@@ -98,11 +98,18 @@ def save(name: str, state: dict[str, torch.Tensor], **metadata: Any) -> Path:
     return save_safetensors(path(name), half, {k: json.dumps(v) for k, v in metadata.items()})
 
 
+def read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(state dict in float32, metadata) of a tiny model. UserError where the file is absent or damaged."""
+    state, metadata = load_safetensors(path(name))
+    state = unpack_vocabulary({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    return state, {k: json.loads(v) for k, v in metadata.items()}
+
+
 def load(name: str, model: torch.nn.Module) -> dict[str, Any]:
     """Loads a tiny model's weights into `model` (float32) and returns its metadata."""
-    state, metadata = load_safetensors(path(name))
-    load_into(model, unpack_vocabulary({k: v.float() if v.is_floating_point() else v for k, v in state.items()}), name)
-    return {k: json.loads(v) for k, v in metadata.items()}
+    state, metadata = read(name)
+    load_into(model, state, name)
+    return metadata
 
 
 def text_tower(clip: Any) -> Any:

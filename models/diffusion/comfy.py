@@ -1,0 +1,335 @@
+"""The protocol over ComfyUI's own objects: MODEL (a ModelPatcher), VAE, CONDITIONING, and a GUIDER that ComfyUI samples
+with. Imported inside ComfyUI alone.
+
+Nothing is patched that outlives a call: the guider works on a clone of the model, gradients run through aliases of
+the weights (`inference`), and tokens enter through a copy of the conditioning.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Iterator
+
+import comfy.ldm.modules.attention
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+
+from ..emotions import EmotionTarget
+from ..errors import UserError
+from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
+from .inference import checkpointed, ordinary, ordinary_weights
+from .protocol import Conditioning, clamp01
+from .sampling import ddim_inversion
+
+_CROSS = "c_crossattn"
+_LENGTH_BOUND = ("attention_mask", "num_tokens")
+"""Conds that describe the text token by token: appending tokens would make them wrong."""
+
+
+# -- text ---------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class CondContext:
+    """One side of a guider's conditioning after ComfyUI processed it: a list of conds, each with its area, mask,
+    ControlNet and so on."""
+
+    conds: list[dict[str, Any]]
+
+    @property
+    def embeds(self) -> torch.Tensor:
+        return self.conds[0]["model_conds"][_CROSS].cond
+
+    @property
+    def width(self) -> int:
+        return self.embeds.shape[-1]
+
+    def check(self) -> "CondContext":
+        """Itself; UserError where tokens cannot be appended to the text."""
+        for cond in self.conds:
+            given = cond["model_conds"]
+            text = getattr(given.get(_CROSS), "cond", None)
+            if not isinstance(text, torch.Tensor) or text.ndim != 3:
+                raise UserError("This MODEL does not read its text through cross-attention, so emotional tokens cannot be "
+                                "put behind it. Connect an SD1.5, SD2, SDXL, SD3 or FLUX model to the Emotion Token Optimizer.")
+            bound = [name for name in _LENGTH_BOUND if name in given]
+            if bound:
+                raise UserError(f"This MODEL's text comes with '{bound[0]}', which emotional tokens would make wrong. "
+                                "Connect an SD1.5, SD2, SDXL, SD3 or FLUX model to the Emotion Token Optimizer.")
+        return self
+
+    def append(self, tokens: torch.Tensor) -> "CondContext":
+        """A new context with tokens [B, n, D] behind the text of each cond, repeated so that every image has its own."""
+        controls: dict[int, _TokenlessControl] = {}
+        out = []
+        for cond in self.conds:
+            text = cond["model_conds"][_CROSS]
+            embeds = comfy.utils.repeat_to_batch_size(text.cond.to(tokens), len(tokens))
+            changed = dict(cond)
+            changed["model_conds"] = {**cond["model_conds"], _CROSS: text._copy_with(torch.cat([embeds, tokens], dim=1))}
+            control = cond.get("control")
+            if control is not None:
+                # One wrapper for each: ComfyUI runs conds in one batch where they share the very object.
+                changed["control"] = controls.setdefault(id(control), _TokenlessControl(control, embeds.shape[1]))
+            out.append(changed)
+        return CondContext(out)
+
+
+class _TokenlessControl:
+    """A ControlNet that sees the text without the tokens and takes no part in gradients: it steers layout, and its own
+    text encoder width and memory are not ours to spend."""
+
+    def __init__(self, control: Any, length: int):
+        self._control, self._length = control, length
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._control, name)
+
+    @torch.no_grad()
+    def get_control(self, x: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], *rest: Any) -> Any:
+        cond = {**cond, _CROSS: cond[_CROSS][:, :self._length].detach()}
+        return self._control.get_control(x, t, cond, *rest)
+
+
+def _ordinary_conds(conds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conds with inference tensors cloned: autograd may have to save them."""
+    def clone(value: Any) -> Any:
+        if isinstance(value, list):
+            return [clone(v) for v in value]
+        return ordinary(value) if isinstance(value, torch.Tensor) else value
+
+    return [{k: clone(v) if k == "mask" else v for k, v in cond.items()} | {"model_conds": {
+        k: v._copy_with(clone(v.cond)) if hasattr(v, "cond") else v for k, v in cond["model_conds"].items()}}
+        for cond in conds]
+
+
+# -- networks -----------------------------------------------------------------------------------------------------
+
+def _casts(module: torch.nn.Module) -> bool:
+    """Whether weights are cast or moved at each use (lowvram, or a compute type of its own): autograd would keep every
+    cast copy, 3.4 GB for SD1.5."""
+    return any(getattr(m, "comfy_cast_weights", False) for m in module.modules())
+
+
+def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    # Other kernels (xformers, sage, flash) have no backward, or one of lower precision.
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
+class ComfyDenoiser:
+    """A loaded BaseModel under the model options of a run, as `protocol.Denoiser`. Lives as long as the run."""
+
+    def __init__(self, model: Any, options: dict[str, Any], seed: int | None = None):
+        self.model, self.options, self.seed = model, options, seed
+        self.sigma_table = model.model_sampling.sigmas
+        compute = model.manual_cast_dtype or model.get_dtype()
+        self.loss_scale = 1024.0 if compute == torch.float16 else 1.0
+        self._gradient_options = self._with_gradients(options)
+
+    @staticmethod
+    def _with_gradients(options: dict[str, Any]) -> dict[str, Any]:
+        options = comfy.model_patcher.create_model_options_clone(options)
+        transformer = options.setdefault("transformer_options", {})
+        transformer["optimized_attention_override"] = _pytorch_attention
+        patches = transformer["patches"] = dict(transformer.get("patches", {}))
+        # A ControlNet is added to the skips in place, which autograd would notice where the next block has saved them.
+        after = patches.get("input_block_patch_after_skip", [])
+        patches["input_block_patch_after_skip"] = [*after, lambda h, options: h.clone()]
+        return options
+
+    def context(self, conds: list[dict[str, Any]]) -> CondContext:
+        """The context of conds that ComfyUI has processed. UserError where tokens cannot be appended."""
+        return CondContext(conds).check()
+
+    @contextmanager
+    def gradients(self, save_memory: bool = False) -> Iterator[None]:
+        network = self.model.diffusion_model
+        with ordinary_weights(self.model), checkpointed(*[network] * (save_memory or _casts(network))):
+            yield
+
+    def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
+        return self.model.process_latent_in(latent)
+
+    def latent_out(self, latent: torch.Tensor) -> torch.Tensor:
+        return self.model.process_latent_out(latent)
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: CondContext) -> torch.Tensor:
+        """See `protocol.Denoiser`."""
+        if not torch.is_grad_enabled():
+            return comfy.samplers.calc_cond_batch(self.model, [context.conds], x, sigma, self.options)[0]
+        return comfy.samplers.calc_cond_batch(self.model, [_ordinary_conds(context.conds)], x, sigma,
+                                              self._gradient_options)[0]
+
+    def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: CondContext, negative: CondContext,
+               cfg: float) -> torch.Tensor:
+        """See `protocol.Denoiser`: ComfyUI's own, with every patch to guidance that the model carries."""
+        return comfy.samplers.sampling_function(self.model, x, sigma, negative.conds, positive.conds, cfg,
+                                                model_options=self.options, seed=self.seed)
+
+
+class ComfyVAE:
+    """A loaded VAE as `protocol.Autoencoder`. Never `VAE.decode` with gradients: where memory runs out that goes tiled
+    under inference mode, silently."""
+
+    def __init__(self, vae: Any):
+        self.vae, self.network = vae, vae.first_stage_model
+        self.factor = vae.downscale_ratio
+        # process_output is a line and a clamp; the line is read off two inner points, the clamp is ours.
+        low, high = vae.process_output(torch.tensor([0.4, 0.6])).tolist()
+        self.slope = (high - low) / 0.2
+        self.offset = low - 0.4 * self.slope
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] in 0..1 -> [B, C, h, w]."""
+        return self.vae.encode(image.movedim(1, -1))
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable; gradients pass the clamp."""
+        image = self.network.decode(latent.to(self.vae.device, self.vae.vae_dtype))
+        return clamp01(image.float() * self.slope + self.offset)
+
+    @contextmanager
+    def gradients(self, save_memory: bool = False) -> Iterator[None]:
+        with ordinary_weights(self.network), checkpointed(*[self.network] * (save_memory or _casts(self.network))):
+            yield
+
+
+def _patcher(module: torch.nn.Module) -> Any:
+    """A ModelPatcher around one of our networks, so that ComfyUI loads and unloads it with its own."""
+    return comfy.model_patcher.ModelPatcher(module, load_device=comfy.model_management.get_torch_device(),
+                                            offload_device=torch.device("cpu"))
+
+
+def load(*modules: torch.nn.Module) -> None:
+    """Puts networks of ours on ComfyUI's device, making room there."""
+    comfy.model_management.load_models_gpu([_patcher(m) for m in modules])
+
+
+# -- guider -------------------------------------------------------------------------------------------------------
+
+class MuseGuider(comfy.samplers.CFGGuider):
+    """A GUIDER whose predictions carry emotional tokens (`muse.Muse`); traces are found by the latent it returned."""
+
+    def __init__(self, model: Any, vae: Any, classifier: Any, positive: Conditioning, negative: Conditioning,
+                 emotion: EmotionTarget, config: MuseConfig, gate: TimingGate | None = None,
+                 init_tokens: EmotionTokens | None = None):
+        check_pair(model, vae)
+        super().__init__(model.clone())
+        self.set_conds(positive, negative)
+        self.set_cfg(config.cfg)
+        self.vae, self.classifier, self.emotion, self.config = ComfyVAE(vae), classifier, emotion, config
+        self.gate, self.init_tokens = gate, init_tokens
+        self.traces = TraceStore()
+        self._muse: Muse | None = None
+        self._run: dict[str, Any] = {}
+        # All load together: loading one in the middle of sampling could push the diffusion model out.
+        self.model_patcher.set_additional_models("affect", [
+            vae.patcher, _patcher(classifier), *([_patcher(gate.scorer)] if gate else [])])
+        self.model_patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "affect",
+                                                self._ask_for_memory)
+        self.model_options = self.model_patcher.model_options
+
+    def _ask_for_memory(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
+        """Asks for the backward pass too, as that many more images in the batch: activations of the diffusion model
+        (about six passes' worth without checkpointing) and of the VAE's decoder (three)."""
+        one = model.model.memory_required([2 * noise_shape[0], *noise_shape[1:]])
+        vae = self.vae.vae
+        decode = 3 * noise_shape[0] * vae.memory_used_decode([1, *noise_shape[1:]], vae.vae_dtype)
+        times = 6 + math.ceil(decode / max(one, 1)) if self.emotion.intensity > 0 else 1
+        free = comfy.model_management.get_free_memory(model.load_device) / max(one, 1)
+        return executor(model, [math.ceil(noise_shape[0] * max(1, min(times, free / 2))), *noise_shape[1:]], conds,
+                        *args, **kwargs)
+
+    def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Any, sigmas: torch.Tensor,
+               *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As `CFGGuider.sample`. UserError where there is no step to optimise in."""
+        if sigmas.numel() < 2:
+            raise UserError("There are no steps to sample: raise denoise above 0 or the number of steps.")
+        self._muse = None  # a cached guider outlives a prompt: every run begins anew
+        try:
+            out = super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            if self._muse is not None:
+                self._muse.finish()
+                self.traces.put(out, self._muse.trace, self._muse.result())
+            return out
+        finally:
+            self._muse, self._run = None, {}
+
+    def inner_sample(self, noise: torch.Tensor, latent_image: torch.Tensor, device: Any, sampler: Any,
+                     sigmas: torch.Tensor, denoise_mask: torch.Tensor | None, *args: Any, **kwargs: Any) -> torch.Tensor:
+        latent = latent_image
+        if latent is not None and torch.count_nonzero(latent) > 0:  # as CFGGuider does
+            latent = self.inner_model.process_latent_in(latent)
+        self._run = {"sigmas": sigmas, "latent": latent, "mask": denoise_mask}
+        return super().inner_sample(noise, latent_image, device, sampler, sigmas, denoise_mask, *args, **kwargs)
+
+    def predict_noise(self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict[str, Any] = {},
+                      seed: int | None = None) -> torch.Tensor:
+        if self._muse is None:
+            denoiser = ComfyDenoiser(self.inner_model, model_options, seed)
+            self._muse = Muse(denoiser, self.vae, self.classifier, denoiser.context(self.conds["positive"]),
+                              CondContext(self.conds.get("negative", [])), self.emotion, self.config, self.gate,
+                              self.init_tokens)
+            self._muse.start(x, self._run["sigmas"], self._run["latent"], self._run["mask"])
+        return self._muse.predict(x, timestep)
+
+
+def check_pair(model: Any, vae: Any) -> None:
+    """UserError where the two cannot be guided together."""
+    if not isinstance(model, comfy.model_patcher.ModelPatcher) or not hasattr(model.model, "latent_format"):
+        raise UserError("What is connected as MODEL is no diffusion model of ComfyUI. Connect a checkpoint loader's MODEL.")
+    latents = model.model.latent_format
+    if latents.latent_dimensions != 2:
+        raise UserError("This MODEL makes video or audio, which emotion classifiers do not read. Connect an image model.")
+    if vae.first_stage_model is None:
+        raise UserError("This VAE is empty: the checkpoint holds none. Connect a Load VAE node.")
+    if vae.latent_channels != latents.latent_channels:
+        raise UserError(f"The VAE's latents have {vae.latent_channels} channels and the MODEL's {latents.latent_channels}: "
+                        "they belong to different models. Connect the VAE of the same checkpoint.")
+
+
+# -- what the nodes ask for ---------------------------------------------------------------------------------------
+
+def sample(guider: Any, latent_image: dict[str, Any], seed: int, sampler_name: str, scheduler: str, steps: int,
+           denoise: float, add_noise: bool) -> dict[str, Any]:
+    """Samples a LATENT with a guider as SamplerCustomAdvanced does: preview, progress bar, latent mask."""
+    model = guider.model_patcher
+    latent = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+    noise = comfy.sample.prepare_noise(latent, seed, latent_image.get("batch_index")) if add_noise \
+        else torch.zeros_like(latent, device="cpu")
+    # KSampler knows what each sampler's schedule loses at its end.
+    sigmas = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise).sigmas
+    samples = guider.sample(noise, latent, comfy.samplers.sampler_object(sampler_name), sigmas,
+                            denoise_mask=latent_image.get("noise_mask"), seed=seed,
+                            callback=latent_preview.prepare_callback(model, max(0, len(sigmas) - 1)),
+                            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED)
+    return {**latent_image, "samples": samples.to(comfy.model_management.intermediate_device())}
+
+
+def invert(model: Any, positive: Conditioning, latent: torch.Tensor, steps: int, scheduler: str) -> torch.Tensor:
+    """DDIM inversion of latents [B, C, h, w] under their description at cfg 1, as a sampler that walks upwards."""
+    if isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
+        raise UserError("DDIM inversion does not fit rectified-flow models (SD3, FLUX). Use an SD1.5, SD2 or SDXL "
+                        "model, or start from the encoded image with denoise below 1.")
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+
+    def walk(denoiser: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict[str, Any], callback: Any,
+             disable: bool) -> torch.Tensor:
+        seen = lambda i, denoised, x, total: callback({"i": i, "denoised": denoised, "x": x})
+        return ddim_inversion(lambda x, s: denoiser(x, s, **extra_args), x, sigmas, callback=seen)
+
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, positive)
+    guider.set_cfg(1.0)
+    out = guider.sample(torch.zeros_like(latent), latent, comfy.samplers.KSAMPLER(walk), sigmas,
+                        callback=latent_preview.prepare_callback(model, steps),
+                        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED)
+    return out.to(comfy.model_management.intermediate_device())

@@ -1,0 +1,121 @@
+"""The bundled tiny model as ComfyUI's own MODEL, CLIP and VAE: any of its nodes takes them. Imported inside ComfyUI alone.
+
+The networks are ComfyUI's classes with our sizes and weights, but for the autoencoder, which is ours.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import comfy.supported_models_base
+import comfy.taesd.taesd
+import comfy.utils
+import torch
+
+from .. import tiny
+from ..errors import UserError
+
+
+class TinyLatents(comfy.latent_formats.LatentFormat):
+    """Eight channels of zero mean and unit deviation."""
+
+    latent_channels = tiny.LATENT_CHANNELS
+
+
+class TinyDiffusion(comfy.supported_models.SD15):
+    """SD1.5's architecture with the tiny model's sizes."""
+
+    unet_config: dict[str, Any] = {}
+    unet_extra_config = {"num_heads": -1, "num_head_channels": tiny.UNET["block_out_channels"][0]}
+    latent_format = TinyLatents
+    memory_usage_factor = 0.1
+
+    def inpaint_model(self) -> bool:
+        return False  # eight channels in are not an inpainting model's nine
+
+
+def _unet_config() -> dict[str, Any]:
+    widths = tiny.UNET["block_out_channels"]
+    attends = [int("CrossAttn" in name) for name in tiny.UNET["down_block_types"]]
+    blocks = tiny.UNET["layers_per_block"]
+    return dict(
+        image_size=32, in_channels=tiny.LATENT_CHANNELS, out_channels=tiny.LATENT_CHANNELS, model_channels=widths[0],
+        num_res_blocks=[blocks] * len(widths), channel_mult=[w // widths[0] for w in widths],
+        transformer_depth=[a for a in attends for _ in range(blocks)],
+        transformer_depth_output=[a for a in attends for _ in range(blocks + 1)], transformer_depth_middle=1,
+        context_dim=tiny.CONTEXT_WIDTH, use_spatial_transformer=True, use_linear_in_transformer=False,
+        use_temporal_attention=False, adm_in_channels=None, legacy=False, dtype=torch.float32)
+
+
+def _strictly(loaded: Any, what: str) -> None:
+    missing = [k for k in loaded.missing_keys if k not in ("logit_scale",)]
+    if missing or loaded.unexpected_keys:
+        raise UserError(f"The tiny model's {what} does not fit this ComfyUI's classes (first: "
+                        f"{[*missing, *loaded.unexpected_keys][0]}). Please report your ComfyUI's version.")
+
+
+def _model() -> Any:
+    config = TinyDiffusion(_unet_config())
+    names = comfy.utils.unet_to_diffusers(config.unet_config)
+    state, _ = tiny.read("unet")
+    model = config.get_model({}, "")
+    _strictly(model.diffusion_model.load_state_dict({names[k]: v for k, v in state.items() if k in names}, strict=False), "UNet")
+    for module in model.diffusion_model.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.num_groups = tiny.NORM_GROUPS  # ComfyUI's classes have Stable Diffusion's 32
+    model.eval().requires_grad_(False)
+    return comfy.model_patcher.ModelPatcher(
+        model, load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device())
+
+
+class TinyTokenizer(comfy.sd1_clip.SD1Tokenizer):
+    """CLIP's own; textual inversion embeddings are as wide as the tiny text encoder."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] = {}):
+        super().__init__(embedding_directory, tokenizer_data)
+        self.clip_l.embedding_size = tiny.CONTEXT_WIDTH
+
+
+def _clip() -> Any:
+    state, _ = tiny.read("clip")
+    text = tiny.CLIP["text_cfg"]
+    sizes = dict(hidden_size=text["width"], projection_dim=text["width"], intermediate_size=4 * text["width"],
+                 num_attention_heads=text["heads"], num_hidden_layers=text["layers"], hidden_act="gelu")
+    target = comfy.supported_models_base.ClipTarget(TinyTokenizer, comfy.sd1_clip.SD1ClipModel)
+    clip = comfy.sd.CLIP(target, model_options={"clip_l_model_config": sizes, "dtype": torch.float32})
+    names = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
+    state = {k: v for k, v in state.items() if k.startswith(names)}
+    _strictly(clip.cond_stage_model.clip_l.transformer.load_state_dict(
+        comfy.utils.clip_text_transformers_convert(state, "", ""), strict=False), "text encoder")
+    return clip
+
+
+def _vae() -> Any:
+    # Every attribute that a VAE of this ComfyUI has comes from one that it knows; the network and the ranges are ours.
+    vae = comfy.sd.VAE(sd=comfy.taesd.taesd.TAESD(latent_channels=tiny.LATENT_CHANNELS).state_dict(), dtype=torch.float32)
+    vae.first_stage_model = tiny.build_vae()
+    tiny.load("vae", vae.first_stage_model)
+    vae.first_stage_model.eval().requires_grad_(False)
+    vae.process_input = vae.process_output = lambda image: image
+    vae.patcher = comfy.model_patcher.ModelPatcher(vae.first_stage_model, load_device=vae.device,
+                                                   offload_device=comfy.model_management.vae_offload_device())
+    return vae
+
+
+@lru_cache(maxsize=1)
+def _parts() -> tuple[Any, Any, Any]:
+    return _model(), _clip(), _vae()
+
+
+def load_pipeline() -> tuple[Any, Any, Any]:
+    """(MODEL, CLIP, VAE). UserError where this ComfyUI's classes do not take the weights."""
+    model, clip, vae = _parts()
+    return model.clone(), clip.clone(), vae
