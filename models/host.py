@@ -17,15 +17,19 @@ from typing import Any, Iterator, Protocol
 
 
 class Bar(Protocol):
-    """A progress bar: `update(n)` advances it, `text` says what goes on inside a step."""
+    """A progress bar: `update(n)` advances it, `set(n)` moves it, `text` says what goes on inside a step."""
 
     def update(self, n: int = 1) -> None: ...
+    def set(self, n: int) -> None: ...
     def text(self, message: str) -> None: ...
     def close(self) -> None: ...
 
 
 class SilentBar:
     def update(self, n: int = 1) -> None:
+        pass
+
+    def set(self, n: int) -> None:
         pass
 
     def text(self, message: str) -> None:

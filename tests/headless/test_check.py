@@ -20,7 +20,7 @@ def test_a_right_prompt_has_none_and_its_constants_take_their_types(registry, em
 
 @pytest.mark.parametrize("change, words", [
     (lambda p: p["2"].update(class_type="ImageScal"), ["Node 2 'Shrink'", "'ImageScal' is not available",
-                                                       "Did you mean 'ImageScale'?", "ComfyUI server"]),
+                                                       "Did you mean 'ImageScale'?", "affect run --server URL"]),
     (lambda p: p["2"].pop("class_type"), ["Node 2", "no 'class_type'"]),
     (lambda p: p["2"]["inputs"].update(widht=1), ["Node 2 'Shrink', input 'widht'", "Did you mean 'width'?"]),
     (lambda p: p["2"]["inputs"].pop("crop"), ["input 'crop'", "missing", "disabled, center"]),

@@ -123,7 +123,7 @@ def test_files_that_are_no_workflow_exit_2(affect, workspace, content):
 def test_a_drawing_with_an_unknown_node_names_it_unless_it_is_muted(affect, node, scale_workflow):
     scale_workflow["nodes"].append(node(7, "FancyBlur", [("image", "IMAGE", None)], ["IMAGE"], [1, 2]))
     answer = affect("check", scale_workflow)
-    assert answer.code == 2 and "Node 7 'FancyBlur'" in answer.err and "ComfyUI server" in answer.err
+    assert answer.code == 2 and "Node 7 'FancyBlur'" in answer.err and "--server URL" in answer.err
     scale_workflow["nodes"][-1]["mode"] = 2
     assert affect("check", scale_workflow).code == 0
 

@@ -83,10 +83,9 @@ def _unknown_types(prompt: Prompt, registry: Registry) -> list[Problem]:
             problems.append(Problem("The node has no 'class_type'. Export the workflow again.", node_id))
         elif str(key) not in registry:
             problems.append(Problem(
-                f"The node type '{key}' is not available without "
-                f"ComfyUI.{did_you_mean(str(key), registry.keys())} The nodes that are: `affect nodes`. To "
-                "use any other node, run this workflow in a ComfyUI that has it, for example by sending it "
-                "to a running ComfyUI server.", node_id, title_of(prompt, node_id, registry)))
+                f"The node type '{key}' is not available {registry.where}."
+                f"{did_you_mean(str(key), registry.keys())} {registry.remedy}", node_id,
+                title_of(prompt, node_id, registry)))
     return problems
 
 

@@ -16,6 +16,8 @@ def add_commands(commands: Any) -> None:
     _add_workflow(run)
     run.add_argument("--output-dir", default="output", metavar="D",
                      help="where results go (default: %(default)s)")
+    run.add_argument("--server", metavar="URL",
+                     help="run on a ComfyUI that is running, such as http://127.0.0.1:8188")
     run.set_defaults(run=_run)
 
     check = commands.add_parser("check", help="say what would keep a workflow from running, and run nothing")
@@ -52,13 +54,18 @@ def _host(args: argparse.Namespace) -> Any:
 def _run(args: argparse.Namespace) -> int:
     from ...models import host
     from .run import execute, prepare
+    from .server import Server, run_on
 
     start = time.perf_counter()
     with host.use(_host(args)) as current:
-        prepared = prepare(args.workflow, args.assignments, args.choice_seed)
+        server = registry = None
+        if args.server:
+            server = Server(args.server)
+            registry = server.registry()
+        prepared = prepare(args.workflow, args.assignments, args.choice_seed, registry)
         for note in prepared.notes:
             current.note(note)
-        outputs = execute(prepared)
+        outputs = run_on(server, prepared.prompt, prepared.workflow, registry) if server else execute(prepared)
     seconds = round(time.perf_counter() - start, 3)
     if args.json:
         print(json.dumps({"status": "ok", "outputs": outputs, "seconds": seconds}))

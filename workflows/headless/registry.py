@@ -91,9 +91,16 @@ class NodeType:
 
 
 class Registry:
-    """Node types by key."""
+    """Node types by key.
 
-    def __init__(self, classes: dict[str, type], display_names: dict[str, str]):
+    where  what is said of a type that is not among them: "not available ..."
+    remedy what to do then
+    """
+
+    def __init__(self, classes: dict[str, type], display_names: dict[str, str], where: str = "without ComfyUI",
+                 remedy: str = "The nodes that are: `affect nodes`. To use any other node, run this workflow in a ComfyUI "
+                               "that has it: `affect run --server URL`."):
+        self.where, self.remedy = where, remedy
         self._types = {k: NodeType(k, c, display_names.get(k, k)) for k, c in classes.items()}
 
     def get(self, key: str) -> NodeType | None:
