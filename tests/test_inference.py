@@ -18,6 +18,31 @@ class Block(nn.Module):
         return x + torch.tanh(self.line(self.norm(x))) * (1 + options["at"])
 
 
+class Careless(nn.Module):
+    """Writes into what it is given and into what autograd has saved, as FLUX's blocks do."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.line = nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x, side=None, *, options):
+        side += self.line(x)
+        x += torch.tanh(self.line(self.norm(x))) * options["scale"]
+        return x, side
+
+
+class CarelessNet(nn.Module):
+    def __init__(self, width=8, depth=6):
+        super().__init__()
+        self.blocks = nn.ModuleList(Careless(width) for _ in range(depth))
+
+    def forward(self, x):
+        x, side, options = x.clone(), torch.zeros_like(x), {"scale": torch.ones(1), "at": 0}
+        for block in self.blocks:
+            x, side = block(x, side=side, options=options)
+        return x + side
+
+
 class Net(nn.Module):
     """A chain of blocks whose options say where one is, as ComfyUI's transformer_options do."""
 
@@ -114,3 +139,23 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradient():
         got, little = kept_and_gradient()
     assert torch.equal(plain, got) and little < much / 3
     assert all("forward" not in m.__dict__ for m in net.modules())
+
+
+def test_checkpointing_is_right_where_blocks_write_in_place():
+    torch.manual_seed(0)
+    net = CarelessNet().eval().requires_grad_(False)
+    x = torch.randn(4, 8)
+    with pytest.raises(RuntimeError, match="inplace"):
+        gradient(net, x)
+    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        wanted = gradient(net, x)
+    with checkpointed(net):
+        assert torch.allclose(gradient(net, x), wanted, atol=1e-6)
+
+
+def test_inside_inference_mode_checkpointing_works_too(net):
+    x = torch.randn(4, 8)
+    with torch.inference_mode(), ordinary_weights(net):
+        wanted = gradient(net, x)
+        with checkpointed(net):
+            assert torch.equal(gradient(net, x), wanted)

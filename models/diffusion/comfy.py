@@ -8,7 +8,7 @@ the weights (`inference`), and tokens enter through a copy of the conditioning.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Iterator
 
@@ -152,7 +152,12 @@ class ComfyDenoiser:
     @contextmanager
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
         network = self.model.diffusion_model
-        with ordinary_weights(self.model), checkpointed(*[network] * (save_memory or _casts(network))):
+        save_memory = save_memory or _casts(network)
+        with ordinary_weights(self.model), checkpointed(*[network] * save_memory), ExitStack() as stack:
+            if not save_memory and not hasattr(network, "input_blocks"):
+                # Transformers add to their streams in place. (Checkpointing sees to that by itself, and the UNet has
+                # its one case in `_with_gradients`, because this takes time for every operation.)
+                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             yield
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:

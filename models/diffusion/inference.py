@@ -8,11 +8,11 @@ or unpatching the model brings inference tensors back. So for each gradient sect
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, TypeVar
+from typing import Any, Callable, Iterator, TypeVar
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import UserError
 
@@ -42,7 +42,7 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
     Takes milliseconds and no memory. Weights that are ordinary and ask for no gradient already are left alone.
     UserError for weights that are tensor subclasses.
     """
-    put_back: list[tuple[dict[str, Any], str, Any]] = []
+    put_back: list[tuple[dict[str, Any], str, Any, Any]] = []
     try:
         with torch.inference_mode(False), torch.enable_grad():
             for module in {m for root in modules for m in root.modules()}:
@@ -50,12 +50,14 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
                                     (module._buffers, lambda t: t)):
                     for name, t in table.items():
                         if t is not None and (t.is_inference() or t.requires_grad):
-                            put_back.append((table, name, t))
-                            table[name] = wrap(_alias(t.detach()))
+                            alias = wrap(_alias(t.detach()))
+                            put_back.append((table, name, t, alias))
+                            table[name] = alias
             yield
     finally:
-        for table, name, t in put_back:
-            table[name] = t
+        for table, name, t, alias in put_back:
+            if table[name] is alias:  # else ComfyUI's hooks have put another weight there meanwhile
+                table[name] = t
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -75,8 +77,9 @@ def checkpointed(*modules: nn.Module) -> Iterator[None]:
     them again in the backward pass: about a third more time for a fraction of the memory. It also drops the copies of
     weights that ComfyUI casts on the fly, which autograd would keep.
 
-    A dict among the arguments is handed on as a copy of the moment: ComfyUI counts its blocks in one, and the second
-    computation must see what the first saw.
+    Not torch's own checkpointing: FLUX's blocks write into what they are given and into what autograd has saved, which
+    that would silently compute again from the changed values. Here each computation starts from a copy, and dicts (in
+    which ComfyUI counts its blocks) are as they were at the first.
     """
     changed = [block for module in modules for block in _blocks(module)]
     try:
@@ -88,13 +91,52 @@ def checkpointed(*modules: nn.Module) -> Iterator[None]:
             block.__dict__.pop("forward", None)
 
 
-def _recomputed(forward: Any) -> Any:
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
+        leaves, form = tree_flatten((args, kwargs))
+        moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+        if not moving or not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        args = tuple(dict(a) if isinstance(a, dict) else a for a in args)
-        kwargs = {k: dict(v) if isinstance(v, dict) else v for k, v in kwargs.items()}
-        again = lambda: forward(*(dict(a) if isinstance(a, dict) else a for a in args),
-                                **{k: dict(v) if isinstance(v, dict) else v for k, v in kwargs.items()})
-        return checkpoint(again, use_reentrant=False, preserve_rng_state=False)
+        given = [leaves[i] for i in moving]
+        fixed = [None if i in moving else _copy(leaf) for i, leaf in enumerate(leaves)]
+        out_form = []
+
+        def compute(*tensors: torch.Tensor) -> tuple[Any, ...]:
+            now = [_copy(leaf) for leaf in fixed]
+            for i, t in zip(moving, tensors):
+                now[i] = t.clone()
+            args, kwargs = tree_unflatten(now, form)
+            out, out_form[:] = _flat(forward(*args, **kwargs))
+            return out
+
+        out = _Again.apply(compute, *given)
+        return tree_unflatten(out, out_form[0])
     return run
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _flat(value: Any) -> tuple[tuple[Any, ...], list[Any]]:
+    leaves, form = tree_flatten(value)
+    return tuple(leaves), [form]
+
+
+class _Again(torch.autograd.Function):
+    """compute(*tensors) -> tensors, without a graph; the graph is made in the backward pass, and used at once."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[..., tuple[Any, ...]], *tensors: torch.Tensor) -> tuple[Any, ...]:
+        ctx.compute = compute
+        ctx.save_for_backward(*tensors)
+        return compute(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        tensors = [t.detach().requires_grad_(True) for t in ctx.saved_tensors]
+        with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+            pairs = [(o, g) for o, g in zip(ctx.compute(*tensors), gradients)
+                     if isinstance(o, torch.Tensor) and o.requires_grad and g is not None]
+            got = torch.autograd.grad([o for o, _ in pairs], tensors, [g for _, g in pairs], allow_unused=True)
+        return None, *got

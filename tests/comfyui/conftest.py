@@ -80,9 +80,9 @@ def start(base: Path, *options: str) -> ComfyUI:
     """Starts a server on loopback and a free port and waits until it answers."""
     for folder in ("custom_nodes", "models/checkpoints", "models/loras", "models/controlnet", "input", "output"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    link = base / "custom_nodes" / "ComfyUI-Affect"
-    if not link.exists():
-        link.symlink_to(ROOT, target_is_directory=True)
+    for name, folder in (("ComfyUI-Affect", ROOT), ("random_models", Path(__file__).parent / "random_models")):
+        if not (base / "custom_nodes" / name).exists():
+            (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

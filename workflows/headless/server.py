@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 import uuid
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -103,8 +104,12 @@ class Server:
 
     def outputs(self, prompt_id: str) -> dict[str, dict[str, list[Any]]]:
         """What the output nodes of a finished prompt showed, by node id."""
-        history = self._json("GET", f"/history/{prompt_id}")
-        if prompt_id not in history:
+        for _ in range(100):  # a server announces success a moment before it files the results
+            history = self._json("GET", f"/history/{prompt_id}")
+            if prompt_id in history:
+                break
+            time.sleep(0.1)
+        else:
             raise ServerFailed("The server has forgotten the prompt's results: its history was cleared.")
         return history[prompt_id]["outputs"]
 

@@ -1,0 +1,181 @@
+"""A node pack for the tests: small models of every family from ComfyUI's own classes, with random weights."""
+
+import comfy.conds
+import comfy.controlnet
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models as families
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+
+WIDTH = 64  # of the text
+
+
+def randomise(network, seed):
+    """Every parameter from the seed: ComfyUI's classes leave them as the memory was."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode():
+        for name, p in [*network.named_parameters(), *network.named_buffers()]:
+            fan = p[0].numel() if p.ndim > 1 else 1
+            noise = torch.randn(p.shape, generator=generator) * (fan**-0.5 if p.ndim > 1 else 0.02)
+            p.copy_(noise + (1.0 if p.ndim == 1 and name.endswith(("weight", "scale")) else 0.0))
+    return network.eval().requires_grad_(False)
+
+
+def unet(**more):
+    return dict(image_size=32, in_channels=4, out_channels=4, model_channels=64, num_res_blocks=[1, 1],
+                channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_output=[1, 1, 1, 1],
+                transformer_depth_middle=1, context_dim=WIDTH, use_spatial_transformer=True, legacy=False,
+                use_temporal_attention=False, use_linear_in_transformer=False, adm_in_channels=None,
+                dtype=torch.float32) | more
+
+
+class Mute(families.SD15):
+    """A model that does not read its text through cross-attention."""
+
+    def get_model(self, state_dict, prefix="", device=None):
+        model = super().get_model(state_dict, prefix, device)
+        model.extra_conds = lambda **kwargs: {}
+        return model
+
+
+class Bound(families.SD15):
+    """A model whose text comes with a mask."""
+
+    def get_model(self, state_dict, prefix="", device=None):
+        model = super().get_model(state_dict, prefix, device)
+        own = model.extra_conds
+        model.extra_conds = lambda **kwargs: {
+            **own(**kwargs), "attention_mask": comfy.conds.CONDRegular(torch.ones(1, 77))}
+        return model
+
+
+CONFIGS = {
+    "sd15": lambda: families.SD15(unet()),
+    "sd15-fp16": lambda: families.SD15(unet(dtype=torch.float16)),
+    "sd15-bf16": lambda: families.SD15(unet(dtype=torch.bfloat16)),
+    "sd2": lambda: families.SD20(unet(use_linear_in_transformer=True)),
+    "sdxl": lambda: families.SDXL(unet(use_linear_in_transformer=True, adm_in_channels=2816, num_classes="sequential")),
+    "sd3": lambda: families.SD3(dict(
+        in_channels=16, out_channels=16, patch_size=2, depth=2, input_size=None, adm_in_channels=2048,
+        context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": WIDTH, "out_features": 128}},
+        num_patches=36864, pos_embed_max_size=192, pos_embed_scaling_factor=None, dtype=torch.float32)),
+    "flux": lambda: families.Flux(dict(
+        image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=768, context_in_dim=WIDTH,
+        hidden_size=64, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10000,
+        qkv_bias=True, guidance_embed=True, dtype=torch.float32)),
+    "mute": lambda: Mute(unet()),
+    "bound": lambda: Bound(unet()),
+}
+POOLED = {"sdxl": 1280, "sd3": 2048, "flux": 768}
+CHANNELS = {"sd3": 16, "flux": 16}
+
+
+class RandomModel:
+    CATEGORY, FUNCTION = "tests", "run"
+    RETURN_TYPES = ("MODEL", "CONDITIONING", "CONDITIONING", "VAE", "LATENT")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"kind": (list(CONFIGS),), "seed": ("INT", {"default": 0}),
+                             "batch": ("INT", {"default": 1}), "tokens": ("INT", {"default": 77})}}
+
+    def run(self, kind, seed, batch, tokens):
+        config = CONFIGS[kind]()
+        if config.unet_config["dtype"] != torch.float32:
+            config.manual_cast_dtype = torch.float32  # half precision on a CPU, as ComfyUI has it there
+        model = config.get_model({}, "", device="cpu")
+        randomise(model.diffusion_model, seed)
+        patcher = comfy.model_patcher.ModelPatcher(model, comfy.model_management.get_torch_device(),
+                                                   comfy.model_management.unet_offload_device())
+        generator = torch.Generator().manual_seed(seed + 1)
+
+        def text():
+            pooled = torch.randn(1, POOLED.get(kind, 8), generator=generator)
+            return [[torch.randn(1, tokens, WIDTH, generator=generator), {"pooled_output": pooled}]]
+
+        channels = CHANNELS.get(kind, 4)
+        return patcher, text(), text(), vae(channels, seed), {"samples": torch.zeros(batch, channels, 8, 8)}
+
+
+def vae(channels, seed):
+    shape = dict(double_z=True, z_channels=channels, resolution=64, in_channels=3, out_ch=3, ch=32, ch_mult=[1, 1, 1, 2],
+                 num_res_blocks=1, attn_resolutions=[], dropout=0.0)
+    params = {"ddconfig": shape, "embed_dim": channels}
+    state = randomise(AutoencoderKL(**params), seed + 2).state_dict()
+    made = comfy.sd.VAE(sd=state, config={"params": params})
+    made.latent_channels = channels
+    return made
+
+
+class RandomClassifier:
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "run", ("AFFECT_EMOTION_CLASSIFIER",)
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+
+    def run(self):
+        torch.manual_seed(2)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 8, 8), torch.nn.SiLU(), torch.nn.AdaptiveAvgPool2d(2),
+                                      torch.nn.Flatten(), torch.nn.Linear(64, 8))
+        network[-1].weight.data *= 40
+        return (network.eval().requires_grad_(False),)
+
+
+class RandomControl:
+    """A ControlNet for `sd15`: its answer depends on everything it is given, and is written into the skips in place."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "run", ("CONDITIONING",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"conditioning": ("CONDITIONING",), "strength": ("FLOAT", {"default": 1.0})}}
+
+    def run(self, conditioning, strength):
+        class Control(comfy.controlnet.ControlBase):
+            lengths = []
+
+            def get_control(self, x, t, cond, batched, options):
+                assert not torch.is_grad_enabled()
+                self.lengths.append(cond["c_crossattn"].shape[1])
+                assert set(self.lengths) == {77}, "the ControlNet must not see the emotional tokens"
+                size = [(64, 1), (64, 1), (64, 2), (128, 2)]
+                level = lambda width, scale: 0.1 * strength * x.mean(dim=1, keepdim=True)[
+                    ..., ::scale, ::scale].repeat(1, width, 1, 1)
+                return {"input": [], "middle": [level(128, 2)], "output": [level(*s) for s in size]}
+
+        control = Control()
+        return ([[c[0], {**c[1], "control": control, "control_apply_to_uncond": True}] for c in conditioning],)
+
+
+class SameModel:
+    """What a model's weights are now: their bits and the identity of each tensor."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "tests", "run", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "after": ("*",)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types):
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, **kwargs):
+        return float("nan")
+
+    def run(self, model, after):
+        import hashlib
+        import json
+
+        bits, objects = hashlib.sha256(), hashlib.sha256()
+        for name, t in [*model.model.named_parameters(), *model.model.named_buffers()]:
+            bits.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            objects.update(f"{name} {id(t)} {t.is_inference()}".encode())
+        patched = [n for n, m in model.model.named_modules() if "forward" in m.__dict__]
+        return {"ui": {"text": [json.dumps({"bits": bits.hexdigest(), "objects": objects.hexdigest(), "patched": patched,
+                                            "wrappers": str(model.wrappers), "options": str(model.model_options)})]}}
+
+
+NODE_CLASS_MAPPINGS = {"RandomModel": RandomModel, "RandomClassifier": RandomClassifier, "RandomControl": RandomControl, "SameModel": SameModel}
