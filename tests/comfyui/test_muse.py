@@ -40,8 +40,9 @@ def results(outputs):
 
 
 def falls(trace):
-    """The guiding loss falls within each step's inner loop, for every image."""
-    return all(call["losses"][-1][i] < call["losses"][0][i] for call in trace["calls"] for i in range(len(call["losses"][0])))
+    """Gradients reach the tokens: the guiding loss falls in the first inner loop, and over all of them, for every image."""
+    fall = [[after - before for before, after in zip(c["losses"][0], c["losses"][-1])] for c in trace["calls"]]
+    return all(first < 0 for first in fall[0]) and all(sum(image) < 0 for image in zip(*fall))
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd15-fp16", "sd15-bf16", "sd2", "sdxl", "sd3", "flux"])
@@ -51,3 +52,82 @@ def test_every_family_is_guided_and_left_as_it_was(comfy, tmp_path, kind):
     trace, after, images = results(comfy.run(graph(kind, batch=2), tmp_path))
     assert len(images) == 2 and falls(trace) and len(trace["calls"][0]["losses"]) == 4
     assert after == before and not after["patched"]
+
+
+def test_same_seed_same_pixels_and_a_plain_sampler_is_not_disturbed(comfy, tmp_path):
+    plain = {"20": node("KSampler", model=["1", 0], seed=9, steps=3, cfg=4.0, sampler_name="euler", scheduler="normal",
+                        positive=["1", 1], negative=["1", 2], latent_image=["1", 4], denoise=1.0),
+             "21": node("VAEDecode", samples=["20", 0], vae=["1", 3]),
+             "22": node("SaveImage", images=["21", 0], filename_prefix="plain")}
+    alone = {"1": graph()["1"]} | plain
+    before, = results(comfy.run(alone, tmp_path))[2]
+    first, = results(comfy.run(graph(), tmp_path))[2]
+    other, = results(comfy.run(graph(seed=4), tmp_path))[2]
+    second, = results(comfy.run(graph(), tmp_path))[2]
+    comfy.server._call("POST", "/free", json={"free_memory": True})
+    after, = results(comfy.run(alone, tmp_path))[2]
+    assert first.tobytes() == second.tobytes() != other.tobytes()
+    assert before.tobytes() == after.tobytes()
+
+
+@pytest.mark.parametrize("sampler, scheduler", [
+    ("heun", "karras"), ("dpmpp_2m", "exponential"), ("dpmpp_sde", "simple"), ("ddim", "ddim_uniform"), ("lcm", "beta"),
+    ("uni_pc", "sgm_uniform"), ("euler_ancestral_cfg_pp", "kl_optimal"), ("dpm_adaptive", "normal")])
+def test_any_sampler_and_schedule(comfy, tmp_path, sampler, scheduler):
+    trace, weights, images = results(comfy.run(graph(sampler=sampler, scheduler=scheduler), tmp_path))
+    assert images and falls(trace) and not weights["patched"]
+
+
+def test_area_prompts_controls_and_masks(comfy, tmp_path):
+    area = {"30": node("ConditioningSetAreaPercentage", conditioning=["1", 2], width=0.5, height=1.0, x=0.5, y=0.0,
+                       strength=1.0),
+            "31": node("ConditioningCombine", conditioning_1=["1", 1], conditioning_2=["30", 0])}
+    _, before, plain = results(comfy.run(graph(), tmp_path))
+    trace, after, images = results(comfy.run(graph(positive=("31", 0), **area), tmp_path))
+    assert falls(trace) and images[0].tobytes() != plain[0].tobytes() and after == before
+
+    control = {"30": node("RandomControl", conditioning=["1", 1], strength=1.0)}
+    for kind in ("sd15", "sd15-fp16"):
+        _, before, plain = results(comfy.run(graph(kind), tmp_path))
+        trace, after, images = results(comfy.run(graph(kind, positive=("30", 0), **control), tmp_path))
+        assert falls(trace) and images[0].tobytes() != plain[0].tobytes() and after == before
+
+    mask = {"30": node("SolidMask", value=0.0, width=64, height=64), "31": node("SolidMask", value=1.0, width=32, height=64),
+            "32": node("MaskComposite", destination=["30", 0], source=["31", 0], x=0, y=0, operation="add"),
+            "33": node("SetLatentNoiseMask", samples=["1", 4], mask=["32", 0])}
+    prompt = graph(**mask)
+    prompt["8"]["inputs"]["latent_image"] = ["33", 0]
+    trace, after, images = results(comfy.run(prompt, tmp_path))
+    assert falls(trace) and images
+
+
+def test_two_guiders_and_a_second_seed_keep_their_own_traces(comfy, tmp_path):
+    twice = graph() | {k + "b": v for k, v in {
+        "4": graph()["4"], "8": {**graph()["8"], "inputs": {**graph()["8"]["inputs"], "guider": ["4b", 0]}},
+        "11": node("AffectEmotionTrace", guider=["4b", 0], latent=["8b", 0]),
+        "12": node("PreviewAny", source=["11b", 1])}.items()}
+    texts = {o["node"]: json.loads(o["text"]) for o in comfy.run(twice, tmp_path) if "text" in o}
+    assert texts["12"]["calls"] == texts["12b"]["calls"]
+    first = results(comfy.run(graph(), tmp_path))[0]
+    again = graph()
+    again["5"]["inputs"]["noise_seed"] = 77  # the guider is cached, the latent is another
+    second = results(comfy.run(again, tmp_path))[0]
+    assert first["calls"] != second["calls"]
+    assert first["calls"] == results(comfy.run(graph(), tmp_path))[0]["calls"]
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda g: g["1"]["inputs"].update(kind="mute"), ["cross-attention", "Emotion Token Optimizer"]),
+    (lambda g: g["1"]["inputs"].update(kind="bound"), ["attention_mask", "Emotion Token Optimizer"]),
+    (lambda g: g["4"]["inputs"].update(vae=["40", 3]) or g.update({"40": node("RandomModel", kind="sd3", seed=0, batch=1, tokens=77)}),
+     ["16 channels", "4", "same checkpoint"]),
+])
+def test_models_that_cannot_be_guided_are_refused_with_a_sentence(comfy, tmp_path, change, words):
+    from comfyui_affect.workflows.headless.execute import NodeFailed
+
+    prompt = graph()
+    change(prompt)
+    with pytest.raises(NodeFailed) as error:
+        comfy.run(prompt, tmp_path)
+    assert all(word in str(error.value) for word in words) and "RuntimeError" not in str(error.value)
+    assert not results(comfy.run(graph(), tmp_path))[1]["patched"]
