@@ -83,6 +83,7 @@ def start(base: Path, *options: str) -> ComfyUI:
     for name, folder in (("ComfyUI-Affect", ROOT), ("random_models", Path(__file__).parent / "random_models")):
         if not (base / "custom_nodes" / name).exists():
             (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
+    shutil.copy(ROOT / "workflows" / "examples" / "example.png", base / "input")  # ComfyUI's own folder has one too
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
