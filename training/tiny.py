@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..models import tiny
+from ..models.classifiers import TINY
 from ..models.diffusion.protocol import frozen
 from ..models.errors import UserError
 from .classifier import ClassifierConfig
@@ -22,7 +23,7 @@ from .loop import LoopConfig
 from .unet import UnetConfig
 from .vae import VaeConfig
 
-STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "card")
+STAGES = ("vae", "vae-2", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "card")
 _LOOP = set(LoopConfig.__dataclass_fields__)
 
 
@@ -42,8 +43,8 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
     torch.manual_seed(table.get("seed", 0))  # the initial weights
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
-    if stage == "vae":
-        model = vae.train(*split(table, VaeConfig, stage), runs, device)
+    if stage in ("vae", "vae-2"):
+        model = vae.train(*split(table, VaeConfig, stage), runs, device, stage)
         save("vae", model.state_dict())
     elif stage in ("clip", "clip-eval"):
         model, used = clip.train(*split(table, ClipConfig, stage), runs, device, stage)
@@ -52,7 +53,7 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
         autoencoder, text = _loaded("vae", device), _loaded("clip", device)
         model = unet.train(*split(table, UnetConfig, stage), runs, device, autoencoder, text, stage)
         save("unet", model.state_dict())
-    elif stage in STAGES[3:6]:
+    elif stage in TINY:
         model = classifier.train(*split(table, ClassifierConfig, stage), runs, device, stage, _loaded("vae", device))
         save(stage, model.state_dict())
     elif stage == "card":

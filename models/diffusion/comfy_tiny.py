@@ -24,16 +24,20 @@ from ..errors import UserError
 
 
 class TinyLatents(comfy.latent_formats.LatentFormat):
-    """Eight channels of zero mean and unit deviation."""
+    """Eight channels of zero mean and unit deviation. The factors draw ComfyUI's previews: a least-squares fit to the
+    mean colours of 64 scenes (it leaves 17 % of their variance)."""
 
     latent_channels = tiny.LATENT_CHANNELS
+    latent_rgb_factors = [[-0.148, 0.017, -0.018], [0.097, 0.083, -0.056], [-0.055, 0.068, 0.158], [-0.177, -0.047, 0.002],
+                          [-0.094, -0.240, -0.042], [-0.077, -0.036, -0.221], [0.013, 0.004, 0.026], [0.010, -0.014, -0.020]]
+    latent_rgb_factors_bias = [0.016, -0.080, -0.194]
 
 
 class TinyDiffusion(comfy.supported_models.SD15):
     """SD1.5's architecture with the tiny model's sizes."""
 
     unet_config: dict[str, Any] = {}
-    unet_extra_config = {"num_heads": -1, "num_head_channels": tiny.UNET["block_out_channels"][0]}
+    unet_extra_config = {"num_heads": -1, "num_head_channels": tiny.HEAD_WIDTH}
     latent_format = TinyLatents
     memory_usage_factor = 0.1
 
@@ -43,13 +47,13 @@ class TinyDiffusion(comfy.supported_models.SD15):
 
 def _unet_config() -> dict[str, Any]:
     widths = tiny.UNET["block_out_channels"]
-    attends = [int("CrossAttn" in name) for name in tiny.UNET["down_block_types"]]
+    down, up = ([int("CrossAttn" in name) for name in tiny.UNET[f"{way}_block_types"]] for way in ("down", "up"))
     blocks = tiny.UNET["layers_per_block"]
     return dict(
         image_size=32, in_channels=tiny.LATENT_CHANNELS, out_channels=tiny.LATENT_CHANNELS, model_channels=widths[0],
         num_res_blocks=[blocks] * len(widths), channel_mult=[w // widths[0] for w in widths],
-        transformer_depth=[a for a in attends for _ in range(blocks)],
-        transformer_depth_output=[a for a in attends for _ in range(blocks + 1)], transformer_depth_middle=1,
+        transformer_depth=[a for a in down for _ in range(blocks)],
+        transformer_depth_output=[a for a in reversed(up) for _ in range(blocks + 1)], transformer_depth_middle=1,
         context_dim=tiny.CONTEXT_WIDTH, use_spatial_transformer=True, use_linear_in_transformer=False,
         use_temporal_attention=False, adm_in_channels=None, legacy=False, dtype=torch.float32)
 

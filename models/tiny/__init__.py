@@ -23,12 +23,15 @@ CONTEXT_WIDTH = 128
 # which wipes out each image's mean colour just before the last convolution.
 NORM_GROUPS = 8
 
+HEAD_WIDTH = 32
 UNET = dict(
-    sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(32, 96, 128), layers_per_block=1,
+    sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(64, 128, 128),
+    layers_per_block=1,
+    # At 16 x 16 attention costs more than all else together, so only the way down has it there.
     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     cross_attention_dim=CONTEXT_WIDTH, norm_num_groups=NORM_GROUPS,
-    attention_head_dim=(1, 3, 4),  # diffusers' historical name: these are numbers of heads, each 32 wide
+    attention_head_dim=(2, 4, 4),  # diffusers' historical name: these are numbers of heads
 )
 CLIP = dict(
     embed_dim=CONTEXT_WIDTH,
@@ -39,8 +42,8 @@ CLIP = dict(
 
 
 def build_unet() -> Any:
-    """UNet2DConditionModel of about 4 million parameters for 16 x 16 latents: an hour or two on two CPU cores
-    shows a small network more pictures than a large one, and at such a budget that counts for more."""
+    """UNet2DConditionModel of about 6 million parameters for 16 x 16 latents. Its first level is wide for its size: at
+    32 channels in place of 64 it saw a third more pictures in an hour and painted them blotched."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(**UNET)

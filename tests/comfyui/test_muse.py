@@ -1,6 +1,7 @@
 """MUSE on ComfyUI's own objects, in a real server."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -131,3 +132,130 @@ def test_models_that_cannot_be_guided_are_refused_with_a_sentence(comfy, tmp_pat
         comfy.run(prompt, tmp_path)
     assert all(word in str(error.value) for word in words) and "RuntimeError" not in str(error.value)
     assert not results(comfy.run(graph(), tmp_path))[1]["patched"]
+
+
+def lora(path, seed=0):
+    """A LoRA for the small SD1.5 of random_models, in the names that ComfyUI knows."""
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for block in ("input_blocks_1_1", "output_blocks_1_1"):
+        width = 64 if block.startswith("input") else 128
+        name = f"lora_unet_{block}_transformer_blocks_0_attn2_to_k"
+        state[f"{name}.lora_down.weight"] = torch.randn(4, 64, generator=generator)
+        state[f"{name}.lora_up.weight"] = torch.randn(width, 4, generator=generator)
+        state[f"{name}.alpha"] = torch.tensor(4.0)
+    save_file(state, path)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd15-fp16"])
+def test_a_lora_is_in_the_guided_model(comfy, tmp_path, kind):
+    lora(comfy.base / "models" / "loras" / "test.safetensors")
+    loader = {"30": node("LoraLoaderModelOnly", model=["1", 0], lora_name="test.safetensors", strength_model=0.5)}
+    prompt = graph(kind, **loader)
+    for key in ("4", "7", "13"):
+        prompt[key]["inputs"]["model"] = ["30", 0]
+    comfy._registry = None  # its list of LoRAs has grown
+    _, before, plain = results(comfy.run(graph(kind), tmp_path))
+    trace, _, images = results(comfy.run(prompt, tmp_path))
+    assert falls(trace) and images[0].tobytes() != plain[0].tobytes()
+    _, after, again = results(comfy.run(graph(kind, seed=4), tmp_path))
+    assert after["bits"] == before["bits"] and not after["patched"]
+
+
+def test_a_checkpoint_of_full_size(comfy, tmp_path):
+    """SD1.5 whole, in fp16, with random weights, from a checkpoint file."""
+    import subprocess
+    from pathlib import Path
+
+    target = comfy.base / "models" / "checkpoints" / "sd15_random.safetensors"
+    subprocess.run([comfy.process.args[0], str(Path(__file__).parent / "make_checkpoint.py"), str(target)],
+                   cwd=os.environ["COMFYUI_PATH"], check=True)
+    comfy._registry = None
+    prompt = graph(steps=2) | {
+        "1": node("CheckpointLoaderSimple", ckpt_name=target.name),
+        "40": node("CLIPTextEncode", clip=["1", 1], text="a house by a lake"),
+        "41": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "42": node("EmptyLatentImage", width=64, height=64, batch_size=1)}
+    prompt["4"]["inputs"] |= dict(positive=["40", 0], negative=["41", 0], vae=["1", 2], max_inner_steps=2)
+    prompt["8"]["inputs"]["latent_image"], prompt["9"]["inputs"]["vae"] = ["42", 0], ["1", 2]
+    plain = {k: prompt[k] for k in ("1", "40", "41", "42")} | {
+        "20": node("KSampler", model=["1", 0], seed=9, steps=2, cfg=4.0, sampler_name="euler", scheduler="normal",
+                   positive=["40", 0], negative=["41", 0], latent_image=["42", 0], denoise=1.0),
+        "21": node("VAEDecode", samples=["20", 0], vae=["1", 2]),
+        "22": node("SaveImage", images=["21", 0], filename_prefix="plain"),
+        "13": node("SameModel", model=["1", 0], after=["20", 0])}
+    _, before, (reference,) = results(comfy.run(plain, tmp_path))
+    trace, after, (first,) = results(comfy.run(prompt, tmp_path))
+    assert falls(trace) and after == before and not after["patched"]
+    prompt["2"]["inputs"]["intensity"] = 0.9
+    comfy.run(prompt, tmp_path)
+    prompt["2"]["inputs"]["intensity"] = 1.0
+    assert results(comfy.run(prompt, tmp_path))[2][0].tobytes() == first.tobytes()
+    plain["20"]["inputs"]["seed"] = 8
+    comfy.run(plain, tmp_path)
+    plain["20"]["inputs"]["seed"] = 9
+    _, weights, (again,) = results(comfy.run(plain, tmp_path))
+    assert again.tobytes() == reference.tobytes() and weights == before
+    target.unlink()
+
+
+def test_an_interrupt_in_an_inner_loop_is_quick_and_the_next_prompt_runs(comfy, tmp_path):
+    import threading
+    import time
+
+    from comfyui_affect.workflows.headless.server import ServerFailed
+
+    prompt = graph(steps=50, seed=5)
+    prompt["4"]["inputs"] |= dict(max_inner_steps=1000, stop_loss=0.0)
+    stopped = []
+
+    def stop():
+        stopped.append(time.monotonic())
+        comfy.server._call("POST", "/interrupt")
+
+    timer = threading.Timer(4.0, stop)
+    timer.start()
+    with pytest.raises(ServerFailed, match="interrupted"):
+        comfy.run(prompt, tmp_path)
+    assert time.monotonic() - stopped[0] < 10  # the figure is measured by `affect bench comfyui`; this is for a busy machine
+    timer.join()
+    trace, weights, _ = results(comfy.run(graph(seed=6), tmp_path))
+    assert falls(trace) and not weights["patched"]
+
+
+def test_zero_steps_other_masks_and_open_sockets(comfy, tmp_path):
+    from comfyui_affect.workflows.headless.execute import NodeFailed
+    from comfyui_affect.workflows.headless.problems import WorkflowError
+
+    prompt = graph()
+    prompt["7"]["inputs"]["denoise"] = 0.0
+    with pytest.raises(NodeFailed, match="no steps to sample"):
+        comfy.run(prompt, tmp_path)
+
+    prompt = graph()
+    del prompt["4"]["inputs"]["emotion"]
+    with pytest.raises(WorkflowError, match="AFFECT_EMOTION"):
+        comfy.run(prompt, tmp_path)
+
+    prompt = graph(**{"30": node("SolidMask", value=1.0, width=24, height=200),
+                      "31": node("SetLatentNoiseMask", samples=["1", 4], mask=["30", 0])})
+    prompt["8"]["inputs"]["latent_image"] = ["31", 0]
+    assert falls(results(comfy.run(prompt, tmp_path))[0])  # resized, as every sampler of ComfyUI does
+
+
+def test_a_classifier_file_of_another_shape_is_refused(comfy, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    from comfyui_affect.workflows.headless.execute import NodeFailed
+
+    (comfy.base / "models" / "affect").mkdir(exist_ok=True)
+    save_file({"fc.weight": torch.zeros(8, 768)}, comfy.base / "models" / "affect" / "head.safetensors")
+    comfy._registry = None
+    prompt = graph()
+    prompt["3"] = node("AffectEmotionClassifierLoader", classifier="head.safetensors", clip_model="tiny")
+    with pytest.raises(NodeFailed, match="Load Emotion Classifier.*768|wrong keys"):
+        comfy.run(prompt, tmp_path)

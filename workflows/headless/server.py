@@ -102,6 +102,12 @@ class Server:
         """The server's messages to this client. Open them before queueing: what was said before is lost."""
         return Events(self)
 
+    def verdict(self, prompt_id: str) -> list[tuple[str, dict[str, Any]]]:
+        """The messages with which a prompt ended, from the history; none while it runs."""
+        status = self._json("GET", f"/history/{prompt_id}").get(prompt_id, {}).get("status") or {}
+        ends = ("execution_error", "execution_interrupted", "execution_success")
+        return [(event, data) for event, data in status.get("messages", []) if event in ends]
+
     def outputs(self, prompt_id: str) -> dict[str, dict[str, list[Any]]]:
         """What the output nodes of a finished prompt showed, by node id."""
         for _ in range(100):  # a server announces success a moment before it files the results
@@ -123,7 +129,8 @@ class Server:
 
 
 class Events:
-    """Messages from a server: an iterator of (event, data) inside a `with` block."""
+    """Messages from a server: an iterator of (event, data) inside a `with` block; "silence" where it has said nothing for
+    a while."""
 
     def __init__(self, server: Server):
         self._server = server
@@ -136,7 +143,7 @@ class Events:
             self._socket = websocket.create_connection(address, timeout=60)
         except (OSError, websocket.WebSocketException) as error:
             raise UserError(f"No ComfyUI answers at {self._server.url}: {_short(error)}.") from error
-        self._socket.settimeout(None)  # a node may be silent for long
+        self._socket.settimeout(15)
         return self._read()
 
     def __exit__(self, *_: Any) -> None:
@@ -148,6 +155,9 @@ class Events:
         while True:
             try:
                 message = self._socket.recv()
+            except websocket.WebSocketTimeoutException:
+                yield "silence", {}  # a node may take long; or messages were lost, and the reader should ask
+                continue
             except (OSError, websocket.WebSocketException) as error:
                 raise ServerFailed(f"The connection to {self._server.url} was lost: {_short(error)}. The workflow may "
                                    "still be running there.") from error
@@ -168,7 +178,7 @@ def run_on(server: Server, prompt: Prompt, workflow: dict[str, Any] | None, regi
     with server.events() as events:
         prompt_id = server.queue(prompt, workflow)
         try:
-            _follow(events, prompt_id, prompt, registry)
+            _follow(server, events, prompt_id, prompt, registry)
         except BaseException as error:
             if not isinstance(error, (NodeFailed, ServerFailed)):
                 server.cancel(prompt_id)
@@ -199,7 +209,8 @@ def upload_images(server: Server, prompt: Prompt, registry: Registry) -> Prompt:
     return prompt
 
 
-def _follow(events: Iterator[tuple[str, dict[str, Any]]], prompt_id: str, prompt: Prompt, registry: Registry) -> None:
+def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt_id: str, prompt: Prompt,
+            registry: Registry) -> None:
     ui = host.current()
     waiting = set(needed(prompt, registry))
     nodes = ui.progress(len(waiting), "nodes")
@@ -212,8 +223,12 @@ def _follow(events: Iterator[tuple[str, dict[str, Any]]], prompt_id: str, prompt
                 waiting.discard(node_id)
                 nodes.update(1)
 
-    try:
+    def heard() -> Iterator[tuple[str, dict[str, Any]]]:
         for event, data in events:
+            yield from server.verdict(prompt_id) if event == "silence" else [(event, data)]
+
+    try:
+        for event, data in heard():
             if data.get("prompt_id") not in (None, prompt_id):
                 continue
             if event == "execution_cached":
