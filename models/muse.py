@@ -271,8 +271,8 @@ class Muse:
         self.open = torch.zeros(batch, dtype=torch.bool, device=device)
         with torch.inference_mode(False):
             self.target = torch.tensor(self.emotion.distribution, device=device).repeat(batch, 1)
-        self.inherent: torch.Tensor | None = None
-        self._seen: torch.Tensor | None = None  # the classifier's answer to the last step before the gate opened
+            self.inherent = torch.zeros(batch, dtype=torch.long, device=device)  # of the images whose gate is open
+        self._seen: torch.Tensor | None = None  # the image of the last step that the gate was asked at
         self._save_memory = False
         self._judged = -1  # the last step that the gate was asked at
         self._path: dict[int, torch.Tensor] = {}  # where the last `full` walk passed, by step, and where it ended
@@ -346,7 +346,6 @@ class Muse:
     def _update_gate(self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor, record: TraceCall) -> None:
         """Scores the images whose gate is closed, opens it where they fit, and fixes target and inherent emotion."""
         image = self._image(plain)
-        p = self.classifier(image).float().softmax(dim=-1)
         opens = ~self.open
         if self.gate:
             score = self.gate.scorer.score(self._full(x, sigma, plain) if self.gate.estimate == "full" else image,
@@ -354,17 +353,18 @@ class Muse:
             record.gate_score = score.tolist()
             forced = record.step >= self.gate.force_open_at * (len(self.sigmas) - 1)
             opens = opens & ((score >= self.gate.threshold) | forced)
-        if self.inherent is None:
-            self.inherent = p.argmax(dim=-1)
-        before = p if self._seen is None else self._seen
-        for i in opens.nonzero().flatten().tolist():
+        if bool(opens.any()):
+            # Only now: a closed gate costs a decode and a CLIP pass, nothing else.
+            now = self.classifier(image).float().softmax(dim=-1)
             # Inherent: the last step before the gate opened, or this one where it opens at once.
-            self.inherent[i] = before[i].argmax()
+            before = now if self._seen is None else self.classifier(self._seen).float().softmax(dim=-1)
             k = self.emotion.intensity
-            self.target[i] = (1 - k) * p[i] + k * self.target[i]
-            self.trace.opened_at[i] = record.step
-            self.trace.inherent[i] = MIKELS[int(self.inherent[i])]
-        self._seen = p
+            for i in opens.nonzero().flatten().tolist():
+                self.inherent[i] = before[i].argmax()
+                self.target[i] = (1 - k) * now[i] + k * self.target[i]
+                self.trace.opened_at[i] = record.step
+                self.trace.inherent[i] = MIKELS[int(self.inherent[i])]
+        self._seen = image
         self.open |= opens
 
     def _full(self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,195 @@
+"""The extension inside a real ComfyUI: start-up time, agreement with the embedded host, interrupt, memory, and what the
+guider costs before its gate opens. Everything on the bundled tiny model, in a server that this starts and stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..models import files
+from ..models.errors import UserError
+from .comfyui_server import ComfyUI, start, stop
+
+SAMPLERS = ("euler", "heun", "dpmpp_2m")
+SCHEDULERS = ("normal", "karras", "simple", "sgm_uniform", "exponential")
+OPTIONAL = ("diffusers", "accelerate", "matplotlib", "open_clip", "torchmetrics", "piq", "lpips", "websocket", "numba",
+            "skimage", "sklearn", "tensorboard")
+
+UNITS = {"startup": "s", "interrupt": "s", "memory_growth": "share", "pixel_difference": "mean absolute, 0..1",
+         "closed_gate_overhead": "share of a plain step", "off_overhead": "share of a plain step",
+         "decode_share": "share of a plain step", "clip_share": "share of a plain step"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI_PATH"), metavar="FOLDER",
+                        help="ComfyUI's folder (default: $COMFYUI_PATH)")
+    parser.add_argument("--python", default=os.environ.get("COMFYUI_PYTHON", sys.executable),
+                        help="the Python that has its requirements (default: $COMFYUI_PYTHON, else this one)")
+    parser.add_argument("--prompts", type=int, default=100, help="for the memory figure (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+
+
+def main(args: argparse.Namespace) -> int:
+    if not args.comfyui:
+        raise UserError("Say where ComfyUI is: --comfyui FOLDER, or the environment variable COMFYUI_PATH.")
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        figures["startup_without_optional"] = _startup(args, base / "bare", _blocked(base))
+        comfy = start(args.comfyui, args.python, base / "full", packs=[Path(__file__).parent / "comfyui_timing"])
+        try:
+            figures["startup"] = loading_time(comfy)
+            figures |= overhead(comfy, base)
+            figures |= agreement(comfy, base)
+            figures["interrupt"] = interrupt(comfy, base)
+            figures |= memory(comfy, base, args.prompts)
+        finally:
+            stop(comfy)
+    for name, value in figures.items():
+        print(f"{name:<32}{value:.4g}  {UNITS.get(name, '')}")
+    if args.json:
+        result = {"name": "comfyui", "machine": platform.processor() or platform.machine(), "figures": figures, "unit": UNITS}
+        files.write_atomically(args.json, lambda p: p.write_text(json.dumps(result, indent=1) + "\n"))
+    return 0
+
+
+def loading_time(comfy: ComfyUI) -> float:
+    """Seconds that ComfyUI's log gives for this extension. UserError where it did not load clean."""
+    line = re.search(r"([\d.]+) seconds(.*)ComfyUI-Affect", comfy.log)
+    if not line or "FAILED" in line.group(2):
+        raise UserError(f"The extension did not load:\n{comfy.log[-2000:]}")
+    return float(line.group(1))
+
+
+def _blocked(base: Path) -> dict[str, str]:
+    """An environment in which the optional packages cannot be imported."""
+    (base / "block").mkdir()
+    (base / "block" / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {OPTIONAL!r}:\n"
+        "            raise ModuleNotFoundError(f\"No module named '{name}'\", name=name)\n"
+        "sys.meta_path.insert(0, Block())\n")
+    return {"PYTHONPATH": str(base / "block")}
+
+
+def _startup(args: argparse.Namespace, base: Path, environment: dict[str, str]) -> float:
+    comfy = start(args.comfyui, args.python, base, environment=environment)
+    try:
+        return loading_time(comfy)
+    finally:
+        stop(comfy)
+
+
+def _node(key: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": key, "inputs": inputs}
+
+
+def _graph(seed: int = 1, steps: int = 6, inner: int = 3, intensity: float = 1.0, threshold: float | None = None) -> dict[str, Any]:
+    """The tiny model, guided; with a gate where a threshold is given."""
+    prompt = {
+        "1": _node("AffectTinyModelLoader"), "2": _node("CLIPTextEncode", clip=["1", 1], text="a house by a lake"),
+        "3": _node("CLIPTextEncode", clip=["1", 1], text=""), "4": _node("AffectEmotion", emotion="fear", intensity=intensity),
+        "5": _node("AffectEmotionClassifierLoader", classifier="tiny-a", clip_model="tiny"),
+        "6": _node("AffectEmotionTokenOptimizer", model=["1", 0], positive=["2", 0], negative=["3", 0], vae=["1", 2],
+                   emotion=["4", 0], classifier=["5", 0], cfg=7.5, n_tokens=4, learning_rate=0.01, max_inner_steps=inner,
+                   stop_loss=0.0, inherent_weight=0.0005, similar_weight=0.0015, seed=seed),
+        "7": _node("EmptyLatentImage", width=128, height=128, batch_size=1),
+        "8": _node("KSamplerSelect", sampler_name="euler"), "9": _node("RandomNoise", noise_seed=seed),
+        "10": _node("BasicScheduler", model=["1", 0], scheduler="karras", steps=steps, denoise=1.0)}
+    if threshold is not None:
+        prompt["20"] = _node("AffectClipScorerLoader", model="tiny")
+        prompt["21"] = _node("AffectClipTimingGate", clip_scorer=["20", 0], prompt="a house by a lake", threshold=threshold,
+                             estimate="one_step", force_open_at=1.0)
+        prompt["6"]["inputs"]["timing_gate"] = ["21", 0]
+    return prompt
+
+
+def _sampled(prompt: dict[str, Any], guider: str = "6", name: str = "affect") -> dict[str, Any]:
+    return prompt | {
+        "11": _node("SamplerCustomAdvanced", noise=["9", 0], guider=[guider, 0], sampler=["8", 0], sigmas=["10", 0],
+                    latent_image=["7", 0]),
+        "12": _node("VAEDecode", samples=["11", 0], vae=["1", 2]),
+        "13": _node("SaveImage", images=["12", 0], filename_prefix=name)}
+
+
+def overhead(comfy: ComfyUI, base: Path) -> dict[str, float]:
+    """What the guider adds to a plain CFGGuider's step: with a gate that stays closed, beyond the decode and the CLIP
+    pass, which stand apart; and at intensity 0."""
+    prompt = _graph(steps=20, threshold=100.0)
+    off = _graph(steps=20, intensity=0.0)
+    prompt |= {"30": off["4"], "31": off["6"], "32": _node("CFGGuider", model=["1", 0], positive=["2", 0], negative=["3", 0], cfg=7.5)}
+    prompt["31"]["inputs"]["emotion"] = ["30", 0]
+    prompt["33"] = _node("TimeGuiders", plain=["32", 0], closed=["6", 0], off=["31", 0], sampler=["8", 0], sigmas=["10", 0],
+                         latent=["34", 0], rounds=7)
+    prompt["34"] = _node("VAEEncode", pixels=["35", 0], vae=["1", 2])  # a latent of the model's own channels
+    prompt["35"] = _node("EmptyImage", width=128, height=128, batch_size=1, color=0)
+    text = next(o["text"] for o in comfy.run(prompt, base) if "text" in o)
+    t = json.loads(text)
+    return {"closed_gate_overhead": (t["closed"] - t["plain"] - t["decode"] - t["clip"]) / t["plain"],
+            "off_overhead": t["off"] / t["plain"] - 1, "decode_share": t["decode"] / t["plain"],
+            "clip_share": t["clip"] / t["plain"], "plain_step_ms": 1000 * t["plain"]}
+
+
+def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:
+    """The largest mean absolute pixel difference between ComfyUI and the embedded host, plain and guided, over three
+    samplers by every schedule that both have."""
+    import numpy as np
+    from PIL import Image
+
+    from ..models import host
+    from ..workflows.headless.host import EmbeddedHost
+    from ..workflows.headless.load import Loaded
+    from ..workflows.headless.run import execute, prepare
+
+    worst = {"pixel_difference": 0.0, "pixel_difference_muse": 0.0}
+    for sampler in SAMPLERS:
+        for scheduler in SCHEDULERS:
+            for kind, name in (("pixel_difference", "32"), ("pixel_difference_muse", "6")):
+                prompt = _sampled(_graph(seed=3), name)
+                if name == "32":
+                    del prompt["6"]
+                    prompt["32"] = _node("CFGGuider", model=["1", 0], positive=["2", 0], negative=["3", 0], cfg=7.5)
+                prompt["8"]["inputs"]["sampler_name"], prompt["10"]["inputs"]["scheduler"] = sampler, scheduler
+                there = comfy.run(prompt, base / "there")
+                with host.use(EmbeddedHost(base, base / "here")):
+                    here = execute(prepare(Loaded(prompt, None)))
+                a, b = (np.asarray(Image.open(o[0]["path"]), dtype=float) / 255 for o in (there, here))
+                worst[kind] = max(worst[kind], float(np.abs(a - b).mean()))
+    return worst
+
+
+def interrupt(comfy: ComfyUI, base: Path) -> float:
+    """Seconds from an interrupt during an inner loop to its message; the next prompt must then run."""
+    from ..workflows.headless.server import ServerFailed
+
+    asked: list[float] = []
+    timer = threading.Timer(5.0, lambda: (asked.append(time.monotonic()), comfy.server._call("POST", "/interrupt")))
+    timer.start()
+    try:
+        comfy.run(_sampled(_graph(seed=9, steps=20, inner=1000)), base)
+        raise UserError("The long run was over before it could be interrupted.")
+    except ServerFailed:
+        seconds = time.monotonic() - asked[0]
+    comfy.run(_sampled(_graph(seed=10, steps=2, inner=1)), base)
+    return seconds
+
+
+def memory(comfy: ComfyUI, base: Path, prompts: int) -> dict[str, float]:
+    """How much the server's memory grows from the tenth prompt to the last, as a share."""
+    after = {}
+    for i in range(1, prompts + 1):
+        comfy.run(_sampled(_graph(seed=100 + i, steps=3, inner=2, threshold=-100.0)), base)
+        after[i] = comfy.memory()
+    return {"memory_growth": after[prompts] / after[min(10, prompts)] - 1, "memory_gb": after[prompts] / 2**30}
