@@ -34,6 +34,9 @@ _CROSS = "c_crossattn"
 _LENGTH_BOUND = ("attention_mask", "num_tokens")
 """Conds that describe the text token by token: appending tokens would make them wrong."""
 
+_KEPT_DENOISER, _KEPT_DECODER = 4.0, 2.0
+"""Memory of a pass with its backward pass, in passes without (rules of thumb)."""
+
 
 # -- text ---------------------------------------------------------------------------------------------------------
 
@@ -243,15 +246,14 @@ class MuseGuider(comfy.samplers.CFGGuider):
         self.model_options = self.model_patcher.model_options
 
     def _ask_for_memory(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
-        """Asks for the backward pass too, as that many more images in the batch: activations of the diffusion model
-        (about six passes' worth without checkpointing) and of the VAE's decoder (three)."""
-        one = model.model.memory_required([2 * noise_shape[0], *noise_shape[1:]])
-        vae = self.vae.vae
-        decode = 3 * noise_shape[0] * vae.memory_used_decode([1, *noise_shape[1:]], vae.vae_dtype)
-        times = 6 + math.ceil(decode / max(one, 1)) if self.emotion.intensity > 0 else 1
-        free = comfy.model_management.get_free_memory(model.load_device) / max(one, 1)
-        return executor(model, [math.ceil(noise_shape[0] * max(1, min(times, free / 2))), *noise_shape[1:]], conds,
-                        *args, **kwargs)
+        """Asks for the backward pass too, as that many more images in the batch: what the diffusion model and the VAE's
+        decoder keep for it. ComfyUI makes room, or moves weights in and out, and then blocks are computed again."""
+        if self.emotion.intensity > 0:
+            batch, *shape = noise_shape
+            forward = model.model.memory_required([2 * batch, *shape])
+            decode = batch * self.vae.vae.memory_used_decode([1, *shape], self.vae.vae.vae_dtype)
+            noise_shape = [math.ceil(batch * (_KEPT_DENOISER + _KEPT_DECODER * decode / max(forward, 1))), *shape]
+        return executor(model, noise_shape, conds, *args, **kwargs)
 
     def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Any, sigmas: torch.Tensor,
                *args: Any, **kwargs: Any) -> torch.Tensor:
