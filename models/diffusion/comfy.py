@@ -26,7 +26,7 @@ import torch
 from ..emotions import EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
-from .inference import checkpointed, ordinary, ordinary_weights
+from .inference import checkpointed, deterministic, ordinary, ordinary_weights
 from .protocol import Conditioning, clamp01
 from .sampling import ddim_inversion
 
@@ -156,7 +156,8 @@ class ComfyDenoiser:
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
         network = self.model.diffusion_model
         save_memory = save_memory or _casts(network)
-        with ordinary_weights(self.model), checkpointed(*[network] * save_memory), ExitStack() as stack:
+        with (deterministic(), ordinary_weights(self.model), checkpointed(*[network] * save_memory),
+              ExitStack() as stack):
             if not save_memory and not hasattr(network, "input_blocks"):
                 # Transformers add to their streams in place. (Checkpointing sees to that by itself, and the UNet has
                 # its one case in `_with_gradients`, because this takes time for every operation.)

@@ -12,7 +12,7 @@ from .. import host
 from ..emotions import EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
-from .inference import checkpointed, ordinary_weights
+from .inference import checkpointed, deterministic, ordinary_weights
 from .protocol import Conditioning, clamp01, frozen, repeat_to_batch
 from . import sampling
 from .sampling import Callback, Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas, sigma_to_timestep
@@ -63,15 +63,8 @@ class DiffusersModel:
 
     @contextmanager
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
-        # On a GPU backward passes may add in any order; deterministic kernels keep a seed's image the same.
-        strict = torch.are_deterministic_algorithms_enabled()
-        if self.device.type == "cuda":
-            torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            with ordinary_weights(self.unet), checkpointed(*[self.unet] * save_memory):
-                yield
-        finally:
-            torch.use_deterministic_algorithms(strict)
+        with deterministic(), ordinary_weights(self.unet), checkpointed(*[self.unet] * save_memory):
+            yield
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
         return latent.to(self.device, torch.float32) * self.latent_scale

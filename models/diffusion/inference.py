@@ -60,6 +60,19 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
                 table[name] = t
 
 
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """A block with deterministic kernels where there is a GPU: backward passes may add in any order there, and a seed's
+    image would not be the same twice."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The links of a network's chains: the outermost modules inside a ModuleList or Sequential that have parts."""
     for child in module.children():
