@@ -9,12 +9,24 @@ const COLOURS = {
   AFFECT_EMOTION_TOKENS: "#b08cff",
 };
 
+// The frontend writes an empty string over every type that the user's palette does not name, each time the palette
+// loads. So these entries answer an empty string with our colour; a palette that names the type still wins.
+function withDefault(colours, type, fallback) {
+  let chosen = colours[type] || fallback;
+  Object.defineProperty(colours, type, {
+    get: () => chosen,
+    set: (colour) => { chosen = colour || fallback; },
+    enumerable: true,
+    configurable: true,
+  });
+}
+
 app.registerExtension({
   name: "affect.sockets",
   setup() {
     for (const [type, colour] of Object.entries(COLOURS)) {
-      app.canvas.default_connection_color_byType[type] = colour;
-      LGraphCanvas.link_type_colors[type] = colour;
+      withDefault(app.canvas.default_connection_color_byType, type, colour);
+      withDefault(LGraphCanvas.link_type_colors, type, colour);
     }
   },
 });

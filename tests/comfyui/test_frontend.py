@@ -75,3 +75,8 @@ def test_the_frontend_opens_a_template_and_exports_what_we_convert(comfy, browse
         declared = comfy.registry.get(node["class_type"]).inputs()
         node["inputs"] = {k: v for k, v in node["inputs"].items() if k in declared}
     assert ours == shown["prompt"]
+
+
+def test_our_sockets_have_colours_of_their_own(browser):
+    colours = browser.execute_script("return Object.entries(LGraphCanvas.link_type_colors).filter(([k]) => k.startsWith('AFFECT_'))")
+    assert len(dict(colours)) >= 5 and all(colour.startswith("#") for _, colour in colours)
