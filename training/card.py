@@ -15,6 +15,7 @@ from ..models.clip import load_scorer
 from ..models.diffusion.diffusers import CFGGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emotions import MIKELS
+from ..models.plots import contact_sheet
 from .data.moodscenes import layout_seeds, make_scene
 from .data.photos import HELD_OUT, photograph, square
 
@@ -48,8 +49,9 @@ def plain_samples(prompts: list[str], device: str, cfg: float = 4.0, steps: int 
 
 
 @torch.no_grad()
-def figures(scenes: int, samples: int, device: str) -> dict[str, Any]:
-    """The card's figures, all on layouts or photographs that nothing was trained on."""
+def figures(scenes: int, samples: int, device: str, runs: Path) -> dict[str, Any]:
+    """The card's figures, all on layouts or photographs that nothing was trained on; 32 plain samples go to
+    runs/samples.png."""
     result: dict[str, Any] = {}
     for domain in ("a", "b"):
         x, labels, _, _ = held_out(scenes, domain)
@@ -74,6 +76,7 @@ def figures(scenes: int, samples: int, device: str) -> dict[str, Any]:
             np.mean([metrics.retrieval(image[i:i + 100], text[i:i + 100]) for i in groups]))
     judge = load_scorer("tiny-eval").to(device)
     made = plain_samples(captions[:samples], device)
+    sample_sheet(made[:32], captions[:32], runs / "samples.png")
     features = [metrics.clip_features(judge, part.to(device)) for part in (made, x[:samples], x[samples // 2:samples],
                                                                           x[:samples // 2])]
     result["Frechet distance on tiny-eval features, plain samples"] = metrics.frechet_distance(features[0], features[1])
@@ -85,8 +88,19 @@ def figures(scenes: int, samples: int, device: str) -> dict[str, Any]:
     return result
 
 
+def sample_sheet(images: torch.Tensor, captions: list[str], target: Path) -> None:
+    """Images [n, 3, H, W] over their prompts, as a PNG."""
+    import textwrap
+
+    from PIL import Image
+
+    sheet = contact_sheet([x.permute(1, 2, 0).numpy() for x in images],
+                          ["\n".join(textwrap.wrap(c, 26)[:4]) for c in captions], columns=8)
+    files.write_atomically(target, lambda p: Image.fromarray((sheet * 255).round().astype(np.uint8)).save(p))
+
+
 @torch.no_grad()
-def gate_range(device: str, n: int = 256) -> dict[str, dict[str, float]]:
+def gate_range(device: str, n: int = 128) -> dict[str, dict[str, float]]:
     """lo and hi of each tiny scorer: its cosines of plain samples with other prompts and with their own, measured
     on training prompts (DESIGN's reading of MUSE equation 9)."""
     prompts = []
@@ -109,7 +123,7 @@ def write_card(table: dict[str, Any], runs: Path, device: str) -> None:
     for name, scorer in (("clip", "tiny"), ("clip-eval", "tiny-eval")):
         state, _ = files.load_safetensors(tiny.path(name))
         tiny.save(name, state, **limits[scorer])
-    result = figures(table["scenes"], table["samples"], device)
+    result = figures(table["scenes"], table["samples"], device, runs)
     card = {
         "data": "MoodScenes (train layouts) and crops of photographs that scikit-image and scikit-learn ship",
         "command": "affect train tiny", "config": "training/configs/tiny.toml", "gate": limits,
