@@ -75,12 +75,10 @@ def _blocked(base: Path) -> dict[str, str]:
     """An environment in which the optional packages cannot be imported."""
     (base / "block").mkdir()
     (base / "block" / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Block:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] in {OPTIONAL!r}:\n"
-        "            raise ModuleNotFoundError(f\"No module named '{name}'\", name=name)\n"
-        "sys.meta_path.insert(0, Block())\n")
+        "from importlib.machinery import PathFinder\n"
+        "found = PathFinder.find_spec\n"
+        "PathFinder.find_spec = classmethod(lambda cls, name, path=None, target=None: None if name.split('.')[0] in "
+        f"{OPTIONAL!r} else found(name, path, target))\n")
     return {"PYTHONPATH": str(base / "block")}
 
 
