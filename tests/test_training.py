@@ -69,7 +69,7 @@ def test_every_stage_of_the_tiny_config_is_read():
     from comfyui_affect.training.unet import UnetConfig
     from comfyui_affect.training.vae import VaeConfig
 
-    classes = {"vae": VaeConfig, "vae-2": VaeConfig, "clip": ClipConfig, "clip-eval": ClipConfig, "tiny-a": ClassifierConfig,
+    classes = {"vae": VaeConfig, "clip": ClipConfig, "clip-eval": ClipConfig, "tiny-a": ClassifierConfig,
                "tiny-b": ClassifierConfig, "tiny-c": ClassifierConfig, "unet": UnetConfig, "unet-2": UnetConfig}
     config = load_config("tiny")
     for stage, cls in classes.items():

@@ -1,6 +1,6 @@
 """All the bundled models, stage by stage, each resumable; then the card.
 
-Two processes of one thread each train the UNet nearly twice as fast as one of two threads:
+Two processes of one thread each train the autoencoder and the UNet nearly twice as fast as one of two threads:
     accelerate launch --cpu --num_processes 2 -m comfyui_affect.workflows.headless.cli train tiny --stage unet
 """
 
@@ -23,7 +23,7 @@ from .loop import LoopConfig
 from .unet import UnetConfig
 from .vae import VaeConfig
 
-STAGES = ("vae", "vae-2", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "card")
+STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "card")
 _LOOP = set(LoopConfig.__dataclass_fields__)
 
 
@@ -43,8 +43,8 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
     torch.manual_seed(table.get("seed", 0))  # the initial weights
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
-    if stage in ("vae", "vae-2"):
-        model = vae.train(*split(table, VaeConfig, stage), runs, device, stage)
+    if stage == "vae":
+        model = vae.train(*split(table, VaeConfig, stage), runs, device)
         save("vae", model.state_dict())
     elif stage in ("clip", "clip-eval"):
         model, used = clip.train(*split(table, ClipConfig, stage), runs, device, stage)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import tiny
+from ..models.tiny.autoencoder import THUMBNAIL
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit
@@ -17,20 +18,17 @@ from .loop import LoopConfig, Losses, fit
 
 @dataclass
 class VaeConfig:
-    """start: the bundled model to go on from, else none.
-    crop: most steps see random crops of this side, since cost is by the pixel; the steps after `whole_from` of the
+    """crop: most steps see random crops of this side, since cost is by the pixel; the steps after `whole_from` of the
     run see whole images, a fourth as many, because group normalisation's statistics are those of what it sees.
-    noise: the noise that the decoder must bear on its latents, relative to each channel's deviation. It keeps the
-    latents from coding grain, which a diffusion model would then have to paint.
-    half: weight of decoding a latent of half the size to the image of half the size (EQ-VAE, Kouzelis et al. 2025):
-    latents that keep their meaning when scaled are smoother, and so easier to diffuse."""
+    noise: the noise that the decoder must bear on the learned channels, relative to each one's deviation. It keeps them
+    from coding grain, which a diffusion model would then have to paint.
+    thumbnail_noise: the same for the thumbnail's channels."""
 
     n: int = 6000
     photos: float = 0.15
     data_seed: int = 31
-    start: str = ""
-    noise: float = 0.25
-    half: float = 0.5
+    noise: float = 0.35
+    thumbnail_noise: float = 0.05
     prior: float = 1e-3
     structure: float = 0.4
     edge: float = 0.5
@@ -53,7 +51,7 @@ def edge_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
 
 
-def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str, name: str = "vae") -> nn.Module:
+def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Module:
     """Trains the autoencoder and returns it with latents of zero mean and unit deviation."""
     specs = [PackSpec("train", n, domain=domain, photos=config.photos, seed=config.data_seed, variants=1)
              for domain, n in (("a", config.n), ("b", config.n // 5))]
@@ -67,30 +65,20 @@ def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str, name: st
         else:
             x = x[: max(1, len(x) // 4)]
         z = vae.encode(x)
-        noisy = z + config.noise * z.detach().std(dim=(0, 2, 3), keepdim=True) * torch.randn_like(z)
-        y = vae.decode_raw(noisy)
-        half = F.l1_loss(vae.decode_raw(F.avg_pool2d(noisy, 2)), F.avg_pool2d(x, 2))
+        noise = torch.full_like(z, config.noise)
+        noise[:, :THUMBNAIL] = config.thumbnail_noise
+        y = vae.decode_raw(z + noise * z.detach().std(dim=(0, 2, 3), keepdim=True) * torch.randn_like(z))
         pixel, structure, edge = F.l1_loss(y, x), structure_loss(y, x), edge_loss(y, x)
         # Colour is the mean of a patch; without a term of its own it is learnt long after the outlines.
         colour = F.l1_loss(F.avg_pool2d(y, 8), F.avg_pool2d(x, 8))
         prior = (z**2).mean()
         total = (2 * pixel + config.structure * structure + config.edge * edge + config.colour * colour
-                 + config.half * 2 * half + config.prior * prior)
-        return {"loss": total, "l1": pixel, "1-ssim": structure, "colour": colour, "half": half, "z^2": prior}
+                 + config.prior * prior)
+        return {"loss": total, "l1": pixel, "1-ssim": structure, "colour": colour, "z^2": prior}
 
-    vae = tiny.build_vae()
-    if config.start:
-        tiny.load(config.start, vae)
-        unstandardise(vae)
-    vae = fit(vae, loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name)
+    vae = fit(tiny.build_vae(), loss, steps(rows, loop.seed, loop.batch), loop, runs / "vae", "vae")
     standardise(vae, rows)
     return vae
-
-
-@torch.no_grad()
-def unstandardise(vae: nn.Module) -> None:
-    """Undoes `standardise`: training works on the network's own latents."""
-    vae.mean.zero_(), vae.std.fill_(1.0)
 
 
 @torch.no_grad()

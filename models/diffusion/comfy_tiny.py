@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import comfy.latent_formats
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
@@ -24,13 +25,16 @@ from ..errors import UserError
 
 
 class TinyLatents(comfy.latent_formats.LatentFormat):
-    """Eight channels of zero mean and unit deviation. The factors draw ComfyUI's previews: a least-squares fit to the
-    mean colours of 64 scenes (it leaves 17 % of their variance)."""
+    """Eight channels of zero mean and unit deviation. The first three are the image's thumbnail, which ComfyUI's previews
+    show."""
 
     latent_channels = tiny.LATENT_CHANNELS
-    latent_rgb_factors = [[-0.148, 0.017, -0.018], [0.097, 0.083, -0.056], [-0.055, 0.068, 0.158], [-0.177, -0.047, 0.002],
-                          [-0.094, -0.240, -0.042], [-0.077, -0.036, -0.221], [0.013, 0.004, 0.026], [0.010, -0.014, -0.020]]
-    latent_rgb_factors_bias = [0.016, -0.080, -0.194]
+
+    def __init__(self) -> None:
+        state, _ = tiny.read("vae")
+        self.latent_rgb_factors = [[0.0] * i + [float(state["std"][0, i])] + [0.0] * (2 - i) if i < 3 else [0.0] * 3
+                                   for i in range(tiny.LATENT_CHANNELS)]
+        self.latent_rgb_factors_bias = state["mean"].flatten()[:3].tolist()
 
 
 class TinyDiffusion(comfy.supported_models.SD15):
@@ -40,6 +44,9 @@ class TinyDiffusion(comfy.supported_models.SD15):
     unet_extra_config = {"num_heads": -1, "num_head_channels": tiny.HEAD_WIDTH}
     latent_format = TinyLatents
     memory_usage_factor = 0.1
+
+    def model_type(self, state_dict: dict[str, Any], prefix: str = "") -> Any:
+        return comfy.model_base.ModelType[tiny.PREDICTION.upper()]
 
     def inpaint_model(self) -> bool:
         return False  # eight channels in are not an inpainting model's nine

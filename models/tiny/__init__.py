@@ -24,6 +24,7 @@ CONTEXT_WIDTH = 128
 NORM_GROUPS = 8
 
 HEAD_WIDTH = 32
+PREDICTION = "v_prediction"
 UNET = dict(
     sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(64, 128, 128),
     layers_per_block=1,
@@ -143,4 +144,4 @@ def load_pipeline() -> tuple[Any, Any, Any]:
     frozen([clip, vae])
     for part in (unet, vae, clip):
         part.to(host.current().device)
-    return DiffusersModel(unet, latent_scale=1.0), TextEncoder([text_tower(clip)]), vae
+    return DiffusersModel(unet, PREDICTION, latent_scale=1.0), TextEncoder([text_tower(clip)]), vae
