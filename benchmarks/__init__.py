@@ -1,6 +1,7 @@
 """Benchmarks: one file each. They write figures, a plot or a sheet, and never run in tests."""
 
-COMMANDS = {"muse": ("benchmarks.muse", "64 held-out prompts: plain, with the emotion word, and by MUSE"),
+COMMANDS = {"muse": ("benchmarks.muse", "MUSE against its rivals on held-out prompts"),
+            "muse-ablation": ("benchmarks.muse_ablation", "what each part of MUSE does"),
             "comfyui": ("benchmarks.comfyui", "inside a real ComfyUI: start-up, agreement, interrupt, memory, cost")}
 """`affect bench NAME`: name -> (module with add_arguments and main, what it measures)."""
 

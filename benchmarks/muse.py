@@ -1,120 +1,169 @@
-"""MUSE's first figure: 64 held-out prompts, each with one emotion, the same noise for every method.
-
-Plain prompt, prompt with the emotion word (in a form that the text encoder was trained on), and MUSE guided by
-tiny-a. tiny-b, of another architecture and trained on other scenes, judges. Resumable: images that are there are kept.
+"""MUSE against its rivals on held-out prompts: generation, emotion alone, editing, intensity and mixes. Every method
+gets the same noise. tiny-a guides; tiny-b (another architecture and data) and tiny-c (another domain) judge.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import platform
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from ..models import files, metrics, tiny
-from ..models.classifiers import load_classifier
-from ..models.clip import load_scorer
-from ..models.diffusion.diffusers import CFGGuider, MuseGuider
-from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
-from ..models.emotions import MIKELS, EmotionTarget
-from ..models.muse import MuseConfig, TimingGate
-from ..models.plots import contact_sheet
-from ..training.data.moodscenes import layout_seeds, make_scene
+from ..models import metrics
+from ..models.emotions import MIKELS, neighbours
+from ..models.plots import contact_sheet, curve
+from . import measure
+from .methods import Method, make_all
+from .store import Store
+from .tasks import Task, editing, emotion_only, generation, scene
 
-METHODS = ("plain", "word", "muse")
-STEPS = 20
-
-
-def pairs(n: int, split: str = "test") -> list[tuple[str, str]]:
-    """n (content caption of a held-out layout, emotion), the emotions in turn."""
-    out = []
-    for i, layout in enumerate(layout_seeds(split, n, seed=64)):
-        scene = make_scene(int(layout), None, 0)
-        out.append((scene.content_caption(np.random.default_rng([64, i])), MIKELS[i % len(MIKELS)]))
-    return out
-
-
-def generate(method: str, prompt: str, emotion: str, seed: int, cfg: float = 7.5) -> torch.Tensor:
-    """[3, 128, 128] in 0..1 by a method of `METHODS` from the noise of `seed`."""
-    model, text, vae = tiny.load_pipeline()
-    latent = torch.zeros(1, tiny.LATENT_CHANNELS, 16, 16)
-    positive = text.encode(f"{prompt}, feeling of {emotion}" if method == "word" else prompt)
-    if method == "muse":
-        guider: CFGGuider = MuseGuider(
-            model, vae, load_classifier("tiny-a"), positive, text.encode(""), EmotionTarget.of(emotion),
-            MuseConfig(cfg=cfg, seed=seed), TimingGate(load_scorer("tiny"), prompt))
-    else:
-        guider = CFGGuider(model, positive, text.encode(""), cfg)
-    sigmas = schedule("karras", model.sigma_table, STEPS)
-    samples = guider.sample(prepare_noise(latent, seed), latent, Sampler("euler"), sigmas, seed=seed)
-    with torch.no_grad():
-        return vae.decode(samples)[0]
-
-
-def run_key(args: argparse.Namespace) -> str:
-    """A folder name for everything that an image depends on: pairs, settings, weights. Old images are never scored."""
-    digest = hashlib.sha256(repr((args.split, args.n, args.cfg, STEPS, MuseConfig())).encode())
-    for name in ("unet", "vae", "clip", "tiny-a"):
-        digest.update(tiny.path(name).read_bytes())
-    return f"{args.split}-{args.n}-{digest.hexdigest()[:10]}"
+MUSE = Method("muse")
+UNIVERSAL = Method("universal", recurrences=2)
+STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
+SDEDIT = (0.4, 0.55, 0.7)
+INTENSITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-muse"), help="images and sheet (default: %(default)s)")
-    parser.add_argument("--n", type=int, default=64, help="pairs (default: %(default)s)")
-    parser.add_argument("--split", default="test", choices=("test", "val"), help="layouts (tune on val)")
-    parser.add_argument("--cfg", type=float, default=7.5)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=256, help="held-out prompts (default: %(default)s)")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="layouts (tune on train or val)")
+    parser.add_argument("--only", default="", metavar="PARTS",
+                        help="of generation, emotion, editing, intensity, mix; by commas (default: all)")
+    parser.add_argument("--quick", action="store_true", help="generation by prompt, word and MUSE alone")
 
 
 def main(args: argparse.Namespace) -> int:
-    from PIL import Image
-    from tqdm import tqdm
-
-    todo = pairs(args.n, args.split)
-    out = args.out / run_key(args)
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(out / "pairs.json", lambda p: p.write_text(json.dumps(todo, indent=0), encoding="utf-8"))
-    images: dict[str, list[Any]] = {m: [] for m in METHODS}
-    for i, (prompt, emotion) in enumerate(tqdm(todo, desc="pairs")):
-        for method in METHODS:
-            path = out / f"{i:03d}_{method}.png"
-            if not path.is_file():
-                array = (generate(method, prompt, emotion, i, args.cfg).permute(1, 2, 0).numpy() * 255).round()
-                files.write_atomically(path, lambda p: Image.fromarray(array.astype(np.uint8)).save(p))
-            images[method].append(np.asarray(Image.open(path)))
-    figures = measure(images, todo)
-    captions = [f"{emotion}" for _, emotion in todo]
-    sheet = contact_sheet([x for pair in zip(images["plain"], images["muse"]) for x in pair],
-                          [c for emotion in captions for c in ("plain", emotion)], columns=16, cell=96)
-    files.write_atomically(out / "sheet.png",
-                           lambda p: Image.fromarray((sheet * 255).round().astype(np.uint8)).save(p))
-    for name, value in figures.items():
-        print(f"{name:<44}{value if isinstance(value, list) else round(value, 3)}")
-    if args.json:
-        result = {"name": "muse", "machine": platform.processor() or platform.machine(), "figures": figures,
-                  "unit": {name: "share" for name in figures}}
-        files.write_atomically(args.json, lambda p: p.write_text(json.dumps(result, indent=1) + "\n"))
+    wanted = [p for p in args.only.split(",") if p] or ["generation", "emotion", "editing", "intensity", "mix"]
+    figures: dict[str, float] = {}
+    if args.quick:
+        figures |= _generation(args, {"prompt": Method("prompt"), "word": Method("word"), "muse": MUSE})
+    else:
+        parts = {"generation": _all_methods, "emotion": _emotion_only, "editing": _editing, "intensity": _intensity, "mix": _mix}
+        for name in wanted:
+            figures |= parts[name](args)
+    measure.write(args.json, "muse", figures, {key: _unit(key) for key in figures})
     return 0
 
 
-@torch.no_grad()
-def measure(images: dict[str, list[Any]], todo: list[tuple[str, str]]) -> dict[str, Any]:
-    """Accuracy of each classifier with its 95 % interval, and own-prompt retrieval by tiny-eval, for each method."""
-    labels = torch.tensor([MIKELS.index(emotion) for _, emotion in todo])
-    judge = load_scorer("tiny-eval")
-    text = judge.text_features([prompt for prompt, _ in todo])
-    figures: dict[str, Any] = {}
-    for method, arrays in images.items():
-        x = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
-        for name in ("tiny-a", "tiny-b", "tiny-c"):
-            share = metrics.accuracy(load_classifier(name)(x), labels)
-            figures[f"{method}: {name} accuracy"] = share
-            figures[f"{method}: {name} 95 % interval"] = [round(v, 3) for v in metrics.wilson_interval(share, len(x))]
-        figures[f"{method}: own-prompt retrieval among {len(x)}"] = metrics.retrieval(metrics.clip_features(judge, x), text)
+def _unit(key: str) -> str:
+    return next((unit for part, unit in (("clip", "100 cosine"), ("kid", "squared MMD"), ("lpips", "distance"),
+                                         ("rank", "Spearman"), ("diversity", "variance")) if part in key), "share")
+
+
+def _generation(args: argparse.Namespace, methods: dict[str, Method]) -> dict[str, float]:
+    """Every method on the same prompts; a sheet of each image beside the plain one."""
+    tasks = generation(args.n, args.split)
+    make_all(args.out, [(m, tasks) for m in methods.values()], label="generation")
+    images = {name: Store(args.out, m).images(tasks) for name, m in methods.items()}
+    figures: dict[str, float] = {}
+    for name, x in images.items():
+        figures |= measure.accuracies(x, tasks, name) | measure.fidelity(x, tasks, name)
+    if "muse" in images:
+        notes = Store(args.out, methods["muse"]).notes(tasks)
+        figures["muse.inner_steps"] = sum(note["inner_steps"] for note in notes) / len(notes)
+        figures["muse.never_opened"] = sum(note["opened_at"] is None for note in notes) / len(notes)
+        shown = range(min(64, len(tasks)))
+        sheet = contact_sheet([images[name][i].permute(1, 2, 0).numpy() for i in shown for name in ("prompt", "muse")],
+                              [text for i in shown for text in ("plain", tasks[i].emotion)], columns=16, cell=96)
+        measure.save_picture(args.out / f"muse-{args.split}.png", sheet)
     return figures
+
+
+def _all_methods(args: argparse.Namespace) -> dict[str, float]:
+    """Universal guidance is shown at five strengths; what counts is the one with the best accuracy by tiny-b on the very
+    images that are reported, which favours it."""
+    strengths = {f"universal_{s:g}": replace(UNIVERSAL, strength=s) for s in STRENGTHS}
+    figures = _generation(args, {"prompt": Method("prompt"), "word": Method("word"), **strengths, "muse": MUSE,
+                                 "guide_b": replace(MUSE, guide="tiny-b")})
+    best = max(strengths, key=lambda name: figures[f"{name}.tiny_b"])
+    figures |= {key.replace(best, "universal"): value for key, value in figures.items() if key.startswith(f"{best}.")}
+    figures["universal.strength"] = float(best.rsplit("_", 1)[1])
+    keys = ("tiny_a", "tiny_b", "tiny_c", "own_prompt_r1")
+    measure.save_picture(args.out / "universal.png", curve(
+        {key: [figures[f"{name}.{key}"] for name in strengths] for key in keys}, STRENGTHS,
+        "universal guidance: strength", "share", {f"MUSE {key}": figures[f"muse.{key}"] for key in keys}))
+    real = generation(args.n, args.split)
+    return figures | {key: value for key, value in measure.accuracies(
+        torch.stack([scene(t, t.emotion) for t in real]), real, "heldout").items()}
+
+
+def _emotion_only(args: argparse.Namespace) -> dict[str, float]:
+    """No content asked for: "an image of fear". Semantic diversity is the variance of tiny-eval's features in a class."""
+    tasks = emotion_only(args.n)
+    methods = {"prompt": Method("prompt"), "universal": replace(UNIVERSAL, strength=STRENGTHS[2]), "muse": MUSE}
+    make_all(args.out, [(m, tasks) for m in methods.values()], label="emotion alone")
+    figures: dict[str, float] = {}
+    for name, method in methods.items():
+        x = Store(args.out, method).images(tasks)
+        figures |= measure.accuracies(x, tasks, f"emotion_only.{name}")
+        features = metrics.clip_features(measure._judge("tiny-eval"), x)
+        figures[f"emotion_only.{name}.diversity"] = metrics.semantic_diversity(features, measure.labels(tasks))
+    return figures
+
+
+def _editing(args: argparse.Namespace) -> dict[str, float]:
+    """Scenes turned from their own emotion to another: what a judge sees, how near the true counterfactual (the same layout
+    rendered under the target) the edit comes, and how much of the source it keeps."""
+    tasks = editing(min(args.n, 64), args.split)
+    edit = replace(MUSE, threshold=None)
+    methods = {"edit": edit, "reconstruction": replace(edit, kind="reconstruction"),
+               **{f"sdedit_{s:g}": Method("sdedit", strength=s) for s in SDEDIT}}
+    make_all(args.out, [(m, tasks) for m in methods.values()], label="editing")
+    source = torch.stack([scene(t, t.source) for t in tasks])
+    truth = torch.stack([scene(t, t.emotion) for t in tasks])
+    distance, judge = metrics.PerceptualDistance(), measure._judge("tiny-eval")
+    images = {name: Store(args.out, m).images(tasks) for name, m in methods.items()}
+    figures: dict[str, float] = {}
+    with torch.no_grad():
+        figures["edit.lpips_source_counterfactual"] = float(distance(source, truth).mean())
+        for name, x in images.items():
+            figures |= measure.accuracies(x, tasks, name)
+            figures[f"{name}.lpips_counterfactual"] = float(distance(x, truth).mean())
+            similarity = metrics.clip_features(judge, x) * metrics.clip_features(judge, source)
+            figures[f"{name}.clip_image"] = 100 * float(similarity.sum(dim=1).mean())
+            figures[f"{name}.ssim"] = float(metrics.ssim(x, source).mean())
+    figures["edit.ssim_reconstruction"] = figures["reconstruction.ssim"]
+    columns = [source, images["reconstruction"], images["edit"], images["sdedit_0.55"], truth]
+    measure.save_picture(args.out / f"editing-{args.split}.png", contact_sheet(
+        [x[i].permute(1, 2, 0).numpy() for i in range(min(12, len(tasks))) for x in columns],
+        [text for t in tasks[:12] for text in (t.source, "reconstructed", f"to {t.emotion}", "SDEdit", "truth")], columns=10))
+    return figures
+
+
+def _intensity(args: argparse.Namespace) -> dict[str, float]:
+    """The target's probability over five intensities: rank correlation of each image, averaged."""
+    tasks = generation(min(args.n, 64), args.split)
+    rising = []
+    make_all(args.out, [(MUSE, [replace(t, intensity=k) for t in tasks]) for k in INTENSITIES], label="intensity")
+    for k in INTENSITIES:
+        x = Store(args.out, MUSE).images([replace(t, intensity=k) for t in tasks])
+        p = measure.probabilities(x, "tiny-b")
+        rising.append(p.gather(1, measure.labels(tasks)[:, None]).squeeze(1))
+    each = torch.stack(rising, dim=1)
+    figures = {f"intensity_{k:g}.p_target": float(v) for k, v in zip(INTENSITIES, each.mean(dim=0))}
+    figures["intensity_rank_correlation"] = sum(
+        metrics.rank_correlation(list(INTENSITIES), row) for row in each.tolist()) / len(each)
+    figures["intensity_rank_correlation_of_means"] = metrics.rank_correlation(list(INTENSITIES), each.mean(dim=0).tolist())
+    return figures
+
+
+def _mix(args: argparse.Namespace) -> dict[str, float]:
+    """Half of one emotion and half of the next but one on the wheel: both should be seen more than any neighbour of
+    theirs that was not asked for."""
+    from ..models.emotions import WHEEL
+
+    base = generation(min(args.n, 64), args.split)
+    tasks = [replace(t, second=WHEEL[(WHEEL.index(t.emotion) + 2) % 8]) for t in base]
+    make_all(args.out, [(MUSE, tasks)], label="mixes")
+    p = measure.probabilities(Store(args.out, MUSE).images(tasks), "tiny-b")
+    asked, beside = [], []
+    for row, t in zip(p, tasks):
+        others = {*neighbours(t.emotion), *neighbours(t.second)} - {t.emotion, t.second}
+        asked.append([float(row[MIKELS.index(name)]) for name in (t.emotion, t.second)])
+        beside.append(max(float(row[MIKELS.index(name)]) for name in others))
+    first, second = (sum(a[i] for a in asked) / len(asked) for i in (0, 1))
+    return {"mix.p_first": first, "mix.p_second": second, "mix.p_largest_neighbour": sum(beside) / len(beside),
+            "mix.both_above_neighbours": sum(min(a) > b for a, b in zip(asked, beside)) / len(asked)}

@@ -1,6 +1,7 @@
-"""Figures of merit, on torchmetrics where it has them, so that no two places compute one figure differently.
+"""Figures of merit, on torchmetrics, scipy and lpips where they have them, so that no two places compute one figure
+differently.
 
-Images are [B, 3, H, W] in 0..1.
+Images are [B, 3, H, W] in 0..1; features are rows [n, D], normalised where it says so.
 """
 
 from __future__ import annotations
@@ -47,6 +48,67 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     # tr((A B)^(1/2)) is the sum of the square roots of the eigenvalues of AB.
     roots = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt().sum()
     return float(mean + cov_a.trace() + cov_b.trace() - 2 * roots)
+
+
+def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Squared maximum mean discrepancy of normalised feature rows a [n, D] and b [n, D] under the kernel
+    (cosine + 1)^3, unbiased: KID (Binkowski et al. 2018) where the features are Inception's. It may be slightly
+    negative. ValueError for fewer than two rows or sets of different sizes."""
+    from torchmetrics.image.kid import poly_mmd
+
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"The kernel distance compares sets of one size, got {len(a)} and {len(b)}.")
+    return float(poly_mmd(a.double(), b.double(), degree=3, gamma=1.0, coef=1.0))
+
+
+def semantic_diversity(features: torch.Tensor, labels: torch.Tensor) -> float:
+    """The variance of normalised feature rows [n, D] inside a class, averaged over the classes of labels [n]: the mean
+    squared distance to the class's mean (MUSE figure 4, "averaged intra-class variance of CLIP features")."""
+    groups = [features[labels == k] for k in labels.unique()]
+    return float(torch.stack([(g - g.mean(dim=0)).square().sum(dim=1).mean() for g in groups]).mean())
+
+
+def mean_interval(values: torch.Tensor, z: float = 1.96) -> tuple[float, float]:
+    """The normal interval (95 % by default) of the mean of values [n]."""
+    half = z * float(values.double().std()) / math.sqrt(len(values))
+    mean = float(values.double().mean())
+    return mean - half, mean + half
+
+
+def rank_correlation(a: list[float], b: list[float]) -> float:
+    """Spearman's: how monotonic b is in a, -1..1. 0 where b is constant."""
+    from scipy.stats import spearmanr
+
+    return 0.0 if len(set(b)) == 1 else float(spearmanr(a, b).statistic)
+
+
+class PerceptualDistance(torch.nn.Module):
+    """LPIPS (Zhang et al. 2018): images a, b [B, 3, H, W] -> [B] distances; 0 for equal ones.
+
+    `name` says what is measured: "LPIPS (AlexNet)" where torchvision's AlexNet weights are on this machine, else the same
+    distance on the tiny VGG's features, unweighted: "perceptual distance (tiny VGG)". The two are not comparable.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from .backbones import cached_weights, load_backbone, taps
+
+        if cached_weights("alexnet"):
+            import lpips
+
+            self.name, self.net, self._taps = "LPIPS (AlexNet)", lpips.LPIPS(net="alex", verbose=False), None
+        else:
+            self.name, self.net = "perceptual distance (tiny VGG)", load_backbone("tiny-vgg")
+            self._taps = taps(self.net)
+        self.requires_grad_(False).eval()
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        if self._taps is None:
+            return self.net(a, b, normalize=True).flatten()
+        total = a.new_zeros(len(a))
+        for x, y in zip(self._taps(a), self._taps(b)):
+            total = total + (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(dim=1).mean(dim=(1, 2))
+        return total
 
 
 @torch.no_grad()

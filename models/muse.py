@@ -14,14 +14,14 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import torch
 from torch.nn import functional as F
 
 from . import files, host
 from .diffusion.inference import ordinary, ordinary_weights
-from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext
+from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext, repeat_to_batch
 from .emotions import MIKELS, EmotionTarget
 from .errors import UserError
 
@@ -109,21 +109,20 @@ class EmotionLoss:
 
     target   [B, 8] distributions to reach
     inherent [B] class of each image's inherent emotion, or None: no such term
-    similar  classes of the wheel's neighbours of the target; an image's inherent emotion is not counted again among them
-    wanted   classes that belong to the emotion asked for, whatever the intensity: an inherent emotion among them is not
-             held down
+    similar  [B, 8] 1 at the wheel's neighbours of the target, else 0; an image's inherent emotion is not counted again
+             among them
+    wanted   [B, 8] 1 at what belongs to the emotion asked for, whatever the intensity, else 0: an inherent emotion among
+             them is not held down
     """
 
-    def __init__(self, target: torch.Tensor, inherent: torch.Tensor | None, similar: list[int], wanted: list[int],
+    def __init__(self, target: torch.Tensor, inherent: torch.Tensor | None, similar: torch.Tensor, wanted: torch.Tensor,
                  inherent_weight: float, similar_weight: float):
         self.target, self.inherent = target, inherent
         self.inherent_weight, self.similar_weight = inherent_weight, similar_weight
-        self._held = torch.zeros_like(target)  # [B, 8] weights of the similar emotions, summing to one or zero
-        self._held[:, similar] = 1.0
-        self._foreign = target.new_ones(len(target))
+        self._held = similar.to(target).clone()  # the similar emotions' weights, which sum to one or zero in a row
         if inherent is not None:
             self._held.scatter_(1, inherent[:, None], 0.0)
-            self._foreign = torch.tensor([float(int(i) not in wanted) for i in inherent]).to(target)
+            self._foreign = 1.0 - wanted.to(target).gather(1, inherent[:, None]).squeeze(1)
         self._held /= self._held.sum(dim=1, keepdim=True).clamp(min=1.0)
 
     def parts(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -155,7 +154,7 @@ class TimingGate:
     """The TIMING_GATE socket: when emotional guidance starts (section IV-B).
 
     scorer        a `clip.ClipScorer`
-    prompt        the text that the image must come to fit
+    prompt        the text that the image must come to fit; or several, which the images of a batch take in turn
     threshold     eta: opens at a score of at least this, on published CLIP's scale (18 is the paper's best)
     estimate      "one_step": the denoiser's own clean prediction is judged. "full": the remaining steps are walked by
                   Euler without tokens first, as the paper writes; under a deterministic sampler that always ends in
@@ -164,21 +163,26 @@ class TimingGate:
     """
 
     scorer: Any
-    prompt: str
+    prompt: str | tuple[str, ...]
     threshold: float = 18.0
     estimate: str = "one_step"
     force_open_at: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
+        if not all(text.strip() for text in self.prompts):
             raise UserError("The timing gate's prompt is empty: write what the image shows, as in the positive prompt.")
         if self.estimate not in ("one_step", "full"):
             raise UserError(f"The gate's estimate is one_step or full, not '{self.estimate}'.")
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
+
 
 @dataclass
 class TraceCall:
-    """One model call of a run. Lists run over the images of the batch."""
+    """One model call of a run. Lists run over the images of the batch; `losses` has one such list an evaluation. An image
+    whose gate is closed has None in `losses`, `before` and `after`."""
 
     call: int
     step: int
@@ -186,9 +190,9 @@ class TraceCall:
     gate_score: list[float] | None = None
     open: list[bool] = field(default_factory=list)
     learning_rate: float = 0.0
-    losses: list[list[float]] = field(default_factory=list)
-    before: list[list[float]] | None = None
-    after: list[list[float]] | None = None
+    losses: list[list[float | None]] = field(default_factory=list)
+    before: list[list[float] | None] | None = None
+    after: list[list[float] | None] | None = None
 
     @property
     def inner_steps(self) -> int:
@@ -197,11 +201,9 @@ class TraceCall:
 
 @dataclass
 class Trace:
-    """What happened in a run: for plots, JSON and the user's trust. `losses` of a call has one row an evaluation."""
+    """What happened in a run: for plots, JSON and the user's trust. Lists run over the images of the batch."""
 
-    target: list[float]
-    label: str
-    intensity: float
+    emotions: list[EmotionTarget]
     threshold: float | None
     calls: list[TraceCall] = field(default_factory=list)
     opened_at: list[int | None] = field(default_factory=list)
@@ -211,7 +213,8 @@ class Trace:
     def to_json(self) -> dict[str, Any]:
         """Plain values; probabilities in the order of `emotions.MIKELS`."""
         return {
-            "emotions": list(MIKELS), "target": self.target, "label": self.label, "intensity": self.intensity,
+            "emotions": list(MIKELS), "target": [e.distribution for e in self.emotions],
+            "label": [e.label for e in self.emotions], "intensity": [e.intensity for e in self.emotions],
             "threshold": self.threshold, "opened_at_step": self.opened_at, "inherent": self.inherent,
             "notes": self.notes, "calls": [vars(c) | {"inner_steps": c.inner_steps} for c in self.calls],
         }
@@ -248,16 +251,19 @@ class TraceStore:
 class Muse:
     """MUSE around a denoiser: `predict` takes the denoiser's place in any sampler.
 
-    Call `start` before each run; then `predict` for every model call; then read `tokens` and `trace`.
+    Call `start` before each run; then `predict` for every model call; then read `tokens` and `trace`. Several emotions are
+    taken by the images of a batch in turn.
     """
 
     def __init__(self, denoiser: Denoiser, autoencoder: Autoencoder, classifier: Classifier, positive: TextContext,
-                 negative: TextContext, emotion: EmotionTarget, config: MuseConfig = MuseConfig(),
-                 gate: TimingGate | None = None, init_tokens: EmotionTokens | None = None):
+                 negative: TextContext, emotion: EmotionTarget | Sequence[EmotionTarget],
+                 config: MuseConfig = MuseConfig(), gate: TimingGate | None = None,
+                 init_tokens: EmotionTokens | None = None):
         if init_tokens is not None:
             check_width(init_tokens.tokens, positive.width)
         self.denoiser, self.autoencoder, self.classifier = denoiser, autoencoder, classifier
-        self.positive, self.negative, self.emotion = positive, negative, emotion
+        self.positive, self.negative = positive, negative
+        self.emotions = (emotion,) if isinstance(emotion, EmotionTarget) else tuple(emotion)
         self.config, self.gate, self.init_tokens = config, gate, init_tokens
 
     # A run's state is made here and nowhere else: a cached guider outlives a run.
@@ -266,22 +272,29 @@ class Muse:
         """x [B, C, h, w] fixes batch and device; sigmas [n + 1] the schedule; latent and mask [B, 1, h, w] (denoiser
         scale) what lies under a latent mask, so that the classifier sees the image that will come out."""
         batch, device = len(x), x.device
-        self.sigmas, self.latent, self.mask = sigmas.to(x), ordinary(latent), ordinary(mask)
+        self.sigmas = sigmas.to(x)
+        self.latent, self.mask = (t if t is None else ordinary(repeat_to_batch(t, batch)) for t in (latent, mask))
         self.tokens = self._initial(batch, device)
         self.open = torch.zeros(batch, dtype=torch.bool, device=device)
+        emotions = [self.emotions[i % len(self.emotions)] for i in range(batch)]
+        mark = lambda names: [[float(name in names(e)) for name in MIKELS] for e in emotions]
         with torch.inference_mode(False):
-            self.target = torch.tensor(self.emotion.distribution, device=device).repeat(batch, 1)
+            self.target = torch.tensor([e.distribution for e in emotions], device=device)
+            self.intensity = torch.tensor([e.intensity for e in emotions], device=device)
+            self._similar = torch.tensor(mark(EmotionTarget.similar), device=device)
+            self._wanted = torch.tensor(mark(EmotionTarget.wanted), device=device)
             self.inherent = torch.zeros(batch, dtype=torch.long, device=device)  # of the images whose gate is open
         self._seen: torch.Tensor | None = None  # the image of the last step that the gate was asked at
         self._save_memory = False
         self._judged = -1  # the last step that the gate was asked at
         self._path: dict[int, torch.Tensor] = {}  # where the last `full` walk passed, by step, and where it ended
         self._end: torch.Tensor | None = None
-        self._gate_text = self.gate.scorer.text_features([self.gate.prompt]) if self.gate else None
-        threshold = self.gate.threshold if self.gate else None
-        self.trace = Trace(list(self.emotion.distribution), self.emotion.label, self.emotion.intensity, threshold,
-                           opened_at=[None] * batch, inherent=[None] * batch)
-        if self.emotion.intensity == 0.0:
+        self._gate_text = None
+        if self.gate:
+            self._gate_text = repeat_to_batch(self.gate.scorer.text_features(list(self.gate.prompts)), batch)
+        self.trace = Trace(emotions, self.gate.threshold if self.gate else None, opened_at=[None] * batch,
+                           inherent=[None] * batch)
+        if any(e.intensity == 0.0 for e in emotions):
             self.trace.notes.append("The intensity is 0: no tokens were appended.")
 
     def _initial(self, batch: int, device: torch.device) -> torch.Tensor:
@@ -293,12 +306,13 @@ class Muse:
     def result(self) -> EmotionTokens:
         """The tokens of the images whose gate opened, one set each; as drawn, and marked so, where none did."""
         rows = self.open if bool(self.open.any()) else torch.ones_like(self.open)
-        return EmotionTokens(self.tokens.detach()[rows].cpu().clone(), self.emotion.label, bool(self.open.any()))
+        label = " | ".join(dict.fromkeys(e.label for e in self.trace.emotions))
+        return EmotionTokens(self.tokens.detach()[rows].cpu().clone(), label, bool(self.open.any()))
 
     def finish(self) -> None:
         """Tells the user what happened in a run that is over, where it is not what was asked for."""
-        closed = [i for i, step in enumerate(self.trace.opened_at) if step is None]
-        if closed and self.gate and self.emotion.intensity > 0:
+        closed = [i for i, step in enumerate(self.trace.opened_at) if step is None and self.trace.emotions[i].intensity > 0]
+        if closed and self.gate:
             best = [max(c.gate_score[i] for c in self.trace.calls if c.gate_score) for i in closed]
             self.trace.notes.append(
                 f"The gate never opened for image {', '.join(map(str, closed))}: its best score was "
@@ -321,7 +335,7 @@ class Muse:
             if not bool(self.open.all()):
                 plain = self._guided(x, sigma, self.positive)
                 # A second-order sampler comes back to a step that was judged already.
-                if self.emotion.intensity > 0 and record.step > self._judged:
+                if record.step > self._judged and bool((self.intensity > 0).any()):
                     self._judged = record.step
                     self._update_gate(x, sigma, plain, record)
             record.open = self.open.tolist()
@@ -337,16 +351,16 @@ class Muse:
         # The sampler's step, not the model call: second-order samplers call twice a step.
         return int((self.sigmas > sigma[0] * (1 + 1e-4)).sum())
 
-    def _image(self, x0: torch.Tensor) -> torch.Tensor:
-        """What the clean latent looks like, with the masked part as it will be composited."""
+    def _image(self, x0: torch.Tensor, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
+        """What the clean latents of some rows of the batch look like, with the masked part as it will be composited."""
         if self.mask is not None and self.latent is not None:
-            x0 = x0 * self.mask + self.latent * (1 - self.mask)
+            x0 = x0 * self.mask[rows] + self.latent[rows] * (1 - self.mask[rows])
         return self.autoencoder.decode(self.denoiser.latent_out(x0))
 
     def _update_gate(self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor, record: TraceCall) -> None:
         """Scores the images whose gate is closed, opens it where they fit, and fixes target and inherent emotion."""
         image = self._image(plain)
-        opens = ~self.open
+        opens = ~self.open & (self.intensity > 0)
         if self.gate:
             score = self.gate.scorer.score(self._full(x, sigma, plain) if self.gate.estimate == "full" else image,
                                            self._gate_text)
@@ -358,10 +372,9 @@ class Muse:
             now = self.classifier(image).float().softmax(dim=-1)
             # Inherent: the last step before the gate opened, or this one where it opens at once.
             before = now if self._seen is None else self.classifier(self._seen).float().softmax(dim=-1)
-            k = self.emotion.intensity
             for i in opens.nonzero().flatten().tolist():
                 self.inherent[i] = before[i].argmax()
-                self.target[i] = (1 - k) * now[i] + k * self.target[i]
+                self.target[i] = now[i].lerp(self.target[i], self.intensity[i])
                 self.trace.opened_at[i] = record.step
                 self.trace.inherent[i] = MIKELS[int(self.inherent[i])]
         self._seen = image
@@ -384,10 +397,9 @@ class Muse:
         self._end = self._image(current)
         return self._end
 
-    def _loss(self) -> EmotionLoss:
-        similar = [MIKELS.index(name) for name in self.emotion.similar()]
-        inherent = ordinary(self.inherent) if self.config.inherent_weight else None
-        return EmotionLoss(self.target, inherent, similar, [MIKELS.index(name) for name in self.emotion.wanted()],
+    def _loss(self, rows: torch.Tensor | slice = slice(None)) -> EmotionLoss:
+        inherent = ordinary(self.inherent)[rows] if self.config.inherent_weight else None
+        return EmotionLoss(self.target[rows], inherent, self._similar[rows], self._wanted[rows],
                            self.config.inherent_weight, self.config.similar_weight)
 
     def _optimise(self, x: torch.Tensor, sigma: torch.Tensor, record: TraceCall) -> torch.Tensor:
@@ -406,62 +418,87 @@ class Muse:
 
     def _inner_loop(self, x: torch.Tensor, sigma: torch.Tensor, record: TraceCall) -> torch.Tensor:
         """Equation 8: Adam on the tokens until every open image's loss is under the stop. Returns the guided clean
-        latent with the final tokens.
+        latents of the open images with their final tokens; other rows mean nothing.
 
         Adam is fresh at each model call, with lr (1 - i/100) of the outer step i (the paper's formula is null-text
-        inversion's, where i is the outer step). An image that is done keeps its tokens while others go on. The
-        unconditional prediction does not depend on the tokens: it is made once.
+        inversion's, where i is the outer step). The unconditional prediction does not depend on the tokens: it is made
+        once. An image that is done keeps its tokens, and leaves the batch where the host can take a batch apart.
         """
         config, ui = self.config, host.current()
         record.learning_rate = config.learning_rate * max(0.0, 1 - record.step / 100)
         limit = config.max_inner_steps if record.learning_rate > 0 else 0
+        rows = torch.arange(len(x), device=x.device)
+        parts = self.positive.rows(rows) is not None
+        rows = rows[self.open] if parts else rows
         with torch.no_grad():
             uncond = None if config.cfg == 1.0 else self.denoiser(x, sigma, self.negative)
         with (self.denoiser.gradients(self._save_memory), self.autoencoder.gradients(self._save_memory),
               ordinary_weights(*[self.classifier] * isinstance(self.classifier, torch.nn.Module))):
-            x_in, sigma_in, uncond, is_open = (ordinary(t) for t in (x, sigma, uncond, self.open))
-            loss_of = self._loss()
+            x, sigma, uncond, is_open, rows = (ordinary(t) for t in (x, sigma, uncond, self.open, rows))
+            prediction = torch.zeros_like(x)
             tokens = self.tokens.clone().requires_grad_(True)
             optimizer = torch.optim.Adam([tokens], lr=record.learning_rate)
             for inner in range(limit):
-                cond = self.denoiser(x_in, sigma_in, self.positive.append(tokens))
-                x0 = cond if uncond is None else uncond + config.cfg * (cond - uncond)  # equation 6
-                logits = self.classifier(self._image(x0))
-                loss = loss_of(logits)
-                self._record(record, logits, loss)
-                active = is_open & ~(loss.detach() < config.stop_loss)
+                x0 = self._guess(x, sigma, uncond, tokens, rows if parts else None)
+                logits = self.classifier(self._image(x0, rows))
+                loss = self._loss(rows)(logits)
+                self._record(record, rows, logits, loss)
+                prediction[rows] = x0.detach()
+                active = is_open[rows] & ~(loss.detach() < config.stop_loss)
                 if not bool(active.any()):
+                    rows = rows[:0]
                     break
                 ui.check_interrupted()
-                self._step_tokens(tokens, optimizer, loss, active)
+                self._step_tokens(tokens, optimizer, loss, rows, active)
                 ui.check_interrupted()
                 ui.inner(record.step, inner + 1, limit, float(loss.detach()[active].mean()))
+                rows = rows[active] if parts else rows
         self.tokens = tokens.detach()
         with torch.no_grad():
-            prediction = self._guided(x, sigma, self.positive.append(self.tokens))
-            if len(record.losses) == limit:  # the last step's outcome has not been seen yet
-                logits = self.classifier(self._image(prediction))
-                self._record(record, logits, self._loss()(logits))
+            if not self.denoiser.plain_guidance:
+                prediction = self._guided(x, sigma, self.positive.append(self.tokens))
+            elif len(rows):  # their tokens moved after they were last seen
+                prediction[rows] = self._guess(x, sigma, uncond, self.tokens, rows if parts else None)
+            if len(rows):
+                logits = self.classifier(self._image(prediction[rows], rows))
+                self._record(record, rows, logits, self._loss(rows)(logits))
         return prediction
 
+    def _guess(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None, tokens: torch.Tensor,
+               rows: torch.Tensor | None) -> torch.Tensor:
+        """The guided clean latents (equations 6 and 7) of `rows`, or of all, with tokens appended."""
+        if rows is None:
+            cond = self.denoiser(x, sigma, self.positive.append(tokens))
+        else:
+            uncond = None if uncond is None else uncond[rows]
+            cond = self.denoiser(x[rows], sigma[rows], self.positive.rows(rows).append(tokens[rows]))
+        return cond if uncond is None else uncond + self.config.cfg * (cond - uncond)
+
     def _step_tokens(self, tokens: torch.Tensor, optimizer: torch.optim.Optimizer, loss: torch.Tensor,
-                     active: torch.Tensor) -> None:
-        """One step of Adam on the tokens of the active images whose gradient is finite; the others stay, bit for bit."""
+                     rows: torch.Tensor, active: torch.Tensor) -> None:
+        """One step of Adam on the tokens of the rows that are active and whose gradient is finite; the others stay, bit
+        for bit. loss and active belong to `rows`."""
         optimizer.zero_grad(set_to_none=True)
         scale = self.denoiser.loss_scale
         (scale * loss * active).sum().backward(inputs=[tokens])
         finite = tokens.grad.flatten(1).isfinite().all(dim=1)
-        if not bool((finite | ~active).all()):
+        moves = torch.zeros_like(finite)
+        moves[rows] = active & finite[rows]
+        if not bool((finite[rows] | ~active).all()):
             self._note("A gradient was not finite; those tokens stayed as they were. Lower the learning rate.")
         kept = tokens.detach().clone()
         tokens.grad.nan_to_num_(0.0, 0.0, 0.0).div_(scale)
         optimizer.step()
         with torch.no_grad():
-            still = ~active | ~finite
-            tokens[still] = kept[still]
+            tokens[~moves] = kept[~moves]
 
-    @staticmethod
-    def _record(record: TraceCall, logits: torch.Tensor, loss: torch.Tensor) -> None:
-        record.losses.append(loss.detach().tolist())
-        record.after = logits.detach().float().softmax(dim=-1).tolist()
-        record.before = record.before or record.after
+    def _record(self, record: TraceCall, rows: torch.Tensor, logits: torch.Tensor, loss: torch.Tensor) -> None:
+        """Writes down what `rows` came to; other rows keep what they had at the last evaluation."""
+        losses = list(record.losses[-1]) if record.losses else [None] * len(self.open)
+        after = list(record.after) if record.after else [None] * len(self.open)
+        for i, value, p in zip(rows.tolist(), loss.tolist(), logits.detach().float().softmax(dim=-1).tolist()):
+            if self.open[i]:
+                losses[i], after[i] = value, p
+        record.losses.append(losses)
+        record.after = after
+        record.before = record.before or after

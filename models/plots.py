@@ -71,7 +71,7 @@ def trace_plot(trace: "Trace", image: int = 0) -> np.ndarray:
             axis.axvline(opened, color="#c8202f", alpha=0.3)
 
     after = [(c.call, c.after[image]) for c in calls if c.after and c.open[image]]
-    named = {trace.inherent[image]} | {MIKELS[i] for i, p in enumerate(trace.target) if p > 0}
+    named = {trace.inherent[image]} | {MIKELS[i] for i, p in enumerate(trace.emotions[image].distribution) if p > 0}
     for i, name in enumerate(MIKELS):
         if after:
             weight = dict(linewidth=2.4) if name in named else dict(linewidth=0.9, alpha=0.6)
@@ -92,7 +92,8 @@ def trace_plot(trace: "Trace", image: int = 0) -> np.ndarray:
     losses.set_ylabel("loss")
     losses.set_xlabel("inner evaluations, step after step")
     inherent = f", inherent: {trace.inherent[image]}" if trace.inherent[image] else ""
-    figure.suptitle(f"{trace.label} at intensity {trace.intensity:g}{inherent}", fontsize=12)
+    emotion = trace.emotions[image]
+    figure.suptitle(f"{emotion.label} at intensity {emotion.intensity:g}{inherent}", fontsize=12)
     for axis in (gate, emotions, losses):
         axis.spines[["top", "right"]].set_visible(False)
     return _render(figure)
@@ -126,3 +127,23 @@ def _font(size: int) -> Any:
     from PIL import ImageFont
 
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def curve(series: dict[str, Sequence[float]], x: Sequence[float], x_label: str, y_label: str,
+          levels: dict[str, float] | None = None) -> np.ndarray:
+    """Lines over x, one a name, and horizontal levels to compare them with (each in the colour of the line that its name
+    ends with)."""
+    figure = _figure(6.4, 4.2)
+    axis = figure.add_subplot()
+    colours = {}
+    for i, (name, values) in enumerate(series.items()):
+        colours[name] = f"C{i}"
+        axis.plot(x, values, "o-", color=colours[name], label=name)
+    for name, value in (levels or {}).items():
+        colour = next((c for line, c in colours.items() if name.endswith(line)), "#888888")
+        axis.axhline(value, linestyle="--", linewidth=1, color=colour, label=name)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.legend(fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    return _render(figure)

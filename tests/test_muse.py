@@ -11,6 +11,11 @@ from comfyui_affect.models.emotions import MIKELS, EmotionTarget
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.muse import EmotionLoss, EmotionTokens, MuseConfig, TimingGate, initial_tokens
 
+def marks(*rows):
+    """[B, 8]: 1 at the classes of each row."""
+    return torch.stack([torch.zeros(8).index_fill(0, torch.tensor(row, dtype=torch.long), 1.0) for row in rows])
+
+
 P = torch.tensor([[0.50, 0.05, 0.05, 0.10, 0.05, 0.05, 0.15, 0.05]])
 
 
@@ -48,13 +53,13 @@ def run(g, steps=4, batch=1, sampler="euler", mask=None, seed=0):
 
 def test_target_term_is_cross_entropy_for_one_hot():
     target = torch.eye(8)[[6]]
-    loss = EmotionLoss(target, None, [], [6], 0, 0)
+    loss = EmotionLoss(target, None, marks([]), marks([6]), 0, 0)
     assert loss(P.log()).item() == pytest.approx(-math.log(0.15), abs=1e-6)
 
 
 def test_mixed_target_is_zero_at_its_optimum():
     target = torch.tensor([[0.5, 0, 0, 0, 0, 0, 0.5, 0]])
-    loss = EmotionLoss(target, None, [], [0, 6], 0, 0)
+    loss = EmotionLoss(target, None, marks([]), marks([0, 6]), 0, 0)
     assert loss((target + 1e-9).log()).item() == pytest.approx(0, abs=1e-6)
     by_hand = 0.5 * math.log(0.5 / 0.5) + 0.5 * math.log(0.5 / 0.15)
     assert loss(P.log()).item() == pytest.approx(by_hand, abs=1e-6)
@@ -62,7 +67,7 @@ def test_mixed_target_is_zero_at_its_optimum():
 
 def test_inherent_and_similar_terms():
     target = torch.eye(8)[[6]]  # fear: its neighbours are excitement and sadness
-    loss = EmotionLoss(target, torch.tensor([0]), [3, 7], [6], 0.1, 0.2)
+    loss = EmotionLoss(target, torch.tensor([0]), marks([3, 7]), marks([6]), 0.1, 0.2)
     parts = loss.parts(P.log())
     assert parts["inherent"].item() == pytest.approx(-math.log(0.5), abs=1e-6)
     assert parts["similar"].item() == pytest.approx((-math.log(0.10) - math.log(0.05)) / 2, abs=1e-6)
@@ -72,7 +77,7 @@ def test_inherent_and_similar_terms():
 
 def test_inherent_term_is_off_where_it_is_the_target():
     target = torch.eye(8)[[6, 6]]
-    loss = EmotionLoss(target, torch.tensor([6, 0]), [], [6], 1.0, 0.0)
+    loss = EmotionLoss(target, torch.tensor([6, 0]), marks([], []), marks([6], [6]), 1.0, 0.0)
     inherent = loss.parts(P.repeat(2, 1).log())["inherent"]
     assert inherent[0] == 0 and inherent[1] > 0
 
@@ -80,7 +85,7 @@ def test_inherent_term_is_off_where_it_is_the_target():
 def test_an_inherent_neighbour_is_held_down_once():
     """Sadness is fear's neighbour: where it is inherent, only excitement is left among the similar."""
     target = torch.eye(8)[[6, 6, 6]]
-    loss = EmotionLoss(target, torch.tensor([7, 0, 3]), [3, 7], [6], 1.0, 1.0)
+    loss = EmotionLoss(target, torch.tensor([7, 0, 3]), marks(*[[3, 7]] * 3), marks(*[[6]] * 3), 1.0, 1.0)
     similar = loss.parts(P.repeat(3, 1).log())["similar"].tolist()
     assert similar == pytest.approx([-math.log(0.10), (-math.log(0.10) - math.log(0.05)) / 2, -math.log(0.05)], abs=1e-6)
 
@@ -275,6 +280,29 @@ def test_when_memory_runs_out_it_goes_on_with_less(small_unet, small_vae, small_
     assert "checkpointing" in trace.notes[0]
     assert torch.allclose(got.tokens, want.tokens, atol=1e-4) and torch.allclose(out, plain, atol=1e-3)
     assert all("forward" not in m.__dict__ for m in small_unet.unet.modules())
+
+
+def test_each_image_of_a_batch_takes_its_own_emotion_and_prompt(small_unet, small_vae, small_classifier):
+    """Three images guided together come out as each guided alone, although they are done at different times."""
+    emotions = [EmotionTarget.of("fear"), EmotionTarget.of("awe", 0.5), EmotionTarget.of("anger")]
+    noise = prepare_noise(torch.zeros(3, 4, 8, 8), 3)
+    tokens = EmotionTokens(0.3 * torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(4)))
+
+    def sample(emotion, rows):
+        g = MuseGuider(small_unet, small_vae, small_classifier, conditioning(3, seed=5)[:1], conditioning(seed=9), emotion,
+                       MuseConfig(max_inner_steps=4, learning_rate=0.05, stop_loss=1.9), None, EmotionTokens(tokens.tokens[rows]))
+        g.positive = g.muse.positive = g.positive.rows(torch.tensor(rows))
+        latent = torch.zeros(len(rows), 4, 8, 8)
+        out = g.sample(noise[rows], latent, Sampler("euler"), schedule("karras", small_unet.sigma_table, 3))
+        return out, g.traces.get(out)[0]
+
+    together, trace = sample(emotions, [0, 1, 2])
+    for i, emotion in enumerate(emotions):
+        alone, own = sample(emotion, [i])
+        assert torch.allclose(together[[i]], alone, atol=2e-3 * float(alone.abs().max()))
+        assert trace.calls[-1].after[i] == pytest.approx(own.calls[-1].after[0], abs=1e-3)
+    assert trace.to_json()["label"] == ["fear", "awe", "anger"]
+    assert len({tuple(row) for row in trace.to_json()["target"]}) == 3
 
 
 def test_tokens_of_two_images_fit_a_batch_of_any_size(small_unet):

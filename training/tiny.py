@@ -19,11 +19,12 @@ from ..models.errors import UserError
 from .classifier import ClassifierConfig
 from .clip import ClipConfig
 from .config import load_config, read
+from .features import FeatureConfig
 from .loop import LoopConfig
 from .unet import UnetConfig
 from .vae import VaeConfig
 
-STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "card")
+STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "vgg", "densenet", "card")
 _LOOP = set(LoopConfig.__dataclass_fields__)
 
 
@@ -37,7 +38,7 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
     """Trains one stage and writes its weights beside `models/tiny`. Later stages load the earlier ones' files."""
     from accelerate import PartialState
 
-    from . import clip, classifier, unet, vae
+    from . import classifier, clip, features, unet, vae
 
     save = tiny.save if PartialState().is_main_process else lambda *_: None
     torch.manual_seed(table.get("seed", 0))  # the initial weights
@@ -55,6 +56,9 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
         save("unet", model.state_dict())
     elif stage in TINY:
         model = classifier.train(*split(table, ClassifierConfig, stage), runs, device, stage, _loaded("vae", device))
+        save(stage, model.state_dict())
+    elif stage in ("vgg", "densenet"):
+        model = features.train(*split(table, FeatureConfig, stage), runs, device, stage)
         save(stage, model.state_dict())
     elif stage == "card":
         from .card import write_card

@@ -85,6 +85,10 @@ class CondContext:
             out.append(changed)
         return CondContext(out)
 
+    def rows(self, rows: torch.Tensor) -> None:
+        """None: areas, masks and ControlNets hold a batch together."""
+        return None
+
 
 class _TokenlessControl:
     """A ControlNet that sees the text without the tokens and takes no part in gradients: it steers layout, and its own
@@ -135,6 +139,7 @@ class ComfyDenoiser:
         self.sigma_table = model.model_sampling.sigmas
         compute = model.manual_cast_dtype or model.get_dtype()
         self.loss_scale = 1024.0 if compute == torch.float16 else 1.0
+        self.plain_guidance = False  # the user's patches belong to it
         self._gradient_options = self._with_gradients(options)
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 import torch
 
@@ -34,6 +34,11 @@ class UNetContext:
         embeds = repeat_to_batch(self.embeds.to(tokens), len(tokens))
         return replace(self, embeds=torch.cat([embeds, tokens], dim=1))
 
+    def rows(self, rows: torch.Tensor) -> "UNetContext":
+        """The context of some images of a batch, in which a short context's rows are taken in turn."""
+        take = lambda t: t if t is None or len(t) == 1 else t[rows % len(t)]
+        return replace(self, embeds=take(self.embeds), pooled=take(self.pooled))
+
 
 class DiffusersModel:
     """The MODEL socket: a diffusers UNet as a `protocol.Denoiser`.
@@ -44,6 +49,7 @@ class DiffusersModel:
     """
 
     loss_scale = 1.0
+    plain_guidance = True
 
     def __init__(self, unet: Any, prediction: str = "epsilon", latent_scale: float = 0.18215,
                  sigma_table: torch.Tensor | None = None):
@@ -198,8 +204,8 @@ class MuseGuider(CFGGuider):
     """A GUIDER whose predictions carry emotional tokens (`muse.Muse`); traces are found by the latent it returned."""
 
     def __init__(self, model: DiffusersModel, vae: DiffusersVAE, classifier: Any, positive: Conditioning,
-                 negative: Conditioning, emotion: EmotionTarget, config: MuseConfig, gate: TimingGate | None = None,
-                 init_tokens: EmotionTokens | None = None):
+                 negative: Conditioning, emotion: EmotionTarget | Sequence[EmotionTarget], config: MuseConfig,
+                 gate: TimingGate | None = None, init_tokens: EmotionTokens | None = None):
         super().__init__(model, positive, negative, config.cfg)
         self.muse = Muse(model, vae, classifier, self.positive, self.negative, emotion, config, gate, init_tokens)
         self.traces = TraceStore()

@@ -29,6 +29,9 @@ class TextContext(Protocol):
     def append(self, tokens: torch.Tensor) -> "TextContext":
         """A new context with `tokens` [B, n, D] behind the text's (MUSE's circled plus); differentiable in them."""
 
+    def rows(self, rows: torch.Tensor) -> "TextContext | None":
+        """The context of some images of the batch; None where the host cannot take a batch apart."""
+
 
 @runtime_checkable
 class Denoiser(Protocol):
@@ -39,6 +42,9 @@ class Denoiser(Protocol):
 
     def context(self, conditioning: Conditioning) -> TextContext:
         """The context of a CONDITIONING."""
+
+    plain_guidance: bool
+    """Whether `guided` is equation 6 of MUSE and nothing else, so that predictions that are there already may be combined."""
 
     loss_scale: float
     """What a loss is multiplied by before its backward pass through this network (half precision has little range)."""

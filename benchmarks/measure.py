@@ -1,0 +1,90 @@
+"""The figures of a set of images against what was asked for."""
+
+from __future__ import annotations
+
+import json
+import platform
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+
+from ..models import files, metrics
+from ..models.classifiers import load_classifier
+from ..models.clip import load_scorer
+from ..models.emotions import MIKELS
+from .tasks import Task, scene
+
+JUDGES = ("tiny-a", "tiny-b", "tiny-c")
+AMONG = 64
+
+
+@lru_cache(maxsize=None)
+def _judge(name: str) -> Any:
+    return load_scorer("tiny-eval") if name == "tiny-eval" else load_classifier(name)
+
+
+@torch.no_grad()
+def probabilities(images: torch.Tensor, judge: str) -> torch.Tensor:
+    """[n, 8] of images [n, 3, H, W] by a classifier."""
+    return torch.cat([_judge(judge)(part).softmax(dim=-1) for part in images.split(64)])
+
+
+def labels(tasks: Sequence[Task]) -> torch.Tensor:
+    return torch.tensor([MIKELS.index(task.emotion) for task in tasks])
+
+
+def with_interval(key: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
+    """A figure and its 95 % interval as three entries."""
+    return {key: value, f"{key}.low": interval[0], f"{key}.high": interval[1]}
+
+
+def accuracies(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict[str, float]:
+    """Each judge's accuracy with its Wilson interval."""
+    figures = {}
+    for judge in JUDGES:
+        share = metrics.accuracy(probabilities(images, judge), labels(tasks))
+        figures |= with_interval(f"{prefix}.{judge.replace('-', '_')}", share, metrics.wilson_interval(share, len(tasks)))
+    return figures
+
+
+@torch.no_grad()
+def fidelity(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict[str, float]:
+    """By tiny-eval: retrieval of an image's own prompt among 64, CLIP score (100 cosine), and kernel distance to the very
+    layouts rendered under the emotions asked for."""
+    judge = _judge("tiny-eval")
+    image = metrics.clip_features(judge, images)
+    text = judge.text_features([task.prompt for task in tasks])
+    group = min(AMONG, len(tasks))
+    hits = [metrics.retrieval(image[i:i + group], text[i:i + group]) for i in range(0, len(tasks) - group + 1, group)]
+    share, n = sum(hits) / len(hits), group * len(hits)
+    scores = 100 * (image * text).sum(dim=1)
+    figures = with_interval(f"{prefix}.own_prompt_r1", share, metrics.wilson_interval(share, n))
+    figures |= with_interval(f"{prefix}.clip", float(scores.mean()), metrics.mean_interval(scores))
+    if tasks[0].layout >= 0:
+        figures[f"{prefix}.kid"] = metrics.kernel_distance(image, _real_features(tuple(tasks)))
+    return figures
+
+
+@lru_cache(maxsize=4)
+def _real_features(tasks: tuple[Task, ...]) -> torch.Tensor:
+    return metrics.clip_features(_judge("tiny-eval"), torch.stack([scene(t, t.emotion) for t in tasks]))
+
+
+def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[str, str]) -> None:
+    """Prints the figures, and writes them where a path is given: {"name", "machine", "figures", "unit"}."""
+    for key, value in figures.items():
+        if not key.endswith((".low", ".high")):
+            interval = f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}" if f"{key}.low" in figures else ""
+            print(f"{key:<44}{value:>9.4g}{interval}")
+    if path:
+        result = {"name": name, "machine": platform.processor() or platform.machine(), "figures": figures, "unit": unit}
+        files.write_atomically(path, lambda p: p.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8"))
+
+
+def save_picture(path: Path, array: Any) -> None:
+    """array [H, W, 3] in 0..1 as a PNG or JPEG."""
+    from PIL import Image
+
+    files.write_atomically(path, lambda p: Image.fromarray((array * 255).round().clip(0, 255).astype("uint8")).save(p))

@@ -1,0 +1,154 @@
+"""The ways of making an image that the benchmarks compare, and a pool of processes that makes them."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+from torch.nn import functional as F
+
+from ..models import host, tiny
+from ..models.classifiers import load_classifier
+from ..models.clip import load_scorer
+from ..models.diffusion.diffusers import CFGGuider, MuseGuider
+from ..models.diffusion.sampling import Sampler, ddim_inversion, prepare_noise, schedule
+from ..models.emotions import MIKELS
+from ..models.muse import MuseConfig, TimingGate
+from .rivals import universal_guidance
+from .store import Store
+from .tasks import Task, scene
+
+
+@dataclass(frozen=True)
+class Method:
+    """kind         prompt, word (the emotion named behind the prompt), universal, muse, sdedit, reconstruction
+    guide        the classifier that guides
+    threshold    the gate's, or None: no gate
+    strength     of universal guidance; or of SDEdit's noise, as a share of the steps
+    recurrences  of universal guidance
+    """
+
+    kind: str
+    cfg: float = 7.5
+    steps: int = 20
+    guide: str = "tiny-a"
+    threshold: float | None = 18.0
+    strength: float = 0.0
+    recurrences: int = 1
+    muse: MuseConfig = MuseConfig()
+
+
+@lru_cache(maxsize=1)
+def _models() -> tuple[Any, Any, Any]:
+    return tiny.load_pipeline()
+
+
+@lru_cache(maxsize=4)
+def _classifier(name: str) -> torch.nn.Module:
+    return load_classifier(name)
+
+
+@lru_cache(maxsize=1)
+def _scorer() -> Any:
+    return load_scorer("tiny")
+
+
+def _texts(texts: Sequence[str]) -> list[Any]:
+    """One CONDITIONING with a row for each text."""
+    _, encoder, _ = _models()
+    return [[torch.cat([encoder.encode(text)[0][0][:, :77] for text in texts]), {}]]
+
+
+def _noise(tasks: Sequence[Task], offset: int = 0) -> torch.Tensor:
+    """Each image's own noise, whatever batch it is in."""
+    latent = torch.zeros(1, tiny.LATENT_CHANNELS, 16, 16)
+    return torch.cat([prepare_noise(latent, task.seed + offset) for task in tasks])
+
+
+def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Images [B, 3, 128, 128] in 0..1 of a batch of tasks, and notes on each."""
+    model, _, vae = _models()
+    prompts = [f"{t.prompt}, feeling of {t.emotion}" if method.kind in ("word", "sdedit") else t.prompt for t in tasks]
+    positive, negative = _texts(prompts), _texts([""])
+    sigmas = schedule("karras", model.sigma_table, method.steps)
+    notes: list[dict[str, Any]] = [{} for _ in tasks]
+    latent = torch.zeros(len(tasks), tiny.LATENT_CHANNELS, 16, 16)
+    noise = _noise(tasks)
+    if tasks[0].source:
+        with torch.no_grad():
+            latent = vae.encode(torch.stack([scene(t, t.source) for t in tasks]).to(host.current().device)).cpu()
+    if method.kind == "universal":
+        contexts = model.context(positive), model.context(negative)
+        labels = torch.tensor([MIKELS.index(t.emotion) for t in tasks], device=model.device)
+        fresh = iter(range(1, 10**6))
+        start = noise.to(model.device) * float((sigmas[0] ** 2 + 1) ** 0.5)
+        classifier = _classifier(method.guide)
+        samples = model.latent_out(universal_guidance(
+            model, vae, lambda image: F.cross_entropy(classifier(image), labels, reduction="none"), start,
+            sigmas.to(model.device), *contexts, method.cfg, method.strength, method.recurrences,
+            lambda: _noise(tasks, 1_000_003 * next(fresh)).to(model.device)))
+    elif method.kind == "sdedit":
+        samples = CFGGuider(model, positive, negative, method.cfg).sample(
+            noise, latent, Sampler("euler"), schedule("karras", model.sigma_table, method.steps, method.strength))
+    else:
+        if tasks[0].source:  # DDIM inversion under the description, as the edit template does
+            context = model.context(positive)
+            inverted = ddim_inversion(lambda x, s: model(x, s, context), model.latent_in(latent), sigmas)
+            latent, noise = model.latent_out(inverted).cpu(), torch.zeros_like(latent)
+        if method.kind == "muse":
+            gate = None if method.threshold is None else TimingGate(_scorer(), tuple(t.prompt for t in tasks), method.threshold)
+            guider: CFGGuider = MuseGuider(model, vae, _classifier(method.guide), positive, negative,
+                                           [t.target for t in tasks], method.muse, gate)
+        else:
+            guider = CFGGuider(model, positive, negative, method.cfg)
+        samples = guider.sample(noise, latent, Sampler("euler"), sigmas)
+        if isinstance(guider, MuseGuider):
+            trace = guider.traces.get(samples)[0]
+            notes = [{"opened_at": trace.opened_at[i], "inherent": trace.inherent[i],
+                      "inner_steps": sum(_moves([row[i] for row in call.losses]) for call in trace.calls)}
+                     for i in range(len(tasks))]
+    with torch.no_grad():
+        return vae.decode(samples.to(host.current().device)).cpu(), notes
+
+
+def _moves(losses: list[float | None]) -> int:
+    """Inner steps of one image in one call: an image that is done repeats its last loss."""
+    return sum(a != b for a, b in zip(losses, losses[1:]))
+
+
+def _job(root: Path, method: Method, tasks: list[Task]) -> int:
+    torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
+    store = Store(root, method)
+    for task, image, notes in zip(tasks, *make(method, tasks)):
+        store.put(task, image, notes)
+    return len(tasks)
+
+
+def make_all(root: Path, work: Sequence[tuple[Method, Sequence[Task]]], batch: int = 8, label: str = "images") -> None:
+    """Makes what is not there yet, with a progress bar. Batches are the same whether a run was stopped before or not, so
+    the images are too. One process a core, one thread each; a GPU is one process."""
+    from tqdm import tqdm
+
+    jobs = []
+    for method, tasks in work:
+        store = Store(root, method)
+        for i in range(0, len(tasks), batch):
+            part = list(tasks[i:i + batch])
+            if store.missing(part):
+                jobs.append((method, part))
+    bar = tqdm(total=sum(len(part) for _, part in jobs), desc=label, mininterval=2, disable=not jobs)
+    workers = 1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, len(jobs)))
+    if workers == 1:
+        for method, part in jobs:
+            bar.update(_job(root, method, part))
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for n in pool.map(_job, [root] * len(jobs), *zip(*jobs)):
+                bar.update(n)
+    bar.close()

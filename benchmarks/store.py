@@ -1,0 +1,89 @@
+"""Images of a benchmark on disk: what is there is not made again, and what other code or other models made is not used.
+
+An image's file lies in a folder named after everything that it depends on: the code and the weights, and the method with
+all its settings. It carries notes of how it was made (inner steps, when the gate opened) in the PNG's text.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..models import files, tiny
+from .tasks import Task
+
+_PACKAGE = Path(__file__).parent.parent
+_CODE = ("models/muse.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/tiny/__init__.py",
+         "models/tiny/autoencoder.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py",
+         "models/diffusion/text.py", "models/diffusion/protocol.py", "benchmarks/methods.py", "benchmarks/rivals.py")
+_WEIGHTS = ("unet", "vae", "clip", "tiny-a", "tiny-b")
+
+
+def _without_words(source: str) -> str:
+    """Code as a tree without docstrings: rewording a comment makes no image old."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            body[0] = ast.Pass()
+    return ast.dump(tree)
+
+
+@lru_cache(maxsize=1)
+def fingerprint() -> str:
+    """Twelve hex digits over the code and the weights that an image depends on."""
+    digest = hashlib.sha256()
+    for name in _CODE:
+        digest.update(_without_words((_PACKAGE / name).read_text(encoding="utf-8")).encode())
+    for name in _WEIGHTS:
+        digest.update(tiny.path(name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+class Store:
+    """The images of one method (`methods.Method`) under a benchmark's folder."""
+
+    def __init__(self, root: Path, method: Any):
+        settings = json.dumps(asdict(method), sort_keys=True)
+        name = f"{method.kind}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
+        self.folder = root / fingerprint() / name
+        note = self.folder / "method.json"
+        if not note.is_file():
+            files.write_atomically(note, lambda p: p.write_text(settings + "\n", encoding="utf-8"))
+
+    def path(self, task: Task) -> Path:
+        digest = hashlib.sha256(json.dumps(asdict(task), sort_keys=True).encode()).hexdigest()[:10]
+        return self.folder / f"{task.seed:05d}-{task.emotion}-{digest}.png"
+
+    def put(self, task: Task, image: torch.Tensor, notes: dict[str, Any]) -> None:
+        """image [3, H, W] in 0..1."""
+        from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
+
+        text = PngInfo()
+        text.add_text("affect", json.dumps(notes))
+        array = (image.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
+        files.write_atomically(self.path(task), lambda p: Image.fromarray(array).save(p, pnginfo=text))
+
+    def missing(self, tasks: list[Task]) -> list[Task]:
+        return [task for task in tasks if not self.path(task).is_file()]
+
+    def images(self, tasks: list[Task]) -> torch.Tensor:
+        """[n, 3, H, W] in 0..1."""
+        from PIL import Image
+
+        arrays = [np.asarray(Image.open(self.path(task)).convert("RGB")) for task in tasks]
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+    def notes(self, tasks: list[Task]) -> list[dict[str, Any]]:
+        from PIL import Image
+
+        return [json.loads(Image.open(self.path(task)).text["affect"]) for task in tasks]

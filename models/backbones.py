@@ -1,0 +1,105 @@
+"""Feature networks that are looked into: DenseNet-121 and VGG-19. torchvision's where their weights are on this machine,
+else the tiny ones, which have the same layers at a small width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import torch
+from torch import nn
+
+from . import files, host, tiny
+from .errors import UserError
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+VGG_WIDTHS = (16, 32, 48, 96, 128)
+"""Channels of the tiny VGG's five blocks, of 2, 2, 4, 4 and 4 convolutions as in VGG-19."""
+
+VGG_RELU = {"relu1_2": "3", "relu2_2": "8", "relu3_4": "17", "relu4_4": "26", "relu5_1": "29", "relu5_4": "35"}
+"""VGG-19's activations by their usual names -> their place among its features."""
+
+PERCEPTUAL = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
+"""The last activation of each block, which a perceptual distance compares."""
+
+
+def build_tiny_vgg(norm: bool = False) -> nn.Sequential:
+    """The features of a VGG-19 of `VGG_WIDTHS`, 1.0 million parameters. With `norm`, batch normalisation after each
+    convolution, as it is trained; it is folded into the convolutions afterwards."""
+    from torchvision.models.vgg import make_layers
+
+    plan: list[int | str] = []
+    for width, convolutions in zip(VGG_WIDTHS, (2, 2, 4, 4, 4)):
+        plan += [width] * convolutions + ["M"]
+    return make_layers(plan, batch_norm=norm)
+
+
+def build_tiny_densenet() -> nn.Sequential:
+    """The features of a DenseNet with DenseNet-121's four blocks and pools at small width, 0.2 million parameters."""
+    from torchvision.models import DenseNet
+
+    return DenseNet(growth_rate=12, block_config=(3, 4, 6, 4), num_init_features=24, num_classes=1).features
+
+
+TINY: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "tiny-densenet": ("densenet", build_tiny_densenet), "tiny-vgg": ("vgg", build_tiny_vgg),
+}
+PUBLISHED = ("densenet121", "vgg19", "alexnet")
+
+
+def cached_weights(name: str) -> Path | None:
+    """Where torchvision's ImageNet weights of a network of `PUBLISHED` lie on this machine, in torch's hub folder; None
+    where they are not there. Nothing is downloaded."""
+    from torchvision.models import get_model_weights
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1]
+    return path if path.is_file() else None
+
+
+class Backbone(nn.Module):
+    """Feature layers behind ImageNet's normalisation: images [B, 3, H, W] in 0..1 -> the last feature map."""
+
+    def __init__(self, name: str, features: nn.Module):
+        super().__init__()
+        self.name, self.features = name, features
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+
+    def normalised(self, image: torch.Tensor) -> torch.Tensor:
+        return (image - self.mean) / self.std
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.features(self.normalised(image))
+
+
+def load_backbone(name: str) -> Backbone:
+    """A network of `TINY` or `PUBLISHED`, in evaluation mode, without gradients to its weights, on the host's device.
+    UserError where it is unknown, or published and not on this machine."""
+    from torchvision.models import get_model, get_model_weights
+
+    if name in TINY:
+        file, build = TINY[name]
+        features = build()
+        tiny.load(file, features)
+    elif name in PUBLISHED:
+        path = cached_weights(name)
+        if path is None:
+            raise UserError(f"The weights of '{name}' are not on this machine. Get them once, with a network: python -c "
+                            f"\"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')\". Or "
+                            f"choose {' or '.join(TINY)}.")
+        features = get_model(name, weights=get_model_weights(name).DEFAULT).features
+    else:
+        raise UserError(f"There is no feature network '{name}'. Choose from: {', '.join((*TINY, *PUBLISHED))}.")
+    return Backbone(name, features).eval().requires_grad_(False).to(host.current().device)
+
+
+def taps(net: Backbone, layers: tuple[str, ...] = PERCEPTUAL) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """images [B, 3, H, W] in 0..1 -> feature maps at `layers`: names of `VGG_RELU`, or a path of modules inside the
+    features. Differentiable in the images."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    extractor = create_feature_extractor(net.features, {VGG_RELU.get(layer, layer): layer for layer in layers})
+    return lambda image: list(extractor(net.normalised(image)).values())

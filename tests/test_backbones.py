@@ -1,0 +1,66 @@
+"""Feature networks: where their layers are, what their trainer asks for, and how they are folded."""
+
+import pytest
+import torch
+
+from comfyui_affect.models import backbones, metrics
+from comfyui_affect.models.backbones import Backbone, build_tiny_densenet, build_tiny_vgg, load_backbone, taps
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.training.features import WordNet, folded, frequent_words
+
+
+def test_tiny_vgg_has_the_layers_of_vgg19():
+    from torchvision.models import vgg19
+
+    kinds = lambda layers: [type(layer).__name__ for layer in layers]
+    assert kinds(build_tiny_vgg()) == kinds(vgg19(weights=None).features)
+
+
+def test_taps_give_the_named_layers():
+    net = Backbone("x", build_tiny_vgg())
+    maps = taps(net, ("relu1_2", "relu5_1"))(torch.rand(2, 3, 64, 64))
+    assert [m.shape for m in maps] == [(2, 16, 64, 64), (2, 128, 4, 4)]
+    assert all(bool((m >= 0).all()) for m in maps)
+    dense = taps(Backbone("y", build_tiny_densenet()), ("relu0", "denseblock1.denselayer1.relu1"))(torch.rand(1, 3, 64, 64))
+    assert [m.shape for m in dense] == [(1, 24, 32, 32), (1, 24, 16, 16)]
+
+
+def test_folding_batch_norm_changes_nothing():
+    net = build_tiny_vgg(norm=True)
+    net.train()(torch.rand(8, 3, 32, 32))  # running statistics that are not trivial
+    net.eval()
+    x = torch.rand(2, 3, 32, 32)
+    plain = folded(net)
+    assert len(plain) == len(build_tiny_vgg()) and torch.allclose(plain(x), net(x), atol=1e-5)
+    build_tiny_vgg().load_state_dict(plain.state_dict())
+
+
+def test_words_that_tell_something_are_asked_for():
+    tokens = torch.full((1000, 2, 77), 49407)
+    tokens[:, 0, 0] = 5          # in every caption: tells nothing
+    tokens[0, 0, 1] = 6          # in one of a thousand: too rare
+    tokens[:500, 1, 2] = 7
+    words = frequent_words(tokens, 8)
+    assert words.shape == (1000, 1) and words[:500].all() and not words[500:].any()
+    features = build_tiny_densenet().eval()
+    net = WordNet(features, features(torch.zeros(1, 3, 64, 64)).shape[1], 3)
+    assert net(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+
+
+def test_unknown_and_absent_networks_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(UserError, match="no feature network 'vgg9'"):
+        load_backbone("vgg9")
+    with pytest.raises(UserError, match="not on this machine"):
+        load_backbone("vgg19")
+
+
+def test_perceptual_distance_says_what_it_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    torch.manual_seed(0)
+    monkeypatch.setattr(backbones, "load_backbone", lambda name: Backbone(name, build_tiny_vgg()).eval())
+    distance = metrics.PerceptualDistance()
+    assert "tiny VGG" in distance.name
+    a = torch.rand(2, 3, 64, 64)
+    near, far = distance(a, (a + 0.02).clamp(0, 1)), distance(a, torch.rand(2, 3, 64, 64))
+    assert torch.allclose(distance(a, a), torch.zeros(2)) and (near < far).all()
