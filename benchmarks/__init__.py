@@ -2,6 +2,7 @@
 
 COMMANDS = {"muse": ("benchmarks.muse", "MUSE against its rivals on held-out prompts"),
             "muse-ablation": ("benchmarks.muse_ablation", "what each part of MUSE does"),
+            "muse-speed": ("benchmarks.muse_speed", "what MUSE costs in time and memory"),
             "comfyui": ("benchmarks.comfyui", "inside a real ComfyUI: start-up, agreement, interrupt, memory, cost")}
 """`affect bench NAME`: name -> (module with add_arguments and main, what it measures)."""
 

@@ -18,7 +18,9 @@ from typing import Any, Callable
 import torch
 from torch import nn
 
+from ..models.errors import UserError
 from ..models.files import write_atomically
+from .muon import Muon
 
 Losses = dict[str, torch.Tensor]
 """Named scalars; their "loss" is what is minimised."""
@@ -27,10 +29,12 @@ Losses = dict[str, torch.Tensor]
 @dataclass
 class LoopConfig:
     """What a run is. `minutes` bounds its wall time: the learning rate follows the larger of the two progresses,
-    so that a run ends well either way (a run bounded by time is not reproducible to the bit; steps are)."""
+    so that a run ends well either way (a run bounded by time is not reproducible to the bit; steps are).
+    optimizer: "adamw", or "muon" for the kernels and matrices between the first layer and the last."""
 
     steps: int
     batch: int
+    optimizer: str = "adamw"
     lr: float = 1e-3
     warmup: int = 200
     weight_decay: float = 0.01
@@ -49,6 +53,21 @@ def learning_rate(config: LoopConfig, step: int, progress: float) -> float:
     return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+def make_optimizer(module: nn.Module, config: LoopConfig, fused: bool) -> torch.optim.Optimizer:
+    """The optimizer of a config over a module's parameters. UserError for one that is unknown."""
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    if config.optimizer == "muon":
+        ends = ("conv_in.", "conv_out.")
+        inner = [p for name, p in trained if p.ndim > 1 and not name.startswith(ends)]
+        rest = [p for name, p in trained if p.ndim <= 1 or name.startswith(ends)]
+        return Muon(inner, rest, config.lr, weight_decay=config.weight_decay)
+    if config.optimizer != "adamw":
+        raise UserError(f"There is no optimizer '{config.optimizer}' here. Choose adamw or muon.")
+    decayed, plain = [p for _, p in trained if p.ndim > 1], [p for _, p in trained if p.ndim <= 1]
+    return torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
+                              {"params": plain, "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.99), fused=fused)
+
+
 def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batches: Callable[[int], Any],
         config: LoopConfig, out: Path, label: str) -> nn.Module:
     """Trains `module` and returns it with the averaged weights where `ema` is on, else its own.
@@ -57,16 +76,12 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
     batches  step -> batch, a pure function of the step
     out      folder for checkpoint.pt, log.jsonl and TensorBoard's events; training resumes from it
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
     from tqdm import tqdm
 
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=PartialState().device.type == "cpu")
     out.mkdir(parents=True, exist_ok=True)
-    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
-                                   {"params": plain, "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.99),
-                                  fused=accelerator.device.type == "cuda")
+    optimizer = make_optimizer(module, config, fused=accelerator.device.type == "cuda")
     # Copied before accelerate wraps the forward: a copied wrapper would call the original.
     average = copy.deepcopy(module).to(accelerator.device).requires_grad_(False) if config.ema else None
     model, optimizer = accelerator.prepare(module, optimizer)

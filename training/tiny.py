@@ -1,7 +1,7 @@
 """All the bundled models, stage by stage, each resumable; then the card.
 
 Two processes of one thread each train the autoencoder and the UNet nearly twice as fast as one of two threads:
-    accelerate launch --cpu --num_processes 2 -m comfyui_affect.workflows.headless.cli train tiny --stage unet
+    OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m comfyui_affect.workflows.headless.cli train tiny --stage unet
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
 
     from . import classifier, clip, features, unet, vae
 
-    save = tiny.save if PartialState().is_main_process else lambda *_: None
+    state = PartialState(cpu=device == "cpu")  # the first call decides: without it two processes would not find each other
+    save = tiny.save if state.is_main_process else lambda *_: None
     torch.manual_seed(table.get("seed", 0))  # the initial weights
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
