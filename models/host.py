@@ -17,11 +17,13 @@ from typing import Any, Iterator, Protocol
 
 
 class Bar(Protocol):
-    """A progress bar: `update(n)` advances it, `set(n)` moves it, `text` says what goes on inside a step."""
+    """A progress bar: `update(n)` advances it, `set(n)` moves it, `text` says what goes on inside a step, `preview` shows
+    an image [3, H, W] in 0..1 where the host can."""
 
     def update(self, n: int = 1) -> None: ...
     def set(self, n: int) -> None: ...
     def text(self, message: str) -> None: ...
+    def preview(self, image: Any) -> None: ...
     def close(self) -> None: ...
 
 
@@ -35,8 +37,33 @@ class SilentBar:
     def text(self, message: str) -> None:
         pass
 
+    def preview(self, image: Any) -> None:
+        pass
+
     def close(self) -> None:
         pass
+
+
+class _ComfyBar(SilentBar):
+    """The bar of the node that runs, with previews as a sampler's."""
+
+    def __init__(self, total: int):
+        import comfy.utils
+
+        self._bar, self._total, self._done = comfy.utils.ProgressBar(total), total, 0
+
+    def update(self, n: int = 1) -> None:
+        self.set(self._done + n)
+
+    def set(self, n: int) -> None:
+        self._done = n
+        self._bar.update_absolute(n, self._total)
+
+    def preview(self, image: Any) -> None:
+        from PIL import Image
+
+        array = (image.float().cpu().permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+        self._bar.update_absolute(self._done, self._total, ("JPEG", Image.fromarray(array), 512))
 
 
 class Host:
@@ -98,7 +125,8 @@ class Host:
 
 
 class ComfyHost(Host):
-    """Inside ComfyUI. It has one progress bar a node, which the sampler owns, so `progress` stays silent."""
+    """Inside ComfyUI, which has one progress bar a node. Where a sampler runs it is the sampler's own (`inner` writes
+    text), so `progress` is for nodes that do not sample."""
 
     def __init__(self) -> None:
         import folder_paths
@@ -112,6 +140,9 @@ class ComfyHost(Host):
 
     device = "cpu"
     """Our networks wait here; ComfyUI moves them to its own device for as long as it wants them there."""
+
+    def progress(self, total: int, label: str = "") -> Bar:
+        return _ComfyBar(total)
 
     def sampling_choices(self) -> tuple[list[str], list[str]]:
         from comfy.samplers import KSampler

@@ -147,3 +147,21 @@ def curve(series: dict[str, Sequence[float]], x: Sequence[float], x_label: str, 
     axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     return _render(figure)
+
+
+def loss_plot(losses: Sequence[float], pixels: Sequence[int]) -> np.ndarray:
+    """A transfer's loss over its evaluations, on a logarithmic scale; each image size in a colour of its own."""
+    figure = _figure(5.6, 3.2)
+    axis = figure.add_subplot()
+    sizes = list(dict.fromkeys(pixels))
+    for i, size in enumerate(sizes):
+        there = [n for n, p in enumerate(pixels) if p == size]
+        axis.plot(there, [losses[n] for n in there], color=f"C{i}", label=f"{size / 1000:.0f} thousand pixels")
+    if losses and min(losses) > 0:
+        axis.set_yscale("log")
+    if len(sizes) > 1:
+        axis.legend(fontsize=8)
+    axis.set_xlabel("evaluation")
+    axis.set_ylabel("loss")
+    axis.spines[["top", "right"]].set_visible(False)
+    return _render(figure)

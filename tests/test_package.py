@@ -89,6 +89,13 @@ CONTRACT = {
     "AffectLoadEmotionTokens": ("Load Emotion Tokens", {"name": "STRING"}, "AFFECT_EMOTION_TOKENS"),
     "AffectApplyEmotionTokens": ("Apply Emotion Tokens", {
         "conditioning": "CONDITIONING", "tokens": "AFFECT_EMOTION_TOKENS"}, "CONDITIONING"),
+    "AffectReferenceGallery": ("Load Reference Gallery", {"folder": "STRING"}, "AFFECT_REFERENCE_GALLERY"),
+    "AffectSSIMReferenceRetriever": ("SSIM Reference Retriever", {
+        "image": "IMAGE", "gallery": "AFFECT_REFERENCE_GALLERY", "noun": "STRING", "k": ("INT", 1),
+        "emotion": "AFFECT_EMOTION", "adjective": "STRING"}, "IMAGE STRING"),
+    "AffectDenseNetGramTransfer": ("DenseNet Gram Transfer", {
+        "image": "IMAGE", "reference": "IMAGE", "iterations": ("INT", 500), "content_weight": ("FLOAT", 1.0),
+        "sentiment_weight": ("FLOAT", 1e6), "seed": "INT", "mask": "MASK"}, "IMAGE IMAGE"),
 }
 
 

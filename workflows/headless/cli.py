@@ -14,7 +14,7 @@ import threading
 import traceback
 
 from ...models.errors import UserError
-from . import command_dispatch, command_models, command_nodes, command_run
+from . import command_dispatch, command_gallery, command_models, command_nodes, command_run
 from .problems import WorkflowError
 
 DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         description="Run ComfyUI workflows without ComfyUI; train and measure what they are made of.",
         epilog="--debug, anywhere, shows the traceback of an error.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for family in (command_run, command_nodes, command_models, command_dispatch):
+    for family in (command_run, command_nodes, command_models, command_gallery, command_dispatch):
         family.add_commands(commands)
     return top
 

@@ -87,6 +87,9 @@ class TqdmBar:
     def text(self, message: str) -> None:
         self._bar.set_postfix_str(message)
 
+    def preview(self, image: Any) -> None:
+        """A terminal shows none."""
+
     def close(self) -> None:
         if self._open:
             self._open = False

@@ -1,0 +1,313 @@
+"""Global sentiment transfer (section III-B): an image takes over the feature statistics of a reference and keeps its own
+content, by optimising its pixels.
+
+    L = a |f4 - f4(source)|^2 + b mean over five layers |Gram(f) - Gram(f(reference))|^2        (equations 1 to 3)
+
+Images are [1, 3, H, W] in 0..1. The paper writes Gram = f^T f, which for features of shape C x HW is a misprint of f f^T;
+dividing it by C H W and squaring by the mean is what makes its weights, 1 and 1,000,000, balance.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from . import host
+from .backbones import Backbone
+from .errors import UserError
+
+LAYERS = ("first", "last")
+SOLVERS = ("coarse-to-fine", "adam")
+
+CHECKPOINT_FROM = 768 * 768
+"""Images of more pixels than this compute their activations again in the backward pass."""
+
+LARGEST = 2048 * 2048
+"""Larger images are transferred at this size, and the change is enlarged."""
+
+
+@dataclass(frozen=True)
+class GramConfig:
+    """The paper's settings (section IV-A), and ours.
+
+    iterations  evaluations of the loss at most; a solver that is done earlier stops
+    layers      "first": relu0 and the first ReLU behind each of the four pools, content on the fourth of the five. "last":
+                those four and norm5's ReLU. (Of a VGG: relu1_1 .. relu5_1, content on relu4_1.)
+    solver      "coarse-to-fine": L-BFGS within the pixels' bounds, first on the image at half its size. "adam": the paper's
+    rate        Adam's
+    tolerance   the solver stops where the loss has fallen by less than this share in ten evaluations; Adam never
+    colour_only keeps the source's luminance
+    """
+
+    iterations: int = 500
+    content_weight: float = 1.0
+    sentiment_weight: float = 1e6
+    layers: str = "first"
+    solver: str = "coarse-to-fine"
+    rate: float = 0.01
+    tolerance: float = 0.01
+    colour_only: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise UserError(f"The transfer takes at least 1 iteration, got {self.iterations}.")
+        if self.content_weight < 0 or self.sentiment_weight < 0:
+            raise UserError("The transfer's weights are at least 0.")
+        for name, value, known in (("layers", self.layers, LAYERS), ("solver", self.solver, SOLVERS)):
+            if value not in known:
+                raise UserError(f"The transfer's {name} is one of {', '.join(known)}, not '{value}'.")
+
+
+@dataclass
+class Transfer:
+    """What a transfer came to: the image, and the loss after each evaluation with the pixels' number at which it was made."""
+
+    image: torch.Tensor
+    losses: list[float] = field(default_factory=list)
+    pixels: list[int] = field(default_factory=list)
+
+
+# -- features ---------------------------------------------------------------------------------------------------
+
+def features(net: Backbone, image: torch.Tensor, layers: str = "first", save_memory: bool = False) -> list[torch.Tensor]:
+    """[1, 3, H, W] in 0..1 -> the five feature maps [1, C, h, w] of a DenseNet or a VGG, coarsest last; the fourth carries
+    the content."""
+    run = (lambda block, x: checkpoint(block, x, use_reentrant=False)) if save_memory else (lambda block, x: block(x))
+    x = net.normalised(image)
+    return _vgg(net.features, x, run) if "vgg" in net.name else _densenet(net.features, x, run, layers)
+
+
+def _densenet(f: nn.Module, x: torch.Tensor, run: Callable, layers: str) -> list[torch.Tensor]:
+    x = run(nn.Sequential(f.conv0, f.norm0, nn.ReLU()), x)
+    out = [x] if layers == "first" else []
+    x = f.pool0(x)
+    for i in (1, 2, 3, 4):
+        block = getattr(f, f"denseblock{i}")
+        # The first ReLU behind the pool: that of the block's first layer.
+        out.append(F.relu(block.denselayer1.norm1(x)))
+        if i < 4:
+            x = run(nn.Sequential(block, getattr(f, f"transition{i}")), x)
+        elif layers == "last":
+            out.append(F.relu(run(nn.Sequential(block, f.norm5), x)))
+    return out
+
+
+def _vgg(f: nn.Module, x: torch.Tensor, run: Callable) -> list[torch.Tensor]:
+    out, start = [], 0
+    for end in (2, 7, 12, 21, 30):  # behind relu1_1 .. relu5_1 of VGG-19
+        # In-place ReLUs would overwrite what a checkpoint starts from.
+        part = nn.Sequential(*(nn.ReLU() if isinstance(m, nn.ReLU) else m for m in f[start:end]))
+        x, start = run(part, x), end
+        out.append(x)
+    return out
+
+
+def gram(f: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """[1, C, h, w] -> [C, C]: f f^T / (C h w); with weights [1, 1, h, w] in 0..1 the places count by them."""
+    _, c, h, w = f.shape
+    if weight is None:
+        rows = f.reshape(c, h * w)
+        return rows @ rows.T / (c * h * w)
+    weight = F.interpolate(weight, size=(h, w), mode="area")
+    rows = (f * weight.sqrt()).reshape(c, h * w)
+    return rows @ rows.T / (c * weight.sum().clamp(min=1e-6))
+
+
+class GramLoss:
+    """Equation 1 for one image size: image [1, 3, H, W] -> its loss, with gradients to the pixels.
+
+    content    the source at this size
+    reference  [1, 3, h, w], of any size
+    mask       [1, 1, H, W] where the image may change and where its statistics are taken, or None: everywhere
+    """
+
+    def __init__(self, net: Backbone, content: torch.Tensor, reference: torch.Tensor, config: GramConfig,
+                 mask: torch.Tensor | None = None):
+        self.net, self.config, self.mask = net, config, mask
+        self.save_memory = content.shape[-1] * content.shape[-2] > CHECKPOINT_FROM
+        with torch.no_grad():
+            self.content = features(net, content, config.layers)[3]
+            self.grams = [gram(f) for f in features(net, reference, config.layers)]
+
+    def parts(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(content, sentiment), unweighted: equations 2 and 3."""
+        maps = features(self.net, image, self.config.layers, self.save_memory)
+        content = F.mse_loss(maps[3], self.content)
+        sentiment = torch.stack([F.mse_loss(gram(f, self.mask), g) for f, g in zip(maps, self.grams)]).mean()
+        return content, sentiment
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        content, sentiment = self.parts(image)
+        return self.config.content_weight * content + self.config.sentiment_weight * sentiment
+
+
+# -- solvers ----------------------------------------------------------------------------------------------------
+
+class _Enough(Exception):
+    """Ends a solver that has no other way of being stopped."""
+
+
+class _Run:
+    """Evaluations of one transfer: counts them, keeps the best image, shows progress, and says when it is enough."""
+
+    def __init__(self, config: GramConfig, shown: torch.Tensor):
+        self.config, self.result = config, Transfer(shown)
+        self.bar = host.current().progress(config.iterations, "transfer")
+
+    def evaluated(self, loss: float, image: torch.Tensor) -> None:
+        host.current().check_interrupted()
+        self.result.losses.append(loss)
+        self.result.pixels.append(image.shape[-1] * image.shape[-2])
+        self.bar.update()
+        if len(self.result.losses) % 10 == 1:
+            self.bar.preview(image[0].detach())
+
+    @property
+    def left(self) -> int:
+        return self.config.iterations - len(self.result.losses)
+
+
+def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The paper's: Adam from the image itself, pixels clamped after each step."""
+    x = start.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([x], lr=run.config.rate)
+    while run.left > 0:
+        optimizer.zero_grad()
+        value = loss(x)
+        value.backward()
+        if mask is not None:
+            x.grad *= mask
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(0, 1)
+        run.evaluated(float(value.detach()), x)
+    return x.detach()
+
+
+def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, tolerance: float) -> torch.Tensor:
+    """scipy's L-BFGS-B: the pixels' bounds are its own, so none is ever clamped after a step. Returns the best image seen."""
+    from scipy.optimize import minimize
+
+    best, lowest = start, math.inf
+    losses: list[float] = []
+    free = None if loss.mask is None else (loss.mask.expand_as(start) > 0).flatten()
+    base = start.flatten().clone()
+
+    def image_of(values: np.ndarray) -> torch.Tensor:
+        given = torch.from_numpy(values).to(start)
+        if free is None:
+            return given.view_as(start)
+        out = base.clone()
+        out[free] = given
+        return out.view_as(start)
+
+    def evaluate(values: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best, lowest
+        if len(losses) >= evaluations or run.left <= 0:
+            raise _Enough
+        x = image_of(values).requires_grad_(True)
+        value = loss(x)
+        value.backward()
+        now = float(value.detach())
+        losses.append(now)
+        if now < lowest:
+            best, lowest = x.detach(), now
+        run.evaluated(now, x)
+        if len(losses) > 20 and min(losses[:-10]) - lowest < tolerance * lowest:
+            raise _Enough
+        gradient = x.grad.flatten() if free is None else x.grad.flatten()[free]
+        return now, gradient.double().cpu().numpy()
+
+    first = (base if free is None else base[free]).double().cpu().numpy()
+    try:
+        minimize(evaluate, first, jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * len(first),
+                 options={"maxiter": evaluations, "maxfun": evaluations, "maxcor": 10, "ftol": 0.0, "gtol": 0.0})
+    except _Enough:
+        pass
+    return best
+
+
+def _sizes(h: int, w: int) -> Iterator[tuple[int, int]]:
+    """The sizes that a coarse-to-fine run goes through; a side below 128 pixels is never halved."""
+    if min(h, w) >= 256:
+        yield h // 2, w // 2
+    yield h, w
+
+
+def transfer(net: Backbone, source: torch.Tensor, reference: torch.Tensor, config: GramConfig = GramConfig(),
+             mask: torch.Tensor | None = None) -> Transfer:
+    """Transfers the reference's sentiment to the source.
+
+    source     [1, 3, H, W] in 0..1
+    reference  [1, 3, h, w] in 0..1, of any size and shape; brought to the source's number of pixels, because statistics
+               depend on scale
+    mask       [1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit. Covering nothing, it returns
+               the source with a note.
+
+    The start is the source with a dither of half a grey level from the seed: without it a flat area could only move as one.
+    """
+    if mask is not None and float(mask.max()) <= 0:
+        host.current().note("The mask covers nothing: the image is as it was.")
+        return Transfer(source.clone())
+    h, w = source.shape[-2:]
+    if h * w > LARGEST:
+        share = math.sqrt(LARGEST / (h * w))
+        host.current().note(f"An image of {w} x {h} is transferred at {int(w * share)} x {int(h * share)}, and the change enlarged.")
+        small = lambda t: t if t is None else F.interpolate(t, size=(int(h * share), int(w * share)), mode="area")
+        run = transfer(net, small(source), reference, config, small(mask))
+        change = F.interpolate(run.image - small(source), size=(h, w), mode="bilinear", antialias=True)
+        return Transfer(_composed(source, source + change, mask, config), run.losses, run.pixels)
+    scale = math.sqrt(h * w / (reference.shape[-1] * reference.shape[-2]))
+    reference = resized(reference, max(32, round(reference.shape[-2] * scale)), max(32, round(reference.shape[-1] * scale)))
+    noise = torch.rand(source.shape, generator=torch.Generator().manual_seed(config.seed)).to(source)
+    x = (source + (noise - 0.5) / 255).clamp(0, 1)
+    run = _Run(config, source)
+    try:
+        if config.solver == "adam":
+            x = _adam(run, GramLoss(net, source, reference, config, mask), x, source, mask)
+        else:
+            base = source
+            for size in _sizes(h, w):
+                there = resized(source, *size)
+                style = resized(reference, *(max(32, round(side * size[0] / h)) for side in reference.shape[-2:]))
+                small = None if mask is None else F.interpolate(mask, size=size, mode="area")
+                x = (there + resized(x - base, *size)).clamp(0, 1)
+                share = run.left if size == (h, w) else run.left // 2
+                x = _lbfgs(run, GramLoss(net, there, style, config, small), x, share, config.tolerance)
+                base = there
+    finally:
+        run.bar.close()
+    run.result.image = _composed(source, x, mask, config)
+    return run.result
+
+
+def resized(image: torch.Tensor, h: int, w: int) -> torch.Tensor:
+    """[1, C, *, *] -> [1, C, h, w], bilinear with antialiasing."""
+    if image.shape[-2:] == (h, w):
+        return image
+    return F.interpolate(image, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _composed(source: torch.Tensor, image: torch.Tensor, mask: torch.Tensor | None, config: GramConfig) -> torch.Tensor:
+    image = image.clamp(0, 1)
+    if config.colour_only:
+        image = with_luminance(image, source)
+    return image if mask is None else torch.where(mask > 0, source.lerp(image, mask), source)
+
+
+_Y = (0.299, 0.587, 0.114)
+
+
+def with_luminance(colour: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
+    """[1, 3, H, W]: the colour differences of one image on the luminance (Rec. 601) of another, both in 0..1."""
+    weights = torch.tensor(_Y, device=colour.device, dtype=colour.dtype).view(1, 3, 1, 1)
+    luminance = lambda t: (t * weights).sum(dim=1, keepdim=True)
+    return (colour - luminance(colour) + luminance(light)).clamp(0, 1)

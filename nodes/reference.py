@@ -1,0 +1,165 @@
+"""Nodes of reference-guided sentiment transfer: the gallery, SSIM retrieval, DenseNet Gram transfer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..models import files, host
+from ..models.errors import UserError
+from .layouts import to_bchw, to_bhwc
+
+EXAMPLE = "example_gallery"
+_NETWORKS = ["tiny-densenet", "tiny-vgg", "densenet121", "vgg19"]
+
+
+def _folder(name: str) -> Path:
+    """A gallery's folder inside the input folder; the templates' own comes with the package."""
+    if not name.strip():
+        raise UserError("The gallery's folder is empty: name a folder inside the input folder.")
+    path = files.safe_join(host.current().input_dir, name)
+    bundled = Path(__file__).parent.parent / "workflows" / "examples" / EXAMPLE
+    return bundled if name == EXAMPLE and not path.is_dir() else path
+
+
+class AffectReferenceGallery:
+    CATEGORY = "affect/reference"
+    DESCRIPTION = ("A folder of pictures to take feelings from: sub-folders named adjective_noun (misty_lake), or a CSV of "
+                   "file, noun, adjective, emotion. Its index is made at first use and follows the folder.")
+    RETURN_TYPES = ("AFFECT_REFERENCE_GALLERY",)
+    RETURN_NAMES = ("gallery",)
+    OUTPUT_TOOLTIPS = ("The gallery, for the SSIM Reference Retriever.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"folder": ("STRING", {"default": EXAMPLE, "tooltip":
+                "A folder inside ComfyUI's input folder. example_gallery comes with this pack."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str) -> str:
+        """Follows the names, sizes and times of the folder's files."""
+        from ..models.gallery import walk
+
+        path = _folder(folder)
+        listing = list(walk(path)) if path.is_dir() else None
+        return hashlib.sha256(repr(listing).encode()).hexdigest()
+
+    def run(self, folder: str) -> tuple[Any]:
+        from ..models.reference import open_gallery
+
+        gallery = open_gallery(_folder(folder))
+        if gallery.skipped:
+            named = "; ".join(f"{name}: {why}" for name, why in list(gallery.skipped.items())[:5])
+            host.current().note(f"{len(gallery.skipped)} files of the gallery '{folder}' were skipped ({named}).")
+        return (gallery,)
+
+
+class AffectSSIMReferenceRetriever:
+    CATEGORY = "affect/reference"
+    DESCRIPTION = ("Finds the picture of a gallery whose structure (SSIM of edge responses) is nearest to the image, among "
+                   "those with the noun, adjective or emotion asked for.")
+    RETURN_TYPES = ("IMAGE", "STRING")
+    RETURN_NAMES = ("reference", "json")
+    OUTPUT_TOOLTIPS = ("The references, best first, cropped to the image's shape.", "Files and scores.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "image": ("IMAGE", {"tooltip": "The image that a reference is wanted for (the first of a batch)."}),
+            "gallery": ("AFFECT_REFERENCE_GALLERY", {"tooltip": "Where to look."}),
+            "noun": ("STRING", {"default": "", "tooltip": "What the reference shows; empty: anything. Mountain, hill and "
+                                "landscape are one, as are river, water and lake, and home and room."}),
+            "k": ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "How many references."}),
+        }, "optional": {
+            "emotion": ("AFFECT_EMOTION", {"tooltip": "Only pictures that bear this emotion."}),
+            "adjective": ("STRING", {"default": "", "tooltip": "Only pictures of this adjective; empty: any."}),
+        }}
+
+    def run(self, image: Any, gallery: Any, noun: str, k: int, emotion: Any = None, adjective: str = "") -> tuple[Any, str]:
+        import numpy as np
+        import torch
+        from PIL import Image, ImageOps
+
+        from ..models.reference import read_picture, retrieve
+
+        pixels = (image[0, ..., :3].cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)
+        found = retrieve(Image.fromarray(pixels), gallery, k, noun.strip(), adjective.strip(), emotion)
+        size = (image.shape[2], image.shape[1])
+        pictures = [ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, Image.LANCZOS) for r in found]
+        batch = torch.from_numpy(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]))
+        rows = [{"file": r.picture.path, "ssim": round(r.score, 6), "noun": r.picture.noun,
+                 "adjective": r.picture.adjective, "emotion": r.picture.emotion} for r in found]
+        return batch, json.dumps(rows, indent=1, ensure_ascii=False)
+
+
+class AffectDenseNetGramTransfer:
+    CATEGORY = "affect/reference"
+    DESCRIPTION = ("Gives an image the feeling of a reference by matching DenseNet's feature statistics (Gram matrices), and "
+                   "keeps its details.")
+    RETURN_TYPES = ("IMAGE", "IMAGE")
+    RETURN_NAMES = ("image", "loss_plot")
+    OUTPUT_TOOLTIPS = ("The transferred image.", "The loss over the iterations.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "image": ("IMAGE", {"tooltip": "The image to change."}),
+            "reference": ("IMAGE", {"tooltip": "Where the feeling comes from; any size. One for all images, or one each."}),
+            "iterations": ("INT", {"default": 500, "min": 1, "max": 10000, "tooltip":
+                                   "At most so many evaluations; coarse-to-fine stops when nothing more is to be gained."}),
+            "content_weight": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1e6, "step": 0.1, "round": False,
+                                         "tooltip": "How strongly the image's own content is kept."}),
+            "sentiment_weight": ("FLOAT", {"default": 1e6, "min": 0.0, "max": 1e12, "step": 1e5, "round": False,
+                                           "tooltip": "How strongly the reference's statistics pull."}),
+            "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
+                             "tooltip": "Draws the half grey level of dither that lets flat areas come alive."}),
+        }, "optional": {
+            "mask": ("MASK", {"tooltip": "Where the image may change."}),
+            "network": (_NETWORKS, {"default": "tiny-densenet", "tooltip": "Whose features count. densenet121 (the paper's) "
+                        "and vgg19 need torchvision's weights on this machine."}),
+            "solver": (["coarse-to-fine", "adam"], {"default": "coarse-to-fine", "tooltip": "coarse-to-fine: L-BFGS from half the size up, "
+                                       "several times faster. adam: as the paper."}),
+            "layers": (["first", "last"], {"default": "first", "tooltip": "first: from the very first ReLU on, as the paper "
+                                      "counts. last: without it, and with the last one."}),
+            "colour_only": ("BOOLEAN", {"default": False, "tooltip": "Keep the image's own light and dark, and take the "
+                                        "colours alone."}),
+        }}
+
+    def run(self, image: Any, reference: Any, iterations: int, content_weight: float, sentiment_weight: float, seed: int,
+            mask: Any = None, network: str = "tiny-densenet", solver: str = "coarse-to-fine", layers: str = "first",
+            colour_only: bool = False) -> tuple[Any, Any]:
+        import torch
+
+        from ..models.backbones import load_backbone
+        from ..models.diffusion.protocol import repeat_to_batch
+        from ..models.gram import GramConfig, resized, transfer
+        from ..models.plots import loss_plot
+
+        config = GramConfig(iterations, content_weight, sentiment_weight, layers, solver, colour_only=colour_only, seed=seed)
+        net = load_backbone(network)
+        host.current().load(net)
+        device = net.mean.device
+        sources = to_bchw(image).to(device)
+        references = repeat_to_batch(to_bchw(reference), len(sources)).to(device)
+        masks = None
+        if mask is not None:
+            masks = repeat_to_batch(resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(sources), *sources.shape[-2:]), len(sources))
+        done = []
+        with torch.inference_mode(False), torch.enable_grad():
+            for i in range(len(sources)):
+                one = lambda t: None if t is None else t[i:i + 1].clone()
+                done.append(transfer(net, one(sources), one(references), config, one(masks)))
+        plots = torch.stack([torch.from_numpy(loss_plot(d.losses, d.pixels)) for d in done])
+        return to_bhwc(torch.cat([d.image for d in done])), plots
+
+
+NODES = {
+    "AffectReferenceGallery": (AffectReferenceGallery, "Load Reference Gallery"),
+    "AffectSSIMReferenceRetriever": (AffectSSIMReferenceRetriever, "SSIM Reference Retriever"),
+    "AffectDenseNetGramTransfer": (AffectDenseNetGramTransfer, "DenseNet Gram Transfer"),
+}

@@ -1,0 +1,41 @@
+"""`affect gallery build`: makes or updates the index of a reference gallery."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    gallery = commands.add_parser("gallery", help="galleries of reference pictures")
+    inner = gallery.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = inner.add_parser(
+        "build", help="make or update a gallery's index", description=
+        "Reads every picture of a folder once and keeps its edge response in one file there. Goes on where it was stopped; "
+        "new, changed and deleted files are picked up. Labels come from folders named adjective_noun or from a CSV of file, "
+        "noun, adjective, emotion; emotions.csv (adjective, emotion) overrides what an adjective stands for.")
+    build.add_argument("folder", type=Path)
+    build.add_argument("--cache", action="store_true", help="also keep local statistics: queries take half the time, for "
+                                                            "56 kB a picture")
+    build.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    build.set_defaults(run=_build)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from ...models import host
+    from ...models.reference import open_gallery
+    from .host import EmbeddedHost
+
+    with host.use(EmbeddedHost()):
+        gallery = open_gallery(args.folder, args.cache)
+    if args.json:
+        print(json.dumps({"status": "ok", "pictures": len(gallery.pictures), "skipped": gallery.skipped,
+                          "nouns": gallery.nouns, "adjectives": gallery.adjectives}, ensure_ascii=False))
+        return 0
+    print(f"{len(gallery.pictures)} pictures in {args.folder}; {len(gallery.skipped)} files skipped.")
+    for name, why in gallery.skipped.items():
+        print(f"  skipped {name}: {why}")
+    print(f"nouns: {', '.join(gallery.nouns) or '(none)'}\nadjectives: {', '.join(gallery.adjectives) or '(none)'}")
+    return 0
