@@ -1,0 +1,222 @@
+"""Reference retrieval: are the references those of brute force, how fast are they found, and in how much memory? Beside a
+scikit-image loop over the same edge responses, in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..models import files, gallery, ssim
+from ..models.gallery import EDGE, SIDE
+from . import measure
+
+K = 5
+_UNIT = {"top5_identical": "share of queries", "visited_near_duplicates": "share of the gallery"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-retrieval"), help="galleries (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--sizes", default="1000,10000,50000", help="galleries (default: %(default)s)")
+
+
+def _edges(job: tuple[int, int]) -> np.ndarray:
+    """Edge responses of the MoodScenes of a range of layouts."""
+    from PIL import Image
+
+    from ..models.reference import edge_response, luminance
+    from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
+
+    start, stop = job
+    out = []
+    for i, layout in enumerate(list(layout_seeds("train", stop, 5))[start:], start):
+        scene = make_scene(int(layout), sample_emotion(int(layout), np.random.default_rng(i)), i)
+        out.append(edge_response(luminance(Image.fromarray(scene.image))))
+    return np.stack(out)
+
+
+def scenes(root: Path, n: int) -> np.ndarray:
+    """[n, SIDE, SIDE] edge responses of n scenes, drawn once."""
+    from tqdm import tqdm
+
+    path = root / f"scenes-{n}.npy"
+    if not path.is_file():
+        jobs = [(i, min(i + 100, n)) for i in range(0, n, 100)]
+        with ProcessPoolExecutor() as pool:
+            parts = list(tqdm(pool.map(_edges, jobs), total=len(jobs), desc="scenes"))
+        files.write_atomically(path, lambda p: np.save(p, np.concatenate(parts)))
+    return np.load(path, mmap_mode="r")
+
+
+def write_index(path: Path, edges: Any, n: int) -> Path:
+    """An index of n records; those beyond the scenes are scenes mirrored and shifted, which costs a scan the same."""
+    def write(target: Path) -> None:
+        with target.open("wb") as f:
+            f.write(gallery._HEADER)
+            for i in range(n):
+                edge = edges[i % len(edges)]
+                turn = i // len(edges)
+                edge = np.roll(edge[:, ::-1] if turn % 2 else edge, 7 * turn, axis=1)
+                f.write(gallery._pack(np.ascontiguousarray(edge), {"path": f"{i}.png", "file": [0, 0]}))
+
+    return path if path.is_file() else files.write_atomically(path, write)
+
+
+def _resident() -> int:
+    """Bytes of memory of this process at its peak."""
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[str, Any]:
+    """In a process of its own: seconds a query (the fastest round of three), the references, and memory beyond the imports'."""
+    if fast:
+        ssim.warm_up()
+    else:
+        import torch  # noqa: F401 - counts as imported
+    before = _resident()
+    rows = gallery._rows(index)
+    cached = gallery._cache(index.with_suffix(".cache"), rows, make=True) if cache else None
+    numbers = np.arange(len(rows))
+    found, visited, best = [], [], float("inf")
+    for turn in range(3):
+        found, visited = [], []
+        start = time.perf_counter()
+        for query in queries:
+            got, _, seen = ssim.best(query, rows, numbers, K, cached, fast)
+            found.append(got)
+            visited.append(seen)
+        best = min(best, (time.perf_counter() - start) / len(queries))
+    return {"seconds": best, "found": found, "visited": float(np.mean(visited)) / len(rows), "bytes": _resident() - before}
+
+
+def alone(*settings: Any) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_timed, *settings).result()
+
+
+def brute_force(index: Path, queries: np.ndarray) -> list[list[int]]:
+    """The K best of each query in float64, by torch and another arrangement of the formula than the search's."""
+    import torch
+    from torch.nn import functional as F
+    from tqdm import tqdm
+
+    weights = torch.from_numpy(ssim.taps())
+    blur = lambda x: F.conv2d(F.conv2d(x, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
+    rows = gallery._rows(index)
+    x = torch.from_numpy(queries).double()[:, None]
+    mx = blur(x)
+    vx = blur(x * x) - mx * mx
+    scores = np.empty((len(queries), len(rows)))
+    for i in tqdm(range(len(rows)), desc="brute force", mininterval=5):
+        y = torch.from_numpy(np.array(rows[i, :EDGE])).double().view(1, 1, SIDE, SIDE)
+        my = blur(y)
+        vy = blur(y * y) - my * my
+        cov = blur(x * y) - mx * my
+        score = (2 * mx * my + ssim.C1) * (2 * cov + ssim.C2) / ((mx**2 + my**2 + ssim.C1) * (vx + vy + ssim.C2))
+        scores[:, i] = score.mean(dim=(1, 2, 3)).numpy()
+    return [np.lexsort((np.arange(len(rows)), -row))[:K].tolist() for row in scores]
+
+
+def scikit_image(index: Path, query: np.ndarray) -> float:
+    """Seconds of one query by scikit-image's `structural_similarity` over the whole gallery."""
+    from skimage.metrics import structural_similarity
+
+    rows = gallery._rows(index)
+    start = time.perf_counter()
+    for i in range(len(rows)):
+        structural_similarity(query, rows[i, :EDGE].reshape(SIDE, SIDE), gaussian_weights=True, sigma=1.5,
+                              use_sample_covariance=False, data_range=255)
+    return time.perf_counter() - start
+
+
+def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
+    """The same by torchmetrics in batches; its values differ, because it does not crop the borders."""
+    import torch
+
+    from ..models.metrics import ssim as similarity
+
+    rows = gallery._rows(index)
+    x = torch.from_numpy(query).float()[None, None] / 255
+    start = time.perf_counter()
+    for i in range(0, len(rows), 64):
+        y = torch.from_numpy(rows[i:i + 64, :EDGE].reshape(-1, 1, SIDE, SIDE)).float() / 255
+        similarity(x.expand_as(y), y)
+    return time.perf_counter() - start
+
+
+def main(args: argparse.Namespace) -> int:
+    args.out.mkdir(parents=True, exist_ok=True)
+    sizes = [int(n) for n in args.sizes.split(",")]
+    drawn = min(max(sizes), 10_000)
+    edges = scenes(args.out, drawn + args.queries)
+    edges, queries = edges[:drawn], np.array(edges[drawn:])
+    figures: dict[str, float] = {}
+    found: list[list[list[int]]] = []
+    seconds: dict[str, list[float]] = {"numba": [], "numba, cached": []}
+    memory: dict[str, list[float]] = {"numba": [], "numba, cached": []}
+    for n in sizes:
+        index = write_index(args.out / f"{n}.index", edges, n)
+        for name, cache in (("numba", False), ("numba, cached", True)):
+            got = alone(index, queries, cache, True)
+            seconds[name].append(1000 * got["seconds"])
+            memory[name].append(got["bytes"] / 2**30)
+            if n == 10_000:
+                end = "_cached" if cache else ""
+                figures[f"milliseconds{end}"], figures[f"peak_memory_gb{end}"] = 1000 * got["seconds"], got["bytes"] / 2**30
+                found.append(got["found"])
+        if n == 50_000:
+            figures["peak_memory_gb_50k"] = memory["numba"][-1]
+    index = args.out / "10000.index"
+    if index.is_file():
+        torch_path = alone(index, queries[:5], False, False)
+        loop = scikit_image(index, queries[0])
+        want = brute_force(index, queries)
+        figures["top5_identical"] = float(np.mean([a == b == c for a, b, c in zip(want, *found)]))
+        figures["torch_identical"] = float(np.mean([a == b for a, b in zip(want, torch_path["found"])]))
+        figures["skimage_seconds"], figures["torchmetrics_seconds"] = loop, torchmetrics_seconds(index, queries[0])
+        figures["speedup_vs_skimage"] = loop / (figures["milliseconds"] / 1000)
+        figures["speedup_vs_skimage_cached"] = loop / (figures["milliseconds_cached"] / 1000)
+        figures["speedup_torch_path"] = loop / torch_path["seconds"]
+    figures["visited_near_duplicates"] = _near_duplicates(args.out, edges, queries)
+    _plot(args.out / "retrieval.png", sizes, seconds, memory)
+    measure.write(args.json, "retrieval", figures, {k: _UNIT.get(k, "GiB" if "memory" in k else "times") for k in figures})
+    return 0
+
+
+def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, n: int = 10_000, each: int = 50) -> float:
+    """The share of a gallery of near-duplicates (n / each scenes, `each` copies of each with noise) that a search for such
+    a copy scores."""
+    path = root / "near-duplicates.index"
+
+    def write(target: Path) -> None:
+        rng = np.random.default_rng(0)
+        with target.open("wb") as f:
+            f.write(gallery._HEADER)
+            for i in range(n):
+                noisy = np.clip(edges[i // each].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8)
+                f.write(gallery._pack(noisy, {"path": f"{i}.png", "file": [0, 0]}))
+
+    if not path.is_file():
+        files.write_atomically(path, write)
+    rng = np.random.default_rng(1)
+    chosen = rng.integers(n // each, size=len(queries))
+    copies = np.stack([np.clip(edges[i].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8) for i in chosen])
+    return alone(path, copies, True, True)["visited"]
+
+
+def _plot(path: Path, sizes: list[int], seconds: dict[str, list[float]], memory: dict[str, list[float]]) -> None:
+    from ..models.plots import curve
+
+    pictures = [curve(seconds, sizes, "pictures in the gallery", "milliseconds a query"),
+                curve(memory, sizes, "pictures in the gallery", "GiB beyond the imports")]
+    measure.save_picture(path, np.concatenate(pictures, axis=1))
