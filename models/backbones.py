@@ -4,6 +4,7 @@ else the tiny ones, which have the same layers at a small width.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Callable
 
@@ -59,6 +60,20 @@ def cached_weights(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def read_published(name: str, path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a network of `PUBLISHED` from torchvision's file, read with weights_only: nothing in it is executed.
+    UserError where it is damaged or holds more than weights."""
+    import pickle
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(f"The weights of '{name}' in {path} are damaged or hold more than weights. Delete the file and get it "
+                        "again.") from error
+    # torchvision's DenseNet files are older than its module names: norm.1 is norm1 today.
+    return {re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key): value for key, value in state.items()}
+
+
 class Backbone(nn.Module):
     """Feature layers behind ImageNet's normalisation: images [B, 3, H, W] in 0..1 -> the last feature map."""
 
@@ -78,7 +93,7 @@ class Backbone(nn.Module):
 def load_backbone(name: str) -> Backbone:
     """A network of `TINY` or `PUBLISHED`, in evaluation mode, without gradients to its weights, on the host's device.
     UserError where it is unknown, or published and not on this machine."""
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import get_model
 
     if name in TINY:
         file, build = TINY[name]
@@ -90,7 +105,8 @@ def load_backbone(name: str) -> Backbone:
             raise UserError(f"The weights of '{name}' are not on this machine. Get them once, with a network: python -c "
                             f"\"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')\". Or "
                             f"choose {' or '.join(TINY)}.")
-        features = get_model(name, weights=get_model_weights(name).DEFAULT).features
+        whole = get_model(name, weights=None)
+        features = files.load_into(whole, read_published(name, path), path.name).features
     else:
         raise UserError(f"There is no feature network '{name}'. Choose from: {', '.join((*TINY, *PUBLISHED))}.")
     return Backbone(name, features).eval().requires_grad_(False).to(host.current().device)

@@ -3,7 +3,7 @@
 A header, then one record a picture, appended as it is read: killing a build loses the picture in hand and no other. A
 record is `EDGE` bytes of edge response, 1020 bytes of JSON (path, size, time, why a file was skipped) and their checksum.
 Where a file changed, a later record stands for it; records of files that are gone are passed over, and dropped once they
-are the larger part.
+are the larger part. A lock keeps two builders apart.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import os
+import secrets
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Callable, Iterator
 import numpy as np
 
 from . import files, host, ssim
+from .emotions import MIKELS
 from .errors import UserError
 
 SIDE = 128
@@ -28,8 +30,12 @@ SIDE = 128
 EDGE = SIDE * SIDE
 _META = 1020
 RECORD = EDGE + _META + 4
-INDEX, CACHE = ".affect-gallery.index", ".affect-gallery.cache"
-_HEADER = b"affect gallery 1\n".ljust(64, b" ")
+INDEX = ".affect-gallery.index"
+_MAGIC, _HEADER = b"affect gallery 2", 64
+_SIDE = SIDE - 2 * ssim.RADIUS
+_STATISTICS = 2 * _SIDE * _SIDE
+_CACHED = _STATISTICS + 2
+"""uint16 values of a cached row: local means, deviations, and the checksum of the edge response that they belong to."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 LARGEST = 100_000_000
@@ -53,6 +59,14 @@ GROUPS = ({"mountain", "hill", "landscape"}, {"home", "room", "house"}, {"river"
 """Nouns that are compared with one another (the paper's table I)."""
 
 
+def singular(noun: str) -> str:
+    """A noun in lower case, without the plural of VSO's folders (mountains, cities)."""
+    noun = noun.lower().strip()
+    if noun.endswith("ies"):
+        return noun[:-3] + "y"
+    return noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
+
+
 @dataclass(frozen=True)
 class Picture:
     """One picture of a gallery: its path inside the folder, what it is called there, and its row in the index."""
@@ -74,7 +88,8 @@ class Gallery:
     skipped: dict[str, str] = field(default_factory=dict)
     """Files that hold no usable picture -> why."""
     cached: np.ndarray | None = None
-    """[n, 2, 118, 118] uint16 local statistics (`ssim.statistics`), where `affect gallery build --cache` made them."""
+    """[n, `_CACHED`] uint16 local statistics (`ssim.statistics`), where `affect gallery build --cache` made them."""
+    edges: str = "scharr"
 
     @property
     def nouns(self) -> list[str]:
@@ -87,9 +102,9 @@ class Gallery:
     def select(self, noun: str = "", adjective: str = "", emotions: tuple[str, ...] = ()) -> list[Picture]:
         """The pictures of a noun (or of its group), an adjective and any of the emotions; whatever is empty does not count.
         UserError where there is none, naming what there is."""
-        wanted = next((g for g in GROUPS if noun.lower() in g), {noun.lower()})
+        wanted = next((g for g in GROUPS if singular(noun) in g), {singular(noun)})
         out = [p for p in self.pictures
-               if (not noun or p.noun.lower() in wanted) and (not adjective or p.adjective.lower() == adjective.lower())
+               if (not noun or singular(p.noun) in wanted) and (not adjective or p.adjective.lower() == adjective.lower())
                and (not emotions or p.emotion in emotions)]
         if not out:
             asked = " ".join(filter(None, (adjective, noun, " or ".join(emotions) and f"({' or '.join(emotions)})")))
@@ -102,12 +117,14 @@ class Gallery:
 
 # -- the index file ---------------------------------------------------------------------------------------------
 
-def _pack(edge: np.ndarray, meta: dict[str, Any]) -> bytes:
-    text = json.dumps(meta, ensure_ascii=False).encode()
+def _pack(edge: np.ndarray, meta: dict[str, Any]) -> bytes | None:
+    """A record; None where the path is too long for one."""
+    pixels = edge.tobytes()
+    text = json.dumps({**meta, "edge": zlib.crc32(pixels)}).encode()  # ASCII: a name need not be valid Unicode
     if len(text) > _META:
-        raise UserError(f"The path '{meta['path'][:80]}...' is too long for a gallery's index. Shorten it.")
+        return None
     text = text.ljust(_META, b"\0")
-    return edge.tobytes() + text + zlib.crc32(text).to_bytes(4, "little")
+    return pixels + text + zlib.crc32(text).to_bytes(4, "little")
 
 
 def _read(rows: np.ndarray, i: int) -> dict[str, Any] | None:
@@ -118,79 +135,188 @@ def _read(rows: np.ndarray, i: int) -> dict[str, Any] | None:
     return json.loads(text[:-4].rstrip(b"\0"))
 
 
-def _rows(path: Path) -> np.ndarray:
-    """[n, RECORD] uint8, memory-mapped: the whole records of an index. Empty where it is absent, of another version or
-    nothing but a header; what a killed build left behind the last whole record is cut off."""
+def _header(edges: str) -> bytes:
+    return b"%s %s %s\n" % (_MAGIC, edges.encode(), secrets.token_hex(8).encode())
+
+
+class _Index:
+    """An index file: its records, memory-mapped, and what is known of them."""
+
+    def __init__(self, path: Path, edges: str):
+        self.path, self.edges = path, edges
+        self.open()
+
+    def open(self) -> None:
+        """Reads the file's state: `rows` [n, RECORD] uint8 and `known`, path -> (its last record, [bytes, time], why it was
+        skipped or ""). A file of another version is removed; what a killed build left behind the last whole record is cut
+        off."""
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        start = self.path.open("rb").read(_HEADER) if size else b""
+        if size and not (len(start) == _HEADER and start.startswith(b"%s %s " % (_MAGIC, self.edges.encode()))):
+            host.current().note(f"The gallery's index '{self.path}' is damaged or of another version: it is made anew.")
+            self.path.unlink()
+            size = 0
+        self.id = start.split()[-1] if size else b""
+        n, rest = divmod(max(0, size - _HEADER), RECORD)
+        if rest:
+            host.current().note(f"The gallery's index '{self.path}' ended in the middle of a record, which is cut off.")
+            os.truncate(self.path, _HEADER + n * RECORD)
+        self.rows = np.memmap(self.path, np.uint8, "r", _HEADER, (n, RECORD)) if n else np.empty((0, RECORD), np.uint8)
+        self.known: dict[str, tuple[int, list[int], str]] = {}
+        for i in range(n):
+            meta = _read(self.rows, i)
+            if meta is not None:
+                self.known[meta["path"]] = (i, meta["file"], meta.get("skipped", ""))
+
+    def append(self, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]) -> None:
+        self.rows = np.empty((0, RECORD), np.uint8)  # a mapped file cannot grow everywhere
+        bar = host.current().progress(len(fresh), f"gallery {folder.name}")
+        try:
+            with self.path.open("ab") as f:
+                if f.tell() == 0:
+                    f.write(_header(self.edges).ljust(_HEADER))
+                for name, size, time in fresh:
+                    host.current().check_interrupted()
+                    meta: dict[str, Any] = {"path": name, "file": [size, time]}
+                    try:
+                        edge = read(folder / name)
+                    except Exception as error:  # whatever a decoder makes of a broken file must not end a build of thousands
+                        edge, meta["skipped"] = np.zeros((SIDE, SIDE), np.uint8), (str(error) or type(error).__name__)[:200]
+                    record = _pack(edge, meta)
+                    if record is not None:
+                        f.write(record)
+                        f.flush()
+                    bar.update()
+        finally:
+            bar.close()
+        self.open()
+
+    def compact(self, keep: list[int]) -> None:
+        """Writes the file anew with some of its records. Not done where another program holds it open and the system
+        forbids it."""
+        def write(target: Path) -> None:
+            with target.open("wb") as out, self.path.open("rb") as f:
+                out.write(_header(self.edges).ljust(_HEADER))
+                for i in keep:
+                    f.seek(_HEADER + i * RECORD)
+                    out.write(f.read(RECORD))
+
+        self.rows = np.empty((0, RECORD), np.uint8)
+        try:
+            files.write_atomically(self.path, write)
+        except PermissionError:
+            pass
+        self.open()
+
+    def statistics(self, make: bool) -> np.ndarray | None:
+        """The cached rows of every record: mended and extended where they are there or asked for, else None."""
+        path = self.path.with_suffix(".cache")
+        if not make and not path.is_file():
+            return None
+        head = b"affect statistics 2 " + self.id
+        checks = np.array([zlib.crc32(self.rows[i, :EDGE].tobytes()) for i in range(len(self.rows))], np.uint32)
+        good = 0
+        if path.is_file() and path.open("rb").read(_HEADER).rstrip() == head:
+            n = min((path.stat().st_size - _HEADER) // (2 * _CACHED), len(self.rows))
+            if n:
+                there = np.memmap(path, np.uint16, "r", _HEADER, (n, _CACHED))
+                same = there[:, _STATISTICS:].copy().view(np.uint32).ravel() == checks[:n]
+                good = n if same.all() else int(np.argmin(same))
+                del there
+        if good < len(self.rows) or not path.is_file():
+            self._make_statistics(path, head, checks, good)
+        return np.memmap(path, np.uint16, "r", _HEADER, (len(self.rows), _CACHED))
+
+    def _make_statistics(self, path: Path, head: bytes, checks: np.ndarray, good: int) -> None:
+        bar = host.current().progress(len(self.rows) - good, "statistics")
+        try:
+            with path.open("r+b" if good else "wb") as f:
+                f.write(head.ljust(_HEADER))
+                f.seek(_HEADER + good * 2 * _CACHED)
+                f.truncate()
+                for i in range(good, len(self.rows)):
+                    host.current().check_interrupted()
+                    f.write(ssim.statistics(self.rows[i, :EDGE].reshape(SIDE, SIDE)).tobytes())
+                    f.write(checks[i].tobytes())
+                    bar.update()
+        finally:
+            bar.close()
+
+
+def _index_path(folder: Path, edges: str) -> Path:
+    """Beside the pictures, or in the user's cache where nothing can be written there."""
+    name = INDEX if edges == "scharr" else INDEX.replace(".index", f"-{edges}.index")
     try:
-        size = path.stat().st_size
-        with path.open("rb") as f:
-            good = f.read(len(_HEADER)) == _HEADER
-    except FileNotFoundError:
-        return np.empty((0, RECORD), np.uint8)
-    if not good:  # also where a build was killed before its header was whole
-        host.current().note(f"The gallery's index '{path}' is damaged or of another version: it is made anew.")
-        path.unlink()
-        return np.empty((0, RECORD), np.uint8)
-    n, rest = divmod(size - len(_HEADER), RECORD)
-    if rest:
-        host.current().note(f"The gallery's index '{path}' ended in the middle of a record, which is cut off.")
-        os.truncate(path, len(_HEADER) + n * RECORD)
-    if n == 0:
-        return np.empty((0, RECORD), np.uint8)
-    return np.memmap(path, np.uint8, "r", len(_HEADER), (n, RECORD))
-
-
-def _index_path(folder: Path) -> Path:
-    """Beside the pictures, or in the temporary folder where that cannot be written."""
-    if os.access(folder, os.W_OK):
-        return folder / INDEX
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    path = host.current().temp_dir / "affect-galleries" / f"{name}.index"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+        with (folder / name).open("ab"):
+            return folder / name
+    except OSError:
+        digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        path = Path.home() / ".cache" / "comfyui_affect" / "galleries" / f"{digest}-{edges}.index"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 def walk(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """(path inside the folder, bytes, time) of every picture file, in a stable order; links are not followed."""
+    """(path inside the folder, bytes, time) of every picture file, in a stable order; links are not followed, and folders
+    that cannot be read are passed over."""
     stack = [folder]
     while stack:
-        inside = sorted(os.scandir(stack.pop()), key=lambda e: e.name)
+        here = stack.pop()
+        try:
+            inside = sorted(os.scandir(here), key=lambda e: e.name)
+        except PermissionError:
+            host.current().note(f"The folder '{here}' cannot be read: it is left out of the gallery.")
+            continue
         for entry in inside:
             if entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in SUFFIXES:
-                status = entry.stat()
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue
                 yield Path(entry.path).relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns
         stack += [Path(e.path) for e in reversed(inside) if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
 
 
+def state(folder: Path) -> str:
+    """A digest of what a gallery's answers depend on: its pictures' names, sizes and times, and its tables'."""
+    digest = hashlib.sha256(repr(list(walk(folder))).encode("utf-8", "surrogateescape"))
+    for path in sorted(folder.glob("*.csv")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 # -- building ---------------------------------------------------------------------------------------------------
 
-def build(folder: Path | str, read: Callable[[Path], np.ndarray], cache: bool = False) -> Gallery:
+def build(folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "scharr", cache: bool = False) -> Gallery:
     """Brings the index of a folder up to date and opens it.
 
-    read   file -> edge response [SIDE, SIDE] uint8; ValueError or OSError, with a reason, for a file that is no use
+    read   file -> edge response [SIDE, SIDE] uint8; it raises, with a reason, for a file that is no use
+    edges  what kind of response that is; each kind has an index of its own
     cache  also keep local statistics, which make a query twice as fast for 56 kB a picture
 
     New and changed files are read, with a progress bar; unchanged ones are not. UserError where the folder is absent or
     holds no picture.
     """
+    from filelock import FileLock
+
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"There is no gallery folder '{folder}'. Give a folder with pictures in it.")
-    path = _index_path(folder)
-    rows, known = _known(path)
-    found = list(walk(folder))
-    fresh = [f for f in found if known.get(f[0], (0, None))[1] != [f[1], f[2]]]
-    stale = len(rows) - (len(found) - len(fresh))
-    if len(rows) > COMPACT_FROM and stale > len(rows) // 2:
-        rows, known = _compacted(path, rows, {name: known[name][0] for name, *_ in found if name in known})
-    if fresh:
-        del rows
-        _append(path, folder, fresh, read)
-        rows, known = _known(path)
-    pictures, skipped = [], {}
     labels = _labels(folder)
+    found = [f for f in walk(folder) if labels(f[0]) is not None]
+    path = _index_path(folder, edges)
+    with FileLock(path.with_suffix(".lock")):
+        index = _Index(path, edges)
+        fresh = [f for f in found if index.known.get(f[0], (0, None))[1] != [f[1], f[2]]]
+        stale = len(index.rows) - (len(found) - len(fresh))
+        if len(index.rows) > COMPACT_FROM and stale > len(index.rows) // 2:
+            index.compact([index.known[name][0] for name, *_ in found if name in index.known])
+        if fresh:
+            index.append(folder, fresh, read)
+        cached = index.statistics(cache) if len(index.rows) else None
+    pictures, skipped = [], {}
     for name, *_ in found:
-        row, _, why = known[name]
+        row, _, why = index.known.get(name, (0, None, "its path is too long for the index"))
         if why:
             skipped[name] = why
         else:
@@ -198,98 +324,51 @@ def build(folder: Path | str, read: Callable[[Path], np.ndarray], cache: bool = 
     if not pictures:
         raise UserError(f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped). It takes "
                         f"{', '.join(sorted(SUFFIXES))}, in folders named adjective_noun or with a CSV of file, noun, adjective.")
-    gallery = Gallery(folder, pictures, rows, skipped)
-    gallery.cached = _cache(path.with_name(path.name.replace(".index", ".cache")), rows, make=cache)
-    return gallery
-
-
-def _known(path: Path) -> tuple[np.ndarray, dict[str, tuple[int, list[int], str]]]:
-    """(records, path -> (its last record, [bytes, time], why it was skipped or ""))."""
-    rows = _rows(path)
-    known: dict[str, tuple[int, list[int], str]] = {}
-    for i in range(len(rows)):
-        meta = _read(rows, i)
-        if meta is not None:
-            known[meta["path"]] = (i, meta["file"], meta.get("skipped", ""))
-    return rows, known
-
-
-def _append(path: Path, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]) -> None:
-    bar = host.current().progress(len(fresh), f"gallery {folder.name}")
-    try:
-        with path.open("ab") as f:
-            if f.tell() == 0:
-                f.write(_HEADER)
-            for name, size, time in fresh:
-                host.current().check_interrupted()
-                meta: dict[str, Any] = {"path": name, "file": [size, time]}
-                try:
-                    edge = read(folder / name)
-                except (OSError, ValueError) as error:
-                    edge, meta["skipped"] = np.zeros((SIDE, SIDE), np.uint8), str(error)[:300] or type(error).__name__
-                f.write(_pack(edge, meta))
-                f.flush()
-                bar.update()
-    finally:
-        bar.close()
-
-
-def _compacted(path: Path, rows: np.ndarray, keep: dict[str, int]) -> tuple[np.ndarray, dict[str, tuple[int, list[int], str]]]:
-    def write(target: Path) -> None:
-        with target.open("wb") as f:
-            f.write(_HEADER)
-            for i in keep.values():
-                f.write(rows[i].tobytes())
-
-    files.write_atomically(path, write)
-    path.with_name(path.name.replace(".index", ".cache")).unlink(missing_ok=True)
-    return _known(path)
-
-
-def _cache(path: Path, rows: np.ndarray, make: bool) -> np.ndarray | None:
-    """The local statistics of every record: extended where they are there or asked for, else None."""
-    side = SIDE - 2 * ssim.RADIUS
-    size = 2 * 2 * side * side
-    if not make and not path.is_file():
-        return None
-    done = path.stat().st_size // size if path.is_file() else 0
-    if done > len(rows):  # of an index that was made anew since
-        path.unlink()
-        done = 0
-    if done < len(rows):
-        bar = host.current().progress(len(rows) - done, "statistics")
-        try:
-            with path.open("ab") as f:
-                f.truncate(done * size)
-                for i in range(done, len(rows)):
-                    f.write(ssim.statistics(rows[i, :EDGE].reshape(SIDE, SIDE)).tobytes())
-                    bar.update()
-        finally:
-            bar.close()
-    return np.memmap(path, np.uint16, "r", 0, (len(rows), 2, side, side))
+    return Gallery(folder, pictures, index.rows, skipped, cached, edges)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------
 
-def _labels(folder: Path) -> Callable[[str], tuple[str, str, str]]:
-    """path -> (noun, adjective, emotion): from a CSV of the gallery where a file stands in one, else from the name of its
-    folder (`adjective_noun`, as in VSO). An emotion that no CSV gives comes from the adjective."""
+def _table(path: Path) -> list[dict[str, str]]:
+    """A CSV's rows with lower-case keys; a table that Excel wrote in the machine's own alphabet is read too."""
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return [{(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
+            for row in csv.DictReader(text.splitlines())]
+
+
+def _emotion(name: str, where: str) -> str:
+    if name and name.lower() not in MIKELS:
+        raise UserError(f"{where} names the emotion '{name}'. The eight are: {', '.join(MIKELS)}.")
+    return name.lower()
+
+
+def _labels(folder: Path) -> Callable[[str], tuple[str, str, str] | None]:
+    """path -> (noun, adjective, emotion). Where the gallery has a CSV with a column `file`, the pictures are those that it
+    lists (others: None); else labels are the names of folders (`adjective_noun`, as in VSO). An emotion that no CSV gives
+    comes from the adjective. UserError for an emotion that is none of the eight."""
     emotions = dict(ADJECTIVES)
     table: dict[str, dict[str, str]] = {}
+    listed = False
     for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            for row in csv.DictReader(f):
-                row = {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
-                if path.name == "emotions.csv":
-                    emotions[row.get("adjective", "").lower()] = row.get("emotion", "").lower()
-                elif row.get("file"):
-                    table[row["file"].replace("\\", "/")] = row
+        for row in _table(path):
+            if path.name == "emotions.csv":
+                emotions[row.get("adjective", "").lower()] = _emotion(row.get("emotion", ""), f"'{path.name}'")
+            elif "file" in row:
+                listed = True
+                name = Path(row["file"].replace("\\", "/")).as_posix()
+                table[name] = {**row, "emotion": _emotion(row.get("emotion", ""), f"'{path.name}', at {name},")}
 
-    def labels(name: str) -> tuple[str, str, str]:
+    def labels(name: str) -> tuple[str, str, str] | None:
+        if listed and name not in table:
+            return None
         row = table.get(name, {})
         parent = name.rsplit("/", 2)[-2] if "/" in name else ""
         adjective, _, noun = parent.partition("_")
-        noun, adjective = row.get("noun", noun), row.get("adjective", adjective if noun else "")
+        noun, adjective = row.get("noun") or noun, row.get("adjective") or (adjective if noun else "")
         return noun, adjective, row.get("emotion") or emotions.get(adjective.lower(), "")
 
     return labels

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import host
 from .backbones import Backbone
+from .diffusion.inference import deterministic, ordinary, ordinary_weights
 from .errors import UserError
 
 LAYERS = ("first", "last")
@@ -29,8 +30,11 @@ SOLVERS = ("coarse-to-fine", "adam")
 CHECKPOINT_FROM = 768 * 768
 """Images of more pixels than this compute their activations again in the backward pass."""
 
-LARGEST = 2048 * 2048
-"""Larger images are transferred at this size, and the change is enlarged."""
+LARGEST = 1536 * 1536
+"""Larger images are transferred at this size, and the change is enlarged: L-BFGS keeps a dozen copies of the pixels in
+float64."""
+
+SMALLEST = 32
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ class _Run:
         return self.config.iterations - len(self.result.losses)
 
 
-def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """The paper's: Adam from the image itself, pixels clamped after each step."""
     x = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([x], lr=run.config.rate)
@@ -194,7 +198,7 @@ def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, source: torch.Tensor, 
 
 def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, tolerance: float) -> torch.Tensor:
     """scipy's L-BFGS-B: the pixels' bounds are its own, so none is ever clamped after a step. Returns the best image seen."""
-    from scipy.optimize import minimize
+    from scipy.optimize import Bounds, minimize
 
     best, lowest = start, math.inf
     losses: list[float] = []
@@ -228,8 +232,8 @@ def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, tol
 
     first = (base if free is None else base[free]).double().cpu().numpy()
     try:
-        minimize(evaluate, first, jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * len(first),
-                 options={"maxiter": evaluations, "maxfun": evaluations, "maxcor": 10, "ftol": 0.0, "gtol": 0.0})
+        minimize(evaluate, first, jac=True, method="L-BFGS-B", bounds=Bounds(0.0, 1.0),
+                 options={"maxiter": evaluations, "maxfun": evaluations, "maxcor": 6, "ftol": 0.0, "gtol": 0.0})
     except _Enough:
         pass
     return best
@@ -254,39 +258,48 @@ def transfer(net: Backbone, source: torch.Tensor, reference: torch.Tensor, confi
 
     The start is the source with a dither of half a grey level from the seed: without it a flat area could only move as one.
     """
+    h, w = source.shape[-2:]
+    if min(h, w) < SMALLEST:
+        raise UserError(f"An image of {w} x {h} is too small for the network's four poolings: {SMALLEST} pixels a side at least.")
     if mask is not None and float(mask.max()) <= 0:
         host.current().note("The mask covers nothing: the image is as it was.")
         return Transfer(source.clone())
+    source, reference, mask = ordinary(source), ordinary(reference), ordinary(mask)
+    run = _Run(config, source)
+    with deterministic(), ordinary_weights(net):
+        there, inside = source, mask
+        if h * w > LARGEST:
+            share = math.sqrt(LARGEST / (h * w))
+            size = int(h * share), int(w * share)
+            host.current().note(f"An image of {w} x {h} is transferred at {size[1]} x {size[0]}, and the change enlarged.")
+            there, inside = resized(source, *size), None if mask is None else F.interpolate(mask, size=size, mode="area")
+        try:
+            change = _solve(run, net, there, reference, config, inside) - there
+        finally:
+            run.bar.close()
+        run.result.image = _composed(source, source + resized(change, h, w), mask, config).detach()
+    return run.result
+
+
+def _solve(run: _Run, net: Backbone, source: torch.Tensor, reference: torch.Tensor, config: GramConfig,
+           mask: torch.Tensor | None) -> torch.Tensor:
     h, w = source.shape[-2:]
-    if h * w > LARGEST:
-        share = math.sqrt(LARGEST / (h * w))
-        host.current().note(f"An image of {w} x {h} is transferred at {int(w * share)} x {int(h * share)}, and the change enlarged.")
-        small = lambda t: t if t is None else F.interpolate(t, size=(int(h * share), int(w * share)), mode="area")
-        run = transfer(net, small(source), reference, config, small(mask))
-        change = F.interpolate(run.image - small(source), size=(h, w), mode="bilinear", antialias=True)
-        return Transfer(_composed(source, source + change, mask, config), run.losses, run.pixels)
     scale = math.sqrt(h * w / (reference.shape[-1] * reference.shape[-2]))
-    reference = resized(reference, max(32, round(reference.shape[-2] * scale)), max(32, round(reference.shape[-1] * scale)))
+    reference = resized(reference, *(max(SMALLEST, round(side * scale)) for side in reference.shape[-2:]))
     noise = torch.rand(source.shape, generator=torch.Generator().manual_seed(config.seed)).to(source)
     x = (source + (noise - 0.5) / 255).clamp(0, 1)
-    run = _Run(config, source)
-    try:
-        if config.solver == "adam":
-            x = _adam(run, GramLoss(net, source, reference, config, mask), x, source, mask)
-        else:
-            base = source
-            for size in _sizes(h, w):
-                there = resized(source, *size)
-                style = resized(reference, *(max(32, round(side * size[0] / h)) for side in reference.shape[-2:]))
-                small = None if mask is None else F.interpolate(mask, size=size, mode="area")
-                x = (there + resized(x - base, *size)).clamp(0, 1)
-                share = run.left if size == (h, w) else run.left // 2
-                x = _lbfgs(run, GramLoss(net, there, style, config, small), x, share, config.tolerance)
-                base = there
-    finally:
-        run.bar.close()
-    run.result.image = _composed(source, x, mask, config)
-    return run.result
+    if config.solver == "adam":
+        return _adam(run, GramLoss(net, source, reference, config, mask), x, mask)
+    base = source
+    for size in _sizes(h, w):
+        there = resized(source, *size)
+        style = resized(reference, *(max(SMALLEST, round(side * size[0] / h)) for side in reference.shape[-2:]))
+        small = None if mask is None else F.interpolate(mask, size=size, mode="area")
+        x = (there + resized(x - base, *size)).clamp(0, 1)
+        share = run.left if size == (h, w) else run.left // 2
+        x = _lbfgs(run, GramLoss(net, there, style, config, small), x, share, config.tolerance)
+        base = there
+    return x
 
 
 def resized(image: torch.Tensor, h: int, w: int) -> torch.Tensor:

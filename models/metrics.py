@@ -82,6 +82,19 @@ def rank_correlation(a: list[float], b: list[float]) -> float:
     return 0.0 if len(set(b)) == 1 else float(spearmanr(a, b).statistic)
 
 
+def _lpips(trunk: torch.nn.Sequential) -> torch.nn.Module:
+    """lpips' distance on AlexNet's features, which it would otherwise unpickle from torch's hub itself."""
+    import lpips
+
+    net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    slices = (net.net.slice1, net.net.slice2, net.net.slice3, net.net.slice4, net.net.slice5)
+    layers = {name: layer for part in slices for name, layer in part.named_children()}
+    for name, layer in trunk.named_children():
+        if name in layers:
+            layers[name].load_state_dict(layer.state_dict())
+    return net
+
+
 class PerceptualDistance(torch.nn.Module):
     """LPIPS (Zhang et al. 2018): images a, b [B, 3, H, W] -> [B] distances; 0 for equal ones.
 
@@ -94,9 +107,7 @@ class PerceptualDistance(torch.nn.Module):
         from .backbones import cached_weights, load_backbone, taps
 
         if cached_weights("alexnet"):
-            import lpips
-
-            self.name, self.net, self._taps = "LPIPS (AlexNet)", lpips.LPIPS(net="alex", verbose=False), None
+            self.name, self.net, self._taps = "LPIPS (AlexNet)", _lpips(load_backbone("alexnet").features), None
         else:
             self.name, self.net = "perceptual distance (tiny VGG)", load_backbone("tiny-vgg")
             self._taps = taps(self.net)

@@ -84,13 +84,15 @@ def read_picture(path: Path | str, small: bool = False) -> Any:
             raise ValueError(f"it is damaged ({error})") from error
 
 
-def _edge_of_file(path: Path) -> np.ndarray:
-    return edge_response(luminance(read_picture(path, small=True)))
+def _edge_of_file(path: Path, edges: str) -> np.ndarray:
+    return edge_response(luminance(read_picture(path, small=True)), edges)
 
 
-def open_gallery(folder: Path | str, cache: bool = False) -> Gallery:
-    """The gallery of a folder with its index brought up to date (see `gallery.build`)."""
-    return index.build(folder, _edge_of_file, cache)
+def open_gallery(folder: Path | str, edges: str = "scharr", cache: bool = False) -> Gallery:
+    """The gallery of a folder with its index of Scharr or Canny edges brought up to date (see `gallery.build`)."""
+    if edges not in EDGES:
+        raise UserError(f"There is no edge response '{edges}'. Choose {' or '.join(EDGES)}.")
+    return index.build(folder, lambda path: _edge_of_file(path, edges), edges, cache)
 
 
 def retrieve(query: Any, gallery: Gallery, k: int = 1, noun: str = "", adjective: str = "",
@@ -104,5 +106,5 @@ def retrieve(query: Any, gallery: Gallery, k: int = 1, noun: str = "", adjective
     pictures = gallery.select(noun, adjective, emotion.wanted() if emotion else ())
     by_row = {p.row: p for p in pictures}
     numbers = np.array([p.row for p in pictures], np.int64)
-    found, scores, _ = ssim.best(edge_response(luminance(query)), gallery.rows, numbers, k, gallery.cached)
+    found, scores, _ = ssim.best(edge_response(luminance(query), gallery.edges), gallery.rows, numbers, k, gallery.cached)
     return [Reference(by_row[row], score) for row, score in zip(found, scores)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -36,21 +35,22 @@ class AffectReferenceGallery:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"folder": ("STRING", {"default": EXAMPLE, "tooltip":
-                "A folder inside ComfyUI's input folder. example_gallery comes with this pack."})}}
+                "A folder inside ComfyUI's input folder. example_gallery comes with this pack."})},
+                "optional": {"edges": (["scharr", "canny"], {"default": "scharr", "tooltip": "What is compared: the gradient's "
+                             "magnitude, or Canny's lines (needs scikit-image)."})}}
 
     @classmethod
-    def IS_CHANGED(cls, folder: str) -> str:
-        """Follows the names, sizes and times of the folder's files."""
-        from ..models.gallery import walk
+    def IS_CHANGED(cls, folder: str, edges: str = "scharr") -> str:
+        """Follows the names, sizes and times of the folder's pictures, and its tables."""
+        from ..models.gallery import state
 
         path = _folder(folder)
-        listing = list(walk(path)) if path.is_dir() else None
-        return hashlib.sha256(repr(listing).encode()).hexdigest()
+        return state(path) if path.is_dir() else ""
 
-    def run(self, folder: str) -> tuple[Any]:
+    def run(self, folder: str, edges: str = "scharr") -> tuple[Any]:
         from ..models.reference import open_gallery
 
-        gallery = open_gallery(_folder(folder))
+        gallery = open_gallery(_folder(folder), edges)
         if gallery.skipped:
             named = "; ".join(f"{name}: {why}" for name, why in list(gallery.skipped.items())[:5])
             host.current().note(f"{len(gallery.skipped)} files of the gallery '{folder}' were skipped ({named}).")
@@ -150,10 +150,9 @@ class AffectDenseNetGramTransfer:
         if mask is not None:
             masks = repeat_to_batch(resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(sources), *sources.shape[-2:]), len(sources))
         done = []
-        with torch.inference_mode(False), torch.enable_grad():
-            for i in range(len(sources)):
-                one = lambda t: None if t is None else t[i:i + 1].clone()
-                done.append(transfer(net, one(sources), one(references), config, one(masks)))
+        for i in range(len(sources)):
+            one = lambda t: None if t is None else t[i:i + 1]
+            done.append(transfer(net, one(sources), one(references), config, one(masks)))
         plots = torch.stack([torch.from_numpy(loss_plot(d.losses, d.pixels)) for d in done])
         return to_bhwc(torch.cat([d.image for d in done])), plots
 

@@ -55,6 +55,58 @@ def test_unknown_and_absent_networks_are_named(tmp_path, monkeypatch):
         load_backbone("vgg19")
 
 
+def put_weights(root, name, state):
+    from torchvision.models import get_model_weights
+
+    path = root / "checkpoints" / get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["densenet121", "vgg19"])
+def test_published_weights_are_loaded_from_torchs_hub_folder(tmp_path, monkeypatch, name):
+    import re
+
+    from torchvision.models import get_model
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    torch.manual_seed(0)
+    whole = get_model(name, weights=None).eval()
+    # DenseNet's file has the old names.
+    state = {re.sub(r"\.(norm|relu|conv)([12])\.", r".\1.\2.", k): v for k, v in whole.state_dict().items()}
+    put_weights(tmp_path, name, state)
+    x = torch.rand(1, 3, 64, 64)
+    net = load_backbone(name)
+    assert torch.allclose(net(x), whole.features(net.normalised(x)), atol=1e-5)
+
+
+def test_a_pickle_is_not_executed(tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "executed"), "w")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    put_weights(tmp_path, "densenet121", {"features.conv0.weight": Evil()})
+    with pytest.raises(UserError, match="more than weights"):
+        load_backbone("densenet121")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_lpips_takes_the_weights_that_are_there(tmp_path, monkeypatch):
+    from torchvision.models import get_model
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    torch.manual_seed(0)
+    alexnet = get_model("alexnet", weights=None)
+    put_weights(tmp_path, "alexnet", alexnet.state_dict())
+    distance = metrics.PerceptualDistance()
+    assert distance.name == "LPIPS (AlexNet)"
+    assert torch.equal(distance.net.net.slice1[0].weight, alexnet.features[0].weight)
+    a = torch.rand(2, 3, 64, 64)
+    assert distance(a, a).abs().max() == 0 and (distance(a, 1 - a) > 0).all()
+
+
 def test_perceptual_distance_says_what_it_measures(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     torch.manual_seed(0)

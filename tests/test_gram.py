@@ -142,6 +142,30 @@ def test_black_images_stay_finite(net, solver):
         assert torch.isfinite(done.image).all() and all(map(lambda v: v == v and v < float("inf"), done.losses))
 
 
+def test_a_soft_mask_counts_once_at_any_size(net, monkeypatch):
+    source, mask = picture(0, 96, 96), torch.full((1, 1, 96, 96), 0.5)
+    config = GramConfig(iterations=8)
+    free = transfer(net, source, picture(1), config).image - source
+    monkeypatch.setattr(gram, "LARGEST", 96 * 96 - 1)
+    with host.use(host.Host()):
+        half = transfer(net, source, picture(1), config, mask).image - source
+    assert float(half.abs().mean()) > 0.3 * float(free.abs().mean())
+
+
+def test_it_runs_inside_inference_mode():
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        net = Backbone("tiny-densenet", build_tiny_densenet()).eval().requires_grad_(False)
+        done = transfer(net, picture(0), picture(1), GramConfig(iterations=12))
+        assert net.mean.is_inference() and next(net.parameters()).is_inference()  # as they were
+    assert min(done.losses) < done.losses[0]
+
+
+def test_images_too_small_for_the_network_are_refused(net):
+    with pytest.raises(UserError, match="too small"):
+        transfer(net, picture(0, 24, 64), picture(1))
+
+
 def test_an_interrupt_ends_a_transfer(net):
     class Stopped(host.Host):
         def check_interrupted(self):

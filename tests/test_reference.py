@@ -56,10 +56,11 @@ def test_labels_and_groups(folder, notes):
 
 
 def test_a_csv_and_a_table_of_emotions_override_the_folders(folder, notes):
-    (folder / "labels.csv").write_text("file,noun,adjective,emotion\nmisty_lake/0.png,city,great,\nmisty_lake/1.png,city,odd,anger\n")
+    (folder / "labels.csv").write_text("file,noun,adjective,emotion\nmisty_lake/0.png,city,great,\nmisty_lake/1.png,city,odd,anger\n"
+                                       "misty_lake/2.png,,,\n")
     (folder / "emotions.csv").write_text("adjective,emotion\ngreat,amusement\n")
     by_path = {p.path: p for p in open_gallery(folder).pictures}
-    assert (by_path["misty_lake/0.png"].noun, by_path["misty_lake/0.png"].emotion) == ("city", "amusement")
+    assert len(by_path) == 3 and (by_path["misty_lake/0.png"].noun, by_path["misty_lake/0.png"].emotion) == ("city", "amusement")
     assert by_path["misty_lake/1.png"].emotion == "anger" and by_path["misty_lake/2.png"].noun == "lake"
 
 
@@ -79,7 +80,7 @@ def test_retrieval_is_brute_force_in_float64(folder, notes):
 
 def test_a_picture_finds_itself(folder, notes):
     gallery = open_gallery(folder, cache=True)
-    assert gallery.cached.shape == (12, 2, 118, 118)
+    assert gallery.cached.shape == (12, 2 * 118 * 118 + 2)
     found = retrieve(Image.open(folder / "clear_river/1.png"), gallery, 1)
     assert found[0].picture.path == "clear_river/1.png" and found[0].score == pytest.approx(1)
 
@@ -88,7 +89,7 @@ def test_new_changed_and_deleted_files_are_picked_up_and_others_are_not_read_aga
     open_gallery(folder)
     read = []
     original = reference._edge_of_file
-    monkeypatch.setattr(reference, "_edge_of_file", lambda path: read.append(path.name) or original(path))
+    monkeypatch.setattr(reference, "_edge_of_file", lambda path, edges: read.append(path.name) or original(path, edges))
     (folder / "dark_home/0.png").unlink()
     picture(50).save(folder / "misty_lake/new.png")
     picture(51).save(folder / "misty_lake/1.png")
@@ -116,11 +117,11 @@ def test_unusable_files_are_skipped_and_told(folder, notes, monkeypatch):
 def test_a_killed_build_loses_the_picture_in_hand(folder, notes, monkeypatch):
     original, count = reference._edge_of_file, []
 
-    def dies(path):
+    def dies(path, edges):
         count.append(path)
         if len(count) == 8:
             raise KeyboardInterrupt
-        return original(path)
+        return original(path, edges)
 
     monkeypatch.setattr(reference, "_edge_of_file", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -128,18 +129,108 @@ def test_a_killed_build_loses_the_picture_in_hand(folder, notes, monkeypatch):
     with (folder / index.INDEX).open("ab") as f:
         f.write(b"half a record")
     again = []
-    monkeypatch.setattr(reference, "_edge_of_file", lambda path: again.append(path) or original(path))
+    monkeypatch.setattr(reference, "_edge_of_file", lambda path, edges: again.append(path) or original(path, edges))
     gallery = open_gallery(folder)
     assert len(again) == 5 and len(gallery.pictures) == 12 and "middle of a record" in notes[0]
     assert (folder / index.INDEX).stat().st_size == 64 + 12 * index.RECORD
 
 
-@pytest.mark.parametrize("damage", [lambda b: b"other" + b[5:], lambda b: b[:10], lambda b: b""])
+@pytest.mark.parametrize("damage", [lambda b: b"other" + b[5:], lambda b: b[:10], lambda b: b.replace(b"gallery 2", b"gallery 1")])
 def test_a_damaged_index_is_made_anew(folder, notes, damage):
     open_gallery(folder)
     path = folder / index.INDEX
     path.write_bytes(damage(path.read_bytes()))
     assert len(open_gallery(folder).pictures) == 12 and ("made anew" in notes[0])
+
+
+def test_statistics_never_belong_to_other_pictures(folder, notes):
+    """The index is made anew after the cache was, so its rows stand in another order."""
+    open_gallery(folder, cache=True)
+    (folder / "clear_river/0.png").rename(folder / "zz.png")
+    (folder / index.INDEX).unlink()
+    gallery = open_gallery(folder)
+    want = np.stack([ssim.statistics(row[:index.EDGE].reshape(index.SIDE, index.SIDE)).reshape(-1) for row in gallery.rows])
+    assert np.array_equal(gallery.cached[:, :want.shape[1]], want)
+
+
+def test_a_damaged_row_of_statistics_is_made_anew(folder, notes):
+    want = np.array(open_gallery(folder, cache=True).cached)
+    path = (folder / index.INDEX).with_suffix(".cache")
+    with path.open("r+b") as f:
+        f.seek(64 + 5 * 2 * index._CACHED + 2 * index._STATISTICS)
+        f.write(b"xxxx")
+    assert np.array_equal(open_gallery(folder).cached, want)
+
+
+BUILDER = "import sys; from comfyui_affect.models.reference import open_gallery; print(len(open_gallery(sys.argv[1]).pictures))"
+
+
+def test_two_builders_at_once_make_one_index(folder, notes):
+    import subprocess
+    import sys
+
+    both = [subprocess.Popen([sys.executable, "-c", BUILDER, str(folder)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [p.communicate(timeout=120)[0].strip() for p in both] == ["12", "12"]
+    assert (folder / index.INDEX).stat().st_size == 64 + 12 * index.RECORD
+
+
+def test_odd_names_do_not_end_a_build(folder, notes):
+    odd = folder / "misty_lake" / os.fsdecode(b"caf\xe9.png")
+    try:
+        picture(60).save(odd)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    deep = folder / ("d" * 200) / ("e" * 200) / ("f" * 200) / ("g" * 200)
+    deep.mkdir(parents=True)
+    picture(61).save(deep / ("h" * 200 + ".png"))
+    gallery = open_gallery(folder)
+    assert len(gallery.pictures) == 13 and "too long" in next(iter(gallery.skipped.values()))
+    assert retrieve(picture(60), gallery, 1)[0].picture.path.endswith("caf\udce9.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser writes everywhere")
+def test_a_folder_that_cannot_be_written_is_indexed_elsewhere(folder, notes, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder.chmod(0o555)
+    assert len(open_gallery(folder).pictures) == 12
+    assert not (folder / index.INDEX).exists()
+
+
+def test_an_index_elsewhere(folder, notes, tmp_path, monkeypatch):
+    """The same where the superuser tests: a folder stands in the index's place."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (folder / index.INDEX).mkdir()
+    assert len(open_gallery(folder).pictures) == 12
+    assert list((tmp_path / "home").rglob("*.index"))
+
+
+def test_canny_has_an_index_of_its_own(folder, notes):
+    scharr, canny = open_gallery(folder), open_gallery(folder, "canny")
+    assert not np.array_equal(scharr.rows[:, :index.EDGE], canny.rows[:, :index.EDGE])
+    assert retrieve(Image.open(folder / "clear_river/1.png"), canny, 1)[0].score == pytest.approx(1)
+    with pytest.raises(UserError, match="no edge response 'sobel'"):
+        open_gallery(folder, "sobel")
+
+
+def test_tables_from_elsewhere(folder, notes):
+    (folder / "labels.csv").write_bytes("file,noun,adjective,emotion\nmisty_lake/0.png,Caf\xe9,Sch\xf6n,FEAR\n".encode("latin-1"))
+    only, = open_gallery(folder).pictures  # a table with files says which pictures belong
+    assert (only.noun, only.adjective, only.emotion) == ("Caf\xe9", "Sch\xf6n", "fear")
+    (folder / "labels.csv").write_text("file,emotion\nmisty_lake/0.png,gloom\n")
+    with pytest.raises(UserError, match="'gloom'"):
+        open_gallery(folder)
+
+
+def test_plurals_are_found(folder, notes):
+    (folder / "misty_mountain").rename(folder / "misty_mountains")
+    assert len(open_gallery(folder).select(noun="hill")) == 3 and index.singular("Cities") == "city"
+
+
+def test_what_a_gallery_depends_on(folder, notes):
+    before = index.state(folder)
+    assert index.state(folder) == before
+    (folder / "emotions.csv").write_text("adjective,emotion\nmisty,fear\n")
+    assert index.state(folder) != before
 
 
 def test_a_damaged_record_is_read_again(folder, notes):

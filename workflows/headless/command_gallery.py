@@ -17,6 +17,7 @@ def add_commands(commands: Any) -> None:
         "new, changed and deleted files are picked up. Labels come from folders named adjective_noun or from a CSV of file, "
         "noun, adjective, emotion; emotions.csv (adjective, emotion) overrides what an adjective stands for.")
     build.add_argument("folder", type=Path)
+    build.add_argument("--edges", choices=("scharr", "canny"), default="scharr", help="what is compared (default: %(default)s)")
     build.add_argument("--cache", action="store_true", help="also keep local statistics: queries take half the time, for "
                                                             "56 kB a picture")
     build.add_argument("--json", action="store_true", help="print one JSON object on standard output")
@@ -29,7 +30,7 @@ def _build(args: argparse.Namespace) -> int:
     from .host import EmbeddedHost
 
     with host.use(EmbeddedHost()):
-        gallery = open_gallery(args.folder, args.cache)
+        gallery = open_gallery(args.folder, args.edges, args.cache)
     if args.json:
         print(json.dumps({"status": "ok", "pictures": len(gallery.pictures), "skipped": gallery.skipped,
                           "nouns": gallery.nouns, "adjectives": gallery.adjectives}, ensure_ascii=False))
