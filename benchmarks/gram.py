@@ -156,7 +156,6 @@ def quality(args: argparse.Namespace) -> dict[str, float]:
     perceptual = taps(load_backbone("tiny-vgg"))
     with torch.no_grad():
         deep = [[f.flatten() for f in perceptual(_tensor(s.image))[3:]] for s in pictures]
-    distance = metrics.PerceptualDistance()
     nets = {"densenet": load_backbone("tiny-densenet"), "vgg": load_backbone("tiny-vgg")}
     rng = np.random.default_rng(3)
     rows: list[dict[str, float]] = []
@@ -175,7 +174,7 @@ def quality(args: argparse.Namespace) -> dict[str, float]:
         results = {"": (found, nets["densenet"], 1e6), "random": (other, nets["densenet"], 1e6),
                    **{f"vgg_{w:g}": (found, nets["vgg"], w) for w in VGG_WEIGHTS}}
         row = {"ssim_counterfactual": float(metrics.ssim(source, counterfactual)),
-               "lpips_source": float(distance(source, counterfactual)),
+               "lpips_source": float(measure.distances(source, counterfactual)),
                "layout_iou_ssim": layout_iou(scene, pictures[found]), "layout_iou_perceptual": layout_iou(scene, pictures[int(near)])}
         polarity = POSITIVE if target in MIKELS[:4] else 1 - POSITIVE
         before = float((measure.probabilities(source, "tiny-b") * polarity).sum())
@@ -184,7 +183,7 @@ def quality(args: argparse.Namespace) -> dict[str, float]:
             p = measure.probabilities(done, "tiny-b")
             row |= {f"{name}.gain": float((p * polarity).sum()) - before,
                     f"{name}.p_target": float(p[0, MIKELS.index(target)]),
-                    f"{name}.ssim": float(metrics.ssim(done, source)), f"{name}.lpips": float(distance(done, counterfactual))}
+                    f"{name}.ssim": float(metrics.ssim(done, source)), f"{name}.lpips": float(measure.distances(done, counterfactual))}
             if name == "" and i < 12:
                 shown += [scene.image, pictures[number].image, done[0].permute(1, 2, 0).numpy(), truth.image]
         rows.append(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Sequence
 
 import torch
 
-from ..models import files, metrics
+from ..models import files, host, metrics
 from ..models.classifiers import load_classifier
 from ..models.clip import load_scorer
 from ..models.emotions import MIKELS
@@ -28,7 +29,37 @@ def _judge(name: str) -> Any:
 @torch.no_grad()
 def probabilities(images: torch.Tensor, judge: str) -> torch.Tensor:
     """[n, 8] of images [n, 3, H, W] by a classifier."""
-    return torch.cat([_judge(judge)(part).softmax(dim=-1) for part in images.split(64)])
+    device = host.current().device
+    return torch.cat([_judge(judge)(part.to(device)).softmax(dim=-1).cpu() for part in images.split(64)])
+
+
+def image_features(images: torch.Tensor) -> torch.Tensor:
+    """[n, D] normalised, by tiny-eval."""
+    device = host.current().device
+    return torch.cat([metrics.clip_features(_judge("tiny-eval"), part.to(device)).cpu() for part in images.split(64)])
+
+
+def text_features(texts: Sequence[str]) -> torch.Tensor:
+    """[n, D] normalised, by tiny-eval."""
+    with torch.no_grad():
+        return _judge("tiny-eval").text_features(list(texts)).cpu()
+
+
+@lru_cache(maxsize=1)
+def _distance() -> metrics.PerceptualDistance:
+    return metrics.PerceptualDistance().to(host.current().device)
+
+
+def distance_name() -> str:
+    """What `distances` measures: LPIPS, or its stand-in."""
+    return _distance().name
+
+
+@torch.no_grad()
+def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """[n] perceptual distances of images a and b [n, 3, H, W]."""
+    device = host.current().device
+    return torch.cat([_distance()(x.to(device), y.to(device)).cpu() for x, y in zip(a.split(32), b.split(32))])
 
 
 def labels(tasks: Sequence[Task]) -> torch.Tensor:
@@ -53,9 +84,7 @@ def accuracies(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict
 def fidelity(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict[str, float]:
     """By tiny-eval: retrieval of an image's own prompt among 64, CLIP score (100 cosine), and kernel distance to the very
     layouts rendered under the emotions asked for."""
-    judge = _judge("tiny-eval")
-    image = metrics.clip_features(judge, images)
-    text = judge.text_features([task.prompt for task in tasks])
+    image, text = image_features(images), text_features([task.prompt for task in tasks])
     group = min(AMONG, len(tasks))
     hits = [metrics.retrieval(image[i:i + group], text[i:i + group]) for i in range(0, len(tasks) - group + 1, group)]
     share, n = sum(hits) / len(hits), group * len(hits)
@@ -69,17 +98,32 @@ def fidelity(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict[s
 
 @lru_cache(maxsize=4)
 def _real_features(tasks: tuple[Task, ...]) -> torch.Tensor:
-    return metrics.clip_features(_judge("tiny-eval"), torch.stack([scene(t, t.emotion) for t in tasks]))
+    return image_features(torch.stack([scene(t, t.emotion) for t in tasks]))
 
 
-def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[str, str]) -> None:
-    """Prints the figures, and writes them where a path is given: {"name", "machine", "figures", "unit"}."""
+def paired_interval(a: torch.Tensor, b: torch.Tensor, draws: int = 2000) -> tuple[float, float]:
+    """The bootstrap's 95 % interval of mean(a - b), a and b [n] measured on the same tasks."""
+    difference = (a.double() - b.double())
+    index = torch.randint(len(difference), (draws, len(difference)), generator=torch.Generator().manual_seed(0))
+    means = difference[index].mean(dim=1)
+    return float(means.quantile(0.025)), float(means.quantile(0.975))
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return f"{device}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[str, str], **settings: Any) -> None:
+    """Prints the figures, and writes them where a path is given: {"name", "machine", "figures", "unit", "settings"}. The
+    settings say what was run: a file of other settings, code or models is told apart by them."""
     for key, value in figures.items():
         if not key.endswith((".low", ".high")):
             interval = f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}" if f"{key}.low" in figures else ""
             print(f"{key:<44}{value:>9.4g}{interval}")
     if path:
-        result = {"name": name, "machine": platform.processor() or platform.machine(), "figures": figures, "unit": unit}
+        result = {"name": name, "machine": machine(), "figures": figures, "unit": unit, "settings": settings}
         files.write_atomically(path, lambda p: p.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8"))
 
 

@@ -19,9 +19,9 @@ from ..models.clip import load_scorer
 from ..models.diffusion.diffusers import CFGGuider, MuseGuider
 from ..models.diffusion.sampling import Sampler, ddim_inversion, prepare_noise, schedule
 from ..models.emotions import MIKELS
-from ..models.muse import MuseConfig, TimingGate
+from ..models.muse import EmotionTokens, MuseConfig, TimingGate, initial_tokens
 from .rivals import universal_guidance
-from .store import Store
+from .store import Store, fingerprint
 from .tasks import Task, scene
 
 
@@ -103,8 +103,11 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
             latent, noise = model.latent_out(inverted).cpu(), torch.zeros_like(latent)
         if method.kind == "muse":
             gate = None if method.threshold is None else TimingGate(_scorer(), tuple(t.prompt for t in tasks), method.threshold)
+            # Each image's own first tokens, whatever batch it is in and wherever it stands there.
+            drawn = EmotionTokens(torch.cat([
+                initial_tokens(1, method.muse.n_tokens, positive[0][0][[i]], t.seed) for i, t in enumerate(tasks)]))
             guider: CFGGuider = MuseGuider(model, vae, _classifier(method.guide), positive, negative,
-                                           [t.target for t in tasks], method.muse, gate)
+                                           [t.target for t in tasks], method.muse, gate, drawn)
         else:
             guider = CFGGuider(model, positive, negative, method.cfg)
         samples = guider.sample(noise, latent, Sampler("euler"), sigmas)
@@ -122,9 +125,10 @@ def _moves(losses: list[float | None]) -> int:
     return sum(a != b for a, b in zip(losses, losses[1:]))
 
 
-def _job(root: Path, method: Method, tasks: list[Task]) -> int:
-    torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
-    store = Store(root, method)
+def _job(root: Path, expected: str, method: Method, tasks: list[Task]) -> int:
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    store = Store(root, method, expected)
     for task, image, notes in zip(tasks, *make(method, tasks)):
         store.put(task, image, notes)
     return len(tasks)
@@ -132,9 +136,10 @@ def _job(root: Path, method: Method, tasks: list[Task]) -> int:
 
 def make_all(root: Path, work: Sequence[tuple[Method, Sequence[Task]]], batch: int = 8, label: str = "images") -> None:
     """Makes what is not there yet, with a progress bar. Batches are the same whether a run was stopped before or not, so
-    the images are too. One process a core, one thread each; a GPU is one process."""
+    the images are too. One process a core, one thread each, as far as memory goes; a GPU is one process."""
     from tqdm import tqdm
 
+    expected = fingerprint()
     jobs = []
     for method, tasks in work:
         store = Store(root, method)
@@ -143,12 +148,30 @@ def make_all(root: Path, work: Sequence[tuple[Method, Sequence[Task]]], batch: i
             if store.missing(part):
                 jobs.append((method, part))
     bar = tqdm(total=sum(len(part) for _, part in jobs), desc=label, mininterval=2, disable=not jobs)
-    workers = 1 if torch.cuda.is_available() else max(1, min(os.cpu_count() or 1, len(jobs)))
+    workers = _workers(len(jobs))
     if workers == 1:
         for method, part in jobs:
-            bar.update(_job(root, method, part))
+            bar.update(_job(root, expected, method, part))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for n in pool.map(_job, [root] * len(jobs), *zip(*jobs)):
+            for n in pool.map(_job, [root] * len(jobs), [expected] * len(jobs), *zip(*jobs)):
                 bar.update(n)
     bar.close()
+
+
+_PROCESS_GB = 1.5
+"""Memory of one worker with a batch of eight."""
+
+
+def _workers(jobs: int) -> int:
+    if torch.cuda.is_available():
+        return 1
+    cores = os.cpu_count() or 1
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    except (AttributeError, ValueError, OSError):  # not on every system
+        free = _PROCESS_GB * cores
+    fit = max(1, int(free / _PROCESS_GB))
+    if fit < cores and jobs > 1:
+        host.current().note(f"{free:.1f} GB of memory are free: {fit} process{'es' * (fit > 1)} in place of {cores}.")
+    return max(1, min(cores, fit, jobs))

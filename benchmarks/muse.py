@@ -15,7 +15,7 @@ from ..models.emotions import MIKELS, neighbours
 from ..models.plots import contact_sheet, curve
 from . import measure
 from .methods import Method, make_all
-from .store import Store
+from .store import Store, fingerprint
 from .tasks import Task, editing, emotion_only, generation, scene
 
 MUSE = Method("muse")
@@ -44,7 +44,9 @@ def main(args: argparse.Namespace) -> int:
         parts = {"generation": _all_methods, "emotion": _emotion_only, "editing": _editing, "intensity": _intensity, "mix": _mix}
         for name in wanted:
             figures |= parts[name](args)
-    measure.write(args.json, "muse", figures, {key: _unit(key) for key in figures})
+    measure.write(args.json, "muse", figures, {key: _unit(key) for key in figures}, fingerprint=fingerprint(), n=args.n,
+                  split=args.split, parts="generation, quick" if args.quick else ", ".join(wanted),
+                  lpips=measure.distance_name() if "editing" in wanted and not args.quick else "")
     return 0
 
 
@@ -99,8 +101,7 @@ def _emotion_only(args: argparse.Namespace) -> dict[str, float]:
     for name, method in methods.items():
         x = Store(args.out, method).images(tasks)
         figures |= measure.accuracies(x, tasks, f"emotion_only.{name}")
-        features = metrics.clip_features(measure._judge("tiny-eval"), x)
-        figures[f"emotion_only.{name}.diversity"] = metrics.semantic_diversity(features, measure.labels(tasks))
+        figures[f"emotion_only.{name}.diversity"] = metrics.semantic_diversity(measure.image_features(x), measure.labels(tasks))
     return figures
 
 
@@ -114,17 +115,19 @@ def _editing(args: argparse.Namespace) -> dict[str, float]:
     make_all(args.out, [(m, tasks) for m in methods.values()], label="editing")
     source = torch.stack([scene(t, t.source) for t in tasks])
     truth = torch.stack([scene(t, t.emotion) for t in tasks])
-    distance, judge = metrics.PerceptualDistance(), measure._judge("tiny-eval")
     images = {name: Store(args.out, m).images(tasks) for name, m in methods.items()}
     figures: dict[str, float] = {}
-    with torch.no_grad():
-        figures["edit.lpips_source_counterfactual"] = float(distance(source, truth).mean())
-        for name, x in images.items():
-            figures |= measure.accuracies(x, tasks, name)
-            figures[f"{name}.lpips_counterfactual"] = float(distance(x, truth).mean())
-            similarity = metrics.clip_features(judge, x) * metrics.clip_features(judge, source)
-            figures[f"{name}.clip_image"] = 100 * float(similarity.sum(dim=1).mean())
-            figures[f"{name}.ssim"] = float(metrics.ssim(x, source).mean())
+    own = measure.distances(source, truth)
+    figures["edit.lpips_source_counterfactual"] = float(own.mean())
+    for name, x in images.items():
+        figures |= measure.accuracies(x, tasks, name)
+        away = measure.distances(x, truth)
+        figures |= measure.with_interval(f"{name}.lpips_counterfactual", float(away.mean()), metrics.mean_interval(away))
+        figures |= measure.with_interval(f"{name}.lpips_gained", float((own - away).mean()), measure.paired_interval(own, away))
+        similarity = 100 * (measure.image_features(x) * measure.image_features(source)).sum(dim=1)
+        figures |= measure.with_interval(f"{name}.clip_image", float(similarity.mean()), metrics.mean_interval(similarity))
+        kept = metrics.ssim(x, source)
+        figures |= measure.with_interval(f"{name}.ssim", float(kept.mean()), metrics.mean_interval(kept))
     figures["edit.ssim_reconstruction"] = figures["reconstruction.ssim"]
     columns = [source, images["reconstruction"], images["edit"], images["sdedit_0.55"], truth]
     measure.save_picture(args.out / f"editing-{args.split}.png", contact_sheet(

@@ -15,7 +15,7 @@ from ..models.plots import contact_sheet, curve
 from . import measure
 from .methods import Method, make_all
 from .muse import MUSE
-from .store import Store
+from .store import Store, fingerprint
 from .tasks import Task, generation
 
 THRESHOLDS = (0.0, 14.0, 18.0, 21.0, 24.0, 27.0, 30.0)
@@ -56,9 +56,10 @@ def main(args: argparse.Namespace) -> int:
         "gate's threshold", "share"))
     shown = ("no_tokens", "target_only", "suppress_1", "suppress_100", *gates)
     measure.save_picture(args.out / "ablation.png", contact_sheet(
-        [images[name][i].permute(1, 2, 0).numpy() for i in range(8) for name in shown],
-        [f"{name}\n{tasks[i].emotion}" for i in range(8) for name in shown], columns=len(shown), cell=112))
-    measure.write(args.json, "muse-ablation", figures, {key: "share" for key in figures})
+        [images[name][i].permute(1, 2, 0).numpy() for i in range(min(8, len(tasks))) for name in shown],
+        [f"{name}\n{tasks[i].emotion}" for i in range(min(8, len(tasks))) for name in shown], columns=len(shown), cell=112))
+    measure.write(args.json, "muse-ablation", figures, {key: "squared MMD" if key.endswith("kid") else "share" for key in figures},
+                  fingerprint=fingerprint(), n=args.n, split=args.split)
     return 0
 
 

@@ -18,12 +18,15 @@ import numpy as np
 import torch
 
 from ..models import files, tiny
+from ..models.errors import UserError
 from .tasks import Task
 
 _PACKAGE = Path(__file__).parent.parent
 _CODE = ("models/muse.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/tiny/__init__.py",
          "models/tiny/autoencoder.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py",
-         "models/diffusion/text.py", "models/diffusion/protocol.py", "benchmarks/methods.py", "benchmarks/rivals.py")
+         "models/diffusion/text.py", "models/diffusion/protocol.py", "models/diffusion/inference.py", "benchmarks/methods.py",
+         "benchmarks/rivals.py", "benchmarks/tasks.py", *sorted(
+             p.relative_to(_PACKAGE).as_posix() for p in (_PACKAGE / "training/data/moodscenes").glob("*.py")))
 _WEIGHTS = ("unet", "vae", "clip", "tiny-a", "tiny-b")
 
 
@@ -39,8 +42,10 @@ def _without_words(source: str) -> str:
 
 @lru_cache(maxsize=1)
 def fingerprint() -> str:
-    """Twelve hex digits over the code and the weights that an image depends on."""
-    digest = hashlib.sha256()
+    """Twelve hex digits over the code, the libraries and the weights that an image depends on."""
+    import diffusers
+
+    digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {diffusers.__version__}".encode())
     for name in _CODE:
         digest.update(_without_words((_PACKAGE / name).read_text(encoding="utf-8")).encode())
     for name in _WEIGHTS:
@@ -49,9 +54,15 @@ def fingerprint() -> str:
 
 
 class Store:
-    """The images of one method (`methods.Method`) under a benchmark's folder."""
+    """The images of one method (`methods.Method`) under a benchmark's folder.
 
-    def __init__(self, root: Path, method: Any):
+    expected  the fingerprint that a process started with: a worker that finds other code than its parent's stops
+    """
+
+    def __init__(self, root: Path, method: Any, expected: str | None = None):
+        if expected not in (None, fingerprint()):
+            raise UserError("The code or the models changed while the benchmark was running. Start it again: what is done "
+                            "under the old ones is kept apart.")
         settings = json.dumps(asdict(method), sort_keys=True)
         name = f"{method.kind}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
         self.folder = root / fingerprint() / name

@@ -84,7 +84,12 @@ class ClipEmotionHead(nn.Module):
     def __init__(self, scorer: Any, state: dict[str, torch.Tensor], order: tuple[str, ...] = MIKELS):
         super().__init__()
         self.scorer = scorer
-        out, width = state["fc.weight"].shape
+        shapes = {k: tuple(state[k].shape) for k in ("fc.weight", "hidden.weight") if k in state}
+        hidden = shapes.get("hidden.weight", (shapes["fc.weight"][-1], 0))
+        if {len(v) for v in shapes.values()} != {2} or shapes["fc.weight"] != (len(MIKELS), hidden[0]):
+            raise UserError(f"This file is no head for Mikels' eight emotions: {shapes}. EmoGen's has fc.weight of 8 x 768, "
+                            "EmoEdit's hidden.weight of 256 x 512 and fc.weight of 8 x 256.")
+        out, width = shapes["fc.weight"]
         self.fc = nn.Linear(width, out)
         self.hidden = nn.Linear(*reversed(state["hidden.weight"].shape)) if "hidden.weight" in state else None
         files.load_into(nn.ModuleDict({k: m for k, m in (("fc", self.fc), ("hidden", self.hidden)) if m is not None}),

@@ -79,6 +79,9 @@ class EmotionTokens:
         out = []
         for embeds, options in conditioning:
             check_width(self.tokens, embeds.shape[-1])
+            if options.get("attention_mask") is not None:
+                raise UserError("This conditioning carries an attention mask (Redux and other image prompts make one), which "
+                                "emotional tokens would make wrong. Connect the text encoder's own conditioning.")
             tokens = self.tokens.to(embeds)
             batch = max(len(tokens), len(embeds))
             parts = [t.expand(batch, -1, -1) if len(t) == 1 else t for t in (embeds, tokens)]
@@ -241,9 +244,22 @@ class TraceStore:
         """UserError where no kept run led to this latent."""
         run = self._runs.get(self.key(latent))
         if run is None:
-            raise UserError("There is no trace for this latent: connect the sampler's own output (before any change) "
-                            "and the guider that it used. The last eight runs of a guider are kept.")
+            raise UserError("There is no trace for this latent: connect the sampler's first output (not denoised_output, and "
+                            "before any change) and the guider that it used. The last eight runs of a guider are kept.")
         return run
+
+
+def _evened(t: torch.Tensor, scales: list[torch.Tensor]) -> torch.Tensor:
+    """t [B, ...], whose gradient is divided by its largest entry, image by image, on the way back; that entry [B] is put
+    into `scales`. Half precision has too little range for what a classifier's gradient and guidance may come to."""
+    if t.requires_grad:
+        def even(gradient: torch.Tensor) -> torch.Tensor:
+            largest = gradient.flatten(1).abs().amax(dim=1).float()
+            scales.append(torch.where(largest > 0, largest, torch.ones_like(largest)).to(t.device))
+            return gradient / scales[-1].view(-1, *[1] * (t.ndim - 1)).to(gradient)
+
+        t.register_hook(even)
+    return t
 
 
 # -- the method -------------------------------------------------------------------------------------------------
@@ -285,7 +301,7 @@ class Muse:
             self._wanted = torch.tensor(mark(EmotionTarget.wanted), device=device)
             self.inherent = torch.zeros(batch, dtype=torch.long, device=device)  # of the images whose gate is open
         self._seen: torch.Tensor | None = None  # the image of the last step that the gate was asked at
-        self._save_memory = False
+        self._save_memory = self.denoiser.short_of_memory(x)
         self._judged = -1  # the last step that the gate was asked at
         self._path: dict[int, torch.Tensor] = {}  # where the last `full` walk passed, by step, and where it ended
         self._end: torch.Tensor | None = None
@@ -357,21 +373,26 @@ class Muse:
             x0 = x0 * self.mask[rows] + self.latent[rows] * (1 - self.mask[rows])
         return self.autoencoder.decode(self.denoiser.latent_out(x0))
 
+    def _feels(self, image: torch.Tensor) -> torch.Tensor:
+        """The classifier's logits [B, 8], wherever it lies, on the latents' device."""
+        weight = next(self.classifier.parameters(), None) if isinstance(self.classifier, torch.nn.Module) else None
+        return self.classifier(image if weight is None else image.to(weight.device)).float().to(self.open.device)
+
     def _update_gate(self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor, record: TraceCall) -> None:
         """Scores the images whose gate is closed, opens it where they fit, and fixes target and inherent emotion."""
         image = self._image(plain)
         opens = ~self.open & (self.intensity > 0)
         if self.gate:
             score = self.gate.scorer.score(self._full(x, sigma, plain) if self.gate.estimate == "full" else image,
-                                           self._gate_text)
+                                           self._gate_text).to(x.device)
             record.gate_score = score.tolist()
             forced = record.step >= self.gate.force_open_at * (len(self.sigmas) - 1)
             opens = opens & ((score >= self.gate.threshold) | forced)
         if bool(opens.any()):
             # Only now: a closed gate costs a decode and a CLIP pass, nothing else.
-            now = self.classifier(image).float().softmax(dim=-1)
+            now = self._feels(image).softmax(dim=-1)
             # Inherent: the last step before the gate opened, or this one where it opens at once.
-            before = now if self._seen is None else self.classifier(self._seen).float().softmax(dim=-1)
+            before = now if self._seen is None else self._feels(self._seen).softmax(dim=-1)
             for i in opens.nonzero().flatten().tolist():
                 self.inherent[i] = before[i].argmax()
                 self.target[i] = now[i].lerp(self.target[i], self.intensity[i])
@@ -393,7 +414,11 @@ class Muse:
             current = current + (current - denoised) / now * (then - now)
             self._path[i], now = current, then
             if then > 0:
-                denoised = self._guided(current, then * sigma.new_ones(len(x)), self.positive)
+                # Equation 6 alone: a guided prediction of the host may leave its mark on the step that is under way.
+                level = then * sigma.new_ones(len(x))
+                cond = self.denoiser(current, level, self.positive)
+                uncond = cond if self.config.cfg == 1.0 else self.denoiser(current, level, self.negative)
+                denoised = uncond + self.config.cfg * (cond - uncond)
         self._end = self._image(current)
         return self._end
 
@@ -439,8 +464,10 @@ class Muse:
             tokens = self.tokens.clone().requires_grad_(True)
             optimizer = torch.optim.Adam([tokens], lr=record.learning_rate)
             for inner in range(limit):
+                scales: list[torch.Tensor] = []
                 x0 = self._guess(x, sigma, uncond, tokens, rows if parts else None)
-                logits = self.classifier(self._image(x0, rows))
+                image = _evened(self._image(_evened(x0, scales), rows), scales)
+                logits = self._feels(image)
                 loss = self._loss(rows)(logits)
                 self._record(record, rows, logits, loss)
                 prediction[rows] = x0.detach()
@@ -449,7 +476,7 @@ class Muse:
                     rows = rows[:0]
                     break
                 ui.check_interrupted()
-                self._step_tokens(tokens, optimizer, loss, rows, active)
+                self._step_tokens(tokens, optimizer, loss, scales, rows, active)
                 ui.check_interrupted()
                 ui.inner(record.step, inner + 1, limit, float(loss.detach()[active].mean()))
                 rows = rows[active] if parts else rows
@@ -460,7 +487,7 @@ class Muse:
             elif len(rows):  # their tokens moved after they were last seen
                 prediction[rows] = self._guess(x, sigma, uncond, self.tokens, rows if parts else None)
             if len(rows):
-                logits = self.classifier(self._image(prediction[rows], rows))
+                logits = self._feels(self._image(prediction[rows], rows))
                 self._record(record, rows, logits, self._loss(rows)(logits))
         return prediction
 
@@ -475,19 +502,25 @@ class Muse:
         return cond if uncond is None else uncond + self.config.cfg * (cond - uncond)
 
     def _step_tokens(self, tokens: torch.Tensor, optimizer: torch.optim.Optimizer, loss: torch.Tensor,
-                     rows: torch.Tensor, active: torch.Tensor) -> None:
+                     scales: list[torch.Tensor], rows: torch.Tensor, active: torch.Tensor) -> None:
         """One step of Adam on the tokens of the rows that are active and whose gradient is finite; the others stay, bit
-        for bit. loss and active belong to `rows`."""
+        for bit. loss, scales and active belong to `rows`."""
+        if not loss.requires_grad:
+            raise UserError("No gradient runs from the image back to the emotional tokens: the MODEL carries a patch that "
+                            "reuses earlier results (EasyCache and other caches) or kernels without a backward pass "
+                            "(Nunchaku, fp8 fast). Connect the model to the Emotion Token Optimizer without it.")
         optimizer.zero_grad(set_to_none=True)
-        scale = self.denoiser.loss_scale
-        (scale * loss * active).sum().backward(inputs=[tokens])
+        (loss * active).sum().backward(inputs=[tokens])
+        for scale in scales:
+            tokens.grad[rows] *= scale.view(-1, 1, 1)
         finite = tokens.grad.flatten(1).isfinite().all(dim=1)
         moves = torch.zeros_like(finite)
         moves[rows] = active & finite[rows]
         if not bool((finite[rows] | ~active).all()):
-            self._note("A gradient was not finite; those tokens stayed as they were. Lower the learning rate.")
+            self._note("A gradient was not finite; those tokens stayed as they were. A bf16 model has the range that an fp16 "
+                       "one lacks.")
         kept = tokens.detach().clone()
-        tokens.grad.nan_to_num_(0.0, 0.0, 0.0).div_(scale)
+        tokens.grad.nan_to_num_(0.0, 0.0, 0.0)
         optimizer.step()
         with torch.no_grad():
             tokens[~moves] = kept[~moves]

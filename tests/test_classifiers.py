@@ -72,6 +72,13 @@ def test_a_head_of_another_width_is_refused(scorer):
         ClipEmotionHead(scorer, _head(768))
 
 
+@pytest.mark.parametrize("shapes", [{"fc.weight": (7, 16), "fc.bias": (7,)}, {"fc.weight": (8,), "fc.bias": (8,)},
+                                    {"hidden.weight": (32, 16), "hidden.bias": (32,), "fc.weight": (8, 31), "fc.bias": (8,)}])
+def test_a_head_that_is_not_of_eight_emotions_is_refused(scorer, shapes):
+    with pytest.raises(UserError, match="no head for Mikels' eight"):
+        ClipEmotionHead(scorer, {k: torch.zeros(v) for k, v in shapes.items()})
+
+
 def test_heads_are_read_without_running_pickles(tmp_path):
     state = _head(16)
     torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "head.pth")

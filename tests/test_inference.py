@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from comfyui_affect.models.diffusion.inference import checkpointed, ordinary, ordinary_weights
+from comfyui_affect.models.diffusion.inference import checkpointed, mutation_allowed, ordinary, ordinary_weights
 from comfyui_affect.models.errors import UserError
 
 
@@ -139,6 +139,28 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradient():
         got, little = kept_and_gradient()
     assert torch.equal(plain, got) and little < much / 3
     assert all("forward" not in m.__dict__ for m in net.modules())
+
+
+def test_a_forward_that_another_pack_set_on_a_block_is_back_afterwards():
+    net = CarelessNet()
+    calls = []
+    first = net.blocks[0]
+    own = type(first).forward.__get__(first)
+    first.forward = patched = lambda *a, **k: calls.append(1) or own(*a, **k)
+    with checkpointed(net):
+        net(torch.randn(2, 8, requires_grad=True)).sum().backward()
+    assert first.forward is patched and calls
+    assert all("forward" not in block.__dict__ for block in net.blocks[1:])
+
+
+def test_checkpointing_inside_a_block_that_allows_mutation():
+    """A transformer that is loaded whole and a VAE that is not: the one allows writing, the other checkpoints."""
+    net, x = CarelessNet(), torch.randn(2, 8, requires_grad=True)
+    with mutation_allowed(), checkpointed(net):
+        net(x).sum().backward()
+    assert x.grad.isfinite().all()
+    with mutation_allowed():  # and it can be entered again
+        pass
 
 
 def test_checkpointing_is_right_where_blocks_write_in_place():

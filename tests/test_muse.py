@@ -130,18 +130,19 @@ def test_gate_can_be_forced(small_unet, small_vae, small_classifier):
 
 
 def test_full_estimate_walks_once_under_a_deterministic_sampler(small_unet, small_vae, small_classifier):
-    calls = []
+    steps, walked = [], []
     g = guider(small_unet, small_vae, small_classifier, max_inner_steps=0,
                gate=TimingGate(FixedScorer([3.0]), "a house", estimate="full"))
     denoiser = g.muse.denoiser
-    g.muse.denoiser = type("Counting", (), {"guided": lambda self, *a: calls.append(1) or denoiser.guided(*a),
+    g.muse.denoiser = type("Counting", (), {"guided": lambda self, *a: steps.append(1) or denoiser.guided(*a),
+                                            "__call__": lambda self, *a: walked.append(1) or denoiser(*a),
                                             "__getattr__": lambda self, name: getattr(denoiser, name)})()
     run(g, steps=4)
-    assert len(calls) == 4 + 3  # four steps, and one walk over the remaining three
-    calls.clear()
+    assert len(steps) == 4 and len(walked) == 2 * 3  # four steps, and one walk over the remaining three, cond and uncond
+    steps.clear(), walked.clear()
     run(g, steps=4, sampler="heun")
     # heun calls twice a step but for the last; it walks at most once a step, never at a second call.
-    assert len(calls) <= 7 + (3 + 2 + 1)
+    assert len(steps) == 7 and len(walked) <= 2 * (3 + 2 + 1)
 
 
 @pytest.mark.parametrize("make", [
@@ -254,6 +255,42 @@ def test_a_gradient_that_is_not_finite_is_noted_and_skipped(small_unet, small_va
     out, trace, tokens = run(g, steps=2)
     assert torch.isfinite(out).all() and "not finite" in trace.notes[0]
     assert torch.equal(tokens.tokens, initial_tokens(1, 4, g.positive.embeds, 0))
+
+
+def test_gradients_bear_the_range_of_half_precision(small_unet, small_vae, small_classifier):
+    """What would overflow at 65504 on its way through the networks is evened out, and the tokens are those of full range."""
+    class Half(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient.half().float()
+
+    steep = lambda image: 1e6 * small_classifier(image)
+    settings = dict(max_inner_steps=2, stop_loss=-1e9)
+    _, trace, want = run(guider(small_unet, small_vae, steep, **settings), steps=2)
+    g = guider(small_unet, small_vae, steep, **settings)
+    denoiser = g.muse.denoiser
+    g.muse.denoiser = type("Halved", (), {"__call__": lambda self, *a: Half.apply(denoiser(*a)),
+                                          "__getattr__": lambda self, name: getattr(denoiser, name)})()
+    _, trace, got = run(g, steps=2)
+    assert not trace.notes and torch.allclose(got.tokens, want.tokens, rtol=0.02, atol=1e-3)
+
+
+def test_a_model_without_a_backward_pass_is_named(small_unet, small_vae, small_classifier):
+    g = guider(small_unet, small_vae, small_classifier)
+    denoiser = g.muse.denoiser
+    g.muse.denoiser = type("Cached", (), {"__call__": lambda self, *a: denoiser(*a).detach(),
+                                          "__getattr__": lambda self, name: getattr(denoiser, name)})()
+    with pytest.raises(UserError, match="EasyCache"):
+        run(g)
+
+
+def test_tokens_are_not_put_behind_a_masked_conditioning():
+    with pytest.raises(UserError, match="attention mask"):
+        EmotionTokens(torch.randn(1, 4, 16)).apply([[torch.randn(1, 77, 16), {"attention_mask": torch.ones(1, 77)}]])
 
 
 def test_a_run_inside_inference_mode_is_the_same_run(small_unet, small_vae, small_classifier):

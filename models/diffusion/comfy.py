@@ -26,7 +26,7 @@ import torch
 from ..emotions import EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
-from .inference import checkpointed, deterministic, ordinary, ordinary_weights
+from .inference import checkpointed, deterministic, mutation_allowed, ordinary, ordinary_weights
 from .protocol import Conditioning, clamp01
 from .sampling import ddim_inversion
 
@@ -35,7 +35,15 @@ _LENGTH_BOUND = ("attention_mask", "num_tokens")
 """Conds that describe the text token by token: appending tokens would make them wrong."""
 
 _KEPT_DENOISER, _KEPT_DECODER = 4.0, 2.0
-"""Memory of a pass with its backward pass, in passes without (rules of thumb)."""
+"""Memory of a pass with its backward pass, block by block, in passes without (rules of thumb)."""
+
+_WHOLE_DENOISER = 15.0
+"""The same where every activation is kept (counted: SDXL at 1024 x 1024 keeps 12 times what ComfyUI asks for a pass, FLUX
+15 times)."""
+
+_KNOWN = {"BaseModel", "SD21UNCLIP", "SD15_instructpix2pix", "SDXL", "SDXLRefiner", "SDXL_instructpix2pix", "SD3", "Flux"}
+"""ComfyUI's classes of models whose text enters as plain c_crossattn, so that tokens may stand behind it: SD1.5, SD2, SDXL,
+SD3, FLUX and their inpainting kin."""
 
 
 # -- text ---------------------------------------------------------------------------------------------------------
@@ -81,7 +89,7 @@ class CondContext:
             control = cond.get("control")
             if control is not None:
                 # One wrapper for each: ComfyUI runs conds in one batch where they share the very object.
-                changed["control"] = controls.setdefault(id(control), _TokenlessControl(control, embeds.shape[1]))
+                changed["control"] = controls.setdefault(id(control), _TokenlessControl(control, tokens.shape[1]))
             out.append(changed)
         return CondContext(out)
 
@@ -94,15 +102,15 @@ class _TokenlessControl:
     """A ControlNet that sees the text without the tokens and takes no part in gradients: it steers layout, and its own
     text encoder width and memory are not ours to spend."""
 
-    def __init__(self, control: Any, length: int):
-        self._control, self._length = control, length
+    def __init__(self, control: Any, tokens: int):
+        self._control, self._tokens = control, tokens
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._control, name)
 
     @torch.no_grad()
     def get_control(self, x: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], *rest: Any) -> Any:
-        cond = {**cond, _CROSS: cond[_CROSS][:, :self._length].detach()}
+        cond = {**cond, _CROSS: cond[_CROSS][:, :-self._tokens].detach()}
         return self._control.get_control(x, t, cond, *rest)
 
 
@@ -126,6 +134,31 @@ def _casts(module: torch.nn.Module) -> bool:
     return any(getattr(m, "comfy_cast_weights", False) for m in module.modules())
 
 
+def _patch_modules(options: dict[str, Any]) -> list[torch.nn.Module]:
+    """The networks that patches of attention and blocks bring with them (hypernetworks, GLIGEN): gradients run through them
+    too. A patch is a function, or an object that holds networks, or lists of them."""
+    found: list[torch.nn.Module] = []
+
+    def look(value: Any, depth: int) -> None:
+        if isinstance(value, torch.nn.Module):
+            found.append(value)
+        elif depth and isinstance(value, dict):
+            for inner in value.values():
+                look(inner, depth - 1)
+        elif depth and isinstance(value, (list, tuple)):
+            for inner in value:
+                look(inner, depth - 1)
+        elif depth and callable(value):
+            look(list(getattr(value, "__dict__", {}).values()), depth - 1)
+            look(getattr(value, "__self__", None), depth - 1)
+            look([cell.cell_contents for cell in getattr(value, "__closure__", None) or ()], depth - 1)
+
+    transformer = options.get("transformer_options", {})
+    look(transformer.get("patches", {}), 8)
+    look(transformer.get("patches_replace", {}), 8)
+    return found
+
+
 def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     # Other kernels (xformers, sage, flash) have no backward, or one of lower precision.
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
@@ -135,12 +168,16 @@ class ComfyDenoiser:
     """A loaded BaseModel under the model options of a run, as `protocol.Denoiser`. Lives as long as the run."""
 
     def __init__(self, model: Any, options: dict[str, Any], seed: int | None = None):
-        self.model, self.options, self.seed = model, options, seed
+        self.model, self.options = model, None
+        self.use(options, seed)
         self.sigma_table = model.model_sampling.sigmas
-        compute = model.manual_cast_dtype or model.get_dtype()
-        self.loss_scale = 1024.0 if compute == torch.float16 else 1.0
         self.plain_guidance = False  # the user's patches belong to it
-        self._gradient_options = self._with_gradients(options)
+
+    def use(self, options: dict[str, Any], seed: int | None) -> None:
+        """Takes the options of this model call: a sampler may hand on others than at the last."""
+        self.seed = seed
+        if options is not self.options:
+            self.options, self._gradient_options = options, self._with_gradients(options)
 
     @staticmethod
     def _with_gradients(options: dict[str, Any]) -> dict[str, Any]:
@@ -161,13 +198,21 @@ class ComfyDenoiser:
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
         network = self.model.diffusion_model
         save_memory = save_memory or _casts(network)
-        with (deterministic(), ordinary_weights(self.model), checkpointed(*[network] * save_memory),
-              ExitStack() as stack):
+        with (deterministic(), ordinary_weights(self.model, *_patch_modules(self.options)),
+              checkpointed(*[network] * save_memory), ExitStack() as stack):
             if not save_memory and not hasattr(network, "input_blocks"):
                 # Transformers add to their streams in place. (Checkpointing sees to that by itself, and the UNet has
                 # its one case in `_with_gradients`, because this takes time for every operation.)
-                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+                stack.enter_context(mutation_allowed())
             yield
+
+    def short_of_memory(self, x: torch.Tensor) -> bool:
+        """On a GPU that cannot hold every activation block-wise recomputation is on from the start: some systems page to the
+        machine's memory in place of saying that there is no more, and a step then takes minutes."""
+        if x.device.type == "cpu":
+            return False
+        need = _WHOLE_DENOISER * self.model.memory_required([len(x), *x.shape[1:]])
+        return need > comfy.model_management.get_free_memory(x.device)
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
         return self.model.process_latent_in(latent)
@@ -208,7 +253,7 @@ class ComfyVAE:
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable; gradients pass the clamp."""
         image = self.network.decode(latent.to(self.vae.device, self.vae.vae_dtype))
-        return clamp01(image.float() * self.slope + self.offset)
+        return clamp01(image.float() * self.slope + self.offset).to(latent.device)
 
     @contextmanager
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
@@ -216,10 +261,24 @@ class ComfyVAE:
             yield
 
 
+class _WholePatcher(comfy.model_patcher.ModelPatcher):
+    """Loads a network whole or not at all. ComfyUI loads its own in part, by layers that fetch their weights; ours have no
+    such layers and would be left on two devices."""
+
+    def partially_load(self, device_to: Any, extra_memory: Any = 0, *args: Any, **kwargs: Any) -> Any:
+        return super().partially_load(device_to, 1e32, *args, **kwargs)
+
+    def partially_unload(self, device_to: Any, memory_to_free: Any = 0, *args: Any, **kwargs: Any) -> Any:
+        return 0
+
+
 def _patcher(module: torch.nn.Module) -> Any:
-    """A ModelPatcher around one of our networks, so that ComfyUI loads and unloads it with its own."""
-    return comfy.model_patcher.ModelPatcher(module, load_device=comfy.model_management.get_torch_device(),
-                                            offload_device=torch.device("cpu"))
+    """The ModelPatcher of one of our networks, with which ComfyUI loads and unloads it as its own. One for as long as the
+    network lives: ComfyUI remembers patchers weakly, and takes a network without its patcher for a leak."""
+    if "_affect_patcher" not in module.__dict__:
+        module.__dict__["_affect_patcher"] = _WholePatcher(
+            module, load_device=comfy.model_management.get_torch_device(), offload_device=torch.device("cpu"))
+    return module.__dict__["_affect_patcher"]
 
 
 def load(*modules: torch.nn.Module) -> None:
@@ -247,19 +306,10 @@ class MuseGuider(comfy.samplers.CFGGuider):
         # All load together: loading one in the middle of sampling could push the diffusion model out.
         self.model_patcher.set_additional_models("affect", [
             vae.patcher, _patcher(classifier), *([_patcher(gate.scorer)] if gate else [])])
-        self.model_patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "affect",
-                                                self._ask_for_memory)
+        if emotion.intensity > 0:
+            self.model_patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "affect",
+                                                    _asks_for_memory(vae))
         self.model_options = self.model_patcher.model_options
-
-    def _ask_for_memory(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
-        """Asks for the backward pass too, as that many more images in the batch: what the diffusion model and the VAE's
-        decoder keep for it. ComfyUI makes room, or moves weights in and out, and then blocks are computed again."""
-        if self.emotion.intensity > 0:
-            batch, *shape = noise_shape
-            forward = model.model.memory_required([2 * batch, *shape])
-            decode = batch * self.vae.vae.memory_used_decode([1, *shape], self.vae.vae.vae_dtype)
-            noise_shape = [math.ceil(batch * (_KEPT_DENOISER + _KEPT_DECODER * decode / max(forward, 1))), *shape]
-        return executor(model, noise_shape, conds, *args, **kwargs)
 
     def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Any, sigmas: torch.Tensor,
                *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -292,7 +342,22 @@ class MuseGuider(comfy.samplers.CFGGuider):
                               CondContext(self.conds.get("negative", [])), self.emotion, self.config, self.gate,
                               self.init_tokens)
             self._muse.start(x, self._run["sigmas"], self._run["latent"], self._run["mask"])
+        self._muse.denoiser.use(model_options, seed)
         return self._muse.predict(x, timestep)
+
+
+def _asks_for_memory(vae: Any) -> Any:
+    """A wrapper of ComfyUI's preparation that asks for the backward pass too, as that many more images in the batch: what
+    the diffusion model and the VAE's decoder keep for it. ComfyUI makes room, or moves weights in and out, and then blocks
+    are computed again. (No method of the guider: that would tie a knot that only the garbage collector undoes.)"""
+    def prepare(executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
+        batch, *shape = noise_shape
+        forward = model.model.memory_required([2 * batch, *shape])
+        here = vae.device == model.load_device
+        decode = batch * vae.memory_used_decode([1, *shape], vae.vae_dtype) if here else 0
+        larger = [math.ceil(batch * (_KEPT_DENOISER + _KEPT_DECODER * decode / max(forward, 1))), *shape]
+        return executor(model, larger, conds, *args, **kwargs)
+    return prepare
 
 
 def check_pair(model: Any, vae: Any) -> None:
@@ -302,6 +367,10 @@ def check_pair(model: Any, vae: Any) -> None:
     latents = model.model.latent_format
     if latents.latent_dimensions != 2:
         raise UserError("This MODEL makes video or audio, which emotion classifiers do not read. Connect an image model.")
+    kind = type(model.model).__name__
+    if kind not in _KNOWN:
+        raise UserError(f"This MODEL is a {kind}; emotional tokens are known to work with SD1.5, SD2, SDXL, SD3 and FLUX. "
+                        "Connect one of those to the Emotion Token Optimizer.")
     if vae.first_stage_model is None:
         raise UserError("This VAE is empty: the checkpoint holds none. Connect a Load VAE node.")
     if vae.latent_channels != latents.latent_channels:

@@ -7,6 +7,7 @@ or unpatching the model brings inference tensors back. So for each gradient sect
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, TypeVar
 
@@ -65,12 +66,32 @@ def deterministic() -> Iterator[None]:
     """A block with deterministic kernels where there is a GPU: backward passes may add in any order there, and a seed's
     image would not be the same twice."""
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor, for nothing
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+_allowed = threading.local()
+
+
+@contextmanager
+def mutation_allowed() -> Iterator[None]:
+    """`torch.autograd.graph.allow_mutation_on_saved_tensors`, which cannot be nested, entered once."""
+    if getattr(_allowed, "inside", False):
+        yield
+        return
+    _allowed.inside = True
+    try:
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            yield
+    finally:
+        _allowed.inside = False
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -94,14 +115,18 @@ def checkpointed(*modules: nn.Module) -> Iterator[None]:
     that would silently compute again from the changed values. Here each computation starts from a copy, and dicts (in
     which ComfyUI counts its blocks) are as they were at the first.
     """
-    changed = [block for module in modules for block in _blocks(module)]
+    changed: list[tuple[nn.Module, Any]] = []
     try:
-        for block in changed:
+        for block in dict.fromkeys(block for module in modules for block in _blocks(module)):
+            changed.append((block, block.__dict__.get("forward")))  # another pack may have set one on the instance
             block.forward = _recomputed(block.forward)
         yield
     finally:
-        for block in changed:
-            block.__dict__.pop("forward", None)
+        for block, own in changed:
+            if own is None:
+                block.__dict__.pop("forward", None)
+            else:
+                block.forward = own
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,7 +173,7 @@ class _Again(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         tensors = [t.detach().requires_grad_(True) for t in ctx.saved_tensors]
-        with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        with torch.enable_grad(), mutation_allowed():
             pairs = [(o, g) for o, g in zip(ctx.compute(*tensors), gradients)
                      if isinstance(o, torch.Tensor) and o.requires_grad and g is not None]
             got = torch.autograd.grad([o for o, _ in pairs], tensors, [g for _, g in pairs], allow_unused=True)

@@ -46,8 +46,8 @@ class Denoiser(Protocol):
     plain_guidance: bool
     """Whether `guided` is equation 6 of MUSE and nothing else, so that predictions that are there already may be combined."""
 
-    loss_scale: float
-    """What a loss is multiplied by before its backward pass through this network (half precision has little range)."""
+    def short_of_memory(self, x: torch.Tensor) -> bool:
+        """Whether activations for a backward pass at x [B, C, h, w] would not fit beside what is loaded."""
 
     def gradients(self, save_memory: bool = False) -> ContextManager[None]:
         """The block inside which `__call__` is differentiable, whatever mode the host runs in; with

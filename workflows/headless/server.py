@@ -5,13 +5,14 @@ The workflow is read and converted here, against what the server says its nodes 
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import time
 import uuid
 from pathlib import Path
 from typing import Any, Callable, Iterator
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ...models import files, host
 from ...models.errors import UserError
@@ -23,6 +24,9 @@ from .registry import Registry
 
 _TEXT_MESSAGE = 3
 """ComfyUI's number for a binary message that is a text for a node."""
+
+_ASK_AFTER = 15
+"""Seconds after which the history is asked whether all is over."""
 
 FOLDER = "affect"
 """The folder of the server's input folder that images are uploaded to."""
@@ -41,11 +45,16 @@ class Server:
     def __init__(self, url: str):
         import requests
 
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
-            raise UserError(f"'{url}' is no address of a server. Give one such as http://127.0.0.1:8188.")
+        parts = urlsplit((url if "://" in url else f"http://{url}").rstrip("/"))
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"'{parts.netloc.rpartition('@')[2] or url}' is no address of a server. Give one such as "
+                            "http://127.0.0.1:8188.")
+        # A login in the address goes into headers and never into a message.
+        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self.login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         self.client_id = uuid.uuid4().hex
         self._session = requests.Session()
+        self._session.auth = self.login
 
     def _call(self, method: str, path: str, timeout: float = 60, **options: Any) -> Any:
         import requests
@@ -96,7 +105,9 @@ class Server:
     def cancel(self, prompt_id: str) -> None:
         """Takes a prompt out of the queue, or stops it where it runs."""
         self._call("POST", "/queue", json={"delete": [prompt_id]})
-        self._call("POST", "/interrupt", json={"prompt_id": prompt_id})
+        running = self._json("GET", "/queue").get("queue_running", [])
+        if any(prompt_id in entry for entry in running):  # an older server stops whatever runs, whoever asked for it
+            self._call("POST", "/interrupt", json={"prompt_id": prompt_id})
 
     def events(self) -> "Events":
         """The server's messages to this client. Open them before queueing: what was said before is lost."""
@@ -129,8 +140,8 @@ class Server:
 
 
 class Events:
-    """Messages from a server: an iterator of (event, data) inside a `with` block; "silence" where it has said nothing for
-    a while."""
+    """Messages from a server: an iterator of (event, data) inside a `with` block; "silence" now and then, whatever else is
+    said, because packs chatter while the one message that matters may be lost."""
 
     def __init__(self, server: Server):
         self._server = server
@@ -139,11 +150,13 @@ class Events:
         import websocket
 
         address = f"ws{self._server.url.removeprefix('http')}/ws?clientId={self._server.client_id}"
+        login = self._server.login
+        header = {"Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode()} if login else {}
         try:
-            self._socket = websocket.create_connection(address, timeout=60)
+            self._socket = websocket.create_connection(address, timeout=60, header=header)
         except (OSError, websocket.WebSocketException) as error:
             raise UserError(f"No ComfyUI answers at {self._server.url}: {_short(error)}.") from error
-        self._socket.settimeout(15)
+        self._socket.settimeout(_ASK_AFTER)
         return self._read()
 
     def __exit__(self, *_: Any) -> None:
@@ -152,11 +165,14 @@ class Events:
     def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         import websocket
 
+        asked = time.monotonic()
         while True:
+            if time.monotonic() - asked > _ASK_AFTER:
+                asked = time.monotonic()
+                yield "silence", {}  # a node may take long; or messages were lost, and the reader should ask
             try:
                 message = self._socket.recv()
             except websocket.WebSocketTimeoutException:
-                yield "silence", {}  # a node may take long; or messages were lost, and the reader should ask
                 continue
             except (OSError, websocket.WebSocketException) as error:
                 raise ServerFailed(f"The connection to {self._server.url} was lost: {_short(error)}. The workflow may "
