@@ -7,6 +7,11 @@ const COLOURS = {
   AFFECT_CLIP_SCORER: "#4fb3bf",
   AFFECT_TIMING_GATE: "#8fbf4f",
   AFFECT_EMOTION_TOKENS: "#b08cff",
+  AFFECT_REFERENCE_GALLERY: "#d98e5f",
+  AFFECT_EMOLAT: "#e0c341",
+  AFFECT_EMOLAT_CODE: "#f0dc82",
+  AFFECT_MLLM: "#7f9cf5",
+  AFFECT_MOODIFY_CLIP: "#5fc9a8",
 };
 
 // The frontend writes an empty string over every type that the user's palette does not name, each time the palette

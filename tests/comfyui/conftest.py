@@ -31,5 +31,7 @@ def comfy(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     server = start(Path(COMFYUI), PYTHON, base, packs=[Path(__file__).parent / "random_models"])
     yield server
+    log = server.log
     stop(server)
+    assert "memory leak" not in log, "ComfyUI found networks without their patcher"
     shutil.rmtree(base, ignore_errors=True)
