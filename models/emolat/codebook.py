@@ -1,0 +1,95 @@
+"""Eight codebooks, one an emotion: vector quantisation (equations 7 and 8), mean dispersion (9 and 10), sampling."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..emotions import MIKELS
+from ..errors import UserError
+
+
+class Codebooks(nn.Module):
+    """entries [8, N, W], and how often each was used lately.
+
+    Sampling draws codes by their use, tempered; a high temperature is the paper's uniform draw.
+    """
+
+    def __init__(self, entries: int = 256, width: int = 1024, decay: float = 0.99):
+        super().__init__()
+        self.entries = nn.Parameter(torch.randn(len(MIKELS), entries, width) * width**-0.5)
+        self.register_buffer("use", torch.full((len(MIKELS), entries), 1.0 / entries))
+        self.decay = decay
+
+    def nearest(self, z: torch.Tensor, emotion: torch.Tensor) -> torch.Tensor:
+        """Equation 7: z [B, S, W], emotion [B] -> [B, S] the nearest entry's number in the emotion's own book."""
+        return torch.cdist(z, self.entries[emotion]).argmin(dim=-1)
+
+    def forward(self, z: torch.Tensor, emotion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Equation 8: z [B, S, W] -> (quantised [B, S, W], numbers [B, S], loss). Gradients pass the quantisation straight
+        through; the loss is |sg(z) - e|^2 + 0.25 |z - sg(e)|^2 (van den Oord et al. 2017)."""
+        numbers = self.nearest(z, emotion)
+        e = self.entries[emotion[:, None], numbers]
+        loss = F.mse_loss(e, z.detach()) + 0.25 * F.mse_loss(z, e.detach())
+        if self.training:
+            self._count(numbers, emotion)
+        return z + (e - z).detach(), numbers, loss
+
+    @torch.no_grad()
+    def _count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
+        seen = torch.zeros_like(self.use)
+        seen.index_put_((emotion[:, None].expand_as(numbers), numbers), torch.ones_like(numbers, dtype=self.use.dtype), True)
+        total = seen.sum(dim=1, keepdim=True)
+        share = torch.where(total > 0, seen / total.clamp(min=1), self.use)
+        self.use.lerp_(share, 1 - self.decay)
+
+    @torch.no_grad()
+    def revive(self, z: torch.Tensor, emotion: torch.Tensor, least: float = 0.02) -> int:
+        """Moves entries that are used less than `least` times an even share onto vectors of z [B, S, W], each in its
+        emotion's book. Returns how many moved."""
+        moved = 0
+        for k in emotion.unique().tolist():
+            dead = (self.use[k] < least / self.use.shape[1]).nonzero().flatten()
+            vectors = z[emotion == k].flatten(0, 1)
+            if len(dead) and len(vectors):
+                chosen = torch.randint(len(vectors), (len(dead),), device=z.device)
+                self.entries.data[k, dead] = vectors[chosen].to(self.entries)
+                self.use[k, dead] = 1.0 / self.use.shape[1]
+                moved += len(dead)
+        return moved
+
+    def perplexity(self) -> torch.Tensor:
+        """[8]: how many entries of each book are in use, 1..N (the exponential of the use's entropy)."""
+        p = self.use / self.use.sum(dim=1, keepdim=True)
+        return torch.exp(-(p * p.clamp(min=1e-12).log()).sum(dim=1))
+
+    def sample(self, emotion: torch.Tensor, n: int, temperature: float = 1.0,
+               generator: torch.Generator | None = None) -> torch.Tensor:
+        """emotion [B] -> [B, n, W] codes of each one's own book. UserError for a temperature that is not above 0."""
+        if temperature <= 0:
+            raise UserError(f"The temperature is above 0 (1: codes by their use; high: all alike), got {temperature}.")
+        logits = self.use[emotion].clamp(min=1e-12).log() / temperature
+        numbers = torch.multinomial(logits.softmax(dim=-1).cpu(), n, replacement=True, generator=generator)
+        return self.entries[emotion[:, None], numbers.to(self.entries.device)]
+
+
+def mean_dispersion(entries: torch.Tensor, margin: torch.Tensor | float) -> torch.Tensor:
+    """Equations 9 and 10: entries [C, N, W] -> how far the books' means lie apart, squared, averaged over the C^2 ordered
+    pairs.
+
+    As printed it has no bound, and maximising it would carry the books away; a pair counts at most margin^2.
+    """
+    means = entries.mean(dim=1)
+    squared = (means[:, None] - means[None]).square().sum(dim=-1)
+    bounded = torch.minimum(squared, torch.as_tensor(margin, device=entries.device, dtype=entries.dtype) ** 2)
+    return bounded.sum() / len(entries) ** 2  # the diagonal is nought
+
+
+def separation(vectors: torch.Tensor, labels: torch.Tensor) -> float:
+    """Between-class over within-class distance of vectors [n, W] with labels [n]: the mean distance of class means from
+    one another over the mean distance of vectors from their own class's mean."""
+    means = torch.stack([vectors[labels == k].mean(dim=0) for k in labels.unique()])
+    within = torch.stack([(vectors[labels == k] - m).norm(dim=1).mean() for k, m in zip(labels.unique(), means)]).mean()
+    between = torch.pdist(means).mean()
+    return float(between / within.clamp(min=1e-12))
