@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Callable
 
@@ -21,7 +19,7 @@ from ..models.diffusion.diffusers import CFGGuider, MuseGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emotions import MIKELS, EmotionTarget
 from ..models.muse import EmotionTokens, Muse, MuseConfig
-from . import measure
+from . import measure, memory
 from .methods import Method, _texts
 from .tasks import generation
 
@@ -174,17 +172,11 @@ def _peak(steps: int, save_memory: bool) -> float:
     made.muse.predict(x, torch.ones(8, device=x.device))
     if x.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return memory.peak() / 2**30
 
 
 def _memory() -> dict[str, float]:
     """Peak memory of the inner loop on a batch of eight; each measurement is a process of its own."""
-    def measured(*settings: Any) -> float:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(_peak, *settings).result()
-
-    without, full, saving = measured(0, False), measured(2, False), measured(2, True)
+    without, full, saving = (memory.alone(_peak, *settings) for settings in ((0, False), (2, False), (2, True)))
     return {"peak_memory_gb": full, "inner_loop_memory_gb": full - without, "checkpointed_memory_gb": saving - without,
             "checkpointing_saves": 1 - (saving - without) / max(full - without, 1e-9)}

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from ..models import files, gallery, ssim
 from ..models.gallery import EDGE, SIDE
-from . import measure
+from . import measure, memory
 
 K = 5
 _UNIT = {"top5_identical": "share of queries", "visited_near_duplicates": "share of the gallery"}
@@ -60,7 +59,7 @@ def write_index(path: Path, edges: Any, n: int) -> Path:
     """An index of n records; those beyond the scenes are scenes mirrored and shifted, which costs a scan the same."""
     def write(target: Path) -> None:
         with target.open("wb") as f:
-            f.write(gallery._HEADER)
+            f.write(gallery._header("scharr").ljust(gallery._HEADER))
             for i in range(n):
                 edge = edges[i % len(edges)]
                 turn = i // len(edges)
@@ -70,38 +69,33 @@ def write_index(path: Path, edges: Any, n: int) -> Path:
     return path if path.is_file() else files.write_atomically(path, write)
 
 
-def _resident() -> int:
-    """Bytes of memory of this process at its peak."""
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[str, Any]:
-    """In a process of its own: seconds a query (the fastest round of three), the references, and memory beyond the imports'."""
+    """In a process of its own: seconds a query (the mean of three rounds), the references, and memory beyond what importing
+    the package and numba or torch takes."""
+    if fast:
+        ssim.kernels()
+    else:
+        import torch  # noqa: F401
+    before = memory.peak()
     if fast:
         ssim.warm_up()
-    else:
-        import torch  # noqa: F401 - counts as imported
-    before = _resident()
-    rows = gallery._rows(index)
-    cached = gallery._cache(index.with_suffix(".cache"), rows, make=True) if cache else None
+    opened = gallery._Index(index, "scharr")
+    rows, cached = opened.rows, opened.statistics(cache) if cache else None
     numbers = np.arange(len(rows))
-    found, visited, best = [], [], float("inf")
-    for turn in range(3):
+    found, visited = [], []
+    start = time.perf_counter()
+    for _ in range(3):
         found, visited = [], []
-        start = time.perf_counter()
         for query in queries:
             got, _, seen = ssim.best(query, rows, numbers, K, cached, fast)
             found.append(got)
             visited.append(seen)
-        best = min(best, (time.perf_counter() - start) / len(queries))
-    return {"seconds": best, "found": found, "visited": float(np.mean(visited)) / len(rows), "bytes": _resident() - before}
+    seconds = (time.perf_counter() - start) / 3 / len(queries)
+    return {"seconds": seconds, "found": found, "visited": float(np.mean(visited)) / len(rows), "bytes": memory.peak() - before}
 
 
 def alone(*settings: Any) -> dict[str, Any]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_timed, *settings).result()
+    return memory.alone(_timed, *settings)
 
 
 def brute_force(index: Path, queries: np.ndarray) -> list[list[int]]:
@@ -112,7 +106,7 @@ def brute_force(index: Path, queries: np.ndarray) -> list[list[int]]:
 
     weights = torch.from_numpy(ssim.taps())
     blur = lambda x: F.conv2d(F.conv2d(x, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
-    rows = gallery._rows(index)
+    rows = gallery._Index(index, "scharr").rows
     x = torch.from_numpy(queries).double()[:, None]
     mx = blur(x)
     vx = blur(x * x) - mx * mx
@@ -131,7 +125,8 @@ def scikit_image(index: Path, query: np.ndarray) -> float:
     """Seconds of one query by scikit-image's `structural_similarity` over the whole gallery."""
     from skimage.metrics import structural_similarity
 
-    rows = gallery._rows(index)
+    rows = gallery._Index(index, "scharr").rows
+    structural_similarity(query, query, gaussian_weights=True, sigma=1.5, data_range=255)  # its own first call
     start = time.perf_counter()
     for i in range(len(rows)):
         structural_similarity(query, rows[i, :EDGE].reshape(SIDE, SIDE), gaussian_weights=True, sigma=1.5,
@@ -145,7 +140,7 @@ def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
 
     from ..models.metrics import ssim as similarity
 
-    rows = gallery._rows(index)
+    rows = gallery._Index(index, "scharr").rows
     x = torch.from_numpy(query).float()[None, None] / 255
     start = time.perf_counter()
     for i in range(0, len(rows), 64):
@@ -163,21 +158,21 @@ def main(args: argparse.Namespace) -> int:
     figures: dict[str, float] = {}
     found: list[list[list[int]]] = []
     seconds: dict[str, list[float]] = {"numba": [], "numba, cached": []}
-    memory: dict[str, list[float]] = {"numba": [], "numba, cached": []}
+    sizes_gb: dict[str, list[float]] = {"numba": [], "numba, cached": []}
     for n in sizes:
         index = write_index(args.out / f"{n}.index", edges, n)
         for name, cache in (("numba", False), ("numba, cached", True)):
             got = alone(index, queries, cache, True)
             seconds[name].append(1000 * got["seconds"])
-            memory[name].append(got["bytes"] / 2**30)
+            sizes_gb[name].append(got["bytes"] / 2**30)
             if n == 10_000:
                 end = "_cached" if cache else ""
                 figures[f"milliseconds{end}"], figures[f"peak_memory_gb{end}"] = 1000 * got["seconds"], got["bytes"] / 2**30
                 found.append(got["found"])
         if n == 50_000:
-            figures["peak_memory_gb_50k"] = memory["numba"][-1]
+            figures["peak_memory_gb_50k"] = sizes_gb["numba"][-1]
     index = args.out / "10000.index"
-    if index.is_file():
+    if 10_000 in sizes:
         torch_path = alone(index, queries[:5], False, False)
         loop = scikit_image(index, queries[0])
         want = brute_force(index, queries)
@@ -188,7 +183,7 @@ def main(args: argparse.Namespace) -> int:
         figures["speedup_vs_skimage_cached"] = loop / (figures["milliseconds_cached"] / 1000)
         figures["speedup_torch_path"] = loop / torch_path["seconds"]
     figures["visited_near_duplicates"] = _near_duplicates(args.out, edges, queries)
-    _plot(args.out / "retrieval.png", sizes, seconds, memory)
+    _plot(args.out / "retrieval.png", sizes, seconds, sizes_gb)
     measure.write(args.json, "retrieval", figures, {k: _UNIT.get(k, "GiB" if "memory" in k else "times") for k in figures})
     return 0
 
@@ -201,7 +196,7 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, n: int 
     def write(target: Path) -> None:
         rng = np.random.default_rng(0)
         with target.open("wb") as f:
-            f.write(gallery._HEADER)
+            f.write(gallery._header("scharr").ljust(gallery._HEADER))
             for i in range(n):
                 noisy = np.clip(edges[i // each].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8)
                 f.write(gallery._pack(noisy, {"path": f"{i}.png", "file": [0, 0]}))
