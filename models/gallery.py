@@ -139,6 +139,11 @@ def _header(edges: str) -> bytes:
     return b"%s %s %s\n" % (_MAGIC, edges.encode(), secrets.token_hex(8).encode())
 
 
+def _start(path: Path) -> bytes:
+    with path.open("rb") as f:
+        return f.read(_HEADER)
+
+
 class _Index:
     """An index file: its records, memory-mapped, and what is known of them."""
 
@@ -151,7 +156,7 @@ class _Index:
         skipped or ""). A file of another version is removed; what a killed build left behind the last whole record is cut
         off."""
         size = self.path.stat().st_size if self.path.is_file() else 0
-        start = self.path.open("rb").read(_HEADER) if size else b""
+        start = _start(self.path) if size else b""
         if size and not (len(start) == _HEADER and start.startswith(b"%s %s " % (_MAGIC, self.edges.encode()))):
             host.current().note(f"The gallery's index '{self.path}' is damaged or of another version: it is made anew.")
             self.path.unlink()
@@ -163,9 +168,11 @@ class _Index:
             os.truncate(self.path, _HEADER + n * RECORD)
         self.rows = np.memmap(self.path, np.uint8, "r", _HEADER, (n, RECORD)) if n else np.empty((0, RECORD), np.uint8)
         self.known: dict[str, tuple[int, list[int], str]] = {}
+        self.checks = np.zeros(n, np.uint32)  # of the edge responses
         for i in range(n):
             meta = _read(self.rows, i)
             if meta is not None:
+                self.checks[i] = meta["edge"]
                 self.known[meta["path"]] = (i, meta["file"], meta.get("skipped", ""))
 
     def append(self, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]) -> None:
@@ -214,20 +221,19 @@ class _Index:
         if not make and not path.is_file():
             return None
         head = b"affect statistics 2 " + self.id
-        checks = np.array([zlib.crc32(self.rows[i, :EDGE].tobytes()) for i in range(len(self.rows))], np.uint32)
         good = 0
-        if path.is_file() and path.open("rb").read(_HEADER).rstrip() == head:
+        if path.is_file() and _start(path).rstrip() == head:
             n = min((path.stat().st_size - _HEADER) // (2 * _CACHED), len(self.rows))
             if n:
                 there = np.memmap(path, np.uint16, "r", _HEADER, (n, _CACHED))
-                same = there[:, _STATISTICS:].copy().view(np.uint32).ravel() == checks[:n]
+                same = there[:, _STATISTICS:].copy().view(np.uint32).ravel() == self.checks[:n]
                 good = n if same.all() else int(np.argmin(same))
                 del there
         if good < len(self.rows) or not path.is_file():
-            self._make_statistics(path, head, checks, good)
+            self._make_statistics(path, head, good)
         return np.memmap(path, np.uint16, "r", _HEADER, (len(self.rows), _CACHED))
 
-    def _make_statistics(self, path: Path, head: bytes, checks: np.ndarray, good: int) -> None:
+    def _make_statistics(self, path: Path, head: bytes, good: int) -> None:
         bar = host.current().progress(len(self.rows) - good, "statistics")
         try:
             with path.open("r+b" if good else "wb") as f:
@@ -237,7 +243,7 @@ class _Index:
                 for i in range(good, len(self.rows)):
                     host.current().check_interrupted()
                     f.write(ssim.statistics(self.rows[i, :EDGE].reshape(SIDE, SIDE)).tobytes())
-                    f.write(checks[i].tobytes())
+                    f.write(self.checks[i].tobytes())
                     bar.update()
         finally:
             bar.close()

@@ -93,7 +93,7 @@ class AffectSSIMReferenceRetriever:
         batch = torch.from_numpy(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]))
         rows = [{"file": r.picture.path, "ssim": round(r.score, 6), "noun": r.picture.noun,
                  "adjective": r.picture.adjective, "emotion": r.picture.emotion} for r in found]
-        return batch, json.dumps(rows, indent=1, ensure_ascii=False)
+        return batch, json.dumps(rows, indent=1)  # ASCII: a file's name need not be valid Unicode
 
 
 class AffectDenseNetGramTransfer:

@@ -33,6 +33,7 @@ def _cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 
 def real_label(emotion: torch.Tensor) -> torch.Tensor:
+    """emotion [B] -> [B, 8]: one-hot (y_real of equation 11)."""
     return F.one_hot(emotion, len(MIKELS)).float()
 
 

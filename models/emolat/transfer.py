@@ -29,7 +29,7 @@ class Mapper(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer of the multi-modal transformer: equations 16 and 17, each with its residual."""
+    """One layer of the multi-modal transformer: equations 16 and 17, each with its residual. Tokens [B, n, C] -> [B, n, C]."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -102,5 +102,5 @@ class TransferNet(nn.Module):
         y = cells.transpose(1, 2).reshape(b, c, h, w)
         for up, skip in zip(self.ups, maps[-2::-1]):  # equation 19
             y = up(y, skip, code)
-        # In logits about the source: what nobody asks to change stays to the last digit.
+        # What is added to the source: an untrained network gives it back to the last digit.
         return clamp01(image + self.last(y))

@@ -33,10 +33,10 @@ def _build(args: argparse.Namespace) -> int:
         gallery = open_gallery(args.folder, args.edges, args.cache)
     if args.json:
         print(json.dumps({"status": "ok", "pictures": len(gallery.pictures), "skipped": gallery.skipped,
-                          "nouns": gallery.nouns, "adjectives": gallery.adjectives}, ensure_ascii=False))
+                          "nouns": gallery.nouns, "adjectives": gallery.adjectives}))
         return 0
     print(f"{len(gallery.pictures)} pictures in {args.folder}; {len(gallery.skipped)} files skipped.")
     for name, why in gallery.skipped.items():
-        print(f"  skipped {name}: {why}")
+        print(f"  skipped {name!r}: {why}")
     print(f"nouns: {', '.join(gallery.nouns) or '(none)'}\nadjectives: {', '.join(gallery.adjectives) or '(none)'}")
     return 0

@@ -131,9 +131,11 @@ def _fingerprint(kind: NodeType, inputs: dict[str, Any]) -> str:
     constants = {n: None if is_link(v) else v for n, v in inputs.items() if n in declared}
     try:
         changed = kind.cls.IS_CHANGED(**constants)
-    except Exception:
+    except Exception as error:
         # Of a linked input it sees None. As in ComfyUI, what it makes of that is no failure of the run.
         changed = math.nan
+        if None not in constants.values():
+            host.current().note(f"{kind.key} could not say whether it changed, so it runs again: {error}")
     return uuid.uuid4().hex if isinstance(changed, float) and math.isnan(changed) else repr(changed)
 
 
