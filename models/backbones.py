@@ -23,6 +23,9 @@ VGG_WIDTHS = (16, 32, 48, 96, 128)
 VGG_RELU = {"relu1_2": "3", "relu2_2": "8", "relu3_4": "17", "relu4_4": "26", "relu5_1": "29", "relu5_4": "35"}
 """VGG-19's activations by their usual names -> their place among its features."""
 
+VGG_CUTS = (2, 7, 12, 21, 30)
+"""Where VGG-19's features are cut to end behind relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1."""
+
 PERCEPTUAL = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
 """The last activation of each block, which a perceptual distance compares."""
 

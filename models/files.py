@@ -99,6 +99,15 @@ def find_model(kind: str, name: str) -> Path:
     raise UserError(f"There is no file '{name}' in {' or '.join(str(f) for f in folders)}. Put it there, or choose another.")
 
 
+def state_of(kind: str, name: str) -> str:
+    """Another text once a model file of a kind has changed (its size or time); "" where `name` is no file there."""
+    try:
+        found = find_model(kind, name).stat()
+    except UserError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
 def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> torch.nn.Module:
     """Loads a state dict strictly; wrong keys or shapes become a UserError that names the first of them."""
     own = model.state_dict()

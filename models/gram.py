@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from . import host
-from .backbones import Backbone
+from .backbones import VGG_CUTS, Backbone
 from .diffusion.inference import deterministic, ordinary, ordinary_weights
 from .errors import UserError
 
@@ -106,7 +106,7 @@ def _densenet(f: nn.Module, x: torch.Tensor, run: Callable, layers: str) -> list
 
 def _vgg(f: nn.Module, x: torch.Tensor, run: Callable) -> list[torch.Tensor]:
     out, start = [], 0
-    for end in (2, 7, 12, 21, 30):  # behind relu1_1 .. relu5_1 of VGG-19
+    for end in VGG_CUTS:
         # In-place ReLUs would overwrite what a checkpoint starts from.
         part = nn.Sequential(*(nn.ReLU() if isinstance(m, nn.ReLU) else m for m in f[start:end]))
         x, start = run(part, x), end

@@ -165,3 +165,18 @@ def loss_plot(losses: Sequence[float], pixels: Sequence[int]) -> np.ndarray:
     axis.set_ylabel("loss")
     axis.spines[["top", "right"]].set_visible(False)
     return _render(figure)
+
+
+def scatter(points: np.ndarray, emotions: np.ndarray, sizes: np.ndarray, title: str = "") -> np.ndarray:
+    """Points [n, 2] in the colours of their emotions [n] (numbers in `MIKELS`), each as large as its size [n] (1: usual)."""
+    figure = _figure(6.4, 5.6)
+    axis = figure.add_subplot()
+    for k, name in enumerate(MIKELS):
+        mine = emotions == k
+        axis.scatter(*points[mine].T, s=4 + 10 * np.clip(sizes[mine], 0, 4), color=COLOURS[name], alpha=0.7, label=name)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.legend(fontsize=8, ncols=2)
+    if title:
+        axis.set_title(title, fontsize=12)
+    return _render(figure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..models import host
+from ..models import files, host
 from ..models.emotions import MIKELS
 from .layouts import to_bchw
 
@@ -13,7 +13,6 @@ from .layouts import to_bchw
 def _clips() -> list[str]:
     return ["tiny", "tiny-eval", "ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k",
             *host.current().list_files("open_clip")]
-
 
 
 class AffectTinyModelLoader:
@@ -51,6 +50,10 @@ class AffectEmotionClassifierLoader:
             "clip_model": (_clips(), {"tooltip": "The CLIP that zero-shot and published heads look through: "
                                                "ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's."}),
         }}
+
+    @classmethod
+    def IS_CHANGED(cls, classifier: str, clip_model: str) -> str:
+        return files.state_of("affect", classifier) + files.state_of("open_clip", clip_model)
 
     def run(self, classifier: str, clip_model: str) -> tuple[Any]:
         from ..models.classifiers import load_classifier
@@ -100,6 +103,10 @@ class AffectClipScorerLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": (_clips(), {"tooltip": "tiny goes with the tiny model; the named ones are "
                                        "open_clip's, downloaded at first use; files lie in models/open_clip."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, model: str) -> str:
+        return files.state_of("open_clip", model)
 
     def run(self, model: str) -> tuple[Any]:
         from ..models.clip import load_scorer

@@ -1,4 +1,6 @@
 """Loops, data and configs that train the learned parts. Imports `models/`, never `nodes/`."""
 
-COMMANDS = {"tiny": ("training.tiny", "the bundled tiny models, stage by stage")}
+COMMANDS = {"tiny": ("training.tiny", "the bundled tiny models, stage by stage"),
+            "emolat": ("training.emolat", "EmoLat's codebooks, from annotated images"),
+            "transfer": ("training.transfer", "EmoLat's transfer network, on its codebooks")}
 """`affect train NAME`: name -> (module with add_arguments and main, what it trains)."""

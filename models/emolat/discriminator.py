@@ -42,8 +42,9 @@ def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, emotion: torch.Te
     return _cross_entropy(real, real_label(emotion)) + _cross_entropy(fake, fake_label(emotion))
 
 
-def generator_loss(fake: torch.Tensor, emotion: torch.Tensor, quantisation: torch.Tensor,
-                   dispersion: torch.Tensor) -> torch.Tensor:
-    """Equation 14: logits [B, S, 8] of codes are to be taken for the emotion's own. As printed it lacks y_real, and a
-    uniform answer would minimise it; and it lacks the quantisation's terms, without which no entry would ever move."""
-    return _cross_entropy(fake, real_label(emotion)) + quantisation - dispersion
+def generator_loss(fake: torch.Tensor, emotion: torch.Tensor, quantisation: torch.Tensor, dispersion: torch.Tensor,
+                   adversary: float = 1.0) -> torch.Tensor:
+    """Equation 14: logits [B, S, 8] of codes are to be taken for the emotion's own. As printed it lacks y_real, and a uniform
+    answer would minimise it; and it lacks the quantisation's terms, without which no entry would ever move. `adversary`
+    weighs its first term; 0 is the ablation without it."""
+    return adversary * _cross_entropy(fake, real_label(emotion)) + quantisation - dispersion

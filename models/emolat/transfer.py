@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..backbones import VGG_CUTS
 from ..diffusion.protocol import clamp01
 
-TAPS = (2, 7, 12, 21)
-"""Where a VGG-19's features are cut: behind relu1_1, relu2_1, relu3_1 and relu4_1."""
+LARGEST = 1024 * 1024
+"""Images of more pixels are transferred at this size and the change is enlarged: attention over the cells is quadratic."""
 
 
 class Mapper(nn.Module):
@@ -83,15 +84,17 @@ class TransferNet(nn.Module):
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
         """The four feature maps, finest first."""
         x, start, out = self.encoder.normalised(image), 0, []
-        for end in TAPS:
+        for end in VGG_CUTS[:4]:
             for layer in self.encoder.features[start:end]:
                 x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
             out.append(x)
             start = end
         return out
 
-    def forward(self, image: torch.Tensor, text: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        maps = self.encode(image)
+    def forward(self, image: torch.Tensor, text: torch.Tensor, codes: torch.Tensor,
+                maps: list[torch.Tensor] | None = None) -> torch.Tensor:
+        """`maps` where `encode` has already been run on the image."""
+        maps = self.encode(image) if maps is None else maps
         tokens = self.mapper(text, codes)
         b, c, h, w = maps[-1].shape
         x = torch.cat([tokens, maps[-1].flatten(2).transpose(1, 2)], dim=1)

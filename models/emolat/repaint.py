@@ -1,0 +1,87 @@
+"""Using an EmoLat: an image repainted in one pass, and a picture of its codebooks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .. import host
+from ..diffusion.inference import ordinary
+from ..emotions import MIKELS
+from ..errors import UserError
+from ..gram import resized
+from .space import EmoLat, EmoLatCode
+from .transfer import LARGEST
+
+SMALLEST = 16
+
+
+@torch.no_grad()
+def repaint(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "", strength: float = 1.0,
+            mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Image [B, 3, H, W] in 0..1 -> the same in the code's emotion, one image at a time, so that memory does not grow.
+
+    text      a word or sentence (equation 15); empty: the emotion's label
+    strength  times the emotion's intensity: 0 returns the image, 1 the network's answer, more exaggerates
+    mask      [B or 1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit
+
+    UserError where the EmoLat has no transfer network, or the image is too small for the VGG's pools.
+    """
+    if emolat.network is None:
+        raise UserError("This EmoLat holds codebooks alone. Train its transfer network: affect train transfer.")
+    h, w = image.shape[-2:]
+    if min(h, w) < SMALLEST:
+        raise UserError(f"An image of {w} x {h} is too small for EmoLat: {SMALLEST} pixels a side at least.")
+    share = math.sqrt(min(1.0, LARGEST / (h * w)))
+    size = (h, w) if share == 1 else (int(h * share), int(w * share))
+    if share < 1:
+        host.current().note(f"An image of {w} x {h} is transferred at {size[1]} x {size[0]}, and the change enlarged.")
+    device = emolat.codebooks.entries.device
+    words = emolat.text([text.strip() or code.emotion.label or "emotion"])
+    codes = code.codes[None].to(device)
+    out, bar = [], host.current().progress(len(image), "transfer")
+    try:
+        for i in range(len(image)):
+            host.current().check_interrupted()
+            source = ordinary(image[i:i + 1])
+            small = resized(source.to(device), *size)
+            change = (emolat.network(small, words, codes) - small) * (strength * code.emotion.intensity)
+            after = (source + resized(change, h, w).to(source)).clamp(0, 1)
+            if mask is not None:
+                m = mask[i % len(mask)][None].to(source)
+                after = torch.where(m > 0, source.lerp(after, m), source)
+            out.append(after)
+            bar.update()
+    finally:
+        bar.close()
+    return torch.cat(out)
+
+
+def flat(vectors: torch.Tensor, method: str, seed: int = 0) -> np.ndarray:
+    """[n, W] -> [n, 2] by "PCA" or "t-SNE" (scikit-learn's; UserError where it is missing)."""
+    centred = (vectors - vectors.mean(dim=0)).double()
+    if method == "PCA":
+        u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+        u = u * torch.where(u.abs().max(dim=0).values == u.max(dim=0).values, 1.0, -1.0)  # SVD leaves signs open
+        return (u[:, :2] * s[:2]).numpy()
+    if method != "t-SNE":
+        raise UserError(f"The map's method is t-SNE or PCA, not '{method}'.")
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise UserError("t-SNE needs scikit-learn: pip install scikit-learn. Or choose PCA.") from error
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(centred.numpy())
+
+
+def codebook_map(emolat: EmoLat, method: str = "t-SNE") -> np.ndarray:
+    """The codebooks as eight clouds of points (the paper's Figure 3): an image [H, W, 3] in 0..1. A point's size is its use."""
+    from ..plots import scatter
+
+    entries = emolat.codebooks.entries.detach().float().cpu()
+    points = flat(F.layer_norm(entries.flatten(0, 1), entries.shape[-1:]), method)
+    use = (emolat.codebooks.use * entries.shape[1]).flatten().cpu().numpy()
+    return scatter(points, np.repeat(np.arange(len(MIKELS)), entries.shape[1]), use, f"EmoLat's codebooks by {method}")

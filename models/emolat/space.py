@@ -1,0 +1,143 @@
+"""The AFFECT_EMOLAT socket: eight codebooks, and where it was trained the transfer network, with the networks they look
+through. One safetensors file; its metadata says what it was trained with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import files, host, tiny
+from ..backbones import Backbone, load_backbone
+from ..clip import ClipScorer, load_scorer
+from ..emotions import MIKELS, EmotionTarget
+from ..errors import UserError
+from .codebook import Codebooks
+from .transfer import TransferNet
+
+VGG_CHANNELS = {"tiny-vgg": (16, 32, 48, 96, 128), "vgg19": (64, 128, 256, 512, 512)}
+"""Channels of a VGG's five blocks."""
+
+
+@dataclass(frozen=True)
+class EmoLatConfig:
+    """What an EmoLat is made of.
+
+    clip     the `clip.load_scorer` name of the text encoder
+    vgg      the `backbones.load_backbone` name of the feature network; a code is two neighbouring vectors of its relu5_1
+    entries  codes in each of the eight books
+    layers, heads  the multi-modal transformer's
+    codes    False: the mapper reads the text alone (the paper's Table III)
+    """
+
+    clip: str = "tiny"
+    vgg: str = "tiny-vgg"
+    entries: int = 256
+    layers: int = 2
+    heads: int = 4
+    codes: bool = True
+
+    def __post_init__(self) -> None:
+        if self.vgg not in VGG_CHANNELS:
+            raise UserError(f"EmoLat looks through a VGG: {' or '.join(VGG_CHANNELS)}, not '{self.vgg}'.")
+
+    @property
+    def code_width(self) -> int:
+        return 2 * VGG_CHANNELS[self.vgg][-1]
+
+
+@dataclass(frozen=True)
+class EmoLatCode:
+    """The AFFECT_EMOLAT_CODE socket: codes [n, W] drawn for an emotion, and with `tokens` [n, D] what they start MUSE's
+    tokens from (None where the EmoLat has no such projection)."""
+
+    codes: torch.Tensor
+    emotion: EmotionTarget
+    tokens: torch.Tensor | None = None
+
+
+class EmoLat(nn.Module):
+    """Codebooks and transfer network. `network` is None after stage one; `token_map` where nobody trained it."""
+
+    def __init__(self, config: EmoLatConfig, vgg: Backbone, scorer: ClipScorer, network: bool = True, token_width: int = 0):
+        super().__init__()
+        self.config = config
+        self.__dict__["vgg"], self.__dict__["scorer"] = vgg, scorer  # frozen and shared: not part of the file
+        self.codebooks = Codebooks(config.entries, config.code_width)
+        self.network = TransferNet(vgg, VGG_CHANNELS[config.vgg][:4], scorer.feature_width, config.code_width, config.layers,
+                                   config.heads, config.codes) if network else None
+        self.token_map = nn.Linear(config.code_width, token_width) if token_width else None
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Everything that has to be on one device."""
+        return self, self.vgg, self.scorer
+
+    def sample(self, emotion: EmotionTarget, n: int, temperature: float, seed: int) -> EmoLatCode:
+        """n codes for an emotion, from the seed: each one's book is drawn by the emotion's distribution, each code inside
+        its book by its use, tempered."""
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        books = torch.multinomial(torch.tensor(emotion.distribution), n, replacement=True, generator=generator)
+        codes = self.codebooks.sample(books.to(self.codebooks.entries.device), 1, temperature, generator)[:, 0].detach()
+        return EmoLatCode(codes, emotion, None if self.token_map is None else self.token_map(codes).detach())
+
+    @torch.no_grad()
+    def text(self, texts: list[str]) -> torch.Tensor:
+        """[n, D] normalised features of texts."""
+        return self.scorer.text_features(texts).float()
+
+
+_FORMAT = "emolat 1"
+
+
+def save(path: Path, emolat: EmoLat, half: bool = True) -> Path:
+    """Writes an EmoLat, in half precision unless told otherwise."""
+    state = {k: v.half() if half and v.is_floating_point() else v for k, v in emolat.state_dict().items()}
+    metadata = {"format": _FORMAT, "emotions": json.dumps(MIKELS), "config": json.dumps(asdict(emolat.config))}
+    return files.save_safetensors(path, state, metadata)
+
+
+def load(path: Path, device: str = "") -> EmoLat:
+    """Reads what `save` wrote, in float32, on a device (default: the host's). UserError where the file is something else, has its
+    emotions in another order, or codes of another width than its VGG gives."""
+    state, metadata = files.load_safetensors(path)
+    if metadata.get("format") != _FORMAT or "codebooks.entries" not in state:
+        raise UserError(f"'{path.name}' holds no EmoLat: train one with `affect train emolat` and `affect train transfer`.")
+    order = json.loads(metadata["emotions"])
+    if tuple(order) != tuple(MIKELS):
+        raise UserError(f"'{path.name}' has its codebooks in the order {', '.join(order)}. Expected: {', '.join(MIKELS)}.")
+    known = {f.name for f in fields(EmoLatConfig)}
+    config = EmoLatConfig(**{k: v for k, v in json.loads(metadata["config"]).items() if k in known})
+    shape, wanted = tuple(state["codebooks.entries"].shape), (len(MIKELS), config.entries, config.code_width)
+    if shape != wanted:
+        raise UserError(f"'{path.name}' has codebooks of {shape[-1]} wide codes, {tuple(shape)} in all. Expected with {config.vgg}: "
+                        f"{wanted}, two neighbouring vectors of its relu5_1 a code.")
+    emolat = EmoLat(config, load_backbone(config.vgg), load_scorer(config.clip),
+                    network=any(k.startswith("network.") for k in state),
+                    token_width=len(state["token_map.weight"]) if "token_map.weight" in state else 0)
+    files.load_into(emolat, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path.name)
+    device = device or host.current().device
+    for part in emolat.parts:
+        part.to(device)
+    return emolat.eval().requires_grad_(False)
+
+
+def load_emolat(name: str) -> EmoLat:
+    """The EmoLat of a name: tiny, or a file of models/emolat."""
+    return load(tiny.path("emolat") if name == "tiny" else files.find_model("emolat", name))
+
+
+def names() -> list[str]:
+    """What `load_emolat` knows."""
+    return ["tiny", *host.current().list_files("emolat")]
+
+
+def describe(emolat: EmoLat) -> dict[str, Any]:
+    """Plain figures for a card or a listing."""
+    return {**asdict(emolat.config), "code_width": emolat.config.code_width,
+            "perplexity": [round(float(p), 1) for p in emolat.codebooks.perplexity()],
+            "transfer": emolat.network is not None, "tokens": emolat.token_map is not None}

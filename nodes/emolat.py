@@ -1,0 +1,117 @@
+"""EmoLat's nodes: the loader, codes for an emotion, the transfer, the map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..models import files, host
+from .layouts import to_bchw, to_bhwc
+
+
+class AffectEmoLatLoader:
+    CATEGORY = "affect/emolat"
+    DESCRIPTION = "Loads an emotion latent space: eight codebooks, and the network that repaints an image from their codes."
+    RETURN_TYPES = ("AFFECT_EMOLAT",)
+    RETURN_NAMES = ("emolat",)
+    OUTPUT_TOOLTIPS = ("The emotion latent space.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": (["tiny", *host.current().list_files("emolat")], {"tooltip":
+                "tiny comes with this pack, trained on MoodScenes. Files lie in models/emolat: `affect train emolat` and "
+                "`affect train transfer` make them."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, model: str) -> str:
+        return files.state_of("emolat", model)
+
+    def run(self, model: str) -> tuple[Any]:
+        from ..models.emolat.space import load_emolat
+
+        return (load_emolat(model),)
+
+
+class AffectEmoLatCodebookSampler:
+    CATEGORY = "affect/emolat"
+    DESCRIPTION = ("Draws codes for an emotion from its codebook: what the emotion looks like, one way of many. Another seed, "
+                   "another way.")
+    RETURN_TYPES = ("AFFECT_EMOLAT_CODE",)
+    RETURN_NAMES = ("code",)
+    OUTPUT_TOOLTIPS = ("For EmoLat Transfer, or as init_tokens of the Emotion Token Optimizer.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
+            "emotion": ("AFFECT_EMOTION", {"tooltip": "Which emotion; a mix draws from several codebooks."}),
+            "n_codes": ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "How many codes; more are nearer to the average look."}),
+            "temperature": ("FLOAT", {"default": 1.0, "min": 0.01, "max": 100.0, "step": 0.1, "round": False, "tooltip":
+                                      "1: codes as often as training used them. Low: the usual ones. High: all alike."}),
+            "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
+                             "tooltip": "Draws the codes."}),
+        }}
+
+    def run(self, emolat: Any, emotion: Any, n_codes: int, temperature: float, seed: int) -> tuple[Any]:
+        return (emolat.sample(emotion, n_codes, temperature, seed),)
+
+
+class AffectEmoLatTransfer:
+    CATEGORY = "affect/emolat"
+    DESCRIPTION = "Repaints an image in the code's emotion, in one pass of a network; any size, any number of images."
+    RETURN_TYPES = ("IMAGE",)
+    OUTPUT_TOOLTIPS = ("The repainted image.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "emolat": ("AFFECT_EMOLAT", {"tooltip": "The network."}),
+            "image": ("IMAGE", {"tooltip": "The image to repaint."}),
+            "code": ("AFFECT_EMOLAT_CODE", {"tooltip": "From the EmoLat Codebook Sampler."}),
+            "text": ("STRING", {"default": "", "tooltip": "The words that go with the code; empty: the emotion's name."}),
+            "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 3.0, "step": 0.05, "tooltip":
+                                   "0 leaves the image, 1 is the network's answer, more exaggerates."}),
+        }, "optional": {"mask": ("MASK", {"tooltip": "Where the image may change."})}}
+
+    def run(self, emolat: Any, image: Any, code: Any, text: str, strength: float, mask: Any = None) -> tuple[Any]:
+        from ..models.emolat.repaint import repaint
+        from ..models.gram import resized
+
+        host.current().load(*emolat.parts)
+        source = to_bchw(image)
+        if mask is not None:
+            mask = resized(mask.reshape(-1, 1, *mask.shape[-2:]).float(), *source.shape[-2:])
+        return (to_bhwc(repaint(emolat, source, code, text, strength, mask)),)
+
+
+class AffectEmoLatMap:
+    CATEGORY = "affect/emolat"
+    DESCRIPTION = "A map of the eight codebooks: what lies together looks alike."
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("map",)
+    OUTPUT_TOOLTIPS = ("The map.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
+            "method": (["t-SNE", "PCA"], {"tooltip": "t-SNE shows clusters (needs scikit-learn); PCA shows true distances."}),
+        }}
+
+    def run(self, emolat: Any, method: str) -> tuple[Any]:
+        import torch
+
+        from ..models.emolat.repaint import codebook_map
+
+        return (torch.from_numpy(codebook_map(emolat, method))[None],)
+
+
+NODES = {
+    "AffectEmoLatLoader": (AffectEmoLatLoader, "Load EmoLat"),
+    "AffectEmoLatCodebookSampler": (AffectEmoLatCodebookSampler, "EmoLat Codebook Sampler"),
+    "AffectEmoLatTransfer": (AffectEmoLatTransfer, "EmoLat Transfer"),
+    "AffectEmoLatMap": (AffectEmoLatMap, "EmoLat Map"),
+}

@@ -1,0 +1,247 @@
+"""EmoLat's data and its two training stages, on small random networks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from comfyui_affect.models.backbones import Backbone, build_tiny_vgg
+from comfyui_affect.models.clip import ClipScorer
+from comfyui_affect.models.emolat import space as spaces
+from comfyui_affect.models.emolat.space import EmoLat, EmoLatCode, EmoLatConfig
+from comfyui_affect.models.emotions import MIKELS, EmotionTarget
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.training import emolat as stage_one
+from comfyui_affect.training import transfer as stage_two
+from comfyui_affect.training.data.annotated import read_annotations
+from comfyui_affect.training.data.graphs import GraphRows, make_pictures, text_features
+from comfyui_affect.training.loop import LoopConfig
+
+
+def put(folder, name, note, image=True, kind="emospace"):
+    path = folder / kind / str(note.get("emotion", "x")) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(note))
+    if image:
+        where = folder / "images" / f"{name}.png"
+        where.parent.mkdir(exist_ok=True)
+        colour = tuple(int(v) for v in np.random.default_rng(len(name)).integers(0, 255, 3))
+        Image.new("RGB", (40, 30), colour).save(where)
+
+
+def note(emotion="fear", pairs=(("tree", "bare"),), adjective="dark", **more):
+    return {"emotion": emotion, "global_adjective": adjective, "ontology_adjective": [list(p) for p in pairs], **more}
+
+
+class Words:
+    """A stand-in for a scorer's text side: a word's feature is drawn from its letters; counts what it encodes."""
+
+    name, feature_width = "words", 8
+
+    def __init__(self):
+        self.clip, self.encoded = torch.nn.Linear(2, 2), []
+
+    def text_features(self, texts):
+        self.encoded += texts
+        rows = [torch.randn(8, generator=torch.Generator().manual_seed(sum(map(ord, t)))) for t in texts]
+        return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
+
+
+def test_annotations_are_read_skipped_and_counted(tmp_path):
+    put(tmp_path, "a", note())
+    put(tmp_path, "b", note("awe", [(f"thing{i}", "odd") for i in range(20)]))
+    put(tmp_path, "c", note("sadness", (), ""))
+    put(tmp_path, "d", note("anger", [("dog", "")]))
+    put(tmp_path, "e", note("boredom"))
+    put(tmp_path, "f", note(), image=False)
+    put(tmp_path, "g", {"emotion": "fear", "global_adjective": "dim", "ontology_adjective": {"hill": "grey"}})
+    (tmp_path / "emospace" / "h.json").write_text("{not json")
+    (tmp_path / "emospace" / "i.json").write_text('["a list"]')
+    reading = read_annotations(tmp_path)
+    assert [MIKELS[r.emotion] for r in reading.rows] == ["anger", "awe", "fear", "fear", "sadness"]
+    assert reading.rows[3].pairs == (("hill", "grey"),) and len(reading.rows[1].pairs) == 20
+    assert set(reading.skipped) == {"emospace/boredom/e.json", "emospace/fear/f.json", "emospace/h.json", "emospace/i.json"}
+    assert reading.unusual == {"no objects": 1, "more than 14 pairs": 1, "no attribute": 1, "no global adjective": 1}
+    said = reading.summary()
+    assert "5 annotated images; 4 skipped" in said and "boredom" in said and "more than 14 pairs" in said
+
+
+def test_emosets_own_form(tmp_path):
+    put(tmp_path, "a", {"emotion": "Amusement", "object": ["Dog", "Ball"], "facial_expression": "smile", "brightness": 0.2,
+                        "colorfulness": 0.9, "image_id": "a.jpg"}, kind="annotation")
+    row, = read_annotations(tmp_path).rows
+    assert row.pairs == (("dog", ""), ("ball", ""), ("person", "smile")) and row.adjective == "dark"
+
+
+def test_nothing_usable_stops_with_the_reasons(tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        read_annotations(tmp_path / "nowhere")
+    put(tmp_path, "a", note("boredom"))
+    with pytest.raises(UserError, match="unknown emotion 'boredom'"):
+        read_annotations(tmp_path)
+
+
+def test_words_are_encoded_once_and_graphs_are_lookups(tmp_path):
+    put(tmp_path, "a", note("fear", [("tree", "bare"), ("sky", "")]))
+    put(tmp_path, "b", note("awe", [], ""))
+    rows, words = read_annotations(tmp_path).rows, Words()
+    graphs = GraphRows(rows, words, tmp_path, "cpu")
+    batch = graphs.batch(torch.tensor([0, 1]))  # awe's row comes first
+    assert batch.objects.shape == (2, 2, 8) and batch.there.tolist() == [[False, False], [True, True]]
+    assert torch.allclose(batch.objects[1, 0], words.text_features(["tree"])[0], atol=1e-6)
+    assert torch.allclose(batch.emotion[1], words.text_features(["fear"])[0], atol=1e-6)
+    assert not batch.attributes[1, 1].any() and not batch.adjective[0].any() and batch.adjective[1].any()
+    before = len(words.encoded)
+    again = GraphRows(rows, words, tmp_path, "cpu")
+    assert len(words.encoded) == before and torch.equal(again.features, graphs.features)
+    assert not torch.equal(text_features(["", "tree"], words, tmp_path)[1], torch.zeros(8))
+
+
+def test_pictures_are_read_once_and_broken_ones_named(tmp_path):
+    for name in ("a", "b", "c"):
+        put(tmp_path, name, note())
+    (tmp_path / "images" / "b.png").write_bytes(b"no picture")
+    rows = read_annotations(tmp_path).rows
+    pictures, broken = make_pictures(rows, 16, tmp_path / "cache")
+    assert pictures.shape == (3, 16, 16, 3) and list(broken) == [1] and "unreadable" in broken[1]
+    expected = np.asarray(Image.open(tmp_path / "images" / "c.png"))[0, 0]
+    assert (pictures[2] == expected).all() and not pictures[1].any()
+    again, broken = make_pictures(rows, 16, tmp_path / "cache")
+    assert np.array_equal(again, pictures) and list(broken) == [1]
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A folder of annotated images, and random networks in place of the bundled ones."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        emotion = MIKELS[i % 8]
+        put(tmp_path / "data", f"im{i:02d}", note(emotion, [("tree", f"word{i % 3}")] * (1 + i % 3), f"adj{i % 2}"))
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "data" / "images" / f"im{i:02d}.png")
+    torch.manual_seed(0)
+    vgg = Backbone("tiny-vgg", build_tiny_vgg()).eval().requires_grad_(False)
+
+    class Scorer(torch.nn.Module):
+        name, feature_width = "small", 8
+
+        def __init__(self):
+            super().__init__()
+            self.clip, self.image = torch.nn.Linear(2, 2), torch.nn.Conv2d(3, 8, 8, 8)
+            self.requires_grad_(False)
+
+        def text_features(self, texts):
+            return Words().text_features(texts)
+
+        def image_features(self, x, normalize=True):
+            return self.image(x).mean(dim=(2, 3))
+
+    scorer = Scorer()
+    classifier = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 8)).requires_grad_(False)
+    for module in (stage_one, spaces):
+        monkeypatch.setattr(module, "load_backbone", lambda name: vgg)
+        monkeypatch.setattr(module, "load_scorer", lambda name: scorer)
+    monkeypatch.setattr(stage_two, "load_classifier", lambda *_: classifier)
+    return tmp_path, vgg, scorer
+
+
+def test_both_stages_run_resume_and_save(world):
+    folder, vgg, scorer = world
+    from comfyui_affect.workflows.headless.cli import main
+
+    out = folder / "mine.safetensors"
+    common = ["--runs", str(folder / "runs"), "--out", str(out), "--device", "cpu", f"data.folder={folder / 'data'}",
+              "data.size=64", "model.entries=8", "model.layers=1"]
+    assert main(["train", "emolat", *common, "emolat.steps=3", "emolat.batch=4", "emolat.log_every=1"]) == 0
+    space = spaces.load(out)
+    assert space.network is None and space.codebooks.entries.shape == (8, 8, 256)
+    with pytest.raises(UserError, match="codebooks alone"):
+        from comfyui_affect.models.emolat.repaint import repaint
+
+        repaint(space, torch.rand(1, 3, 64, 64), space.sample(EmotionTarget.of("awe"), 1, 1.0, 0))
+    assert main(["train", "transfer", *common, "transfer.steps=2", "transfer.batch=2", "transfer.log_every=1"]) == 0
+    emolat = spaces.load(out)
+    assert emolat.network is not None and torch.equal(emolat.codebooks.entries, space.codebooks.entries)
+    logged = [json.loads(line) for line in (folder / "runs" / "transfer" / "log.jsonl").read_text().splitlines()]
+    assert {"content", "style", "identity", "gan", "emotion", "clip", "adversary"} <= set(logged[0])
+    assert all(np.isfinite(v) for row in logged for v in row.values())
+
+
+def loaded(folder, vgg, scorer, seed=0):
+    torch.manual_seed(seed)
+    emolat = EmoLat(EmoLatConfig(entries=8, layers=1), vgg, scorer).eval()
+    for p in emolat.network.parameters():
+        p.data += 0.03 * torch.randn(p.shape)
+    return emolat.requires_grad_(False)
+
+
+def test_codes_follow_the_seed_and_the_emotion(world):
+    emolat = loaded(*world)
+    draw = lambda emotion, seed=5, n=40: emolat.sample(emotion, n, 1.0, seed).codes
+    fear = EmotionTarget.of("fear")
+    assert torch.equal(draw(fear), draw(fear)) and not torch.equal(draw(fear), draw(fear, 6))
+    books = lambda codes: {int((emolat.codebooks.entries == c).all(-1).any(-1).nonzero()[0]) for c in codes}
+    assert books(draw(fear)) == {MIKELS.index("fear")}
+    assert books(draw(fear.mix(EmotionTarget.of("awe")))) == {MIKELS.index("fear"), MIKELS.index("awe")}
+
+
+def test_repainting_strength_mask_and_size(world):
+    from comfyui_affect.models.emolat.repaint import repaint
+
+    emolat = loaded(*world)
+    image, code = torch.rand(2, 3, 50, 70), emolat.sample(EmotionTarget.of("fear"), 2, 1.0, 0)
+    whole = repaint(emolat, image, code)
+    assert whole.shape == image.shape and (whole - image).abs().max() > 1e-3
+    assert torch.equal(repaint(emolat, image, code, strength=0.0), image)
+    assert torch.equal(whole[1:], repaint(emolat, image[1:], code))
+    half = repaint(emolat, image, EmoLatCode(code.codes, EmotionTarget.of("fear", 0.5)))
+    inside = (whole > 0) & (whole < 1)
+    assert torch.allclose((half - image)[inside], 0.5 * (whole - image)[inside], atol=1e-5)
+    mask = torch.zeros(1, 1, 50, 70)
+    mask[..., :35] = 1
+    masked = repaint(emolat, image, code, mask=mask)
+    assert torch.equal(masked[..., 35:], image[..., 35:]) and torch.allclose(masked[..., :35], whole[..., :35], atol=1e-6)
+    with pytest.raises(UserError, match="too small"):
+        repaint(emolat, torch.rand(1, 3, 8, 8), code)
+
+
+def test_a_foreign_file_is_refused(world, tmp_path):
+    from comfyui_affect.models.files import load_safetensors, save_safetensors
+
+    emolat = loaded(*world)
+    path = spaces.save(tmp_path / "a.safetensors", emolat)
+    state, metadata = load_safetensors(path)
+    assert spaces.load(path).config == emolat.config
+    save_safetensors(tmp_path / "b.safetensors", state, metadata | {"emotions": json.dumps(sorted(MIKELS))})
+    with pytest.raises(UserError, match="order amusement, anger.*Expected: amusement, awe"):
+        spaces.load(tmp_path / "b.safetensors")
+    save_safetensors(tmp_path / "c.safetensors", state | {"codebooks.entries": torch.zeros(8, 8, 64)}, metadata)
+    with pytest.raises(UserError, match="64 wide codes.*Expected with tiny-vgg: \\(8, 8, 256\\)"):
+        spaces.load(tmp_path / "c.safetensors")
+    save_safetensors(tmp_path / "d.safetensors", {"x": torch.zeros(1)}, {})
+    with pytest.raises(UserError, match="holds no EmoLat"):
+        spaces.load(tmp_path / "d.safetensors")
+
+
+@pytest.mark.parametrize("method", ["PCA", "t-SNE"])
+def test_the_map_shows_every_book(world, method):
+    from comfyui_affect.models.emolat.repaint import codebook_map, flat
+
+    emolat = loaded(*world)
+    picture = codebook_map(emolat, method)
+    assert picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 0.01
+    line = torch.tensor([[0.0, 0], [1, 1], [2, 2]])
+    points = flat(line, "PCA")
+    assert np.allclose(np.abs(points[:, 0]), [np.sqrt(2), 0, np.sqrt(2)], atol=1e-6) and np.allclose(points[:, 1], 0, atol=1e-6)
+
+
+def test_a_loss_left_out_is_not_computed(world):
+    _, vgg, scorer = world
+    config = stage_two.TransferConfig(content=1, style=0, identity=0, gan=0, emotion=0, clip=0)
+    emolat = EmoLat(EmoLatConfig(entries=8, layers=1), vgg, scorer)
+    module = stage_two.Transfer(emolat.network, config, scorer, None)
+    x = torch.rand(2, 3, 64, 64)
+    got = module(x, x, torch.randn(2, 8), torch.randn(2, 8), torch.randn(2, 1, 256), torch.tensor([0, 1]))
+    assert set(got) == {"loss", "adversary", "content"}

@@ -1,0 +1,135 @@
+"""Images with emotion, objects, attributes and a global adjective: EmoSpace's, EmoSet-118K's and MoodScenes' annotations.
+
+A folder holds one JSON an image, anywhere below `emospace/`, `annotation/` or itself, and images below `images/`, `image/`
+or itself; an image belongs to the JSON whose `image_id` (else file name) is its own name without suffix.
+
+    EmoSpace and MoodScenes   emotion, global_adjective, ontology_adjective: [[object, attribute], ...] or {object: attribute}
+    EmoSet-118K               emotion, object: [names], facial_expression, human_action, brightness and colorfulness 0..1
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator
+
+from ...models import host
+from ...models.emolat.graph import MAX_PAIRS
+from ...models.emotions import MIKELS
+from ...models.errors import UserError
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One image: its emotion's number in `MIKELS`, its object-attribute pairs and its global adjective. "" is a word that
+    nobody gave."""
+
+    image: Path
+    emotion: int
+    pairs: tuple[tuple[str, str], ...]
+    adjective: str
+
+
+@dataclass
+class Reading:
+    """What a folder held: the usable rows, why others were skipped, and what was encoded although it is out of the ordinary.
+
+    skipped  file -> why
+    unusual  what -> how many: "no objects", "more than 14 pairs", "no attribute", "no global adjective"
+    """
+
+    rows: list[Annotated] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unusual: Counter[str] = field(default_factory=Counter)
+
+    def summary(self) -> str:
+        """The closing words of a run: what was used, skipped and unusual."""
+        lines = [f"{len(self.rows)} annotated images; {len(self.skipped)} skipped."]
+        for why, n in Counter(self.skipped.values()).most_common():
+            first = next(name for name, reason in self.skipped.items() if reason == why)
+            lines.append(f"  {n} x {why} (the first: {first})")
+        lines += [f"  {n} x {what}: encoded" for what, n in sorted(self.unusual.items())]
+        return "\n".join(lines)
+
+
+def read_annotations(folder: Path) -> Reading:
+    """Every annotated image below a folder, in the order of its annotation files.
+
+    What cannot be used is skipped and listed: a JSON that is none, an emotion that is none of Mikels', an image that is
+    missing. What is unusual is encoded and counted: no objects (the graph is the adjective and the emotion), more than 14
+    pairs (graphs are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where the folder is
+    missing or nothing usable is left.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder} with annotated images. Make one with `affect data moodscenes --out "
+                        f"{folder}`, or give EmoSet's or EmoSpace's.")
+    reading = Reading()
+    images = {p.stem: p for p in _below(folder, ("images", "image")) if p.suffix.lower() in _SUFFIXES}
+    for path in _below(folder, ("emospace", "annotation")):
+        if path.suffix != ".json":
+            continue
+        name = path.relative_to(folder).as_posix()
+        try:
+            note = json.loads(path.read_text(encoding="utf-8"))
+            emotion = str(note["emotion"]).strip().lower()
+            image = images.get(Path(str(note.get("image_id", path.stem))).stem)
+            pairs, adjective = _words(note)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            reading.skipped[name] = "no annotation: a JSON object with an emotion is wanted"
+            continue
+        if emotion not in MIKELS:
+            reading.skipped[name] = f"the unknown emotion '{emotion}'"
+        elif image is None:
+            reading.skipped[name] = "its image is missing"
+        else:
+            reading.rows.append(Annotated(image, MIKELS.index(emotion), pairs, adjective))
+            reading.unusual.update(_unusual(pairs, adjective))
+    if not reading.rows:
+        raise UserError(f"Nothing in {folder} can be used. {reading.summary()}")
+    return reading
+
+
+def _below(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
+    """Files below the first of the named sub-folders that is there, else below the folder itself, sorted."""
+    found = next((folder / name for name in names if (folder / name).is_dir()), folder)
+    return iter(sorted(p for p in found.rglob("*") if p.is_file()))
+
+
+def _words(note: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], str]:
+    word = lambda value: str(value or "").strip().lower()
+    if "ontology_adjective" in note:
+        given = note["ontology_adjective"] or []
+        given = given.items() if isinstance(given, dict) else given
+        pairs = [(word(name), word(attribute)) for name, attribute in given]
+        return tuple(p for p in pairs if p[0]), word(note.get("global_adjective"))
+    # EmoSet names objects without attributes; what it says of people is theirs, and of light and colour the whole's.
+    pairs = [(word(name), "") for name in note.get("object") or []]
+    for key in ("facial_expression", "human_action"):
+        if note.get(key):
+            pairs.append(("person", word(note[key])))
+    return tuple(p for p in pairs if p[0]), _look(note)
+
+
+def _look(note: dict[str, Any]) -> str:
+    light, colour = note.get("brightness"), note.get("colorfulness")
+    if light is not None and not 0.35 <= float(light) <= 0.65:
+        return "dark" if float(light) < 0.35 else "bright"
+    if colour is not None and not 0.25 <= float(colour) <= 0.6:
+        return "dull" if float(colour) < 0.25 else "colourful"
+    return ""
+
+
+def _unusual(pairs: tuple[tuple[str, str], ...], adjective: str) -> list[str]:
+    found = [] if pairs else ["no objects"]
+    found += [f"more than {MAX_PAIRS} pairs"] * (len(pairs) > MAX_PAIRS)
+    found += ["no attribute"] * any(not attribute for _, attribute in pairs)
+    return found + ["no global adjective"] * (not adjective)
+
+
+def say(reading: Reading) -> None:
+    """Prints the summary through the host."""
+    host.current().note(reading.summary())

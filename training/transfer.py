@@ -1,0 +1,143 @@
+"""EmoLat's second stage: the transfer network, trained on unpaired images through frozen networks (equations 15 to 27).
+
+    affect train transfer --data FOLDER --out emolat.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ..models import host
+from ..models.classifiers import load_classifier
+from ..models.clip import ClipScorer
+from ..models.emolat import losses
+from ..models.emolat.space import VGG_CHANNELS, EmoLat, EmoLatConfig, load, save
+from ..models.emolat.transfer import TransferNet
+from ..models.emotions import MIKELS
+from .emolat import Data, add_arguments, prepared
+from .loop import LoopConfig, Losses, fit
+from .tiny import split
+
+__all__ = ["add_arguments", "main"]
+
+
+@dataclass
+class TransferConfig:
+    """Stage two: weights of the losses (0 leaves one out: that is each ablation), the classifier of equation 25 and the
+    CLIP it may need, CLIPstyler's patches, and the most codes an image is trained with."""
+
+    content: float = 6.0
+    style: float = 2.0
+    identity: float = 3.0
+    gan: float = 5.0
+    emotion: float = 1.0
+    clip: float = 100.0
+    classifier: str = "tiny-a"
+    classifier_clip: str = "tiny"
+    patches: int = 8
+    most_codes: int = 4
+
+    @property
+    def weights(self) -> losses.Weights:
+        return losses.Weights(**{f.name: getattr(self, f.name) for f in fields(losses.Weights)})
+
+
+class Transfer(nn.Module):
+    """Everything stage two trains: the network and the adversary of equation 23. One forward pass gives all losses."""
+
+    def __init__(self, network: TransferNet, config: TransferConfig, scorer: ClipScorer, classifier: nn.Module):
+        super().__init__()
+        self.network, self.config = network, config
+        self.judge = losses.ImageJudge(scorer.feature_width) if config.gan else None
+        self.__dict__["scorer"], self.__dict__["classifier"] = scorer, classifier  # frozen: neither trained nor saved
+
+    def forward(self, content: torch.Tensor, reference: torch.Tensor, text: torch.Tensor, source_text: torch.Tensor,
+                codes: torch.Tensor, label: torch.Tensor) -> Losses:
+        """content, reference [B, 3, S, S]; text, source_text [B, D]: features of the target's and the source's words;
+        codes [B, n, W]; label [B] the target, which is the reference's emotion."""
+        weights, net, b = self.config.weights, self.network, len(content)
+        with torch.no_grad():
+            maps = net.encode(torch.cat([content, reference]))
+        of = lambda part: [m[part] for m in maps]
+        content_maps, reference_maps = of(slice(b)), of(slice(b, None))
+        if weights.identity:  # the reference with its own emotion, in the same pass
+            both = net(torch.cat([content, reference]), text.repeat(2, 1), codes.repeat(2, 1, 1), maps)
+            seen = net.encode(both)
+            result, result_maps = both[:b], [m[:b] for m in seen]
+        else:
+            result = net(content, text, codes, content_maps)
+            result_maps = net.encode(result)
+        parts: Losses = {}
+        if weights.content:
+            parts["content"] = losses.content_loss(result_maps, content_maps)
+        if weights.style:
+            parts["style"] = losses.style_loss(result_maps, reference_maps)
+        if weights.identity:
+            parts["identity"] = losses.identity_loss(both[b:], reference, [m[b:] for m in seen], reference_maps)
+        if weights.emotion:
+            parts["emotion"] = losses.emotion_loss(self.classifier(result), label)
+        if weights.clip:
+            encode = lambda x: F.normalize(self.scorer.image_features(x), dim=-1)
+            parts["clip"] = losses.patch_clip_loss(encode, result, content, text, source_text, self.config.patches)
+        adversary = result.new_zeros(())
+        if self.judge is not None:
+            held = {k: v.detach() for k, v in self.judge.named_parameters()}
+            parts["gan"] = losses.gan_loss(functional_call(self.judge, held, (result, text)))
+            adversary = losses.adversary_loss(self.judge(reference, text), self.judge(result.detach(), text))
+        return {"loss": losses.total_loss(parts, weights) + adversary, "adversary": adversary, **parts}
+
+
+def train_transfer(data: Data, emolat: EmoLat, config: TransferConfig, loop: LoopConfig, runs: Path, device: str,
+                   name: str = "transfer") -> TransferNet:
+    """Trains a transfer network on an EmoLat's codebooks and returns it."""
+    model = emolat.config
+    network = TransferNet(emolat.vgg, VGG_CHANNELS[model.vgg][:4], emolat.scorer.feature_width, model.code_width,
+                          model.layers, model.heads, model.codes)
+    classifier = load_classifier(config.classifier, config.classifier_clip).to(device).requires_grad_(False)
+    emotions, words = data.graphs.emotions, data.graphs.words_of_emotions
+    of_emotion = [(emotions == k).nonzero().flatten().cpu() for k in range(len(MIKELS))]
+    there = torch.tensor([k for k, rows in enumerate(of_emotion) if len(rows)])
+
+    def batches(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)
+        draw = lambda n: int(torch.randint(n, (), generator=generator))
+        content = torch.randint(len(emotions), (loop.batch,), generator=generator)
+        target = there[torch.randint(len(there), (loop.batch,), generator=generator)]
+        reference = torch.stack([of_emotion[k][draw(len(of_emotion[k]))] for k in target.tolist()])
+        # As inference draws: codes of the emotion's own book, by their use.
+        codes = emolat.codebooks.sample(target.to(emotions.device), 1 + draw(config.most_codes), 1.0, generator)
+        return content, reference, target.to(emotions.device), codes.detach()
+
+    def loss(module: nn.Module, batch: tuple, step: int) -> Losses:
+        content, reference, target, codes = batch
+        source = emotions[content.to(emotions.device)]
+        return module(data.images(content), data.images(reference), words[target], words[source], codes, target)
+
+    return fit(Transfer(network, config, emolat.scorer, classifier), loss, batches, loop, runs / name, name).network
+
+
+def with_network(space: EmoLat, config: EmoLatConfig) -> EmoLat:
+    """An EmoLat on the codebooks of another, with an untrained network of `config`."""
+    emolat = EmoLat(config, space.vgg, space.scorer, network=True)
+    emolat.codebooks.load_state_dict(space.codebooks.state_dict())
+    emolat.codebooks.to(space.codebooks.entries.device).requires_grad_(False)
+    return emolat
+
+
+def main(args: argparse.Namespace) -> int:
+    config, model, data = prepared(args)
+    own, loop = split(config["transfer"], TransferConfig, "transfer")
+    torch.manual_seed(loop.seed)
+    emolat = with_network(load(args.out, args.device), model)
+    network = train_transfer(data, emolat, own, loop, args.runs, args.device)
+    emolat.network.load_state_dict(network.state_dict())
+    save(args.out, emolat)
+    host.current().note(f"Wrote {args.out}.")
+    return 0
