@@ -5,6 +5,8 @@ COMMANDS = {"muse": ("benchmarks.muse", "MUSE against its rivals on held-out pro
             "muse-speed": ("benchmarks.muse_speed", "what MUSE costs in time and memory"),
             "retrieval": ("benchmarks.retrieval", "reference retrieval: exactness, time, memory"),
             "gram": ("benchmarks.gram", "Gram transfer: time, memory, and held-out scenes"),
+            "emolat-train": ("benchmarks.emolat_train", "EmoLat's codebooks: speed, use, and what a probe sees in them"),
+            "emolat": ("benchmarks.emolat", "EmoLat's transfer on held-out scenes"),
             "comfyui": ("benchmarks.comfyui", "inside a real ComfyUI: start-up, agreement, interrupt, memory, cost")}
 """`affect bench NAME`: name -> (module with add_arguments and main, what it measures)."""
 

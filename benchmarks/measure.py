@@ -132,3 +132,12 @@ def save_picture(path: Path, array: Any) -> None:
     from PIL import Image
 
     files.write_atomically(path, lambda p: Image.fromarray((array * 255).round().clip(0, 255).astype("uint8")).save(p))
+
+
+def read_picture(path: Path) -> torch.Tensor:
+    """[3, H, W] in 0..1."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255).permute(2, 0, 1)

@@ -1,0 +1,144 @@
+"""EmoLat's first stage: how fast graphs are encoded, whether its codebooks stay in use, and whether their codes look like
+their emotion to a probe that saw real images alone; beside the same training without adversary and without dispersion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..models import host, metrics
+from ..models.backbones import load_backbone
+from ..models.clip import load_scorer
+from ..models.emolat.codebook import separation
+from ..models.emolat.graph import GraphBatch, GraphEncoder
+from ..models.emolat.repaint import codebook_map
+from ..models.emolat.space import EmoLat, EmoLatConfig, save
+from ..models.emotions import MIKELS
+from ..models.plots import curve
+from ..training.config import load_config, read
+from ..training.emolat import Data, DataConfig, Space, SpaceConfig, read_data, real_vectors, train_space
+from ..training.tiny import split
+from . import measure
+
+DRAWS = 256
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)")
+    parser.add_argument("--config", default="emolat")
+    parser.add_argument("--graphs", type=int, default=2048, help="graphs encoded for the speed (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
+
+
+def main(args: argparse.Namespace) -> int:
+    config = load_config(args.config, args.overrides)
+    model = read(EmoLatConfig, config["model"], "[model]")
+    own, loop = split(config["emolat"], SpaceConfig, "emolat")
+    args.out.mkdir(parents=True, exist_ok=True)
+    device = host.current().device
+    data = read_data(read(DataConfig, config["data"], "[data]"), model, args.out, device)
+    figures = speed(data, model, own, args.graphs)
+    vgg = load_backbone(model.vgg)
+    vectors = real_vectors(vgg, data, args.out, model.vgg)
+    probe, figures["probe_accuracy_real"] = train_probe(vectors, data.graphs.emotions)
+    variants = {"": own, "_no_adversary": replace(own, adversary=0.0), "_no_dispersion": replace(own, dispersion=0.0)}
+    for name, variant in variants.items():
+        torch.manual_seed(loop.seed)
+        run = f"emolat{name}"
+        space = train_space(data, vectors, model, variant, loop, args.out, run)
+        codes, labels = drawn(space)
+        share = metrics.accuracy(probe(codes), labels)
+        figures |= measure.with_interval(f"probe_accuracy{name}", share, metrics.wilson_interval(share, len(codes)))
+        entries = space.codebooks.entries.detach()
+        figures[f"separation{name}"] = separation(entries.flatten(0, 1), torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1]))
+        log = [json.loads(line) for line in (args.out / run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        figures[f"perplexity_min{name}"] = min(row["perplexity"] for row in log)
+        steps = [row["step"] for row in log]
+        measure.save_picture(args.out / f"{run}.png", curve(
+            {key: [row[key] for row in log] for key in ("generator", "adversary", "quantisation", "recognised")}, steps, "step", "loss"))
+        measure.save_picture(args.out / f"{run}-perplexity.png", curve(
+            {"entries in use (perplexity)": [row["perplexity"] for row in log]}, steps, "step", "of the least used book",
+            {"half of them": model.entries / 2}))
+        emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)
+        emolat.codebooks.load_state_dict(space.codebooks.state_dict())
+        save(args.out / f"{run}.safetensors", emolat)
+        for method in ("t-SNE", "PCA"):
+            measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
+    measure.write(args.json, "emolat-train", figures, {key: _unit(key) for key in figures}, config=config)
+    return 0
+
+
+def _unit(key: str) -> str:
+    units = {"speedup": "times", "perplexity": "entries", "separation": "ratio", "graphs": "graphs/s"}
+    return next((unit for part, unit in units.items() if part in key), "share")
+
+
+@torch.no_grad()
+def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int = 128) -> dict[str, float]:
+    """Graphs a second, 64 at a time with every word's features looked up, against one graph at a time whose words go through
+    the text tower anew. Both in turn, three rounds; the best of each counts. The features of both are compared first."""
+    scorer = load_scorer(model.clip)
+    torch.manual_seed(0)
+    graphs, encoder = data.graphs, GraphEncoder(data.graphs.features.shape[1], own.hidden, own.slots, model.code_width // 2).eval()
+    encoder.to(graphs.emotions.device)
+
+    def one(i: int) -> torch.Tensor:
+        row = data.rows[i]
+        words = [w for pair in row.pairs for w in pair] + [row.adjective, MIKELS[row.emotion]]
+        f = scorer.text_features(words)
+        f[[j for j, w in enumerate(words) if not w]] = 0.0
+        pairs = f[:-2].view(1, -1, 2, f.shape[1]) if row.pairs else f.new_zeros(1, 1, 2, f.shape[1])
+        there = torch.full(pairs.shape[:2], bool(row.pairs), device=f.device)
+        return encoder(GraphBatch(pairs[:, :, 0], pairs[:, :, 1], there, f[-2:-1], f[-1:]))
+
+    index = torch.arange(n) % len(graphs)
+    apart = (encoder(graphs.batch(index[:16])) - torch.cat([one(int(i)) for i in index[:16]])).abs().max()
+    if apart > 1e-3:
+        raise RuntimeError(f"The two ways to encode graphs differ by {float(apart):.2g}: the comparison is void.")
+    batched, single = [], []
+    for _ in range(3):
+        start = time.perf_counter()
+        for part in index.split(64):
+            encoder(graphs.batch(part))
+        batched.append(n / (time.perf_counter() - start))
+        start = time.perf_counter()
+        for i in index[:alone].tolist():
+            one(i)
+        single.append(alone / (time.perf_counter() - start))
+    return {"speedup": max(batched) / max(single), "graphs_batched": max(batched), "graphs_single": max(single)}
+
+
+def train_probe(vectors: torch.Tensor, emotions: torch.Tensor, steps: int = 3000) -> tuple[nn.Module, float]:
+    """(a probe vectors [n, W] -> logits [n, 8] trained on the vectors of seven real images in eight, its accuracy on the
+    vectors of the eighth). It never sees a codebook."""
+    held = torch.arange(len(vectors)) % 8 == 7
+    flat = lambda keep: (vectors[keep].flatten(0, 1).float(), emotions[keep].repeat_interleave(vectors.shape[1]))
+    x, y = flat(~held)
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    probe = nn.Sequential(nn.LayerNorm(x.shape[1]), nn.Linear(x.shape[1], 256), nn.GELU(), nn.Dropout(0.2), nn.Linear(256, len(MIKELS)))
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        rows = torch.randint(len(x), (256,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(probe(x[rows]), y[rows]).backward()
+        optimizer.step()
+        schedule.step()
+    probe.eval().requires_grad_(False)
+    return probe, metrics.accuracy(probe(flat(held)[0]), flat(held)[1])
+
+
+@torch.no_grad()
+def drawn(space: Space) -> tuple[torch.Tensor, torch.Tensor]:
+    """(codes [8 DRAWS, W], their emotions) sampled from the codebooks as inference samples."""
+    labels = torch.arange(len(MIKELS)).repeat_interleave(DRAWS)
+    return space.codebooks.sample(labels, 1, 1.0, torch.Generator().manual_seed(0))[:, 0], labels
