@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -27,7 +27,7 @@ from ..emotions import EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, deterministic, mutation_allowed, ordinary, ordinary_weights
-from .protocol import Conditioning, clamp01
+from .protocol import Conditioning, Control, clamp01
 from .sampling import ddim_inversion
 
 _CROSS = "c_crossattn"
@@ -226,6 +226,54 @@ class ComfyDenoiser:
             return comfy.samplers.calc_cond_batch(self.model, [context.conds], x, sigma, self.options)[0]
         return comfy.samplers.calc_cond_batch(self.model, [_ordinary_conds(context.conds)], x, sigma,
                                               self._gradient_options)[0]
+
+    def side_by_side(self, contexts: Sequence[CondContext], n: int) -> CondContext:
+        """See `protocol.Denoiser`. UserError for conditionings combined of several, or with areas, masks or ControlNets."""
+        given = []
+        for context in contexts:
+            cond = context.conds[0]
+            bound = [name for name in ("area", "mask", "control", "gligen") if cond.get(name) is not None]
+            if len(context.conds) != 1 or bound:
+                raise UserError("The attention blend takes one plain text for the source and one for the target; a conditioning "
+                                f"here {'has a ' + bound[0] if bound else 'is combined of several'}. Connect the text encoder's own.")
+            given.append(cond["model_conds"])
+        length = max(c.embeds.shape[1] for c in contexts)
+        joined = {}
+        for name, first in given[0].items():
+            values = [conds[name].cond for conds in given]
+            if isinstance(first.cond, torch.Tensor) and first.cond.ndim:
+                rows = [comfy.utils.repeat_to_batch_size(t, n) for t in values]
+                if name == _CROSS:
+                    rows = [torch.nn.functional.pad(t, (0, 0, 0, length - t.shape[1])) for t in rows]
+                joined[name] = first._copy_with(torch.cat(rows))
+            else:
+                joined[name] = first
+        return CondContext([{**contexts[0].conds[0], "model_conds": joined}])
+
+    @contextmanager
+    def attention(self, control: Control) -> Iterator[None]:
+        """See `protocol.Denoiser`."""
+        network = self.model.diffusion_model
+        if not hasattr(network, "input_blocks"):
+            raise UserError("The attention blend needs a MODEL whose text enters by cross-attention: SD1.5, SD2 or SDXL. In SD3 "
+                            "and FLUX text and image attend together.")
+        options = comfy.model_patcher.create_model_options_clone(self.options)
+        replaced = options.setdefault("transformer_options", {}).setdefault("patches_replace", {})
+        if replaced.get("attn2"):
+            raise UserError("Another node has replaced this MODEL's cross-attention already (IPAdapter does), and the attention "
+                            "blend would undo that. Connect the model from before that node.")
+
+        def patch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra: dict[str, Any]) -> torch.Tensor:
+            return control(q, k, v, extra["n_heads"], tuple(extra["activations_shape"][-2:]))
+
+        blocks = [("middle", 0), *(("input", i) for i in range(len(network.input_blocks))),
+                  *(("output", i) for i in range(len(network.output_blocks)))]
+        options["transformer_options"]["patches_replace"] = {**replaced, "attn2": {block: patch for block in blocks}}
+        before, self.options = self.options, options
+        try:
+            yield
+        finally:
+            self.options = before
 
     def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: CondContext, negative: CondContext,
                cfg: float) -> torch.Tensor:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Iterator, Sequence
 
 import torch
+from torch.nn import functional as F
 
 from .. import host
 from ..emotions import EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, deterministic, ordinary_weights
-from .protocol import Conditioning, clamp01, frozen, repeat_to_batch
+from .protocol import Conditioning, Control, clamp01, frozen, repeat_to_batch
 from . import sampling
 from .sampling import Callback, Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas, sigma_to_timestep
 
@@ -40,6 +41,21 @@ class UNetContext:
         return replace(self, embeds=take(self.embeds), pooled=take(self.pooled))
 
 
+class _Controlled:
+    """A diffusers attention processor that hands cross-attention's queries, keys and values to a control."""
+
+    def __init__(self, control: Control, latent: list[int]):
+        self.control, self.latent = control, latent  # [h, w] of the call that runs
+
+    def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any,
+                 **__: Any) -> torch.Tensor:
+        h, w = self.latent
+        while h * w > hidden_states.shape[1]:  # each level's convolution of stride 2 rounds up
+            h, w = (h + 1) // 2, (w + 1) // 2
+        q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        return attn.to_out[0](self.control(q, k, v, attn.heads, (h, w)))
+
+
 class DiffusersModel:
     """The MODEL socket: a diffusers UNet as a `protocol.Denoiser`.
 
@@ -57,6 +73,7 @@ class DiffusersModel:
         self.prediction = prediction
         self.latent_scale = latent_scale
         self.sigma_table = sd_sigmas() if sigma_table is None else sigma_table
+        self._latent = [0, 0]
 
     @property
     def device(self) -> torch.device:
@@ -105,8 +122,27 @@ class DiffusersModel:
         pooled = options.get("pooled_output")
         return UNetContext(embeds.to(self.device), pooled.to(self.device) if pooled is not None else None)
 
+    def side_by_side(self, contexts: Sequence[UNetContext], n: int) -> UNetContext:
+        """See `protocol.Denoiser`."""
+        length = max(c.embeds.shape[1] for c in contexts)
+        embeds = [F.pad(repeat_to_batch(c.embeds, n), (0, 0, 0, length - c.embeds.shape[1])) for c in contexts]
+        pooled = [None if c.pooled is None else repeat_to_batch(c.pooled, n) for c in contexts]
+        return UNetContext(torch.cat(embeds), None if any(p is None for p in pooled) else torch.cat(pooled))
+
+    @contextmanager
+    def attention(self, control: Control) -> Iterator[None]:
+        """See `protocol.Denoiser`."""
+        before = self.unet.attn_processors
+        taken = _Controlled(control, self._latent)
+        self.unet.set_attn_processor({k: taken if ".attn2." in k else v for k, v in before.items()})
+        try:
+            yield
+        finally:
+            self.unet.set_attn_processor(before)
+
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: UNetContext) -> torch.Tensor:
         """See `protocol.Denoiser`: x [B, C, h, w] (denoiser scale), sigma [B] -> clean latent [B, C, h, w]."""
+        self._latent[:] = x.shape[-2:]
         s = sigma.view(-1, 1, 1, 1).to(x)
         scaled = (x / (s**2 + 1) ** 0.5).to(self.dtype)
         t = sigma_to_timestep(sigma, self.sigma_table)

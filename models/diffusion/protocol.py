@@ -7,12 +7,16 @@ VAE's own; a `Denoiser` works in its model's (SD: times 0.18215) and converts wi
 
 from __future__ import annotations
 
-from typing import Any, ContextManager, Iterable, Protocol, runtime_checkable
+from typing import Any, Callable, ContextManager, Iterable, Protocol, Sequence, runtime_checkable
 
 import torch
 
 Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: [[embeds [B, T, D], {"pooled_output": [B, P] or None, ...}], ...]."""
+
+
+Control = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, tuple[int, int]], torch.Tensor]
+"""Cross-attention: (queries [R, h w, C], keys [R, T, C], values [R, T, C], heads, (h, w)) -> [R, h w, C]."""
 
 
 @runtime_checkable
@@ -62,6 +66,14 @@ class Denoiser(Protocol):
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: TextContext) -> torch.Tensor:
         """x [B, C, h, w], sigma [B] -> clean latent [B, C, h, w]. Differentiable in x and context where grad is on;
         no gradient ever reaches the weights."""
+
+    def side_by_side(self, contexts: Sequence[TextContext], n: int) -> TextContext:
+        """One context for a batch of n rows of each in turn, padded behind to one length. Its padding is to be cut off by a
+        control (`attention`). UserError where a host cannot join them."""
+
+    def attention(self, control: Control) -> ContextManager[None]:
+        """The block inside which `control` takes the place of every cross-attention between queries, keys and values.
+        UserError where something else has taken it already."""
 
     def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: TextContext, negative: TextContext,
                cfg: float) -> torch.Tensor:

@@ -1,0 +1,76 @@
+"""Editing without inversion (Moodifier's algorithm 1 on InfEdit's denoising diffusion consistent model, Xu et al. 2024).
+
+The source's noise is known because it was put there, so its prediction's error is known too, and is taken off the target's:
+    z_target = z_source + D(x_target | target) - D(x_source | source)
+Where both branches agree the source returns exactly. Source and target run side by side in one batch, and cross-attention is
+blended (`attention.BlendControl`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+
+from ..diffusion.protocol import Denoiser, TextContext, repeat_to_batch
+from ..errors import UserError
+from .attention import BlendControl, align, embedding_scores, id_scores
+
+
+@dataclass(frozen=True)
+class BlendConfig:
+    """cfg: the target's guidance; the source's is 1. cross_replace: the share of the steps in which maps are blended
+    (equation 6's tau_c)."""
+
+    cfg: float = 5.0
+    cross_replace: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.cross_replace <= 1.0:
+            raise UserError(f"cross_replace is a share of the steps, 0 to 1, got {self.cross_replace}.")
+
+
+def token_alignment(source: TextContext, target: TextContext) -> torch.Tensor:
+    """[T] the source token of each target token: over token ids where both contexts carry them, else over embeddings."""
+    ids = [getattr(context, "ids", None) for context in (source, target)]
+    if all(i is not None for i in ids):
+        return align(id_scores(*ids))
+    return align(embedding_scores(source.embeds[0], target.embeds[0]))
+
+
+@torch.no_grad()
+def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext, negative: TextContext | None,
+                    latent: torch.Tensor, mask: torch.Tensor, sigmas: torch.Tensor, config: BlendConfig,
+                    noise: Callable[[], torch.Tensor], callback: Callable[[int, torch.Tensor], None] | None = None) -> torch.Tensor:
+    """The edited latent.
+
+    source, target  contexts of what the image shows and of what it should show
+    negative        what the target is guided away from; None: the source's text, so that guidance points from it to the
+                    target and equal texts change nothing
+    latent          [B, C, h, w] the image, in the denoiser's scale
+    mask            [B or 1, 1, h, w] in 0..1; 0 keeps the source's latent exactly
+    sigmas          [n + 1] descending to 0
+    noise           -> [B, C, h, w] standard normal, called once a step
+    callback        (step, prediction [B, C, h, w]) after each step
+
+    The latents are blended by the mask at each step, so the last clean prediction is too.
+    """
+    b, steps = len(latent), len(sigmas) - 1
+    mask = repeat_to_batch(mask.to(latent), b)
+    texts = [source, target] if config.cfg == 1.0 else [source, target, source if negative is None else negative]
+    control = BlendControl(b, [t.embeds.shape[1] for t in texts], token_alignment(source, target), mask)
+    together = denoiser.side_by_side(texts, b)
+    edited = latent
+    with denoiser.attention(control):
+        for i in range(steps):
+            control.active = i < config.cross_replace * steps
+            known = sigmas[i] * noise()
+            x = torch.cat([latent + known, *[edited + known] * (len(texts) - 1)])
+            of_source, of_target, *away = denoiser(x, sigmas[i] * x.new_ones(len(x)), together).chunk(len(texts))
+            if away:
+                of_target = away[0] + config.cfg * (of_target - away[0])
+            edited = torch.where(mask > 0, latent + mask * (of_target - of_source), latent)
+            if callback:
+                callback(i, edited)
+    return edited
