@@ -1,0 +1,146 @@
+"""MoodifyCLIP: its positions, its losses against values worked by hand, and open_clip loading it again."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from comfyui_affect.models import tiny
+from comfyui_affect.models.moodifier import clip as moodify
+from comfyui_affect.models.moodifier import losses
+
+
+def rows(*shape, seed=0):
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_positions_are_kept_and_interpolated():
+    positions = torch.arange(77.0)[:, None].expand(77, 3).contiguous()
+    long = moodify.stretched(positions)
+    assert long.shape == (248, 3) and torch.equal(long[:20], positions[:20])
+    assert float(long[20, 0]) == 20 and float(long[-1, 0]) == 76
+    steps = long[20:, 0].diff()
+    assert torch.allclose(steps, torch.full_like(steps, 56 / 227), atol=1e-4)
+    assert torch.equal(moodify.stretched(long), long)
+
+
+def test_a_lengthened_clip_reads_short_texts_as_before_and_long_ones_whole():
+    torch.manual_seed(0)
+    short = tiny.build_clip().eval()
+    long = moodify.lengthened(short).eval()
+    ids = torch.tensor([[49406, 320, 900, 1200, 49407] + [0] * 10])
+    with torch.no_grad():
+        a, b = short.encode_text(F.pad(ids, (0, 62))), long.encode_text(F.pad(ids, (0, 233)))
+        assert torch.allclose(a, b, atol=1e-5)
+        word = torch.randint(300, 4000, (1, 246), generator=torch.Generator().manual_seed(1))
+        whole = torch.cat([torch.tensor([[49406]]), word, torch.tensor([[49407]])], dim=1)
+        other = whole.clone()
+        other[0, 200] += 1
+        assert not torch.allclose(long.encode_text(whole), long.encode_text(other), atol=1e-6)
+    assert len(short.positional_embedding) == 77
+
+
+def test_only_the_new_positions_learn():
+    torch.manual_seed(0)
+    long = moodify.lengthened(tiny.build_clip())
+    moodify.freeze_kept(long)
+    ids = torch.randint(300, 4000, (2, 248))
+    ids[:, -1] = 49407
+    long.encode_text(ids).square().sum().backward()
+    gradient = long.positional_embedding.grad
+    assert not gradient[:20].any() and gradient[20:].abs().sum() > 0
+
+
+def test_patches_go_through_norm_and_projection():
+    torch.manual_seed(0)
+    clip = tiny.build_clip().eval()
+    images = torch.randn(2, 3, 128, 128)
+    with torch.no_grad():
+        pooled, patches = moodify.patch_features(clip, images)
+        assert torch.allclose(pooled, clip.encode_image(images, normalize=True), atol=1e-5)
+    assert patches.shape == (2, 64, 128) and torch.allclose(patches.norm(dim=-1), torch.ones(2, 64), atol=1e-5)
+    assert not clip.visual.output_tokens
+
+
+def test_open_clip_loads_what_was_exported(tmp_path):
+    import open_clip
+
+    torch.manual_seed(0)
+    long = moodify.lengthened(tiny.build_clip()).eval()
+    folder = moodify.export(long, tmp_path / "mood", tiny.CLIP)
+    again = open_clip.create_model(f"local-dir:{folder}").eval()
+    ids = torch.randint(300, 4000, (1, 248))
+    ids[:, -1] = 49407
+    with torch.no_grad():
+        assert torch.allclose(again.encode_text(ids), long.encode_text(ids), atol=1e-5)
+
+
+def test_global_contrast_by_hand():
+    image, text = torch.tensor([[1.0, 0], [0, 1.0]]), torch.tensor([[1.0, 0], [0.6, 0.8]])
+    logits = 10 * image @ text.T
+    want = 0
+    for table in (logits, logits.T):
+        want += -sum(math.log(math.exp(table[i, i]) / sum(math.exp(v) for v in table[i])) for i in range(2)) / 2
+    assert float(losses.global_contrast(image, text, 10.0)) == pytest.approx(want / 2, rel=1e-4)
+
+
+def test_equal_captions_share_their_positives():
+    image, text = rows(3, 8), rows(3, 8, seed=1)[[0, 0, 2]]
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
+    with_same = losses.global_contrast(image, text, 5.0, same)
+    logits = 5 * image @ text.T
+    p = same.float() / same.sum(1, keepdim=True)
+    want = (-(p * logits.log_softmax(1)).sum(1).mean() - (p * logits.T.log_softmax(1)).sum(1).mean()) / 2
+    assert float(with_same) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_regions_by_hand():
+    patches = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]])
+    stimuli = patches.clone()
+    w = torch.softmax(torch.tensor([2.0, 0, 0]), 0)
+    want = F.normalize(torch.stack([torch.stack([w[0], w[1], w[1]]), torch.stack([w[1], w[0], w[1]]),
+                                    torch.stack([w[1], w[1], w[0]])]), dim=-1)
+    assert torch.allclose(losses.regions(patches, stimuli, 2.0)[0], want, atol=1e-6)
+
+
+def test_fine_grained_contrasts_within_one_image():
+    region, stimuli = rows(2, 3, 8), rows(2, 3, 8, seed=1)
+    want = sum(float(losses.global_contrast(region[i], stimuli[i], 7.0)) for i in range(2)) / 2
+    assert float(losses.fine_grained(region, stimuli, 7.0)) == pytest.approx(want, rel=1e-5)
+
+
+def test_sinkhorn_by_hand_marginals_and_small_epsilon():
+    cost = torch.rand(5, 7, generator=torch.Generator().manual_seed(0))
+    for epsilon in (0.05, 0.01):
+        plan = losses.sinkhorn(cost, epsilon, 2000)
+        assert torch.isfinite(plan).all() and plan.dtype == torch.float32
+        assert torch.allclose(plan.sum(1), torch.full((5,), 1 / 5), atol=1e-4)
+        assert torch.allclose(plan.sum(0), torch.full((7,), 1 / 7), atol=1e-4)
+    even = losses.sinkhorn(torch.zeros(2, 2))
+    assert torch.allclose(even, torch.full((2, 2), 0.25))
+    extreme = losses.sinkhorn(2000 * cost, 0.01)
+    assert torch.isfinite(extreme).all()
+
+
+def test_sinkhorn_is_pots():
+    ot = pytest.importorskip("ot", reason="the POT library is in the dev extra")
+    cost = torch.rand(12, 9, generator=torch.Generator().manual_seed(3))
+    want = ot.sinkhorn([1 / 12] * 12, [1 / 9] * 9, cost.double().numpy(), 0.05, method="sinkhorn_log", numItermax=5000, stopThr=1e-12)
+    assert torch.allclose(losses.sinkhorn(cost, 0.05, 3000).double(), torch.from_numpy(want), atol=1e-5)
+
+
+def test_optimal_transport_by_hand_and_its_gradient():
+    image, text = rows(4, 8), rows(4, 8, seed=1).requires_grad_(True)
+    loss = losses.optimal_transport(image, text, 10.0)
+    s = (image @ text.T).detach()
+    logits = 4 * losses.sinkhorn(1 - s) * s * 10
+    want = (F.cross_entropy(logits, torch.arange(4)) + F.cross_entropy(logits.T, torch.arange(4))) / 2
+    assert float(loss) == pytest.approx(float(want), rel=1e-5)
+    loss.backward()
+    assert text.grad.abs().max() > 1e-3
+
+
+def test_drift_by_hand():
+    base = torch.full((1, 2, 3), 2.0)
+    assert float(losses.drift(base + 1, base)) == pytest.approx(0.25) and float(losses.drift(base, base)) == 0
