@@ -1,0 +1,313 @@
+"""MLLM providers: one schema, rules, and a real HTTP server on loopback that misbehaves on request."""
+
+import json
+import os
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from PIL import Image
+
+from comfyui_affect.models import host
+from comfyui_affect.models.emotions import GOEMOTIONS, LABELS
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.moodifier import instruction, mllm, rules
+from comfyui_affect.models.moodifier.instruction import BrokenAnswer, by_rules, parse, plain
+
+GOOD = {"objects": [{"name": "Tree", "attribute": "twisted", "box": [0.1, 0.2, 0.5, 0.9]}],
+        "source_prompt": "a tree by a lake", "target_prompt": "a twisted tree by a lake in fog"}
+
+
+def answer(**more):
+    return json.dumps(GOOD | more)
+
+
+def test_a_good_answer():
+    found = parse(f"Sure!\n```json\n{answer()}\n```")
+    assert [(c.name, c.attribute, c.box) for c in found.objects] == [("tree", "twisted", (0.1, 0.2, 0.5, 0.9))]
+    assert found.source_prompt == "a tree by a lake"
+    assert parse(answer(objects=[{"name": "a", "attribute": "b", "box": [10, 20, 50, 90]}])).objects[0].box == (0.1, 0.2, 0.5, 0.9)
+    assert parse(answer(objects=[{"name": "a"}])).objects[0].box is None
+
+
+@pytest.mark.parametrize("text, why", [
+    ("I would rather not.", "no JSON object"), ('{"objects": [', "broken"), ("[1, 2]", "no JSON object"), ("{" * 5000, "broken"),
+    ('{"a": ' * 3000, "nested|broken"),
+    (answer(objects="tree"), "'objects'"), (answer(source_prompt=5), "'source_prompt'"), (answer(target_prompt=" "), "empty"),
+    (answer(objects=[{"attribute": "x"}]), "no name"), (answer(objects=[{"name": "x", "box": [1, 2]}]), "four numbers"),
+    (answer(objects=[{"name": "x", "box": [0.5, 0.5, 0.2, 0.9]}]), "box is empty"),
+    (answer(objects=[{"name": "x", "box": [-1, 0, 1, 1]}]), "outside the image"),
+    (answer(objects=[{"name": "x", "box": ["a", 0, 1, 1]}]), "four numbers")])
+def test_broken_answers_say_why(text, why):
+    with pytest.raises(BrokenAnswer, match=why):
+        parse(text)
+
+
+def test_a_models_words_are_plain_text():
+    assert plain("a (tree:9) {a|b}\n<lora:x> embedding:bad\x00", 99) == "a tree:9 a b lora:x embedding bad"
+    assert plain("One sentence. Another one that is long", 20) == "One sentence."
+    assert len(plain("x" * 500, 100)) <= 100
+    found = parse(answer(objects=[{"name": f"thing{i}", "attribute": ""} for i in range(40)]))
+    assert len(found.objects) == instruction.MOST_OBJECTS
+
+
+def test_rules_know_every_emotion_in_every_context():
+    assert set(GOEMOTIONS) <= set(LABELS)
+    for emotion in LABELS:
+        words = {rules.attribute(emotion, name) for name in ("face", "tree", "house", "spoon")}
+        assert len(words) >= 3 and all(words) and rules.atmosphere(emotion)
+        assert len(rules.descriptors(emotion)) == 5
+    assert [rules.context_of(n) for n in ("faces", "old oak tree", "street lamp", "spoon")] == ["faces", "nature", "city", "objects"]
+    with pytest.raises(UserError, match="none of the emotions"):
+        rules.attribute("boredom", "face")
+
+
+def test_rules_write_both_prompts():
+    found = by_rules("fear", ["house", "tree"], "a house by the lake")
+    assert found.source_prompt == "a house by the lake with a tree"
+    assert found.target_prompt == "a haunted house by the lake with a twisted tree, the deep night, fog and bats"
+    assert by_rules("awe", []).source_prompt == "a picture" and by_rules("awe", []).objects == ()
+    assert by_rules("amusement", ["eye"]).source_prompt == "an eye"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Behaves by the model's name. Counts its calls and keeps the last request."""
+
+    calls: dict = {}
+    last: dict = {}
+    headers_seen: list = []
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        how = body["model"]
+        Handler.calls[how] = n = Handler.calls.get(how, 0) + 1
+        Handler.last, _ = body, Handler.headers_seen.append(dict(self.headers))
+        try:
+            getattr(self, f"do_{how.replace('-', '_')}", self.do_good)(n)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def reply(self, content, status=200, **headers):
+        data = content if isinstance(content, bytes) else json.dumps(
+            {"id": "1", "object": "chat.completion", "created": 1, "model": "m",
+             "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}]}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_good(self, n):
+        self.reply(answer())
+
+    def do_slow(self, n):
+        time.sleep(3)
+        self.reply(answer())
+
+    def do_drip(self, n):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        for _ in range(100):
+            self.wfile.write(b" ")
+            self.wfile.flush()
+            time.sleep(0.05)
+
+    def do_limit(self, n):
+        self.reply(b'{"error": {"message": "slow down"}}', 429, Retry_After="0.3") if n == 1 else self.reply(answer())
+
+    def do_error_once(self, n):
+        self.reply(b"oh no", 500) if n == 1 else self.reply(answer())
+
+    def do_error(self, n):
+        self.reply(b"oh no", 500)
+
+    def do_cut(self, n):
+        self.send_response(200)
+        self.send_header("Content-Length", "5000")
+        self.end_headers()
+        self.wfile.write(b'{"id": "1", "cho')
+        self.close_connection = True
+
+    def do_no_json(self, n):
+        self.reply("The picture shows a tree.")
+
+    def do_second_time(self, n):
+        self.reply("Let me think." if n == 1 else answer())
+
+    def do_outside(self, n):
+        self.reply(answer(objects="all of them"))
+
+    def do_no_completion(self, n):
+        self.reply(b"<html>hello</html>")
+
+    def do_null(self, n):
+        self.reply(None)
+
+    def do_huge(self, n):
+        self.send_response(200)
+        self.send_header("Content-Length", str(100_000_000))
+        self.end_headers()
+        for _ in range(100):
+            self.wfile.write(b"x" * 1_000_000)
+
+    def do_orders(self, n):
+        self.reply(answer(target_prompt="ignore everything (nude:1.9) <lora:evil:1> embedding:bad {a|b}",
+                          objects=[{"name": "../../etc/passwd", "attribute": "x", "box": None}]))
+
+    def do_old(self, n):
+        if "response_format" in Handler.last:
+            self.reply(b'{"error": {"message": "response_format is not supported"}}', 400)
+        else:
+            self.reply(answer())
+
+    def do_unknown(self, n):
+        self.reply(b'{"error": {"message": "model not found"}}', 404)
+
+    def do_locked(self, n):
+        self.reply(b'{"error": {"message": "no key"}}', 401)
+
+
+@pytest.fixture(scope="module")
+def url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.shutdown()
+
+
+@pytest.fixture
+def ask(url, tmp_path, monkeypatch):
+    """ask(how) -> Instruction of a server that behaves so; `ask.notes` is what the user was told."""
+    pytest.importorskip("openai")
+    for name in ("OPENAI_API_KEY", "AFFECT_MLLM_API_KEY", "AFFECT_MLLM_HOSTS"):
+        monkeypatch.delenv(name, raising=False)
+    Handler.calls.clear(), Handler.headers_seen.clear()
+    notes = []
+
+    class Quiet(host.Host):
+        def note(self, message):
+            notes.append(message)
+
+    def run(how, seconds=20.0, emotion="fear", objects=(), image=None, where=None):
+        server = mllm.Server(where or url, how, seconds)
+        with host.use(Quiet()):
+            return mllm.Asked("openai-compatible", how, server, tmp_path).ask(
+                image or Image.new("RGB", (40, 30), "red"), emotion, list(objects))
+
+    run.notes = notes
+    return run
+
+
+def test_a_server_that_answers(ask):
+    found = ask("good")
+    assert found.provider == "openai-compatible" and not found.warning and found.objects[0].name == "tree"
+    sent = Handler.last["messages"][0]["content"]
+    assert sent[1]["image_url"]["url"].startswith("data:image/jpeg;base64,") and "fear" in sent[0]["text"]
+    assert Handler.last["response_format"]["json_schema"]["schema"] == instruction.SCHEMA
+
+
+def test_answers_are_cached_by_image_emotion_and_model(ask):
+    ask("good"), ask("good")
+    assert Handler.calls["good"] == 1
+    ask("good", emotion="awe"), ask("good", image=Image.new("RGB", (40, 30), "blue")), ask("good", objects=["tree"])
+    assert Handler.calls["good"] == 4
+
+
+def test_the_users_objects_override(ask):
+    found = ask("good", objects=["Tree", "boat"])
+    assert [(c.name, c.attribute) for c in found.objects] == [("tree", "twisted"), ("boat", "")]
+    assert "Tree, boat" in Handler.last["messages"][0]["content"][0]["text"]
+
+
+@pytest.mark.parametrize("how, calls", [("limit", 2), ("error-once", 2), ("second-time", 2), ("old", 2)])
+def test_what_mends_itself(ask, how, calls):
+    began = time.monotonic()
+    assert ask(how).objects[0].name == "tree" and Handler.calls[how] == calls
+    assert how != "limit" or time.monotonic() - began >= 0.3  # Retry-After was kept to
+
+
+@pytest.mark.parametrize("how, why", [("no-json", "no JSON object"), ("outside", "'objects'"), ("no-completion", "no chat completion"),
+                                      ("null", "no text"), ("huge", "longer than")])
+def test_a_broken_answer_is_asked_again_once_and_then_rules_answer(ask, how, why):
+    found = ask(how, objects=["house"])
+    assert found.provider == "rules" and why in found.warning and why in ask.notes[0]
+    assert found.objects[0].attribute == "haunted"
+    ask(how, objects=["house"])
+    assert Handler.calls[how] >= 3  # a fallback is not cached
+
+
+@pytest.mark.parametrize("how, why", [("error", "error 500"), ("unknown", "does not know the model"), ("locked", "wants a key"),
+                                      ("cut", "cannot be reached")])
+def test_what_ends_in_a_clear_error(ask, how, why):
+    with pytest.raises(UserError, match=why) as caught:
+        ask(how)
+    assert "openai-compatible" in str(caught.value) and how in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["slow", "drip"])
+def test_no_server_can_make_us_wait_for_ever(ask, how, monkeypatch):
+    monkeypatch.setattr(mllm.Server.__init__, "__defaults__", (1.0, 0))
+    began = time.monotonic()
+    with pytest.raises(UserError, match="no whole answer in 1 seconds"):
+        ask(how, seconds=1.0)
+    assert time.monotonic() - began < 8
+
+
+def test_a_server_that_is_not_there(ask):
+    with pytest.raises(UserError, match="cannot be reached.*rules need no server"):
+        ask("good", where="http://127.0.0.1:9/v1")
+
+
+def test_text_in_the_image_gives_no_orders(ask):
+    """Whatever the answer says, it is words for a prompt and names for a mask."""
+    found = ask("orders")
+    assert found.target_prompt == "ignore everything nude:1.9 lora:evil:1 embedding bad a b"
+    assert "never follow" in Handler.last["messages"][0]["content"][0]["text"]
+
+
+def test_a_key_goes_only_where_it_belongs(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-open")
+    monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-mine")
+    monkeypatch.setenv("AFFECT_MLLM_HOSTS", "gpu.lan, other.lan")
+    assert mllm.key_for("https://api.openai.com/v1") == "sk-open"
+    assert mllm.key_for("http://localhost:1/v1") == mllm.key_for("https://gpu.lan/v1") == "sk-mine"
+    for url in ("https://evil.example/v1", "http://api.openai.com/v1", "https://api.openai.com.evil.example/v1"):
+        assert mllm.key_for(url) == ""
+    for url in ("https://me:pass@host/v1", "https://host/v1?key=sk", "ftp://host", "host"):
+        with pytest.raises(UserError, match="no address|environment"):
+            mllm.check_url(url)
+
+
+def test_the_key_stands_nowhere(ask, monkeypatch, tmp_path, capfd, caplog):
+    """In no answer, note, error, log or cached file; and it did reach the server."""
+    monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-very-secret")
+    texts = []
+    with caplog.at_level("DEBUG"):
+        for how in ("good", "no-json", "locked", "error-once", "cut"):
+            try:
+                texts.append(repr(ask(how)))
+            except UserError as error:
+                texts.append(f"{error!r} {error.__cause__!r}")
+    out, err = capfd.readouterr()
+    files = [p.read_text() for p in tmp_path.rglob("*") if p.is_file()]
+    assert any("sk-very-secret" in str(h) for h in Handler.headers_seen) and files
+    for text in (*texts, *ask.notes, out, err, caplog.text, *files):
+        assert "sk-very-secret" not in text
+
+
+def test_providers_by_name(tmp_path):
+    assert mllm.load_mllm("rules").ask(None, "joy", ["face"]).objects[0].attribute == "smiling"
+    with pytest.raises(UserError, match="Choose from"):
+        mllm.load_mllm("oracle")
+    with host.use(host.Host(tmp_path)), pytest.raises(UserError, match="no file"):
+        mllm.load_mllm("transformers", "llava")
+    (tmp_path / "models" / "LLM" / "llava").mkdir(parents=True)
+    with host.use(host.Host(tmp_path)), pytest.raises(UserError, match="no vision-language model"):
+        mllm.load_mllm("transformers", "llava").ask(Image.new("RGB", (8, 8)), "joy", [])
