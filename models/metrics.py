@@ -126,3 +126,24 @@ class PerceptualDistance(torch.nn.Module):
 def clip_features(scorer: Any, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
     """[n, D] normalised image features of a `clip.ClipScorer`."""
     return torch.cat([F.normalize(scorer.image_features(part), dim=-1) for part in images.split(batch)])
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """[B] peak signal-to-noise ratio in dB over the pixels of `where` [B, 1, H, W] bool (None: all); 100 for equal ones."""
+    return -10 * mean_square(a, b, where).clamp(min=1e-10).log10()
+
+
+def mean_square(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """[B] mean squared difference over the pixels of `where` [B, 1, H, W] bool (None: all); 0 where there are none."""
+    square = (a - b).square()
+    if where is None:
+        return square.mean(dim=(1, 2, 3))
+    inside = where.expand_as(square)
+    return (square * inside).sum(dim=(1, 2, 3)) / inside.sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def structure_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """[B] distance of the self-similarities of two feature maps [B, C, h, w]: how differently the places of an image relate to
+    one another (Tumanyan et al. 2022 on DINO's keys; the caller says whose features these are)."""
+    similar = lambda x: (lambda n: n.transpose(1, 2) @ n)(F.normalize(x.flatten(2), dim=1))
+    return (similar(a) - similar(b)).square().mean(dim=(1, 2))

@@ -25,6 +25,8 @@ import torch
 
 from ..emotions import EmotionTarget
 from ..errors import UserError
+from ..moodifier.blend import BlendConfig, attention_blend, cells
+from ..moodifier.masks import attention_maps
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, deterministic, mutation_allowed, ordinary, ordinary_weights
 from .protocol import Conditioning, Control, clamp01
@@ -463,3 +465,81 @@ def invert(model: Any, positive: Conditioning, latent: torch.Tensor, steps: int,
                         callback=latent_preview.prepare_callback(model, steps),
                         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED)
     return out.to(comfy.model_management.intermediate_device())
+
+
+class _SideGuider(comfy.samplers.CFGGuider):
+    """Runs one of our algorithms in a sampler's place, with everything that ComfyUI does around sampling: loading, hooks,
+    previews, interruption.
+
+    run  (denoiser, contexts by name, latent [B, C, h, w] in the denoiser's scale, callback(step, prediction)) -> latent
+    """
+
+    def __init__(self, model: Any, conds: dict[str, Conditioning], run: Any):
+        super().__init__(model)
+        self.inner_set_conds(conds)
+        self.run = run
+
+    def __call__(self, latent: torch.Tensor, sigmas: torch.Tensor, seed: int) -> torch.Tensor:
+        """latent [B, C, h, w] in the VAE's scale -> what `run` made of it, in the same."""
+        def walk(_: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict[str, Any], callback: Any, disable: bool) -> torch.Tensor:
+            denoiser = ComfyDenoiser(self.inner_model, extra_args["model_options"], seed)
+            contexts = {name: CondContext(conds) for name, conds in self.conds.items()}
+
+            def stepped(i: int, prediction: torch.Tensor) -> None:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                callback({"i": i, "denoised": prediction, "x": prediction})
+
+            return self.run(denoiser, contexts, x, sigmas, stepped)
+
+        # Without noise the sampler is handed the latent itself.
+        out = self.sample(torch.zeros_like(latent), latent, comfy.samplers.KSAMPLER(walk), sigmas, seed=seed,
+                          callback=latent_preview.prepare_callback(self.model_patcher, max(1, len(sigmas) - 1)),
+                          disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED)
+        return out.to(comfy.model_management.intermediate_device())
+
+
+def _with_cross_attention(model: Any) -> None:
+    if isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
+        raise UserError("Attention control needs a MODEL whose text enters by cross-attention: SD1.5, SD2 or SDXL. In SD3 and FLUX "
+                        "text and image attend together.")
+
+
+def blend(model: Any, source: Conditioning, target: Conditioning, negative: Conditioning | None, latent_image: dict[str, Any],
+          mask: torch.Tensor, steps: int, scheduler: str, config: BlendConfig, seed: int) -> dict[str, Any]:
+    """As `diffusers.blend`."""
+    _with_cross_attention(model)
+    latent = latent_image["samples"]
+    generator = torch.Generator().manual_seed(seed)
+
+    def run(denoiser: ComfyDenoiser, contexts: dict[str, CondContext], z: torch.Tensor, sigmas: torch.Tensor,
+            callback: Any) -> torch.Tensor:
+        return attention_blend(denoiser, contexts["source"], contexts["target"], contexts.get("negative"), z, cells(mask, z),
+                               sigmas, config, lambda: torch.randn(z.shape, generator=generator).to(z), callback)
+
+    conds = {"source": source, "target": target} | ({} if negative is None else {"negative": negative})
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+    return {**latent_image, "samples": _SideGuider(model, conds, run)(latent, sigmas, seed)}
+
+
+def encode_text(clip: Any, text: str) -> Conditioning:
+    """As `diffusers.encode_text`."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def encode_image(vae: Any, image: torch.Tensor) -> torch.Tensor:
+    """As `diffusers.encode_image`."""
+    return vae.encode(image[..., :3])
+
+
+def look(model: Any, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]], seed: int) -> torch.Tensor:
+    """As `diffusers.look`."""
+    _with_cross_attention(model)
+    found: list[torch.Tensor] = []
+
+    def run(denoiser: ComfyDenoiser, contexts: dict[str, CondContext], z: torch.Tensor, sigmas: torch.Tensor,
+            callback: Any) -> torch.Tensor:
+        found.append(attention_maps(denoiser, contexts["positive"], z, columns, seed))
+        return z
+
+    _SideGuider(model, {"positive": positive}, run)(latent, torch.tensor([1.0, 0.0]), seed)
+    return found[0].float().cpu()

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from .. import host
 from ..emotions import EmotionTarget
 from ..errors import UserError
+from ..moodifier.blend import BlendConfig, attention_blend, cells
+from ..moodifier.masks import attention_maps
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, deterministic, ordinary_weights
 from .protocol import Conditioning, Control, clamp01, frozen, repeat_to_batch
@@ -291,6 +293,46 @@ def invert(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, 
     finally:
         bar.close()
     return model.latent_out(noise).cpu()
+
+
+def blend(model: DiffusersModel, source: Conditioning, target: Conditioning, negative: Conditioning | None,
+          latent_image: dict[str, Any], mask: torch.Tensor, steps: int, scheduler: str, config: BlendConfig,
+          seed: int) -> dict[str, Any]:
+    """The LATENT edited from a source to a target text inside a mask (`moodifier.blend.attention_blend`), with a progress bar."""
+    latent = model.latent_in(latent_image["samples"])
+    generator = torch.Generator().manual_seed(seed)
+    bar = host.current().progress(steps, "editing")
+
+    def stepped(*_: Any) -> None:
+        host.current().check_interrupted()
+        bar.update()
+
+    try:
+        edited = attention_blend(
+            model, model.context(source), model.context(target), None if negative is None else model.context(negative), latent,
+            cells(mask, latent), schedule(scheduler, model.sigma_table, steps).to(latent), config,
+            lambda: torch.randn(latent.shape, generator=generator).to(latent), stepped)
+    finally:
+        bar.close()
+    return {**latent_image, "samples": model.latent_out(edited).cpu()}
+
+
+def encode_text(clip: Any, text: str) -> Conditioning:
+    """A prompt as CONDITIONING, by the CLIP socket's encoder."""
+    return clip.encode(text)
+
+
+def encode_image(vae: Any, image: torch.Tensor) -> torch.Tensor:
+    """IMAGE [B, H, W, C] -> latents [B, C, h, w] in the VAE's scale, centre-cropped to its factor."""
+    h, w = (side // vae.factor * vae.factor for side in image.shape[1:3])
+    top, left = (image.shape[1] - h) // 2, (image.shape[2] - w) // 2
+    return vae.encode(image[:, top:top + h, left:left + w, :3].movedim(-1, 1).float())
+
+
+def look(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]],
+         seed: int) -> torch.Tensor:
+    """[B, G, h, w]: where a model looks for groups of the text's tokens in latents [B, C, h, w] of the VAE's scale."""
+    return attention_maps(model, model.context(positive), model.latent_in(latent), columns, seed).cpu()
 
 
 def resize_mask(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:

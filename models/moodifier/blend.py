@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 import torch
+from torch.nn import functional as F
 
 from ..diffusion.protocol import Denoiser, TextContext, repeat_to_batch
 from ..errors import UserError
@@ -37,6 +38,12 @@ def token_alignment(source: TextContext, target: TextContext) -> torch.Tensor:
     if all(i is not None for i in ids):
         return align(id_scores(*ids))
     return align(embedding_scores(source.embeds[0], target.embeds[0]))
+
+
+def cells(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+    """A mask [B or 1, H, W] or [B or 1, 1, H, W] of pixels as one [B or 1, 1, h, w] of a latent's cells: the share of each cell
+    that it covers, so that a cell without a pixel of it stays exactly as it was."""
+    return F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]).to(latent), size=latent.shape[-2:], mode="area")
 
 
 @torch.no_grad()

@@ -11,7 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .. import files, tiny
+from .. import files, host, tiny
+from ..clip import ClipScorer
+from ..diffusion.protocol import Conditioning
+from ..diffusion.text import CHUNK, END, START, bpe
 from ..errors import UserError
 
 LENGTH = 248
@@ -84,3 +87,64 @@ def export(clip: Any, folder: Path, config: dict[str, Any]) -> Path:
 def build_tiny() -> Any:
     """The tiny MoodifyCLIP, untrained."""
     return lengthened(tiny.build_clip())
+
+
+class MoodifyScorer(ClipScorer):
+    """The AFFECT_MOODIFY_CLIP socket: a scorer that reads 248 tokens."""
+
+    def text_features(self, texts: list[str]) -> torch.Tensor:
+        """n texts -> [n, D], normalised; a text that is too long is cut behind a sentence, and that is said."""
+        ids = torch.tensor([tokens(fitting(text)) for text in texts], device=self.mean.device)
+        return self.clip.encode_text(ids, normalize=True)
+
+
+def tokens(text: str, length: int = LENGTH) -> list[int]:
+    """Start token, the text, end token, noughts: open_clip's form at 248."""
+    ids = [START, *bpe().encode(text)[:length - 2], END]
+    return ids + [0] * (length - len(ids))
+
+
+def fitting(text: str, length: int = LENGTH) -> str:
+    """The text, or as many of its whole sentences (else words) as fit into `length` tokens, with a note."""
+    ids = bpe().encode(text)
+    if len(ids) <= length - 2:
+        return text
+    kept = bpe().decode(ids[:length - 2]).strip()
+    end = max(kept.rfind(". "), kept.rfind("! "), kept.rfind("? "))
+    kept = kept[:end + 1] if end > 0 else kept
+    host.current().note(f"A text of {len(ids)} tokens is longer than MoodifyCLIP's {length - 2}: it is cut after \"...{kept[-40:]}\".")
+    return kept
+
+
+@torch.no_grad()
+def encode(scorer: MoodifyScorer, text: str) -> Conditioning:
+    """A text as CONDITIONING: the hidden states after the final norm, which a diffusion model's cross-attention reads. Short
+    texts have 77 tokens padded with the end token, as the diffusion model was trained; longer ones as many as they need up
+    to 248."""
+    clip = scorer.clip
+    ids = bpe().encode(fitting(text))
+    length = CHUNK if len(ids) <= CHUNK - 2 else LENGTH
+    row = [START, *ids, END]
+    row = torch.tensor([row + [END] * (length - len(row))], device=scorer.mean.device)
+    hidden, pooled = tiny.text_tower(clip)(row)
+    return [[hidden, {"pooled_output": pooled}]]
+
+
+def load_moodify_clip(name: str) -> MoodifyScorer:
+    """The MoodifyCLIP of a name: tiny, or a folder of models/moodify_clip that `export` wrote. UserError where the folder holds
+    no CLIP of 248 tokens."""
+    import open_clip
+
+    if name == "tiny":
+        clip = build_tiny()
+        metadata = tiny.load("moodifyclip", clip)
+        return MoodifyScorer(clip, None, name, metadata.get("lo"), metadata.get("hi")).to(host.current().device)
+    folder = files.find_model("moodify_clip", name)
+    if not (folder / "open_clip_config.json").is_file():
+        raise UserError(f"{folder} holds no MoodifyCLIP: a folder with open_clip_config.json and open_clip_model.safetensors is "
+                        "wanted, as `affect train moodifyclip` writes it.")
+    clip = open_clip.create_model(f"local-dir:{folder}")
+    if len(clip.positional_embedding) != LENGTH:
+        raise UserError(f"The CLIP in {folder} reads {len(clip.positional_embedding)} tokens, a MoodifyCLIP {LENGTH}. Load it with "
+                        "Load CLIP Scorer.")
+    return MoodifyScorer(clip, None, name).to(host.current().device)

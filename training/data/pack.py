@@ -25,7 +25,8 @@ class PackSpec:
     """What a pack holds.
 
     emotions  "uniform", or "prior": drawn from what the layout inclines to
-    captions  "content" (3 % name the emotion, a third carry attributes) or "whole" (all forms, MoodArchive's too)
+    captions  "content" (3 % name the emotion, a third carry attributes), "whole" (all forms, MoodArchive's too) or
+              "structured" (MoodArchive's five sentences in order: five variants)
     photos    share of real photograph crops among the rows
     variants  captions a row
     """
@@ -62,6 +63,8 @@ def _captions(scene: Any, spec: PackSpec, rng: np.random.Generator) -> list[str]
         # 3 % name the emotion: prompting alone then reaches little of it, as with SD1.5.
         return [scene.content_caption(rng, attributes=0.3, emotion=rng.random() < 0.03) for _ in range(spec.variants)]
     mood = scene.mood_caption()
+    if spec.captions == "structured":
+        return [mood["summary"], *mood["stimuli"], mood["assessment"]]
     forms = [mood["summary"], " ".join(mood["stimuli"]), mood["assessment"],
              scene.content_caption(rng, attributes=0.8), scene.content_caption(rng, attributes=0.5, emotion=True),
              scene.content_caption(rng)]

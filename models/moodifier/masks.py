@@ -1,0 +1,203 @@
+"""Where to change an image: masks [B, 1, H, W] in 0..1 of named objects, by one of four groundings.
+
+attention  the diffusion model's own cross-attention to the object's word, over several noise levels
+clipseg    transformers' CLIPSeg, where its weights are on this machine
+boxes      what the MLLM drew
+saliency   what stands out of its surroundings, whatever it is
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+import torch
+from torch.nn import functional as F
+
+from .. import host
+from ..diffusion.protocol import Denoiser, TextContext
+from ..errors import UserError
+from .attention import Recorder
+from .instruction import Change
+
+GROUNDINGS = ("attention", "clipseg", "boxes", "saliency")
+
+LEVELS = (0.6, 1.2, 2.4, 4.8)
+"""Noise levels (sigma) that attention is read at: below, a network looks at edges alone; above, it knows no place yet."""
+
+
+# -- attention ----------------------------------------------------------------------------------------------------
+
+def token_columns(prompt: str, words: str) -> list[int]:
+    """Positions (the start token is 0) of the first place where `words` stand in a prompt, by CLIP's own tokens, in the
+    singular or plural. UserError where they do not."""
+    from ..diffusion.text import bpe
+
+    tokens = bpe().encode(prompt)
+    for form in (words, words + "s", words + "es"):
+        wanted = bpe().encode(form)
+        for i in range(len(tokens) - len(wanted) + 1):
+            if tokens[i:i + len(wanted)] == wanted:
+                return list(range(i + 1, i + 1 + len(wanted)))
+    raise UserError(f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it in.")
+
+
+@torch.no_grad()
+def attention_maps(denoiser: Denoiser, context: TextContext, latent: torch.Tensor, columns: Sequence[Sequence[int]],
+                   seed: int = 0, levels: Sequence[float] = LEVELS, draws: int = 2) -> torch.Tensor:
+    """[B, G, h, w]: where a denoiser looks for groups of the text's tokens while it denoises latents [B, C, h, w] (its own
+    scale), the mean over noise levels and draws of noise."""
+    recorder = Recorder(columns, tuple(latent.shape[-2:]))
+    generator = torch.Generator().manual_seed(seed)
+    with denoiser.attention(recorder):
+        for sigma in levels:
+            for _ in range(draws):
+                host.current().check_interrupted()
+                noise = torch.randn(latent.shape, generator=generator).to(latent)
+                denoiser(latent + sigma * noise, sigma * latent.new_ones(len(latent)), context)
+    return recorder.maps
+
+
+def relative(maps: torch.Tensor) -> torch.Tensor:
+    """[B, G, h, w] -> the same, each map between 0 at its 5th and 1 at its 99th percentile: words are looked at to very
+    different degrees, and it is the place that counts."""
+    flat = maps.flatten(2).float()
+    low, high = (torch.quantile(flat, q, dim=2)[..., None, None] for q in (0.05, 0.99))
+    return ((maps - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
+
+
+def threshold(values: torch.Tensor, bins: int = 64) -> torch.Tensor:
+    """[n] in 0..1 -> the value that parts them best into two (Otsu 1979)."""
+    counts = torch.histc(values.float(), bins, 0, 1)
+    centres = (torch.arange(bins, device=values.device) + 0.5) / bins
+    below, mass = counts.cumsum(0), (counts * centres).cumsum(0)
+    total, whole = below[-1], mass[-1]
+    between = (whole * below / total - mass).square() / (below * (total - below)).clamp(min=1e-9)
+    return centres[between.argmax()] + 0.5 / bins
+
+
+def attention_mask(maps: torch.Tensor) -> torch.Tensor:
+    """Maps [B, G, h, w] of several objects -> one mask [B, 1, h, w]: each object's cells above its own threshold."""
+    spread = relative(maps)
+    out = torch.zeros_like(spread[:, :1])
+    for b in range(len(spread)):
+        for one in spread[b]:
+            out[b, 0] = torch.maximum(out[b, 0], (one > threshold(one.flatten())).to(out))
+    return out
+
+
+# -- the others ---------------------------------------------------------------------------------------------------
+
+def box_mask(changes: Sequence[Change], h: int, w: int) -> torch.Tensor:
+    """[1, 1, h, w]: 1 inside any object's box. UserError where no object has one."""
+    boxes = [c.box for c in changes if c.box]
+    if not boxes:
+        raise UserError("No object has a box: rules draw none. Use an MLLM that does, or another grounding.")
+    mask = torch.zeros(1, 1, h, w)
+    for left, top, right, bottom in boxes:
+        mask[..., int(top * h):max(int(top * h) + 1, round(bottom * h)), int(left * w):max(int(left * w) + 1, round(right * w))] = 1
+    return mask
+
+
+def saliency(image: torch.Tensor, side: int = 64) -> torch.Tensor:
+    """[B, 3, H, W] -> [B, 1, H, W] in 0..1: the spectral residual (Hou and Zhang 2007) of the luminance at 64 pixels."""
+    weights = image.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+    small = F.interpolate((image * weights).sum(dim=1, keepdim=True), size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    spectrum = torch.fft.fft2(small)
+    log = (spectrum.abs() + 1e-8).log()
+    residual = log - F.avg_pool2d(F.pad(log, (1, 1, 1, 1), mode="circular"), 3, 1)
+    found = torch.fft.ifft2(torch.polar(residual.exp(), spectrum.angle())).abs().square()
+    found = F.avg_pool2d(F.pad(found, (4, 4, 4, 4), mode="reflect"), 9, 1)
+    found = F.interpolate(found, size=image.shape[-2:], mode="bilinear", align_corners=False)
+    return relative(found)
+
+
+def saliency_mask(image: torch.Tensor) -> torch.Tensor:
+    """[B, 1, H, W] of 0 and 1: what is salient above each image's own threshold."""
+    found = saliency(image)
+    return torch.stack([(one > threshold(one.flatten())).to(one) for one in found])
+
+
+def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/clipseg-rd64-refined") -> torch.Tensor:
+    """[B, 1, H, W] of 0 and 1 by CLIPSeg. UserError where its weights are not on this machine."""
+    from transformers import AutoProcessor, CLIPSegForImageSegmentation
+
+    try:
+        processor = AutoProcessor.from_pretrained(model, local_files_only=True)
+        network = CLIPSegForImageSegmentation.from_pretrained(model, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"CLIPSeg's weights are not on this machine. Get them once, with a network: huggingface-cli download {model}. "
+                        "Or choose the grounding attention.") from error
+    network = network.eval().to(image.device)
+    out = torch.zeros(len(image), 1, *image.shape[-2:], device=image.device)
+    for b in range(len(image)):
+        pixels = (image[b].movedim(0, -1).cpu().numpy() * 255).round().astype("uint8")
+        given = processor(text=list(names), images=[pixels] * len(names), padding=True, return_tensors="pt").to(image.device)
+        with torch.no_grad():
+            logits = network(**given).logits.reshape(len(names), 1, *network(**given).logits.shape[-2:])
+        found = F.interpolate(logits.sigmoid(), size=image.shape[-2:], mode="bilinear", align_corners=False)
+        out[b] = (found.amax(dim=0) > 0.4).to(out)
+    return out
+
+
+# -- all ----------------------------------------------------------------------------------------------------------
+
+def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
+    """[B, 1, H, W] -> the same with an edge that rises over `pixels` outside of it: what was 1 stays 1, and what is farther
+    away stays exactly 0."""
+    if pixels <= 0:
+        return mask
+    size = 2 * pixels + 1
+    kernel = torch.hann_window(size + 2, periodic=False)[1:-1].to(mask)
+    kernel = kernel / kernel.sum()
+    wide = F.max_pool2d(mask, size, 1, pixels)
+    # Blurring a mask grown by half the feather keeps the ramp inside the grown one.
+    half = F.max_pool2d(mask, 2 * (pixels // 2) + 1, 1, pixels // 2)
+    blur = F.pad(half, (pixels,) * 4, mode="replicate")
+    blur = F.conv2d(F.conv2d(blur, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return torch.maximum(mask, torch.where(wide > 0, blur, torch.zeros_like(blur))).clamp(0, 1)
+
+
+def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor:
+    """[B, 3, H, W] with the mask in red over it and words below: what the artist looks at."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    from ..plots import _font
+
+    tint = image.new_tensor((1.0, 0.15, 0.1)).view(1, 3, 1, 1)
+    shown = image * (1 - 0.55 * mask) + tint * 0.55 * mask
+    edge = F.max_pool2d(mask, 3, 1, 1) - mask
+    shown = torch.where(edge > 0.5, image.new_ones(1, 3, 1, 1), shown)
+    h, w = image.shape[-2:]
+    font = _font(max(11, w // 28))
+    lines, line = [], ""
+    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    for word in words.split():
+        if line and probe.textlength(f"{line} {word}", font=font) > w - 8:
+            lines, line = [*lines, line], word
+        else:
+            line = f"{line} {word}".strip()
+    lines = [*lines, line][:6]
+    foot = Image.new("RGB", (w, 6 + len(lines) * (font.size + 4)), "white")
+    ImageDraw.Draw(foot).multiline_text((4, 2), "\n".join(lines), fill="black", font=font, spacing=4)
+    strip = torch.from_numpy(np.asarray(foot, np.float32) / 255).permute(2, 0, 1)[None].to(image)
+    return torch.cat([shown, strip.expand(len(image), -1, -1, -1)], dim=2)
+
+
+Ground = Callable[[Sequence[Change], str], torch.Tensor]
+
+
+def no_mask_note(mask: torch.Tensor, names: Sequence[str], grounding: str) -> None:
+    """Says so where a mask covers nothing, or all."""
+    share = float((mask > 0).float().mean())
+    what = ", ".join(names) or "the picture"
+    if share == 0:
+        host.current().note(f"The mask of {what} by {grounding} covers nothing: nothing will change. Name the object otherwise, or "
+                            "choose another grounding.")
+    elif share > 0.98:
+        host.current().note(f"The mask of {what} by {grounding} covers everything.")
+
+
+def describe(changes: Sequence[Change], mask: torch.Tensor) -> dict[str, Any]:
+    """Plain values about a mask, for JSON."""
+    return {"objects": [c.name for c in changes], "covers": round(float((mask > 0).float().mean()), 4)}

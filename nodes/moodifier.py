@@ -1,0 +1,218 @@
+"""Moodifier's nodes: who is asked, what and where to change, MoodifyCLIP, the attention-blend sampler, figures of an edit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..models import files, host
+from ..models.errors import UserError
+from .layouts import to_bchw, to_bhwc
+
+
+def _pictures(image: Any) -> list[Any]:
+    import numpy as np
+    from PIL import Image
+
+    return [Image.fromarray((row[..., :3].cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)) for row in image]
+
+
+class AffectMLLMLoader:
+    CATEGORY = "affect/moodifier"
+    DESCRIPTION = ("Who says what to change: rules (nothing to install), a server that speaks OpenAI's chat interface (Ollama, LM "
+                   "Studio, vLLM, llama.cpp, hosted ones), or a local model folder. A key is read from the environment alone.")
+    RETURN_TYPES = ("AFFECT_MLLM",)
+    RETURN_NAMES = ("mllm",)
+    OUTPUT_TOOLTIPS = ("For the MLLM Mask Generator. Nothing is contacted before it is asked.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "provider": (["rules", "openai-compatible", "transformers"], {"tooltip": "rules: no model. openai-compatible: a "
+                         "server. transformers: a folder in models/LLM."}),
+            "model": ("STRING", {"default": "", "tooltip": "The server's name for its model (llava, qwen2.5-vl), or the folder's "
+                                 "name. With rules: a sentence that says what the image shows."}),
+            "base_url": ("STRING", {"default": "http://127.0.0.1:11434/v1", "tooltip": "The server's address. Keys: "
+                                    "AFFECT_MLLM_API_KEY in the environment, and AFFECT_MLLM_HOSTS where it is another machine."}),
+        }}
+
+    def run(self, provider: str, model: str, base_url: str) -> tuple[Any]:
+        from ..models.moodifier.mllm import load_mllm
+
+        return (load_mllm(provider, model, base_url),)
+
+
+class AffectMLLMMaskGenerator:
+    CATEGORY = "affect/moodifier"
+    DESCRIPTION = ("What to change for an emotion, and where: a mask, a prompt of what the image shows, and one of what it should "
+                   "show. Your own objects override the model's.")
+    RETURN_TYPES = ("MASK", "STRING", "STRING", "IMAGE", "STRING")
+    RETURN_NAMES = ("mask", "source_prompt", "target_prompt", "overlay", "json")
+    OUTPUT_TOOLTIPS = ("Where to change.", "What the image shows.", "What it should show.", "Mask and words on the image.",
+                       "The whole answer, and warnings.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "image": ("IMAGE", {"tooltip": "The image to edit (the first of a batch is looked at)."}),
+            "emotion": ("AFFECT_EMOTION", {"tooltip": "What it should make people feel."}),
+            "mllm": ("AFFECT_MLLM", {"tooltip": "From Load MLLM."}),
+            "objects": ("STRING", {"default": "", "tooltip": "Change these and no others, by commas: house, tree. Empty: the MLLM "
+                                   "chooses; rules then change everything."}),
+            "grounding": (["attention", "clipseg", "boxes", "saliency"], {"tooltip": "attention: where the diffusion model looks "
+                          "for the word (connect model, clip and vae). clipseg: needs its weights. boxes: the MLLM's. saliency: "
+                          "what stands out."}),
+            "feather": ("INT", {"default": 6, "min": 0, "max": 256, "tooltip": "Pixels over which the mask fades out."}),
+        }, "optional": {
+            "model": ("MODEL", {"tooltip": "For attention: SD1.5, SD2 or SDXL."}),
+            "clip": ("CLIP", {"tooltip": "Its text encoder."}),
+            "vae": ("VAE", {"tooltip": "Its VAE."}),
+            "mask": ("MASK", {"tooltip": "Your own mask, in place of any grounding."}),
+        }}
+
+    def run(self, image: Any, emotion: Any, mllm: Any, objects: str, grounding: str, feather: int, model: Any = None,
+            clip: Any = None, vae: Any = None, mask: Any = None) -> tuple[Any, str, str, Any, str]:
+        import torch
+
+        from ..models.diffusion.protocol import repeat_to_batch
+        from ..models.gram import resized
+        from ..models.moodifier import masks
+
+        named = [name.strip() for name in objects.split(",") if name.strip()]
+        found = mllm.ask(_pictures(image[:1])[0], _label(emotion), named)
+        source = to_bchw(image)
+        h, w = source.shape[-2:]
+        names = [c.name for c in found.objects]
+        with torch.no_grad():
+            if mask is not None:
+                where, grounding = resized(mask.reshape(-1, 1, *mask.shape[-2:]).float(), h, w), "your mask"
+            elif not names:
+                where = torch.ones(1, 1, h, w)
+            elif grounding == "attention":
+                where = self._attention(found, names, image, model, clip, vae, (h, w))
+            elif grounding == "clipseg":
+                where = masks.clipseg_mask(source, names)
+            elif grounding == "boxes":
+                where = masks.box_mask(found.objects, h, w)
+            else:
+                where = masks.saliency_mask(source)
+            where = repeat_to_batch(masks.feathered(where.cpu(), feather), len(source))
+            masks.no_mask_note(where, names, grounding)
+            words = ", ".join(f"{c.attribute} {c.name}".strip() for c in found.objects) or "everything"
+            shown = masks.overlay(source.cpu(), where, f"{_label(emotion)}: {words}. {found.target_prompt}")
+        told = found.to_json() | masks.describe(found.objects, where) | {"grounding": grounding}
+        return where[:, 0], found.source_prompt, found.target_prompt, to_bhwc(shown), json.dumps(told, indent=1)
+
+    @staticmethod
+    def _attention(found: Any, names: list[str], image: Any, model: Any, clip: Any, vae: Any, size: tuple[int, int]) -> Any:
+        from torch.nn import functional as F
+
+        from ..models.diffusion import engine
+        from ..models.moodifier import masks
+
+        missing = [name for name, part in (("model", model), ("clip", clip), ("vae", vae)) if part is None]
+        if missing:
+            raise UserError(f"Grounding by attention looks into the diffusion model: connect {', '.join(missing)}, or choose another "
+                            "grounding.")
+        columns = [masks.token_columns(found.source_prompt, name) for name in names]
+        adapter = engine(model)
+        positive = adapter.encode_text(clip, found.source_prompt)
+        maps = adapter.look(model, positive, adapter.encode_image(vae, image), columns, seed=0)
+        mask = masks.attention_mask(maps)
+        return F.interpolate(mask, size=size, mode="nearest")
+
+
+def _label(emotion: Any) -> str:
+    """The emotion's label; of a mix its strongest."""
+    from ..models.emotions import LABELS, MIKELS
+
+    return emotion.label if emotion.label in LABELS else MIKELS[max(range(8), key=lambda i: emotion.distribution[i])]
+
+
+class AffectAttentionBlendSampler:
+    CATEGORY = "affect/moodifier"
+    DESCRIPTION = ("Edits an image from one text to another, inside a mask and nowhere else: no inversion, source and target side "
+                   "by side, their attention blended.")
+    RETURN_TYPES = ("LATENT",)
+    OUTPUT_TOOLTIPS = ("The edited image's latent; outside the mask it is the source's own.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "model": ("MODEL", {"tooltip": "SD1.5, SD2 or SDXL."}),
+            "source": ("CONDITIONING", {"tooltip": "What the image shows."}),
+            "target": ("CONDITIONING", {"tooltip": "What it should show: the same sentence with other words in it."}),
+            "latent_image": ("LATENT", {"tooltip": "The encoded image."}),
+            "mask": ("MASK", {"tooltip": "Where it may change."}),
+            "steps": ("INT", {"default": 25, "min": 1, "max": 10000, "tooltip": "25; with an LCM model 15."}),
+            "cfg": ("FLOAT", {"default": 5.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01, "tooltip":
+                              "How strongly the target pulls; with an LCM model 2."}),
+            "cross_replace": ("FLOAT", {"default": 0.6, "min": 0.0, "max": 1.0, "step": 0.05, "tooltip":
+                                        "The share of the steps in which the source's attention holds outside the mask: more keeps "
+                                        "more of its structure."}),
+            "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
+                             "tooltip": "Draws each step's noise."}),
+        }, "optional": {
+            "negative": ("CONDITIONING", {"tooltip": "What the target is guided away from. Without it: the source's text, so that "
+                                          "only the difference counts."}),
+            "scheduler": (host.current().sampling_choices()[1], {"default": "normal", "tooltip": "How noise falls over the steps."}),
+        }}
+
+    def run(self, model: Any, source: Any, target: Any, latent_image: dict[str, Any], mask: Any, steps: int, cfg: float,
+            cross_replace: float, seed: int, negative: Any = None, scheduler: str = "normal") -> tuple[Any]:
+        from ..models.diffusion import engine
+        from ..models.moodifier.blend import BlendConfig
+
+        if not float(mask.max()) > 0:
+            host.current().note("The mask covers nothing: the image stays as it is.")
+        config = BlendConfig(cfg, cross_replace)
+        return (engine(model).blend(model, source, target, negative, latent_image, mask, steps, scheduler, config, seed),)
+
+
+class AffectMoodifyCLIPLoader:
+    CATEGORY = "affect/moodifier"
+    DESCRIPTION = "Loads MoodifyCLIP: a CLIP of 248 tokens that was trained on what makes pictures moving."
+    RETURN_TYPES = ("AFFECT_MOODIFY_CLIP", "AFFECT_CLIP_SCORER")
+    RETURN_NAMES = ("moodify_clip", "clip_scorer")
+    OUTPUT_TOOLTIPS = ("For MoodifyCLIP Text Encode.", "As a scorer: the timing gate takes it.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": (["tiny", *host.current().list_files("moodify_clip")], {"tooltip":
+                "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in models/moodify_clip."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, model: str) -> str:
+        return files.state_of("moodify_clip", model)
+
+    def run(self, model: str) -> tuple[Any, Any]:
+        from ..models.moodifier.clip import load_moodify_clip
+
+        loaded = load_moodify_clip(model)
+        return loaded, loaded
+
+
+class AffectMoodifyCLIPTextEncode:
+    CATEGORY = "affect/moodifier"
+    DESCRIPTION = "Encodes a long text (248 tokens) with MoodifyCLIP as a diffusion model's conditioning."
+    RETURN_TYPES = ("CONDITIONING",)
+    OUTPUT_TOOLTIPS = ("For the Attention-Blend Sampler, or any sampler whose model has a text encoder of this width.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "moodify_clip": ("AFFECT_MOODIFY_CLIP", {"tooltip": "From Load MoodifyCLIP."}),
+            "text": ("STRING", {"default": "", "multiline": True, "tooltip": "What is longer than 248 tokens is cut behind a "
+                                "sentence, and said."}),
+        }}
+
+    def run(self, moodify_clip: Any, text: str) -> tuple[Any]:
+        from ..models.moodifier.clip import encode
+
+        host.current().load(moodify_clip)
+        return (encode(moodify_clip, text),)
