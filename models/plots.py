@@ -180,3 +180,21 @@ def scatter(points: np.ndarray, emotions: np.ndarray, sizes: np.ndarray, title: 
     if title:
         axis.set_title(title, fontsize=12)
     return _render(figure)
+
+
+def table(rows: Sequence[dict[str, float]]) -> np.ndarray:
+    """Rows of figures as a table: one column a row of figures, at most eight."""
+    rows = list(rows)[:8]
+    names = list(rows[0])
+    figure = _figure(2.6 + 1.1 * len(rows), 0.6 + 0.28 * len(names))
+    axis = figure.add_subplot()
+    axis.axis("off")
+    cells = [[f"{row[name]:.4g}" for row in rows] for name in names]
+    drawn = axis.table(cells, rowLabels=names, colLabels=[f"image {i + 1}" for i in range(len(rows))], loc="center", cellLoc="right")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(9)
+    for (row, column), cell in drawn.get_celld().items():
+        cell.set_edgecolor("#dddddd")
+        if row == 0 or column < 0:
+            cell.set_text_props(weight="bold")
+    return _render(figure)

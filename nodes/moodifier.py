@@ -216,3 +216,46 @@ class AffectMoodifyCLIPTextEncode:
 
         host.current().load(moodify_clip)
         return (encode(moodify_clip, text),)
+
+
+class AffectEditMetrics:
+    CATEGORY = "affect/moodifier"
+    DESCRIPTION = "What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, and what a classifier and a CLIP see."
+    RETURN_TYPES = ("STRING", "IMAGE")
+    RETURN_NAMES = ("json", "table")
+    OUTPUT_TOOLTIPS = ("The figures of each image.", "The figures as a table.")
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "image": ("IMAGE", {"tooltip": "The image before."}),
+            "edited": ("IMAGE", {"tooltip": "The image after."}),
+        }, "optional": {
+            "mask": ("MASK", {"tooltip": "Where it was to change: figures of preservation are taken outside too."}),
+            "emotion": ("AFFECT_EMOTION", {"tooltip": "What it should make people feel: its probability, and its CLIP similarity."}),
+            "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Best one that did not guide."}),
+            "clip_scorer": ("AFFECT_CLIP_SCORER", {"tooltip": "Best one that neither conditioned nor gated."}),
+        }}
+
+    def run(self, image: Any, edited: Any, mask: Any = None, emotion: Any = None, classifier: Any = None,
+            clip_scorer: Any = None) -> tuple[str, Any]:
+        import torch
+
+        from ..models.moodifier.figures import edit_figures
+        from ..models.plots import table
+
+        host.current().load(*[part for part in (classifier, clip_scorer) if part is not None])
+        with torch.no_grad():
+            rows = edit_figures(to_bchw(image), to_bchw(edited), mask, emotion, classifier, clip_scorer)
+        return json.dumps(rows, indent=1), torch.from_numpy(table(rows))[None]
+
+
+NODES = {
+    "AffectMLLMLoader": (AffectMLLMLoader, "Load MLLM"),
+    "AffectMLLMMaskGenerator": (AffectMLLMMaskGenerator, "MLLM Mask Generator"),
+    "AffectMoodifyCLIPLoader": (AffectMoodifyCLIPLoader, "Load MoodifyCLIP"),
+    "AffectMoodifyCLIPTextEncode": (AffectMoodifyCLIPTextEncode, "MoodifyCLIP Text Encode"),
+    "AffectAttentionBlendSampler": (AffectAttentionBlendSampler, "Attention-Blend Sampler"),
+    "AffectEditMetrics": (AffectEditMetrics, "Edit Metrics"),
+}

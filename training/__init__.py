@@ -2,5 +2,6 @@
 
 COMMANDS = {"tiny": ("training.tiny", "the bundled tiny models, stage by stage"),
             "emolat": ("training.emolat", "EmoLat's codebooks, from annotated images"),
-            "transfer": ("training.transfer", "EmoLat's transfer network, on its codebooks")}
+            "transfer": ("training.transfer", "EmoLat's transfer network, on its codebooks"),
+            "moodifyclip": ("training.moodifyclip", "a CLIP that reads 248 tokens of what moves people")}
 """`affect train NAME`: name -> (module with add_arguments and main, what it trains)."""

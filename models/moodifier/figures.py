@@ -1,0 +1,51 @@
+"""The figures of an edit, one row an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .. import metrics
+from ..backbones import load_backbone, taps
+from ..diffusion.protocol import repeat_to_batch
+from ..emotions import MIKELS, EmotionTarget
+from ..errors import UserError
+from ..gram import resized
+
+
+def edit_figures(image: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor | None = None,
+                 emotion: EmotionTarget | None = None, classifier: Any = None, scorer: Any = None) -> list[dict[str, float]]:
+    """Images [B, 3, H, W] in 0..1 before and after (one before may serve all after), mask [B or 1, H, W] -> a row an image.
+
+    psnr, mse, ssim, perceptual   over the whole image; the same with `_outside` where a mask is given, measured on the edit
+                                  with its inside put back to what it was (psnr and mse over the outside's pixels alone)
+    structure                     distance of self-similarities, on the perceptual network's last features
+    clip                          100 cosine of the edited image with "an image of" the emotion, by the scorer
+    p_target, p_target_before     the classifier's probability of the emotion (of a mix, of its distribution's strongest)
+
+    UserError where the images' sizes differ.
+    """
+    image = repeat_to_batch(image, len(edited))
+    if image.shape != edited.shape:
+        raise UserError(f"The two images differ in size: {image.shape[-1]} x {image.shape[-2]} before, {edited.shape[-1]} x "
+                        f"{edited.shape[-2]} after. Scale one of them first.")
+    distance = metrics.PerceptualDistance().to(image.device)
+    last = taps(load_backbone("tiny-vgg").to(image.device), ("relu4_4",))
+    columns: dict[str, torch.Tensor] = {
+        "psnr": metrics.psnr(image, edited), "mse": metrics.mean_square(image, edited), "ssim": metrics.ssim(image, edited),
+        "perceptual": distance(image, edited), "structure": metrics.structure_distance(last(image)[0], last(edited)[0])}
+    if mask is not None:
+        where = repeat_to_batch(resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(image), *image.shape[-2:]), len(image)) > 0
+        outside = torch.where(where, image, edited)
+        columns |= {"psnr_outside": metrics.psnr(image, edited, ~where), "mse_outside": metrics.mean_square(image, edited, ~where),
+                    "ssim_outside": metrics.ssim(image, outside), "perceptual_outside": distance(image, outside)}
+    if emotion is not None:
+        k = max(range(len(MIKELS)), key=lambda i: emotion.distribution[i])
+        if scorer is not None:
+            text = scorer.text_features([f"an image of {emotion.label or MIKELS[k]}"])
+            columns["clip"] = 100 * (metrics.clip_features(scorer, edited) * text).sum(dim=1)
+        if classifier is not None:
+            columns["p_target"] = classifier(edited).softmax(dim=-1)[:, k]
+            columns["p_target_before"] = classifier(image).softmax(dim=-1)[:, k]
+    return [{name: round(float(values[i]), 5) for name, values in columns.items()} for i in range(len(edited))]

@@ -1,0 +1,89 @@
+"""Where to change: columns of words, masks of each grounding, feathering, the overlay."""
+
+import pytest
+import torch
+
+from comfyui_affect.models.diffusion.diffusers import UNetContext
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.moodifier import masks
+from comfyui_affect.models.moodifier.instruction import Change
+
+
+def test_columns_of_words_in_a_prompt():
+    assert masks.token_columns("a house by a lake", "house") == [2]
+    assert masks.token_columns("three houses by a lake", "house") == [2]
+    assert masks.token_columns("a street lamp and a lamp", "street lamp") == [2, 3]
+    with pytest.raises(UserError, match="no 'boat' in the source prompt"):
+        masks.token_columns("a house", "boat")
+
+
+def test_maps_come_from_the_denoiser(small_unet):
+    context = UNetContext(torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(0)))
+    latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    look = lambda seed: masks.attention_maps(small_unet, context, latent, [[1], [2, 3]], seed, levels=(1.0,), draws=1)
+    maps = look(0)
+    assert maps.shape == (2, 2, 8, 8) and torch.equal(maps, look(0)) and not torch.equal(maps, look(1))
+
+
+def test_otsu_parts_two_heaps():
+    values = torch.cat([torch.full((60,), 0.2), torch.full((40,), 0.8)])
+    assert 0.2 < float(masks.threshold(values)) < 0.8
+
+
+def test_an_attention_mask_is_each_objects_own():
+    maps = torch.full((1, 2, 8, 8), 0.001)
+    maps[0, 0, :2], maps[0, 1, :, 6:] = 0.002, 0.5  # a word that is looked at little counts as much
+    mask = masks.attention_mask(maps)
+    want = torch.zeros(8, 8)
+    want[:2], want[:, 6:] = 1, 1
+    assert torch.equal(mask[0, 0], want)
+
+
+def test_boxes():
+    mask = masks.box_mask([Change("a", "", (0.25, 0.5, 0.5, 1.0)), Change("b", "")], 8, 16)
+    assert mask.sum() == 4 * 4 and mask[0, 0, 4:, 4:8].all()
+    with pytest.raises(UserError, match="No object has a box"):
+        masks.box_mask([Change("b", "")], 8, 8)
+
+
+def test_what_stands_out_is_salient():
+    image = torch.full((1, 3, 96, 96), 0.5)
+    image[..., 40:56, 60:76] = torch.tensor([1.0, 0.9, 0.1]).view(3, 1, 1)
+    mask = masks.saliency_mask(image)
+    inside = torch.zeros_like(mask)
+    inside[..., 32:64, 52:84] = 1
+    assert mask.sum() > 0 and float((mask * inside).sum() / mask.sum()) > 0.8
+    assert torch.isfinite(masks.saliency(torch.zeros(1, 3, 64, 64))).all()
+
+
+def test_a_feather_rises_outside_and_ends():
+    mask = torch.zeros(1, 1, 40, 40)
+    mask[..., 15:25, 15:25] = 1
+    soft = masks.feathered(mask, 6)
+    assert (soft[mask > 0] == 1).all() and torch.equal(masks.feathered(mask, 0), mask)
+    row = soft[0, 0, 20]
+    assert (row[:9] == 0).all() and (row[31:] == 0).all() and 0 < float(row[11]) < float(row[13]) <= 1
+
+
+def test_an_empty_mask_stays_empty_and_is_said(capsys):
+    empty = torch.zeros(1, 1, 16, 16)
+    assert not masks.feathered(empty, 4).any()
+    masks.no_mask_note(empty, ["boat"], "attention")
+    assert "boat by attention covers nothing" in capsys.readouterr().err
+    masks.no_mask_note(torch.ones(1, 1, 4, 4), [], "saliency")
+    assert "covers everything" in capsys.readouterr().err
+
+
+def test_clipseg_without_weights_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="not on this machine"):
+        masks.clipseg_mask(torch.rand(1, 3, 64, 64), ["house"], model="nobody/clipseg-absent")
+
+
+def test_the_overlay_shows_mask_and_words():
+    image, mask = torch.full((1, 3, 64, 96), 0.5), torch.zeros(1, 1, 64, 96)
+    mask[..., :48] = 1
+    shown = masks.overlay(image, mask, "fear: a haunted house by the lake, the deep night, fog and bats")
+    assert shown.shape[3] == 96 and shown.shape[2] > 64
+    assert float(shown[0, 0, 10, 10]) > 0.6 > float(shown[0, 1, 10, 10]) and torch.equal(shown[:, :, :64, 60:], image[..., 60:])
+    assert float(shown[:, :, 64:].min()) < 0.5  # words
