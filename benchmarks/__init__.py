@@ -7,6 +7,8 @@ COMMANDS = {"muse": ("benchmarks.muse", "MUSE against its rivals on held-out pro
             "gram": ("benchmarks.gram", "Gram transfer: time, memory, and held-out scenes"),
             "emolat-train": ("benchmarks.emolat_train", "EmoLat's codebooks: speed, use, and what a probe sees in them"),
             "emolat": ("benchmarks.emolat", "EmoLat's transfer on held-out scenes"),
+            "moodifier": ("benchmarks.moodifier", "Moodifier, its ablations and rivals on held-out scenes"),
+            "moodifyclip": ("benchmarks.moodifyclip", "MoodifyCLIP's losses, one by one"),
             "comfyui": ("benchmarks.comfyui", "inside a real ComfyUI: start-up, agreement, interrupt, memory, cost")}
 """`affect bench NAME`: name -> (module with add_arguments and main, what it measures)."""
 

@@ -49,7 +49,8 @@ def cells(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext, negative: TextContext | None,
                     latent: torch.Tensor, mask: torch.Tensor, sigmas: torch.Tensor, config: BlendConfig,
-                    noise: Callable[[], torch.Tensor], callback: Callable[[int, torch.Tensor], None] | None = None) -> torch.Tensor:
+                    noise: Callable[[], torch.Tensor], callback: Callable[[int, torch.Tensor], None] | None = None,
+                    attention_mask: torch.Tensor | None = None) -> torch.Tensor:
     """The edited latent.
 
     source, target  contexts of what the image shows and of what it should show
@@ -60,13 +61,15 @@ def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext
     sigmas          [n + 1] descending to 0
     noise           -> [B, C, h, w] standard normal, called once a step
     callback        (step, prediction [B, C, h, w]) after each step
+    attention_mask  [B or 1, 1, h, w]: where the target's own maps hold, if not inside `mask`
 
     The latents are blended by the mask at each step, so the last clean prediction is too.
     """
     b, steps = len(latent), len(sigmas) - 1
     mask = repeat_to_batch(mask.to(latent), b)
     texts = [source, target] if config.cfg == 1.0 else [source, target, source if negative is None else negative]
-    control = BlendControl(b, [t.embeds.shape[1] for t in texts], token_alignment(source, target), mask)
+    control = BlendControl(b, [t.embeds.shape[1] for t in texts], token_alignment(source, target),
+                           mask if attention_mask is None else attention_mask.to(latent))
     together = denoiser.side_by_side(texts, b)
     edited = latent
     with denoiser.attention(control):
