@@ -32,7 +32,7 @@ def held_out(n: int, domain: str = "a", split: str = "test") -> tuple[torch.Tens
 
 
 @torch.no_grad()
-def plain_samples(prompts: list[str], device: str, cfg: float = 4.0, steps: int = 20, batch: int = 32) -> torch.Tensor:
+def plain_samples(prompts: list[str], device: str, cfg: float = 7.5, steps: int = 20, batch: int = 32) -> torch.Tensor:
     """[n, 3, 128, 128]: samples of the tiny model, one a prompt, noise seeds 0.. in batches."""
     model, text, vae = tiny.load_pipeline()
     model.unet.to(device), vae.to(device)
