@@ -166,7 +166,7 @@ _PROCESS_GB = 1.5
 def _workers(jobs: int) -> int:
     if torch.cuda.is_available():
         return 1
-    cores = os.cpu_count() or 1
+    cores = host.cores()
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     except (AttributeError, ValueError, OSError):  # not on every system

@@ -22,7 +22,7 @@ from ..models.errors import UserError
 from .tasks import Task
 
 _PACKAGE = Path(__file__).parent.parent
-_CODE = ("models/muse.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/tiny/__init__.py",
+_CODE = ("models/muse.py", "models/views.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/tiny/__init__.py",
          "models/tiny/autoencoder.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py",
          "models/diffusion/text.py", "models/diffusion/protocol.py", "models/diffusion/inference.py", "benchmarks/methods.py",
          "benchmarks/rivals.py", "benchmarks/tasks.py", *sorted(

@@ -7,6 +7,7 @@ neither bar nor flag. Algorithms ask `current()` and never know which one answer
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -191,6 +192,14 @@ class ComfyHost(Host):
         if kind in folder_paths.folder_names_and_paths:
             return [Path(p) for p in folder_paths.get_folder_paths(kind)]
         return [Path(folder_paths.models_dir) / kind]
+
+
+def cores() -> int:
+    """CPU cores that this process may use: fewer than there are where it was bound to some."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 _current: ContextVar[Host | None] = ContextVar("affect_host", default=None)

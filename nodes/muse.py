@@ -41,13 +41,15 @@ def _muse_inputs() -> dict[str, Any]:
     }, "optional": {
         "timing_gate": ("AFFECT_TIMING_GATE", {"tooltip": "When to start. Without it: at the first step."}),
         "init_tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "Start from saved tokens instead of random ones."}),
+        "views": ("INT", {"default": 2, "min": 0, "max": 16, "tooltip": "The classifier looks at so many random crops and "
+                          "mirrorings: others are convinced too, and it takes a little longer. 0: the image as it is."}),
     }}
 
 
 def _config(inputs: dict[str, Any]) -> Any:
     from ..models.muse import MuseConfig
 
-    return MuseConfig(**{k: inputs[k] for k in MuseConfig.__dataclass_fields__})
+    return MuseConfig(**{k: inputs[k] for k in MuseConfig.__dataclass_fields__ if k in inputs})
 
 
 def _guider(inputs: dict[str, Any]) -> Any:

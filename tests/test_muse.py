@@ -198,7 +198,7 @@ def test_intensity_moves_the_target_from_what_the_gate_saw(small_unet, small_vae
     g = guider(small_unet, small_vae, small_classifier, intensity=0.25)
     run(g)
     with torch.no_grad():
-        seen = small_classifier(g.muse._seen).softmax(dim=-1)  # when the gate opened, here at the first step
+        seen = small_classifier(small_vae.decode(small_unet.latent_out(g.muse._seen))).softmax(dim=-1)  # when the gate opened, here at the first step
     assert torch.allclose(g.muse.target, 0.75 * seen + 0.25 * torch.eye(8)[[6]], atol=1e-6)
 
 

@@ -91,9 +91,7 @@ def _moodscenes(config: DataConfig, runs: Path) -> Path:
 
     folder = runs / f"moodscenes-{config.n}-{config.size}-{config.data_seed}"
     if not (folder / "index.csv").is_file():  # written last
-        import os
-
-        write_dataset(folder, config.n, config.size, config.data_seed, split="train", workers=os.cpu_count() or 1, uniform=True)
+        write_dataset(folder, config.n, config.size, config.data_seed, split="train", workers=host.cores(), uniform=True)
     return folder
 
 

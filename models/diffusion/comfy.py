@@ -278,10 +278,17 @@ class ComfyDenoiser:
             self.options = before
 
     def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: CondContext, negative: CondContext,
-               cfg: float) -> torch.Tensor:
+               cfg: float, own: list[torch.Tensor] | None = None) -> torch.Tensor:
         """See `protocol.Denoiser`: ComfyUI's own, with every patch to guidance that the model carries."""
+        options = self.options
+        if own is not None:
+            def keep(args: dict[str, Any]) -> torch.Tensor:
+                own.append(args["cond_denoised"])
+                return args["denoised"]
+
+            options = {**options, "sampler_post_cfg_function": [keep, *options.get("sampler_post_cfg_function", [])]}
         return comfy.samplers.sampling_function(self.model, x, sigma, negative.conds, positive.conds, cfg,
-                                                model_options=self.options, seed=self.seed)
+                                                model_options=options, seed=self.seed)
 
 
 class ComfyVAE:

@@ -155,13 +155,13 @@ class DiffusersModel:
         return x - out * s
 
     def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: UNetContext, negative: UNetContext,
-               cfg: float) -> torch.Tensor:
+               cfg: float, own: list[torch.Tensor] | None = None) -> torch.Tensor:
         """See `protocol.Denoiser`. Both predictions run in one batch where their texts' lengths agree; at cfg 1 the
         negative does not run at all."""
         with torch.no_grad():
             if cfg == 1.0:
-                return self(x, sigma, positive)
-            if positive.embeds.shape[1] == negative.embeds.shape[1]:
+                cond = uncond = self(x, sigma, positive)
+            elif positive.embeds.shape[1] == negative.embeds.shape[1]:
                 n = x.shape[0]
                 both = UNetContext(*(
                     None if p is None else torch.cat([repeat_to_batch(p, n), repeat_to_batch(q, n)])
@@ -169,6 +169,8 @@ class DiffusersModel:
                 cond, uncond = self(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
             else:
                 cond, uncond = self(x, sigma, positive), self(x, sigma, negative)
+            if own is not None:
+                own.append(cond)
             return uncond + cfg * (cond - uncond)
 
     def _added(self, context: UNetContext, x: torch.Tensor) -> dict[str, torch.Tensor] | None:

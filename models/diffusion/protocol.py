@@ -76,8 +76,9 @@ class Denoiser(Protocol):
         UserError where something else has taken it already."""
 
     def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: TextContext, negative: TextContext,
-               cfg: float) -> torch.Tensor:
-        """The clean latent under classifier-free guidance, as the host's own sampling makes it. Without gradients."""
+               cfg: float, own: list[torch.Tensor] | None = None) -> torch.Tensor:
+        """The clean latent under classifier-free guidance, as the host's own sampling makes it. Without gradients. The
+        prediction under the positive text alone, which is made on the way, is put into `own`."""
 
 
 @runtime_checkable

@@ -6,13 +6,13 @@ Every word of a data set is encoded once; a graph is then five lookups, and a ba
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any, Sequence
 
 import numpy as np
 import torch
 
+from ...models import host
 from ...models.emolat.graph import GraphBatch
 from ...models.emotions import MIKELS
 from ...models.files import load_safetensors, save_safetensors, write_atomically
@@ -95,7 +95,7 @@ def _read_all(rows: Sequence[Annotated], size: int, path: Path, bad: Path) -> No
     with path.open("wb") as f:  # numpy itself would add a suffix to the temporary name
         np.lib.format.write_array_header_1_0(f, {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)})
         broken = []
-        with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
+        with ProcessPoolExecutor(host.cores()) as pool:
             done = pool.map(_read, [r.image for r in rows], [size] * len(rows), chunksize=64)
             for i, (picture, why) in enumerate(tqdm(done, total=len(rows), desc="pictures", mininterval=2)):
                 f.write(picture)

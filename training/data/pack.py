@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...models import host
 from ...models.emotions import MIKELS
 
 
@@ -102,7 +103,7 @@ def make_pack(spec: PackSpec, cache: Path, workers: int | None = None) -> Pack:
     folder = cache / f"{spec.split}-{spec.domain}-{spec.n}-{key}"
     with PartialState().main_process_first():  # the others find it done
         if not (folder / "pack.json").is_file():
-            _make(spec, folder, workers or os.cpu_count() or 1)
+            _make(spec, folder, workers or host.cores())
     index = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
     arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "emotions", "tokens"))
     return Pack(*arrays, captions=index["captions"], layouts=index["layouts"])
