@@ -29,7 +29,7 @@ from .tasks import Task, scene
 class Method:
     """kind         prompt, word (the emotion named behind the prompt), universal, muse, sdedit, reconstruction
     guide        the classifier that guides
-    threshold    the gate's, or None: no gate
+    threshold    the gate's, or None: no gate; it opens at `force_open_at` of the steps in any case
     strength     of universal guidance; or of SDEdit's noise, as a share of the steps
     recurrences  of universal guidance
     """
@@ -39,6 +39,7 @@ class Method:
     steps: int = 20
     guide: str = "tiny-a"
     threshold: float | None = 18.0
+    force_open_at: float = 1.0
     strength: float = 0.0
     recurrences: int = 1
     muse: MuseConfig = MuseConfig()
@@ -102,7 +103,8 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
             inverted = ddim_inversion(lambda x, s: model(x, s, context), model.latent_in(latent), sigmas)
             latent, noise = model.latent_out(inverted).cpu(), torch.zeros_like(latent)
         if method.kind == "muse":
-            gate = None if method.threshold is None else TimingGate(_scorer(), tuple(t.prompt for t in tasks), method.threshold)
+            gate = None if method.threshold is None else TimingGate(
+                _scorer(), tuple(t.prompt for t in tasks), method.threshold, force_open_at=method.force_open_at)
             # Each image's own first tokens, whatever batch it is in and wherever it stands there.
             drawn = EmotionTokens(torch.cat([
                 initial_tokens(1, method.muse.n_tokens, positive[0][0][[i]], t.seed) for i, t in enumerate(tasks)]))
