@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -37,16 +38,18 @@ def main(args: argparse.Namespace) -> int:
     photo = _photograph(args.photo)
     write_atomically(inputs / "example.png", lambda p: photo.save(p))
 
+    describe = [f"What the photograph shows.text={args.describe}"] if args.photo else []
+    eight, edits = _side_by_side((TEMPLATES / "eight_emotions.json", inputs, args.output_dir, []),
+                                 (TEMPLATES / "edit_photograph.json", inputs, args.output_dir, describe))
     images, captions, table = [], [], {}
-    for template, changes in (("eight_emotions", []), ("edit_photograph", [
-            f"What the photograph shows.text={args.describe}"] if args.photo else [])):
-        if template == "edit_photograph":
-            images.append(_square(photo))
-            captions.append("a photograph")
-        for path in _run(TEMPLATES / f"{template}.json", inputs, args.output_dir, changes):
-            images.append(Image.open(path).convert("RGB"))
-            captions.append(path.stem.rsplit("_", 2)[0].split("_", 1)[-1] if template == "eight_emotions"
-                            else f"edited: {path.stem.split('_')[0]}")
+    for path in eight:
+        images.append(Image.open(path).convert("RGB"))
+        captions.append(path.stem.rsplit("_", 2)[0].split("_", 1)[-1])
+    images.append(_square(photo))
+    captions.append("a photograph")
+    for path in edits:
+        images.append(Image.open(path).convert("RGB"))
+        captions.append(f"edited: {path.stem.split('_')[0]}")
     for i, (image, caption) in enumerate(zip(images, captions)):
         probabilities = _judge(image)
         table[caption] = probabilities
@@ -89,11 +92,38 @@ def _square(image: Any) -> Any:
     return image.crop((left, top, left + side, top + side)).resize((128, 128))
 
 
-def _run(workflow: Path, inputs: Path, output: Path, changes: list[str]) -> list[Path]:
+def _side_by_side(shown: tuple[Any, ...], silent: tuple[Any, ...]) -> tuple[list[Path], list[Path]]:
+    """`_run` for two workflows at once, the second in a process of its own without bars: so small a model gains nothing from
+    a second core, and two runs do."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import active_children, get_context
+
+    from ...models import host
+
+    if host.cores() < 2:
+        return _run(*shown), _run(*silent)
+    threads = max(1, host.cores() // 2)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        second = pool.submit(_run, *silent, threads, True)
+        try:
+            return _run(*shown, threads), second.result()
+        except BaseException:
+            for process in active_children():
+                process.terminate()
+            raise
+
+
+def _run(workflow: Path, inputs: Path, output: Path, changes: list[str], threads: int = 0, quiet: bool = False) -> list[Path]:
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+    import torch
+
     from ...models import host
     from .host import EmbeddedHost
     from .run import execute, prepare
 
+    if threads:
+        torch.set_num_threads(threads)
     print(f"{workflow.name} ...", file=sys.stderr)
     with host.use(EmbeddedHost(inputs, output)):
         outputs = execute(prepare(workflow, changes))
