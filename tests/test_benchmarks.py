@@ -26,7 +26,7 @@ def bench(tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     weights.write_bytes(b"one")
     monkeypatch.setattr(store.tiny, "path", lambda name: weights)
-    monkeypatch.setattr(methods.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(methods.host, "cores", lambda: 1)
     made = []
 
     def make(method, tasks):

@@ -47,12 +47,13 @@ def test_boxes():
 
 
 def test_what_stands_out_is_salient():
-    image = torch.full((1, 3, 96, 96), 0.5)
+    rows = torch.linspace(0, 40, 96)
+    image = (0.5 + 0.2 * torch.sin(rows[:, None] + 0.5 * rows)).expand(1, 3, 96, 96).clone()  # stripes all over
     image[..., 40:56, 60:76] = torch.tensor([1.0, 0.9, 0.1]).view(3, 1, 1)
     mask = masks.saliency_mask(image)
     inside = torch.zeros_like(mask)
     inside[..., 32:64, 52:84] = 1
-    assert mask.sum() > 0 and float((mask * inside).sum() / mask.sum()) > 0.8
+    assert mask.sum() > 0 and float((mask * inside).sum() / mask.sum()) > 0.5  # a ninth by area
     assert torch.isfinite(masks.saliency(torch.zeros(1, 3, 64, 64))).all()
 
 
