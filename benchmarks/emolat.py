@@ -25,7 +25,7 @@ from ..models.plots import contact_sheet
 from ..training.config import load_config, read
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.emolat import DataConfig, read_data
-from ..training.tiny import split
+from ..training.loop import split
 from ..training.transfer import TransferConfig, train_transfer, with_network
 from . import measure
 

@@ -24,7 +24,7 @@ from ..models.emotions import MIKELS
 from ..models.plots import curve
 from ..training.config import load_config, read
 from ..training.emolat import Data, DataConfig, Space, SpaceConfig, read_data, real_vectors, train_space
-from ..training.tiny import split
+from ..training.loop import split
 from . import measure
 
 DRAWS = 256

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..models import files, metrics
+from ..models import metrics
 from ..models.backbones import Backbone, load_backbone, taps
 from ..models.emotions import MIKELS, OPPOSITE
 from ..models.gram import GramConfig, GramLoss, transfer

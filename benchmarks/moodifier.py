@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from ..models import metrics
 from ..models.backbones import load_backbone, taps
 from ..models.emotions import MIKELS, OPPOSITE
+from ..models.errors import UserError
 from ..models.moodifier import masks
 from ..models.moodifier.instruction import plain
 from ..models.plots import contact_sheet
@@ -122,7 +122,7 @@ def cases(n: int, split: str) -> list[Case]:
 def _said(prompt: str, name: str) -> bool:
     try:
         masks.token_columns(prompt, name)
-    except Exception:  # noqa: BLE001 - any refusal means that the word is not there
+    except UserError:
         return False
     return True
 

@@ -21,7 +21,7 @@ from ..training.clip import preprocess
 from ..training.config import load_config
 from ..training.data.moodscenes import layout_seeds, make_scene
 from ..training.moodifyclip import MoodifyConfig, base_clip, captions_of, train
-from ..training.tiny import split
+from ..training.loop import split
 from . import measure
 
 COLUMNS = ("top1", "top2", "top3", "i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")

@@ -80,7 +80,7 @@ def trace_plot(trace: "Trace", image: int = 0) -> np.ndarray:
     emotions.set_ylabel("emotion")
     emotions.set_xlabel("model call")
     if after:
-        emotions.legend(fontsize=8, ncols=2, loc="center right")
+        emotions.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.02))
 
     start = 0
     for call in calls:
@@ -104,14 +104,14 @@ def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns
     """Images [H, W, 3] in 0..1 or uint8, in rows of `columns`, each over its caption (lines by newline)."""
     from PIL import Image, ImageDraw
 
-    font = _font(12)
+    font = font_of(12)
     rows = -(-len(images) // columns)
     lines = max((c.count("\n") + 1 for c in captions), default=1)
     text, head = 15 * lines + 6, 30 if title else 0
     sheet = Image.new("RGB", (columns * (cell + 8) + 8, head + rows * (cell + text) + 8), "white")
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((8, 7), title, fill="black", font=_font(16))
+        draw.text((8, 7), title, fill="black", font=font_of(16))
     for i, (image, caption) in enumerate(zip(images, captions)):
         array = np.asarray(image)
         if array.dtype != np.uint8:
@@ -122,7 +122,8 @@ def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns
     return np.asarray(sheet).astype(np.float32) / 255
 
 
-def _font(size: int) -> Any:
+def font_of(size: int) -> Any:
+    """matplotlib's own font (it ships with it) for PIL, `size` pixels high."""
     from matplotlib import get_data_path
     from PIL import ImageFont
 

@@ -119,7 +119,7 @@ class AffectMLLMMaskGenerator:
         columns = [masks.token_columns(found.source_prompt, name) for name in names]
         adapter = engine(model)
         positive = adapter.encode_text(clip, found.source_prompt)
-        maps = adapter.look(model, positive, adapter.encode_image(vae, image), columns, seed=0)
+        maps = adapter.cross_attention_maps(model, positive, adapter.encode_image(vae, image), columns, seed=0)
         mask = masks.attention_mask(maps)
         return F.interpolate(mask, size=size, mode="nearest")
 

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from comfyui_affect.models.backbones import Backbone, build_tiny_vgg
-from comfyui_affect.models.clip import ClipScorer
 from comfyui_affect.models.emolat import space as spaces
 from comfyui_affect.models.emolat.space import EmoLat, EmoLatCode, EmoLatConfig
 from comfyui_affect.models.emotions import MIKELS, EmotionTarget
@@ -17,7 +16,6 @@ from comfyui_affect.training import emolat as stage_one
 from comfyui_affect.training import transfer as stage_two
 from comfyui_affect.training.data.annotated import read_annotations
 from comfyui_affect.training.data.graphs import GraphRows, make_pictures, text_features
-from comfyui_affect.training.loop import LoopConfig
 
 
 def put(folder, name, note, image=True, kind="emospace"):

@@ -1,7 +1,6 @@
 """MLLM providers: one schema, rules, and a real HTTP server on loopback that misbehaves on request."""
 
 import json
-import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

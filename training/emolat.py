@@ -27,8 +27,7 @@ from ..models.errors import UserError
 from .config import load_config, read
 from .data.annotated import Annotated, read_annotations
 from .data.graphs import GraphRows, make_pictures
-from .loop import LoopConfig, Losses, fit
-from .tiny import split
+from .loop import LoopConfig, Losses, fit, split
 
 VECTORS = 32
 """Real vectors of an image that the adversary sees, drawn once where there are more: 118,100 images of 196 would be 23 GB."""

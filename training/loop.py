@@ -20,6 +20,7 @@ from torch import nn
 
 from ..models.errors import UserError
 from ..models.files import write_atomically
+from .config import read
 from .muon import Muon
 
 Losses = dict[str, torch.Tensor]
@@ -45,6 +46,13 @@ class LoopConfig:
     log_every: int = 50
     save_every: int = 1000
     minutes: float = 0.0
+
+
+def split(table: dict[str, Any], cls: type, stage: str) -> tuple[Any, LoopConfig]:
+    """A stage's table as (its own config, the loop's). UserError for a key that neither knows."""
+    loop = set(LoopConfig.__dataclass_fields__)
+    own = {k: v for k, v in table.items() if k not in loop}
+    return read(cls, own, f"[{stage}]"), read(LoopConfig, {k: v for k, v in table.items() if k in loop}, f"[{stage}]")
 
 
 def learning_rate(config: LoopConfig, step: int, progress: float) -> float:

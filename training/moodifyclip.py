@@ -24,8 +24,7 @@ from .batches import Rows, augment
 from .clip import drop_words, preprocess
 from .config import load_config
 from .data.pack import PackSpec, make_pack
-from .loop import LoopConfig, Losses, fit
-from .tiny import split
+from .loop import LoopConfig, Losses, fit, split
 
 
 @dataclass

@@ -18,20 +18,13 @@ from ..models.diffusion.protocol import frozen
 from ..models.errors import UserError
 from .classifier import ClassifierConfig
 from .clip import ClipConfig
-from .config import load_config, read
+from .config import load_config
 from .features import FeatureConfig
-from .loop import LoopConfig
+from .loop import split
 from .unet import UnetConfig
 from .vae import VaeConfig
 
 STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "vgg", "densenet", "card")
-_LOOP = set(LoopConfig.__dataclass_fields__)
-
-
-def split(table: dict[str, Any], cls: type, stage: str) -> tuple[Any, LoopConfig]:
-    """A stage's table as (its own config, the loop's)."""
-    own = {k: v for k, v in table.items() if k not in _LOOP}
-    return read(cls, own, f"[{stage}]"), read(LoopConfig, {k: v for k, v in table.items() if k in _LOOP}, f"[{stage}]")
 
 
 def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,31 +22,20 @@ from ..models.emolat.space import VGG_CHANNELS, EmoLat, EmoLatConfig, load, save
 from ..models.emolat.transfer import TransferNet
 from ..models.emotions import MIKELS
 from .emolat import Data, add_arguments, prepared
-from .loop import LoopConfig, Losses, fit
-from .tiny import split
+from .loop import LoopConfig, Losses, fit, split
 
 __all__ = ["add_arguments", "main"]
 
 
-@dataclass
-class TransferConfig:
+@dataclass(frozen=True)
+class TransferConfig(losses.Weights):
     """Stage two: weights of the losses (0 leaves one out: that is each ablation), the classifier of equation 25 and the
     CLIP it may need, CLIPstyler's patches, and the most codes an image is trained with."""
 
-    content: float = 6.0
-    style: float = 2.0
-    identity: float = 3.0
-    gan: float = 5.0
-    emotion: float = 1.0
-    clip: float = 100.0
     classifier: str = "tiny-a"
     classifier_clip: str = "tiny"
     patches: int = 8
     most_codes: int = 4
-
-    @property
-    def weights(self) -> losses.Weights:
-        return losses.Weights(**{f.name: getattr(self, f.name) for f in fields(losses.Weights)})
 
 
 class Transfer(nn.Module):
@@ -62,7 +51,7 @@ class Transfer(nn.Module):
                 codes: torch.Tensor, label: torch.Tensor) -> Losses:
         """content, reference [B, 3, S, S]; text, source_text [B, D]: features of the target's and the source's words;
         codes [B, n, W]; label [B] the target, which is the reference's emotion."""
-        weights, net, b = self.config.weights, self.network, len(content)
+        weights, net, b = self.config, self.network, len(content)
         with torch.no_grad():
             maps = net.encode(torch.cat([content, reference]))
         of = lambda part: [m[part] for m in maps]

@@ -538,8 +538,8 @@ def encode_image(vae: Any, image: torch.Tensor) -> torch.Tensor:
     return vae.encode(image[..., :3])
 
 
-def look(model: Any, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]], seed: int) -> torch.Tensor:
-    """As `diffusers.look`."""
+def cross_attention_maps(model: Any, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]], seed: int) -> torch.Tensor:
+    """As `diffusers.cross_attention_maps`."""
     _with_cross_attention(model)
     found: list[torch.Tensor] = []
 

@@ -331,7 +331,7 @@ def encode_image(vae: Any, image: torch.Tensor) -> torch.Tensor:
     return vae.encode(image[:, top:top + h, left:left + w, :3].movedim(-1, 1).float())
 
 
-def look(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]],
+def cross_attention_maps(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]],
          seed: int) -> torch.Tensor:
     """[B, G, h, w]: where a model looks for groups of the text's tokens in latents [B, C, h, w] of the VAE's scale."""
     return attention_maps(model, model.context(positive), model.latent_in(latent), columns, seed).cpu()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -129,15 +128,3 @@ def load(path: Path, device: str = "") -> EmoLat:
 def load_emolat(name: str) -> EmoLat:
     """The EmoLat of a name: tiny, or a file of models/emolat."""
     return load(tiny.path("emolat") if name == "tiny" else files.find_model("emolat", name))
-
-
-def names() -> list[str]:
-    """What `load_emolat` knows."""
-    return ["tiny", *host.current().list_files("emolat")]
-
-
-def describe(emolat: EmoLat) -> dict[str, Any]:
-    """Plain figures for a card or a listing."""
-    return {**asdict(emolat.config), "code_width": emolat.config.code_width,
-            "perplexity": [round(float(p), 1) for p in emolat.codebooks.perplexity()],
-            "transfer": emolat.network is not None, "tokens": emolat.token_map is not None}

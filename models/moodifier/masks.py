@@ -8,7 +8,7 @@ saliency   what stands out of its surroundings, whatever it is
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -133,7 +133,8 @@ def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/
         pixels = (image[b].movedim(0, -1).cpu().numpy() * 255).round().astype("uint8")
         given = processor(text=list(names), images=[pixels] * len(names), padding=True, return_tensors="pt").to(image.device)
         with torch.no_grad():
-            logits = network(**given).logits.reshape(len(names), 1, *network(**given).logits.shape[-2:])
+            logits = network(**given).logits
+        logits = logits.reshape(len(names), 1, *logits.shape[-2:])
         found = F.interpolate(logits.sigmoid(), size=image.shape[-2:], mode="bilinear", align_corners=False)
         out[b] = (found.amax(dim=0) > 0.4).to(out)
     return out
@@ -162,14 +163,14 @@ def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor
     import numpy as np
     from PIL import Image, ImageDraw
 
-    from ..plots import _font
+    from ..plots import font_of
 
     tint = image.new_tensor((1.0, 0.15, 0.1)).view(1, 3, 1, 1)
     shown = image * (1 - 0.55 * mask) + tint * 0.55 * mask
     edge = F.max_pool2d(mask, 3, 1, 1) - mask
     shown = torch.where(edge > 0.5, image.new_ones(1, 3, 1, 1), shown)
     h, w = image.shape[-2:]
-    font = _font(max(11, w // 28))
+    font = font_of(max(11, w // 28))
     lines, line = [], ""
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     for word in words.split():
@@ -182,9 +183,6 @@ def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor
     ImageDraw.Draw(foot).multiline_text((4, 2), "\n".join(lines), fill="black", font=font, spacing=4)
     strip = torch.from_numpy(np.asarray(foot, np.float32) / 255).permute(2, 0, 1)[None].to(image)
     return torch.cat([shown, strip.expand(len(image), -1, -1, -1)], dim=2)
-
-
-Ground = Callable[[Sequence[Change], str], torch.Tensor]
 
 
 def no_mask_note(mask: torch.Tensor, names: Sequence[str], grounding: str) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
 
-from ...models import host
 from ...models.emolat.graph import MAX_PAIRS
 from ...models.emotions import MIKELS
 from ...models.errors import UserError
@@ -128,8 +127,3 @@ def _unusual(pairs: tuple[tuple[str, str], ...], adjective: str) -> list[str]:
     found += [f"more than {MAX_PAIRS} pairs"] * (len(pairs) > MAX_PAIRS)
     found += ["no attribute"] * any(not attribute for _, attribute in pairs)
     return found + ["no global adjective"] * (not adjective)
-
-
-def say(reading: Reading) -> None:
-    """Prints the summary through the host."""
-    host.current().note(reading.summary())

@@ -18,7 +18,7 @@ from ...models import files, host
 from ...models.errors import UserError
 from .check import needed, title_of
 from .execute import NodeFailed
-from .load import Prompt, is_link
+from .load import Prompt
 from .problems import Problem, WorkflowError
 from .registry import Registry
 
