@@ -130,18 +130,9 @@ def clipstyler(image: torch.Tensor, source: str, target: str, seed: int, steps: 
 
 
 def made(out: Path, name: str, method: Callable, source: torch.Tensor, jobs: list[Job]) -> torch.Tensor:
-    """[n, 3, H, W]: a method's results, 8-bit, kept image by image so that a stopped run goes on."""
-    from tqdm import tqdm
-
-    folder = out / "images" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    done = []
-    for i, (layout, emotion, target) in enumerate(tqdm(jobs, desc=name, mininterval=2)):
-        path = folder / f"{i:04d}-{layout}-{target}.png"
-        if not path.is_file():
-            measure.save_picture(path, method(source[i:i + 1], emotion, target, i)[0].permute(1, 2, 0).cpu().numpy())
-        done.append(measure.read_picture(path))
-    return torch.stack(done)
+    """[n, 3, H, W]: a method's results."""
+    return measure.made(out / "images" / name, [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)],
+                        lambda i: method(source[i:i + 1], jobs[i][1], jobs[i][2], i))
 
 
 def judged(x: torch.Tensor, source: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str) -> dict[str, float]:

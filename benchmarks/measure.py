@@ -7,7 +7,7 @@ import os
 import platform
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 
@@ -60,6 +60,20 @@ def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """[n] perceptual distances of images a and b [n, 3, H, W]."""
     device = host.current().device
     return torch.cat([_distance()(x.to(device), y.to(device)).cpu() for x, y in zip(a.split(32), b.split(32))])
+
+
+def made(folder: Path, names: Sequence[str], make: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    """[n, 3, H, W]: what `make` (i -> [1, 3, H, W]) gives, 8-bit, kept image by image so that a stopped run goes on."""
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    done = []
+    for i, name in enumerate(tqdm(names, desc=folder.name, mininterval=2)):
+        path = folder / f"{name}.png"
+        if not path.is_file():
+            save_picture(path, make(i)[0].permute(1, 2, 0).cpu().numpy())
+        done.append(read_picture(path))
+    return torch.stack(done)
 
 
 def labels(tasks: Sequence[Task]) -> torch.Tensor:

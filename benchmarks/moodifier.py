@@ -183,19 +183,10 @@ def grounding(found: list[Case]) -> dict[str, float]:
 # -- how ----------------------------------------------------------------------------------------------------------
 
 def made(out: Path, name: str, method: Edit, found: list[Case], where: list[torch.Tensor]) -> torch.Tensor:
-    """[n, 3, H, W]: a method's results, 8-bit, kept image by image so that a stopped run goes on."""
-    from tqdm import tqdm
-
-    folder, done = out / "images" / name, []
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, case in enumerate(tqdm(found, desc=name, mininterval=2)):
-        path = folder / f"{i:04d}.png"
-        if not path.is_file():
-            text = case.target_prompt if method.detailed else case.plain_prompt
-            x = edited(method, case.source[None], case.source_prompt, text, where[i], i)
-            measure.save_picture(path, x[0].permute(1, 2, 0).numpy())
-        done.append(measure.read_picture(path))
-    return torch.stack(done)
+    """[n, 3, H, W]: a method's results."""
+    text = lambda case: case.target_prompt if method.detailed else case.plain_prompt
+    return measure.made(out / "images" / name, [f"{i:04d}" for i in range(len(found))], lambda i: edited(
+        method, found[i].source[None], found[i].source_prompt, text(found[i]), where[i], i))
 
 
 def judged(x: torch.Tensor, found: list[Case], name: str) -> dict[str, float]:

@@ -15,8 +15,8 @@ from .errors import UserError
 # nothing of the text; a model whose cosines live elsewhere is mapped onto that scale by two figures of its card.
 UNRELATED, FITTING = 14.0, 30.0
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipScorer(nn.Module):
@@ -34,8 +34,8 @@ class ClipScorer(nn.Module):
         size = getattr(visual, "image_size", 224)
         self.size = size[0] if isinstance(size, (tuple, list)) else size
         config = getattr(visual, "preprocess_cfg", None) or {}
-        self.register_buffer("mean", torch.tensor(config.get("mean", _MEAN)).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.get("std", _STD)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(config.get("mean", MEAN)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.get("std", STD)).view(1, 3, 1, 1), persistent=False)
 
     @property
     def feature_width(self) -> int:
@@ -47,10 +47,14 @@ class ClipScorer(nn.Module):
         """The learned inverse temperature."""
         return self.clip.logit_scale.exp()
 
-    def image_features(self, image: torch.Tensor, normalize: bool = True) -> torch.Tensor:
-        """[B, 3, H, W] in 0..1 -> [B, D]. The whole image is resized (bicubic); differentiable."""
+    def preprocess(self, image: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] in 0..1 -> [B, 3, S, S] as the image tower takes it: the whole image is resized (bicubic)."""
         x = F.interpolate(image, size=(self.size, self.size), mode="bicubic", antialias=True, align_corners=False)
-        return self.clip.encode_image((x - self.mean) / self.std, normalize=normalize)
+        return (x - self.mean) / self.std
+
+    def image_features(self, image: torch.Tensor, normalize: bool = True) -> torch.Tensor:
+        """[B, 3, H, W] in 0..1 -> [B, D]. Differentiable."""
+        return self.clip.encode_image(self.preprocess(image), normalize=normalize)
 
     def text_features(self, texts: list[str]) -> torch.Tensor:
         """n texts -> [n, D], normalised."""

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models.classifiers import TINY
-from .batches import Rows, augment, steps
+from ..models.views import view
+from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit
 
@@ -33,7 +34,7 @@ def train(config: ClassifierConfig, loop: LoopConfig, runs: Path, device: str, n
 
     def loss(model: nn.Module, batch: tuple, step: int) -> Losses:
         index, _ = batch
-        logits = model(augment(rows.pictures(index))).float()
+        logits = model(view(rows.pictures(index), each=True)).float()
         label = rows.emotions[index]
         total = F.cross_entropy(logits, label, label_smoothing=config.smoothing)
         return {"loss": total, "accuracy": (logits.argmax(dim=1) == label).float().mean()}

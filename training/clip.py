@@ -10,12 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import tiny
-from .batches import Rows, augment, steps
+from ..models.clip import MEAN, STD
+from ..models.views import view
+from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit
-
-_MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(1, 3, 1, 1)
-_STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(1, 3, 1, 1)
 
 
 @dataclass
@@ -34,7 +33,8 @@ class ClipConfig:
 
 def preprocess(images: torch.Tensor) -> torch.Tensor:
     """[B, 3, S, S] in 0..1 -> CLIP's normalisation."""
-    return (images - _MEAN.to(images)) / _STD.to(images)
+    mean, std = (images.new_tensor(t).view(1, 3, 1, 1) for t in (MEAN, STD))
+    return (images - mean) / std
 
 
 def drop_words(tokens: torch.Tensor, share: float) -> torch.Tensor:
@@ -51,7 +51,7 @@ def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: s
 
     def loss(clip: nn.Module, batch: tuple, step: int) -> Losses:
         index, variant = batch
-        images = preprocess(augment(rows.pictures(index), 0.5))
+        images = preprocess(view(rows.pictures(index), strength=0.5, each=True))
         tokens = drop_words(rows.tokens[index, variant], config.unknown)
         image = F.normalize(clip.encode_image(images), dim=-1).float()
         text = F.normalize(tiny.text_tower(clip)(tokens[:, :config.length])[1], dim=-1).float()

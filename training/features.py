@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models.backbones import Backbone, build_tiny_densenet, build_tiny_vgg
-from .batches import Rows, augment, steps
+from ..models.views import view
+from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit
 
@@ -64,7 +65,7 @@ def train(config: FeatureConfig, loop: LoopConfig, runs: Path, device: str, name
 
     def loss(net: nn.Module, batch: tuple, step: int) -> Losses:
         index, _ = batch
-        logits, target = net(augment(rows.pictures(index))).float(), words[index].float()
+        logits, target = net(view(rows.pictures(index), each=True)).float(), words[index].float()
         hits = ((logits > 0) == (target > 0.5)).float().mean()
         return {"loss": F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight), "hits": hits}
 

@@ -16,12 +16,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import host, tiny
+from ..models.clip import ClipScorer
 from ..models.diffusion.text import CHUNK
 from ..models.errors import UserError
 from ..models.moodifier import clip as moodify
 from ..models.moodifier import losses
-from .batches import Rows, augment
-from .clip import drop_words, preprocess
+from ..models.views import view
+from .batches import Rows
+from .clip import drop_words
 from .config import load_config
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit, split
@@ -68,16 +70,17 @@ def _encode(clip: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device: str, name: str = "moodifyclip") -> Any:
-    """Trains a lengthened copy of an open_clip CLIP of 128 x 128 and returns it."""
+    """Trains a lengthened copy of an open_clip CLIP and returns it."""
     spec = PackSpec("train", config.n, captions="structured", variants=5, seed=config.data_seed)
     pack = make_pack(spec, runs / "packs")
     rows, texts = Rows([pack], device), Texts(pack.captions, device)
-    base = clip.to(device).eval().requires_grad_(False)
+    scorer = ClipScorer(clip, None, "base").to(device)
+    base = scorer.clip
     model = moodify.lengthened(base).requires_grad_(True)
     moodify.freeze_kept(model)
 
     def loss(model: nn.Module, index: torch.Tensor, step: int) -> Losses:
-        images = preprocess(augment(rows.pictures(index), 0.5))
+        images = scorer.preprocess(view(rows.pictures(index), strength=0.5, each=True))
         pooled, patches = moodify.patch_features(model, images)
         scale = model.logit_scale.exp().clamp(max=100)
         parts: Losses = {}

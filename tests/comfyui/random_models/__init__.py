@@ -32,24 +32,23 @@ def unet(**more):
                 dtype=torch.float32) | more
 
 
-class Mute(families.SD15):
-    """A model that does not read its text through cross-attention."""
+def reading(extra_conds):
+    """SD1.5 whose conds are `extra_conds(the usual ones)`."""
+    # A class of that name: a function on the object itself would tie a knot that ComfyUI takes for a leak.
+    kin = type("BaseModel", (comfy.model_base.BaseModel,), {
+        "extra_conds": lambda self, **kwargs: extra_conds(comfy.model_base.BaseModel.extra_conds(self, **kwargs))})
 
-    def get_model(self, state_dict, prefix="", device=None):
-        model = super().get_model(state_dict, prefix, device)
-        model.extra_conds = lambda **kwargs: {}
-        return model
+    class Family(families.SD15):
+        def get_model(self, state_dict, prefix="", device=None):
+            model = super().get_model(state_dict, prefix, device)
+            model.__class__ = kin
+            return model
+
+    return Family
 
 
-class Bound(families.SD15):
-    """A model whose text comes with a mask."""
-
-    def get_model(self, state_dict, prefix="", device=None):
-        model = super().get_model(state_dict, prefix, device)
-        own = model.extra_conds
-        model.extra_conds = lambda **kwargs: {
-            **own(**kwargs), "attention_mask": comfy.conds.CONDRegular(torch.ones(1, 77))}
-        return model
+Mute = reading(lambda conds: {})  # no text through cross-attention
+Bound = reading(lambda conds: {**conds, "attention_mask": comfy.conds.CONDRegular(torch.ones(1, 77))})  # a text with a mask
 
 
 CONFIGS = {
