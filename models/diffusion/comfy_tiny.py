@@ -12,6 +12,7 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
@@ -37,6 +38,14 @@ class TinyLatents(comfy.latent_formats.LatentFormat):
         self.latent_rgb_factors_bias = state["mean"].flatten()[:3].tolist()
 
 
+class TinyOperations(comfy.ops.disable_weight_init):
+    """ComfyUI's layers, with the tiny model's number of norm groups in place of Stable Diffusion's 32."""
+
+    class GroupNorm(comfy.ops.disable_weight_init.GroupNorm):
+        def __init__(self, num_groups: int, *args: Any, **kwargs: Any):
+            super().__init__(tiny.NORM_GROUPS, *args, **kwargs)
+
+
 class TinyDiffusion(comfy.supported_models.SD15):
     """SD1.5's architecture with the tiny model's sizes."""
 
@@ -44,6 +53,7 @@ class TinyDiffusion(comfy.supported_models.SD15):
     unet_extra_config = {"num_heads": -1, "num_head_channels": tiny.HEAD_WIDTH}
     latent_format = TinyLatents
     memory_usage_factor = 0.1
+    custom_operations = TinyOperations
 
     def model_type(self, state_dict: dict[str, Any], prefix: str = "") -> Any:
         return comfy.model_base.ModelType[tiny.PREDICTION.upper()]
@@ -78,9 +88,6 @@ def _model() -> Any:
     state, _ = tiny.read("unet")
     model = config.get_model({}, "")
     _strictly(model.diffusion_model.load_state_dict({names[k]: v for k, v in state.items() if k in names}, strict=False), "UNet")
-    for module in model.diffusion_model.modules():
-        if isinstance(module, torch.nn.GroupNorm):
-            module.num_groups = tiny.NORM_GROUPS  # ComfyUI's classes have Stable Diffusion's 32
     model.eval().requires_grad_(False)
     return comfy.model_patcher.ModelPatcher(
         model, load_device=comfy.model_management.get_torch_device(),

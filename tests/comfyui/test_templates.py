@@ -1,0 +1,31 @@
+"""Every template runs in the server and without it, from the same file, and gives the same pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from comfyui_affect import workflows
+from comfyui_affect.models import host
+from comfyui_affect.workflows.headless.host import EmbeddedHost
+from comfyui_affect.workflows.headless.run import execute, prepare
+
+FOLDER = Path(workflows.__file__).parent
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda p: p.stem)
+def test_a_template_runs_in_comfyui_and_headless(comfy, tmp_path, path):
+    pictures = {}
+    for where in ("there", "here"):
+        if where == "there":
+            outputs = comfy.run(path, tmp_path / where, FOLDER / "examples")
+        else:
+            with host.use(EmbeddedHost(FOLDER / "examples", tmp_path / where)):
+                outputs = execute(prepare(path))
+        pictures[where] = {o["node"]: np.asarray(Image.open(o["path"]).convert("RGB"), float) / 255
+                           for o in outputs if o["type"] == "image"}
+    assert pictures["there"] and pictures["there"].keys() == pictures["here"].keys()
+    for node, image in pictures["there"].items():
+        assert image.std() > 0.03  # a picture, not a plain surface
+        assert np.abs(image - pictures["here"][node]).mean() < 0.02
