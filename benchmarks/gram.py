@@ -25,7 +25,9 @@ from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from . import measure, memory
 
 POSITIVE = torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0])
-SPEED_PAIRS = (("coffee", "rocket"), ("chelsea", "flower"), ("china", "hubble_deep_field"), ("astronaut", "motorcycle_left"))
+SPEED_PAIRS = (("astronaut", "motorcycle_left"), ("hubble_deep_field", "astronaut"), ("china", "astronaut"), ("motorcycle_left", "china"))
+"""None of them was looked at while the solver was made (coffee, rocket, chelsea and flower were)."""
+
 RATES = (0.003, 0.01, 0.03)
 _UNIT = {"time_ratio_512": "share of Adam's time", "peak_memory_gb_1024": "GiB"}
 

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from . import host
 from .backbones import VGG_CUTS, Backbone
 from .diffusion.inference import deterministic, ordinary, ordinary_weights
+from .diffusion.protocol import clamp01
 from .errors import UserError
 
 LAYERS = ("first", "last")
@@ -44,7 +45,8 @@ class GramConfig:
     iterations  evaluations of the loss at most; a solver that is done earlier stops
     layers      "first": relu0 and the first ReLU behind each of the four pools, content on the fourth of the five. "last":
                 those four and norm5's ReLU. (Of a VGG: relu1_1 .. relu5_1, content on relu4_1.)
-    solver      "coarse-to-fine": L-BFGS within the pixels' bounds, first on the image at half its size. "adam": the paper's
+    solver      "coarse-to-fine": L-BFGS from broad changes to fine ones, first on the image at half its size. "adam": the
+                paper's, pixel by pixel
     rate        Adam's
     tolerance   the solver stops where the loss has fallen by less than this share in ten evaluations; Adam never
     colour_only keeps the source's luminance
@@ -196,28 +198,43 @@ def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, mask: torch.Tensor | N
     return x.detach()
 
 
+class _Pixels:
+    """An image as a function of free values z: sigmoid(logit(start) + K z), K a filter that weighs a frequency f by 1 / f, as
+    photographs' spectra do (Olah et al. 2017, "Feature Visualization", on preconditioning). Broad changes of colour and light
+    come first, and what the network's strides would like as a fine grid comes last: pixels moved one by one get it at once.
+    The sigmoid is the pixels' bound; its own bounds lie a margin outside, so that black and white can still move.
+    """
+
+    margin = 0.1
+
+    def __init__(self, start: torch.Tensor, mask: torch.Tensor | None):
+        h, w = start.shape[-2:]
+        f = torch.hypot(torch.fft.fftfreq(h)[:, None], torch.fft.rfftfreq(w)[None])
+        weight = 1 / f.clamp(min=1 / max(h, w))
+        self.start, self.mask = start, mask
+        self.filter = (4 * weight / weight.mean()).to(start)  # 4: the sigmoid's slope at grey is a quarter
+        self.base = torch.logit(start * (1 - 2 * self.margin) + self.margin)
+
+    def __call__(self, z: torch.Tensor) -> torch.Tensor:
+        change = torch.fft.irfft2(torch.fft.rfft2(z) * self.filter, s=z.shape[-2:])
+        image = clamp01((torch.sigmoid(self.base + change) - self.margin) / (1 - 2 * self.margin))
+        return image if self.mask is None else torch.where(self.mask > 0, image, self.start)
+
+
 def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, tolerance: float) -> torch.Tensor:
-    """scipy's L-BFGS-B: the pixels' bounds are its own, so none is ever clamped after a step. Returns the best image seen."""
-    from scipy.optimize import Bounds, minimize
+    """scipy's L-BFGS over `_Pixels`. Returns the best image seen."""
+    from scipy.optimize import minimize
 
     best, lowest = start, math.inf
     losses: list[float] = []
-    free = None if loss.mask is None else (loss.mask.expand_as(start) > 0).flatten()
-    base = start.flatten().clone()
-
-    def image_of(values: np.ndarray) -> torch.Tensor:
-        given = torch.from_numpy(values).to(start)
-        if free is None:
-            return given.view_as(start)
-        out = base.clone()
-        out[free] = given
-        return out.view_as(start)
+    pixels = _Pixels(start, loss.mask)
 
     def evaluate(values: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best, lowest
         if len(losses) >= evaluations or run.left <= 0:
             raise _Enough
-        x = image_of(values).requires_grad_(True)
+        z = torch.from_numpy(values).to(start).view_as(start).requires_grad_(True)
+        x = pixels(z)
         value = loss(x)
         value.backward()
         now = float(value.detach())
@@ -227,13 +244,11 @@ def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, tol
         run.evaluated(now, x)
         if len(losses) > 20 and min(losses[:-10]) - lowest < tolerance * lowest:
             raise _Enough
-        gradient = x.grad.flatten() if free is None else x.grad.flatten()[free]
-        return now, gradient.double().cpu().numpy()
+        return now, z.grad.double().flatten().cpu().numpy()
 
-    first = (base if free is None else base[free]).double().cpu().numpy()
     try:
-        minimize(evaluate, first, jac=True, method="L-BFGS-B", bounds=Bounds(0.0, 1.0),
-                 options={"maxiter": evaluations, "maxfun": evaluations, "maxcor": 6, "ftol": 0.0, "gtol": 0.0})
+        minimize(evaluate, np.zeros(start.numel()), jac=True, method="L-BFGS-B",
+                 options={"maxiter": evaluations, "maxfun": evaluations, "maxcor": 10, "ftol": 0.0, "gtol": 0.0})
     except _Enough:
         pass
     return best
