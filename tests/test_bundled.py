@@ -17,7 +17,7 @@ from comfyui_affect.models.classifiers import TINY, load_classifier
 from comfyui_affect.models.clip import load_scorer
 
 WORKFLOWS = Path(workflows.__file__).parent
-NAMES = ("vae", "unet", "clip", "clip-eval", *TINY, "densenet")
+NAMES = ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg")
 
 
 def test_every_file_is_there_and_together_they_are_small():
@@ -36,7 +36,7 @@ def test_they_load_into_their_networks():
     assert torch.isfinite(model(latent, torch.tensor([5.0]), context)).all()
     for name in TINY:
         assert load_classifier(name)(image).shape == (1, 8)
-    for name in ("tiny-densenet",):
+    for name in ("tiny-densenet", "tiny-vgg"):
         assert torch.isfinite(load_backbone(name)(image)).all()
 
 
