@@ -7,6 +7,7 @@ COMMANDS = {"muse": ("benchmarks.muse", "MUSE against its rivals on held-out pro
             "gram": ("benchmarks.gram", "Gram transfer: time, memory, and held-out scenes"),
             "emolat-train": ("benchmarks.emolat_train", "EmoLat's codebooks: speed, use, and what a probe sees in them"),
             "emolat": ("benchmarks.emolat", "EmoLat's transfer on held-out scenes"),
+            "emolat-tokens": ("benchmarks.emolat_tokens", "whether MUSE gets there sooner from EmoLat's codes"),
             "moodifier": ("benchmarks.moodifier", "Moodifier, its ablations and rivals on held-out scenes"),
             "moodifyclip": ("benchmarks.moodifyclip", "MoodifyCLIP's losses, one by one"),
             "comfyui": ("benchmarks.comfyui", "inside a real ComfyUI: start-up, agreement, interrupt, memory, cost")}

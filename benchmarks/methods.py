@@ -18,6 +18,7 @@ from ..models.classifiers import load_classifier
 from ..models.clip import load_scorer
 from ..models.diffusion.diffusers import CFGGuider, MuseGuider
 from ..models.diffusion.sampling import Sampler, ddim_inversion, prepare_noise, schedule
+from ..models.emolat.space import load_emolat
 from ..models.emotions import MIKELS
 from ..models.muse import EmotionTokens, MuseConfig, TimingGate, initial_tokens
 from .rivals import universal_guidance
@@ -32,6 +33,7 @@ class Method:
     threshold    the gate's, or None: no gate; it opens at `force_open_at` of the steps in any case
     strength     of universal guidance; or of SDEdit's noise, as a share of the steps
     recurrences  of universal guidance
+    start        MUSE's first tokens: random, or emolat (from the bundled EmoLat's codes)
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Method:
     force_open_at: float = 1.0
     strength: float = 0.0
     recurrences: int = 1
+    start: str = "random"
     muse: MuseConfig = MuseConfig()
 
 
@@ -70,6 +73,18 @@ def _noise(tasks: Sequence[Task], offset: int = 0) -> torch.Tensor:
     """Each image's own noise, whatever batch it is in."""
     latent = torch.zeros(1, tiny.LATENT_CHANNELS, 16, 16)
     return torch.cat([prepare_noise(latent, task.seed + offset) for task in tasks])
+
+
+@lru_cache(maxsize=1)
+def _emolat() -> Any:
+    return load_emolat("tiny")
+
+
+def _first(method: Method, text: torch.Tensor, task: Task) -> torch.Tensor:
+    """[1, n, D]: the tokens an image starts from."""
+    if method.start == "emolat":
+        return _emolat().sample(task.target, method.muse.n_tokens, 1.0, task.seed).as_tokens().tokens.cpu()
+    return initial_tokens(1, method.muse.n_tokens, text, task.seed)
 
 
 def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict[str, Any]]]:
@@ -106,8 +121,7 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
             gate = None if method.threshold is None else TimingGate(
                 _scorer(), tuple(t.prompt for t in tasks), method.threshold, force_open_at=method.force_open_at)
             # Each image's own first tokens, whatever batch it is in and wherever it stands there.
-            drawn = EmotionTokens(torch.cat([
-                initial_tokens(1, method.muse.n_tokens, positive[0][0][[i]], t.seed) for i, t in enumerate(tasks)]))
+            drawn = EmotionTokens(torch.cat([_first(method, positive[0][0][[i]], t) for i, t in enumerate(tasks)]))
             guider: CFGGuider = MuseGuider(model, vae, _classifier(method.guide), positive, negative,
                                            [t.target for t in tasks], method.muse, gate, drawn)
         else:

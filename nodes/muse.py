@@ -40,7 +40,8 @@ def _muse_inputs() -> dict[str, Any]:
                          "tooltip": "Draws the first tokens; in the sampler node also the noise."}),
     }, "optional": {
         "timing_gate": ("AFFECT_TIMING_GATE", {"tooltip": "When to start. Without it: at the first step."}),
-        "init_tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "Start from saved tokens instead of random ones."}),
+        "init_tokens": ("AFFECT_EMOTION_TOKENS,AFFECT_EMOLAT_CODE", {"tooltip":
+                        "Start from saved tokens, or from an EmoLat code, instead of random ones."}),
         "views": ("INT", {"default": 2, "min": 0, "max": 16, "tooltip": "The classifier looks at so many random crops and "
                           "mirrorings: others are convinced too, and it takes a little longer. 0: the image as it is."}),
     }}
@@ -54,10 +55,13 @@ def _config(inputs: dict[str, Any]) -> Any:
 
 def _guider(inputs: dict[str, Any]) -> Any:
     from ..models.diffusion import engine
+    from ..models.emolat.space import EmoLatCode
 
+    first = inputs.get("init_tokens")
+    first = first.as_tokens() if isinstance(first, EmoLatCode) else first
     return engine(inputs["model"]).MuseGuider(
         inputs["model"], inputs["vae"], inputs["classifier"], inputs["positive"], inputs["negative"], inputs["emotion"],
-        _config(inputs), inputs.get("timing_gate"), inputs.get("init_tokens"))
+        _config(inputs), inputs.get("timing_gate"), first)
 
 
 def _plots(trace: Any) -> Any:

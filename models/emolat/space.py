@@ -15,6 +15,7 @@ from ..backbones import Backbone, load_backbone
 from ..clip import ClipScorer, load_scorer
 from ..emotions import MIKELS, EmotionTarget
 from ..errors import UserError
+from ..muse import EmotionTokens
 from .codebook import Codebooks
 from .transfer import TransferNet
 
@@ -57,6 +58,13 @@ class EmoLatCode:
     codes: torch.Tensor
     emotion: EmotionTarget
     tokens: torch.Tensor | None = None
+
+    def as_tokens(self) -> EmotionTokens:
+        """What MUSE's tokens may start from. UserError where the EmoLat never learned it."""
+        if self.tokens is None:
+            raise UserError("This EmoLat's codes cannot start emotional tokens: it has no projection onto them. Train one with "
+                            "`affect train emolat-tokens`, or leave init_tokens open.")
+        return EmotionTokens(self.tokens[None], self.emotion.label)
 
 
 class EmoLat(nn.Module):

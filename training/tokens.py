@@ -1,0 +1,105 @@
+"""How EmoLat's codes start MUSE's tokens: a linear map from a code to a token, trained so that the tokens push a clean
+prediction towards the code's emotion before any inner step (MUSE equation 8, learned once for all images).
+
+    affect train emolat-tokens --out emolat.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..models import host, tiny
+from ..models.classifiers import load_classifier
+from ..models.emolat.space import EmoLat, load, save
+from ..models.emotions import MIKELS
+from ..models.views import view
+from .batches import Rows
+from .config import load_config
+from .data.pack import PackSpec, make_pack
+from .loop import LoopConfig, Losses, fit, split
+from .unet import empty_tokens, encode, encode_texts
+
+
+@dataclass
+class TokensConfig:
+    """n: scenes whose latents and captions are used; n_tokens: codes an image; low, high: the noise levels, in which what an
+    image shows is settled and what it makes people feel is not; size: the weight of the tokens' mean square, which keeps the
+    prompt alive."""
+
+    n: int = 2000
+    n_tokens: int = 4
+    cfg: float = 7.5
+    low: float = 0.3
+    high: float = 6.0
+    size: float = 0.01
+    classifier: str = "tiny-a"
+    data_seed: int = 91
+
+
+def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: Path, device: str,
+                 name: str = "emolat-tokens") -> nn.Linear:
+    """Trains the map [.., W] -> [.., D] onto the tiny diffusion model's tokens and returns it."""
+    model, _, vae = tiny.load_pipeline()
+    clip = tiny.build_clip()
+    tiny.load("clip", clip)
+    classifier = load_classifier(config.classifier)
+    for part in (model.unet, vae.vae, clip, classifier):
+        part.to(device).requires_grad_(False)
+    pack = make_pack(PackSpec("train", config.n, variants=1, seed=config.data_seed), runs / "packs")
+    rows = Rows([pack], device)
+    latents = encode(vae.vae, rows, runs)
+    captions = torch.cat([rows.tokens[:, 0], torch.tensor([empty_tokens()], device=device)])
+    contexts = encode_texts(clip.eval(), captions, runs)
+    context = lambda index: model.context([[torch.from_numpy(contexts[index.cpu().numpy()]).to(device).float(), {}]])
+    books = emolat.codebooks
+
+    def batches(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)
+        index = torch.randint(config.n, (loop.batch,), generator=generator)
+        emotion = torch.randint(len(MIKELS), (loop.batch,), generator=generator).to(device)
+        return index, emotion, books.sample(emotion, config.n_tokens, 1.0, generator).detach()
+
+    def loss(line: nn.Module, batch: tuple, step: int) -> Losses:
+        index, emotion, codes = batch
+        x0 = latents[index.to(device)].float()
+        share = torch.rand(len(x0), device=device)
+        sigma = config.low ** share * config.high ** (1 - share)
+        x = x0 + sigma.view(-1, 1, 1, 1) * torch.randn_like(x0)
+        with torch.no_grad():
+            uncond = model(x, sigma, context(torch.full_like(index, len(captions) - 1)))
+        tokens = line(codes)
+        with model.gradients(), vae.gradients():
+            guess = uncond + config.cfg * (model(x, sigma, context(index).append(tokens)) - uncond)
+            logits = classifier(view(vae.decode(model.latent_out(guess)), each=True))
+        wanted, size = F.cross_entropy(logits.float(), emotion), tokens.square().mean()
+        hit = (logits.argmax(dim=1) == emotion).float().mean()
+        return {"loss": wanted + config.size * size, "wanted": wanted, "size": size, "hit": hit}
+
+    line = nn.Linear(books.entries.shape[-1], tiny.CONTEXT_WIDTH)
+    nn.init.normal_(line.weight, std=0.1 * books.entries.shape[-1] ** -0.5)
+    nn.init.zeros_(line.bias)
+    return fit(line, loss, batches, loop, runs / name, name)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", default="emolat", help="TOML file, or a shipped config")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints, logs and caches")
+    parser.add_argument("--out", type=Path, default=Path("emolat.safetensors"), help="the EmoLat file (default: %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
+
+
+def main(args: argparse.Namespace) -> int:
+    own, loop = split(load_config(args.config, args.overrides)["tokens"], TokensConfig, "tokens")
+    emolat = load(args.out, args.device)
+    torch.manual_seed(loop.seed)
+    emolat.token_map = train_tokens(emolat, own, loop, args.runs, args.device)
+    save(args.out, emolat)
+    host.current().note(f"Wrote {args.out}.")
+    return 0
