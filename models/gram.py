@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Callable, Iterator
+from typing import Callable
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -45,8 +44,8 @@ class GramConfig:
     iterations  evaluations of the loss at most; a solver that is done earlier stops
     layers      "first": relu0 and the first ReLU behind each of the four pools, content on the fourth of the five. "last":
                 those four and norm5's ReLU. (Of a VGG: relu1_1 .. relu5_1, content on relu4_1.)
-    solver      "coarse-to-fine": L-BFGS from broad changes to fine ones, first on the image at half its size. "adam": the
-                paper's, pixel by pixel
+    solver      "coarse-to-fine": L-BFGS from broad changes to fine ones, first on the image at a quarter and half of its
+                size. "adam": the paper's, pixel by pixel
     rate        Adam's
     tolerance   the solver stops where the loss has fallen by less than this share in ten evaluations; Adam never
     colour_only keeps the source's luminance
@@ -199,18 +198,19 @@ def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, mask: torch.Tensor | N
 
 
 class _Pixels:
-    """An image as a function of free values z: sigmoid(logit(start) + K z), K a filter that weighs a frequency f by 1 / f, as
-    photographs' spectra do (Olah et al. 2017, "Feature Visualization", on preconditioning). Broad changes of colour and light
-    come first, and what the network's strides would like as a fine grid comes last: pixels moved one by one get it at once.
-    The sigmoid is the pixels' bound; its own bounds lie a margin outside, so that black and white can still move.
+    """An image as a function of free values z: sigmoid(logit(start) + K z), K a filter that weighs a frequency f by
+    1 / f^exponent (1: as photographs' spectra fall; Olah et al. 2017, "Feature Visualization", on preconditioning). Broad
+    changes of colour and light come first, and what the network's strides would like as a fine grid comes last: pixels moved
+    one by one get it at once. The sigmoid is the pixels' bound; its own bounds lie a margin outside, so that black and white
+    can still move.
     """
 
     margin = 0.1
 
-    def __init__(self, start: torch.Tensor, mask: torch.Tensor | None):
+    def __init__(self, start: torch.Tensor, mask: torch.Tensor | None, exponent: float):
         h, w = start.shape[-2:]
         f = torch.hypot(torch.fft.fftfreq(h)[:, None], torch.fft.rfftfreq(w)[None])
-        weight = 1 / f.clamp(min=1 / max(h, w))
+        weight = f.clamp(min=1 / max(h, w)) ** -exponent
         self.start, self.mask = start, mask
         self.filter = (4 * weight / weight.mean()).to(start)  # 4: the sigmoid's slope at grey is a quarter
         self.base = torch.logit(start * (1 - 2 * self.margin) + self.margin)
@@ -221,44 +221,48 @@ class _Pixels:
         return image if self.mask is None else torch.where(self.mask > 0, image, self.start)
 
 
-def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, tolerance: float) -> torch.Tensor:
-    """scipy's L-BFGS over `_Pixels`. Returns the best image seen."""
-    from scipy.optimize import minimize
-
+def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, exponent: float) -> torch.Tensor:
+    """PyTorch's L-BFGS over `_Pixels`. Returns the best image seen."""
     best, lowest = start, math.inf
     losses: list[float] = []
-    pixels = _Pixels(start, loss.mask)
+    pixels = _Pixels(start, loss.mask, exponent)
+    z = torch.zeros_like(start, requires_grad=True)
+    solver = torch.optim.LBFGS([z], max_iter=evaluations, max_eval=evaluations, history_size=10, tolerance_grad=0.0,
+                               tolerance_change=0.0, line_search_fn="strong_wolfe")
 
-    def evaluate(values: np.ndarray) -> tuple[float, np.ndarray]:
+    def evaluate() -> torch.Tensor:
         nonlocal best, lowest
         if len(losses) >= evaluations or run.left <= 0:
             raise _Enough
-        z = torch.from_numpy(values).to(start).view_as(start).requires_grad_(True)
+        z.grad = None
         x = pixels(z)
         value = loss(x)
         value.backward()
+        z.grad = z.grad.contiguous()
         now = float(value.detach())
         losses.append(now)
         if now < lowest:
             best, lowest = x.detach(), now
         run.evaluated(now, x)
-        if len(losses) > 20 and min(losses[:-10]) - lowest < tolerance * lowest:
+        if len(losses) > 20 and min(losses[:-10]) - lowest < run.config.tolerance * lowest:
             raise _Enough
-        return now, z.grad.double().flatten().cpu().numpy()
+        return value
 
     try:
-        minimize(evaluate, np.zeros(start.numel()), jac=True, method="L-BFGS-B",
-                 options={"maxiter": evaluations, "maxfun": evaluations, "maxcor": 10, "ftol": 0.0, "gtol": 0.0})
+        solver.step(evaluate)
     except _Enough:
         pass
     return best
 
 
-def _sizes(h: int, w: int) -> Iterator[tuple[int, int]]:
-    """The sizes that a coarse-to-fine run goes through; a side below 128 pixels is never halved."""
-    if min(h, w) >= 256:
-        yield h // 2, w // 2
-    yield h, w
+EXPONENTS = (1.0, 0.75, 0.25)
+"""Of a run's sizes, the coarsest first: each next one has less left to do that is broad."""
+
+
+def _sizes(h: int, w: int) -> list[tuple[int, int]]:
+    """The sizes that a coarse-to-fine run goes through, at most three; a side below 128 pixels is never halved."""
+    halvings = max(0, min(len(EXPONENTS) - 1, int(math.log2(min(h, w) / 128)))) if min(h, w) >= 128 else 0
+    return [(h >> i, w >> i) for i in reversed(range(halvings + 1))]
 
 
 def transfer(net: Backbone, source: torch.Tensor, reference: torch.Tensor, config: GramConfig = GramConfig(),
@@ -305,14 +309,15 @@ def _solve(run: _Run, net: Backbone, source: torch.Tensor, reference: torch.Tens
     x = (source + (noise - 0.5) / 255).clamp(0, 1)
     if config.solver == "adam":
         return _adam(run, GramLoss(net, source, reference, config, mask), x, mask)
-    base = source
-    for size in _sizes(h, w):
+    base, sizes = source, _sizes(h, w)
+    for i, size in enumerate(sizes):
         there = resized(source, *size)
         style = resized(reference, *(max(SMALLEST, round(side * size[0] / h)) for side in reference.shape[-2:]))
         small = None if mask is None else F.interpolate(mask, size=size, mode="area")
         x = (there + resized(x - base, *size)).clamp(0, 1)
-        share = run.left if size == (h, w) else run.left // 2
-        x = _lbfgs(run, GramLoss(net, there, style, config, small), x, share, config.tolerance)
+        # Each size gets half the evaluations of the one before, which cost a quarter of its own.
+        share = math.ceil(run.left * 2 ** (len(sizes) - 1 - i) / (2 ** (len(sizes) - i) - 1))
+        x = _lbfgs(run, GramLoss(net, there, style, config, small), x, share, EXPONENTS[i])
         base = there
     return x
 

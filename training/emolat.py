@@ -52,7 +52,7 @@ class SpaceConfig:
     slots: int = 32
     adversary: float = 1.0
     dispersion: float = 1.0
-    revive_every: int = 50
+    revive_every: int = 2
 
 
 @dataclass
@@ -160,9 +160,13 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
     """Trains stage one and returns it."""
     emotions = data.graphs.emotions
     space = Space(model, config, data.graphs.features.shape[1], margin_of(vectors, emotions))
+    generator = torch.Generator().manual_seed(loop.seed)
     with torch.no_grad():  # books begin on what is real
-        rows = torch.randint(len(vectors), (len(MIKELS), model.entries), generator=torch.Generator().manual_seed(loop.seed))
-        space.codebooks.entries.copy_(vectors[rows.to(vectors.device), rows.to(vectors.device) % vectors.shape[1]].cpu())
+        for k in range(len(MIKELS)):
+            own = vectors[emotions == k].flatten(0, 1)
+            if len(own):
+                rows = torch.randint(len(own), (model.entries,), generator=generator)
+                space.codebooks.entries[k] = own[rows.to(own.device)].cpu()
 
     def batches(step: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)

@@ -16,7 +16,7 @@ class Codebooks(nn.Module):
     Sampling draws codes by their use, tempered; a high temperature is the paper's uniform draw.
     """
 
-    def __init__(self, entries: int = 256, width: int = 1024, decay: float = 0.99):
+    def __init__(self, entries: int = 256, width: int = 1024, decay: float = 0.97):
         super().__init__()
         self.entries = nn.Parameter(torch.randn(len(MIKELS), entries, width) * width**-0.5)
         self.register_buffer("use", torch.full((len(MIKELS), entries), 1.0 / entries))
@@ -45,15 +45,16 @@ class Codebooks(nn.Module):
         self.use.lerp_(share, 1 - self.decay)
 
     @torch.no_grad()
-    def revive(self, z: torch.Tensor, emotion: torch.Tensor, least: float = 0.02) -> int:
+    def revive(self, z: torch.Tensor, emotion: torch.Tensor, least: float = 0.25) -> int:
         """Moves entries that are used less than `least` times an even share onto vectors of z [B, S, W], each in its
-        emotion's book. Returns how many moved."""
+        emotion's book, as far as there are vectors. Returns how many moved."""
         moved = 0
         for k in emotion.unique().tolist():
             dead = (self.use[k] < least / self.use.shape[1]).nonzero().flatten()
             vectors = z[emotion == k].flatten(0, 1)
             if len(dead) and len(vectors):
-                chosen = torch.randint(len(vectors), (len(dead),), device=z.device)
+                chosen = torch.randperm(len(vectors), device=z.device)[:len(dead)]
+                dead = dead[:len(chosen)]
                 self.entries.data[k, dead] = vectors[chosen].to(self.entries)
                 self.use[k, dead] = 1.0 / self.use.shape[1]
                 moved += len(dead)
@@ -76,14 +77,14 @@ class Codebooks(nn.Module):
 
 def mean_dispersion(entries: torch.Tensor, margin: torch.Tensor | float) -> torch.Tensor:
     """Equations 9 and 10: entries [C, N, W] -> how far the books' means lie apart, squared, averaged over the C^2 ordered
-    pairs.
+    pairs and, as the quantisation's errors are, over the W dimensions: else it would outweigh them W times.
 
     As printed it has no bound, and maximising it would carry the books away; a pair counts at most margin^2.
     """
     means = entries.mean(dim=1)
     squared = (means[:, None] - means[None]).square().sum(dim=-1)
     bounded = torch.minimum(squared, torch.as_tensor(margin, device=entries.device, dtype=entries.dtype) ** 2)
-    return bounded.sum() / len(entries) ** 2  # the diagonal is nought
+    return bounded.sum() / len(entries) ** 2 / entries.shape[-1]  # the diagonal is nought
 
 
 def separation(vectors: torch.Tensor, labels: torch.Tensor) -> float:
