@@ -1,8 +1,8 @@
 """The ComfyUI nodes: sockets, widgets and layouts. The algorithms are in `models/`."""
 
-from . import emolat, emotions, models, muse, reference
+from . import emolat, emotions, models, moodifier, muse, reference
 
-_FAMILIES = (emotions, models, muse, reference, emolat)
+_FAMILIES = (emotions, models, muse, reference, emolat, moodifier)
 
 NODE_CLASS_MAPPINGS = {key: node for family in _FAMILIES for key, (node, _) in family.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {key: name for family in _FAMILIES for key, (_, name) in family.NODES.items()}

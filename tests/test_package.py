@@ -103,6 +103,21 @@ CONTRACT = {
     "AffectEmoLatTransfer": ("EmoLat Transfer", {
         "emolat": "AFFECT_EMOLAT", "image": "IMAGE", "code": "AFFECT_EMOLAT_CODE", "text": "STRING",
         "strength": ("FLOAT", 1.0), "mask": "MASK"}, "IMAGE"),
+    "AffectMLLMLoader": ("Load MLLM", {
+        "provider": ["rules", "openai-compatible", "transformers"], "model": "STRING", "base_url": "STRING"}, "AFFECT_MLLM"),
+    "AffectMLLMMaskGenerator": ("MLLM Mask Generator", {
+        "image": "IMAGE", "emotion": "AFFECT_EMOTION", "mllm": "AFFECT_MLLM", "objects": ("STRING", ""),
+        "grounding": ["attention", "clipseg", "boxes", "saliency"], "feather": "INT", "model": "MODEL", "clip": "CLIP",
+        "vae": "VAE"}, "MASK STRING STRING IMAGE STRING"),
+    "AffectMoodifyCLIPLoader": ("Load MoodifyCLIP", {"model": ["tiny"]}, "AFFECT_MOODIFY_CLIP AFFECT_CLIP_SCORER"),
+    "AffectMoodifyCLIPTextEncode": ("MoodifyCLIP Text Encode", {
+        "moodify_clip": "AFFECT_MOODIFY_CLIP", "text": "STRING"}, "CONDITIONING"),
+    "AffectAttentionBlendSampler": ("Attention-Blend Sampler", {
+        "model": "MODEL", "source": "CONDITIONING", "target": "CONDITIONING", "latent_image": "LATENT", "mask": "MASK",
+        "steps": ("INT", 25), "cfg": ("FLOAT", 5.0), "cross_replace": ("FLOAT", 0.6), "seed": "INT"}, "LATENT"),
+    "AffectEditMetrics": ("Edit Metrics", {
+        "image": "IMAGE", "edited": "IMAGE", "mask": "MASK", "emotion": "AFFECT_EMOTION",
+        "classifier": "AFFECT_EMOTION_CLASSIFIER", "clip_scorer": "AFFECT_CLIP_SCORER"}, "STRING IMAGE"),
     "AffectEmoLatMap": ("EmoLat Map", {"emolat": "AFFECT_EMOLAT", "method": ["t-SNE", "PCA"]}, "IMAGE"),
 }
 
