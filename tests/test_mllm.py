@@ -310,3 +310,31 @@ def test_providers_by_name(tmp_path):
     (tmp_path / "models" / "LLM" / "llava").mkdir(parents=True)
     with host.use(host.Host(tmp_path)), pytest.raises(UserError, match="no vision-language model"):
         mllm.load_mllm("transformers", "llava").ask(Image.new("RGB", (8, 8)), "joy", [])
+
+
+def test_the_key_stands_in_no_picture_of_a_workflow(url, monkeypatch, tmp_path, capfd, caplog):
+    """A whole workflow that asks a server: no key in the PNGs it writes, the text they carry, the cache or the log."""
+    pytest.importorskip("openai")
+    from comfyui_affect.workflows.headless.host import EmbeddedHost
+    from comfyui_affect.workflows.headless.load import Loaded
+    from comfyui_affect.workflows.headless.run import execute, prepare
+
+    monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-very-secret")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "in.png")
+    node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
+    prompt = {"1": node("LoadImage", image="in.png"), "2": node("AffectEmotion", emotion="fear", intensity=1.0),
+              "3": node("AffectMLLMLoader", provider="openai-compatible", model="good", base_url=url),
+              "4": node("AffectMLLMMaskGenerator", image=["1", 0], emotion=["2", 0], mllm=["3", 0], objects="",
+                        grounding="boxes", feather=2),
+              "5": node("SaveImage", images=["4", 3], filename_prefix="overlay"), "6": node("PreviewAny", source=["4", 4])}
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with caplog.at_level("DEBUG"), host.use(EmbeddedHost(tmp_path, tmp_path / "out", tmp_path / "models")):
+        outputs = execute(prepare(Loaded(prompt, None)))
+    assert any("sk-very-secret" in str(h) for h in Handler.headers_seen)
+    written = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert any(p.suffix == ".png" and p.name.startswith("overlay") for p in written)
+    for text in (json.dumps(outputs), caplog.text, *capfd.readouterr()):
+        assert "sk-very-secret" not in text
+    for path in written:
+        assert b"sk-very-secret" not in path.read_bytes(), path

@@ -4,6 +4,7 @@ A folder holds one JSON an image, anywhere below `emospace/`, `annotation/` or i
 or itself; an image belongs to the JSON whose `image_id` (else file name) is its own name without suffix.
 
     EmoSpace and MoodScenes   emotion, global_adjective, ontology_adjective: [[object, attribute], ...] or {object: attribute}
+    `affect data annotate`    one JSONL of such objects, each with `file`, the image's path below the folder
     EmoSet-118K               emotion, object: [names], facial_expression, human_action, brightness and colorfulness 0..1
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from ...models.emolat.graph import MAX_PAIRS
-from ...models.emotions import MIKELS
+from ...models.emotions import LABELS, MIKELS, EmotionTarget
 from ...models.errors import UserError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -58,7 +59,8 @@ class Reading:
 def read_annotations(folder: Path) -> Reading:
     """Every annotated image below a folder, in the order of its annotation files.
 
-    What cannot be used is skipped and listed: a JSON that is none, an emotion that is none of Mikels', an image that is
+    What cannot be used is skipped and listed: a JSON that is none, an emotion that nobody knows (GoEmotions' and Ekman's count as the one of
+    Mikels' that they are nearest to), an image that is
     missing. What is unusual is encoded and counted: no objects (the graph is the adjective and the emotion), more than 14
     pairs (graphs are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where the folder is
     missing or nothing usable is left.
@@ -68,28 +70,37 @@ def read_annotations(folder: Path) -> Reading:
                         f"{folder}`, or give EmoSet's or EmoSpace's.")
     reading = Reading()
     images = {p.stem: p for p in _below(folder, ("images", "image")) if p.suffix.lower() in _SUFFIXES}
-    for path in _below(folder, ("emospace", "annotation")):
-        if path.suffix != ".json":
-            continue
-        name = path.relative_to(folder).as_posix()
+    for name, stem, text in _notes(folder):
         try:
-            note = json.loads(path.read_text(encoding="utf-8"))
+            note = json.loads(text)
             emotion = str(note["emotion"]).strip().lower()
-            image = images.get(Path(str(note.get("image_id", path.stem))).stem)
+            image = folder / str(note["file"]) if "file" in note else images.get(Path(str(note.get("image_id", stem))).stem)
             pairs, adjective = _words(note)
         except (ValueError, KeyError, TypeError, AttributeError):
             reading.skipped[name] = "no annotation: a JSON object with an emotion is wanted"
             continue
-        if emotion not in MIKELS:
+        if emotion not in LABELS:
             reading.skipped[name] = f"the unknown emotion '{emotion}'"
-        elif image is None:
+        elif image is None or not image.is_file():
             reading.skipped[name] = "its image is missing"
         else:
+            emotion = emotion if emotion in MIKELS else EmotionTarget.of(emotion).dominant
             reading.rows.append(Annotated(image, MIKELS.index(emotion), pairs, adjective))
             reading.unusual.update(_unusual(pairs, adjective))
     if not reading.rows:
         raise UserError(f"Nothing in {folder} can be used. {reading.summary()}")
     return reading
+
+
+def _notes(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """(name for messages, the image's name where the note gives none, the note's text) of every annotation."""
+    for path in _below(folder, ("emospace", "annotation")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".json":
+            yield name, path.stem, path.read_text(encoding="utf-8", errors="replace")
+        elif path.suffix == ".jsonl":
+            for i, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+                yield f"{name}:{i}", "", line
 
 
 def _below(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:

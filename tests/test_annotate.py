@@ -1,0 +1,107 @@
+"""`affect data annotate`: both forms from a fake MLLM, resumed runs, broken answers, the estimate, and what is kept."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from comfyui_affect.models.emotions import MIKELS
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.moodifier.instruction import BrokenAnswer
+from comfyui_affect.training.data import annotate as A
+from comfyui_affect.training.data.annotated import read_annotations
+
+CAPTION = {"summary": "A house by a lake.", "stimuli": ["a dark sky", "a bare tree", "an empty boat"],
+           "assessment": "The scene evokes sadness.", "emotion": "sadness"}
+
+
+class Asked:
+    """Answers as an MLLM does, and counts."""
+
+    def __init__(self, **answers):
+        self.answers, self.questions = answers, []
+
+    def __call__(self, image, question):
+        self.questions.append(question)
+        if "as nouns" in question:
+            return self.answers.get("objects", "House, tree, house,  Boat.")
+        if "global perspective" in question:
+            return self.answers.get("adjective", "Gloomy.")
+        if "Which one" in question:
+            return self.answers.get("emotion", "It evokes Sadness.")
+        if "JSON" in question:
+            return self.answers.get("caption", "Here it is: " + json.dumps(CAPTION))
+        return self.answers.get("attribute", "abandoned")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("sadness/a.png", "awe/b.jpg", "c.png"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), "gray").save(path)
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    return tmp_path / "images"
+
+
+def test_emospaces_questions_are_the_papers():
+    ask = Asked()
+    row = A.emospace(None, ask, None, "")
+    assert row == {"emotion": "sadness", "global_adjective": "gloomy",
+                   "ontology_adjective": [["house", "abandoned"], ["tree", "abandoned"], ["boat", "abandoned"]]}
+    assert any(q.startswith("From the perspective of house in the image, provide a corresponding adjective") for q in ask.questions)
+    tagged = Asked()
+    A.emospace(None, tagged, ["Lake", "lake ", "pier"], "awe")  # a tagger's nouns, duplicates removed; a known emotion is not asked
+    assert len(tagged.questions) == 3 and not any("as nouns" in q or "Which one" in q for q in tagged.questions)
+
+
+def test_moodarchives_caption():
+    row = A.moodarchive(None, Asked(), None, "")
+    assert row == CAPTION
+    for broken in ("none", json.dumps(CAPTION | {"stimuli": ["one"]}), json.dumps({"summary": "x"}), json.dumps(CAPTION | {"emotion": "hunger"})):
+        with pytest.raises(BrokenAnswer):
+            A.moodarchive(None, Asked(caption=broken), None, "")
+
+
+def test_a_folder_is_annotated_and_what_is_done_is_not_asked_again(folder, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    ask = Asked()
+    skipped = A.annotate(folder, A.Lines(out), "emospace", ask, {}, workers=3)
+    rows = {row["file"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert set(rows) == {"sadness/a.png", "awe/b.jpg", "c.png"} and "unreadable" in skipped["broken.png"]
+    assert rows["awe/b.jpg"]["emotion"] == "awe" and rows["c.png"]["emotion"] == "sadness"
+    with out.open("a") as f:
+        f.write('{"file": "half')  # killed in the middle of a line
+    out.write_text("".join(out.read_text().splitlines(keepends=True)[1:]))  # and one line lost
+    again = Asked()
+    A.annotate(folder, A.Lines(out), "emospace", again, {}, workers=1)
+    assert len(out.read_text().splitlines()) == 3 and 3 <= len(again.questions) <= 6
+    assert all(json.loads(line)["file"] for line in out.read_text().splitlines())
+
+
+def test_an_answer_that_cannot_be_used_is_asked_again_once_and_then_skipped(folder, tmp_path):
+    ask = Asked(caption="I cannot help with that.")
+    skipped = A.annotate(folder, A.Lines(tmp_path / "rows.jsonl"), "moodarchive", ask, {}, workers=1)
+    assert len(skipped) == 4 and "outside the form" in skipped["c.png"] and len(ask.questions) == 6
+
+
+def test_what_it_writes_trains_emolat(folder, tmp_path):
+    A.annotate(folder, A.Lines(folder / "rows.jsonl"), "emospace", Asked(emotion="grief"), {}, workers=1)
+    reading = read_annotations(folder)
+    assert len(reading.rows) == 3 and all(len(r.pairs) == 3 and r.adjective == "gloomy" for r in reading.rows)
+    assert {MIKELS[r.emotion] for r in reading.rows} == {"awe", "sadness"}
+
+
+def test_the_lowest_fifth_is_left_out(folder):
+    rows = [{"file": f, "emotion": "sadness"} for f in ("sadness/a.png", "awe/b.jpg", "c.png")] * 2
+    kept = A.keep_fitting(folder, rows, "tiny")
+    assert len(kept) == 5 and all("clip" in row for row in kept)
+
+
+def test_an_estimate_and_empty_folders(tmp_path):
+    text = A.estimate(1000, "moodarchive", False, 2.0, 4, 0.5)
+    assert "1000 questions" in text and "0.78 million tokens" in text and "about 0.39" in text and "8 minutes" in text
+    with pytest.raises(UserError, match="no folder"):
+        A.pictures(tmp_path / "absent")
+    with pytest.raises(UserError, match="no image"):
+        A.pictures(tmp_path)
