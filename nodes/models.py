@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ..models import files, host
 from ..models.emotions import MIKELS
 from .layouts import to_bchw
+
+
+_EXAMPLES = {"scene": "scene.png", "coffee": "example.png"}
 
 
 def _clips() -> list[str]:
@@ -29,6 +33,27 @@ class AffectTinyModelLoader:
 
     def run(self) -> tuple[Any, Any, Any]:
         return host.current().tiny_pipeline()
+
+
+class AffectExampleImage:
+    CATEGORY = "affect/loaders"
+    DESCRIPTION = "A picture that comes with this pack, so that every template runs at once. For your own take Load Image."
+    RETURN_TYPES = ("IMAGE",)
+    OUTPUT_TOOLTIPS = ("The picture.",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"picture": (list(_EXAMPLES), {"tooltip": "scene: a house and a tree, from MoodScenes, 128 x 128. "
+                                                           "coffee: a photograph, 256 x 256."})}}
+
+    def run(self, picture: str) -> tuple[Any]:
+        import numpy as np
+        import torch
+        from PIL import Image
+
+        with Image.open(Path(__file__).parent.parent / "workflows" / "examples" / _EXAMPLES[picture]) as opened:
+            return (torch.from_numpy(np.asarray(opened.convert("RGB"), np.float32) / 255)[None],)
 
 
 class AffectEmotionClassifierLoader:
@@ -116,6 +141,7 @@ class AffectClipScorerLoader:
 
 NODES = {
     "AffectTinyModelLoader": (AffectTinyModelLoader, "Load Tiny Demo Model"),
+    "AffectExampleImage": (AffectExampleImage, "Load Example Image"),
     "AffectEmotionClassifierLoader": (AffectEmotionClassifierLoader, "Load Emotion Classifier"),
     "AffectEmotionReadout": (AffectEmotionReadout, "Emotion Readout"),
     "AffectClipScorerLoader": (AffectClipScorerLoader, "Load CLIP Scorer"),

@@ -73,6 +73,7 @@ CONTRACT = {
     "AffectEmotionReadout": ("Emotion Readout", {"image": "IMAGE", "classifier": "AFFECT_EMOTION_CLASSIFIER"},
                              "IMAGE STRING"),
     "AffectTinyModelLoader": ("Load Tiny Demo Model", {}, "MODEL CLIP VAE"),
+    "AffectExampleImage": ("Load Example Image", {"picture": ["scene", "coffee"]}, "IMAGE"),
     "AffectClipScorerLoader": ("Load CLIP Scorer", {"model": ["tiny", "ViT-L-14:openai"]}, "AFFECT_CLIP_SCORER"),
     "AffectClipTimingGate": ("CLIP Timing Gate", {
         "clip_scorer": "AFFECT_CLIP_SCORER", "prompt": "STRING", "threshold": ("FLOAT", 18.0),
