@@ -17,6 +17,7 @@ from ..models.diffusion.sampling import sd_sigmas, sigma_to_timestep
 from ..models.tiny.autoencoder import THUMBNAIL
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
+from .grounding import Maps, token_loss
 from .loop import LoopConfig, Losses, fit
 
 
@@ -26,6 +27,7 @@ class UnetConfig:
     texts: how many of a row's caption variants are used; their contexts are computed once.
     level, spread: mean and deviation of the logarithm of the noise level (Karras et al. 2022, table 1, moved by ln 2
     because these latents have deviation 1 where their images have 0.5).
+    grounding: the weight of `grounding.token_loss`; objects: how many of a scene's it is taught.
     thumbnail: how much an error in the thumbnail's channels weighs against one in the learned channels, which are mostly
     noise that nobody could predict."""
 
@@ -39,6 +41,8 @@ class UnetConfig:
     spread: float = 1.3
     data_seed: int = 41
     start: str = ""
+    grounding: float = 0.0
+    objects: int = 6
 
 
 @torch.no_grad()
@@ -90,8 +94,9 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
     """Trains the UNet to predict v (Salimans and Ho 2022) over SD's schedule. An hour of training leaves errors, and
     predicting the noise would multiply them by sigma, up to 14, where layout and colour are decided; v does not."""
     spec = PackSpec("train", config.n, emotions="prior", photos=config.photos, variants=config.variants,
-                    seed=config.data_seed)
-    rows = Rows([make_pack(spec, runs / "packs")], device)
+                    seed=config.data_seed, objects=config.objects if config.grounding else 0)
+    pack = make_pack(spec, runs / "packs")
+    rows = Rows([pack], device)
     latents = encode(vae, rows, runs)
     rows.images, rows.tokens = None, rows.tokens[:, :config.texts]
     captions = torch.cat([rows.tokens.flatten(0, 1), torch.tensor([empty_tokens()], device=device)])
@@ -112,11 +117,21 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
         s = sigmas[t].view(-1, 1, 1, 1)
         noise = torch.randn_like(x0)
         scale = (s**2 + 1) ** 0.5
+        if maps:
+            maps.clear()
         out = unet((x0 + s * noise) / scale, t, context).sample.float()
         error = (out - (noise - s * x0) / scale) ** 2
-        return {"loss": (weight * error).mean(), "thumbnail": error[:, :THUMBNAIL].mean()}
+        total, parts = (weight * error).mean(), {"thumbnail": error[:, :THUMBNAIL].mean()}
+        if maps:
+            at, said = index.cpu().numpy(), caption.cpu().numpy() < len(captions) - 1
+            places = np.where(said[:, None], pack.places[at, variant.cpu().numpy()], -1)
+            parts["grounding"] = token_loss(maps.kept, torch.from_numpy(pack.masks[at] / np.float32(255)).to(device),
+                                            torch.from_numpy(places).long().to(device))
+            total = total + config.grounding * parts["grounding"]
+        return {"loss": total, **parts}
 
     unet = tiny.build_unet()
+    maps = Maps(unet) if config.grounding else None
     if config.start:
         tiny.load(config.start, unet)
     return fit(unet, loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name)

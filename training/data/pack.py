@@ -1,7 +1,8 @@
 """MoodScenes rendered once into memory-mapped arrays that a trainer indexes: images, emotions, caption tokens.
 
 A pack is a folder `images.npy` [N, S, S, 3] uint8, `emotions.npy` [N] int64 (-1 for photographs), `tokens.npy`
-[N, K, 77] int32 and `pack.json`. It is made from seeds alone and complete or absent.
+[N, V, 77] int32, where `objects` are asked for `masks.npy` [N, K, 16, 16] uint8 (coverage times 255) and `places.npy`
+[N, V, K] int8 (the position of each object's word in each caption; -1: not said), and `pack.json`. It is made from seeds alone and complete or absent.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class PackSpec:
               "structured" (MoodArchive's five sentences in order: five variants)
     photos    share of real photograph crops among the rows
     variants  captions a row
+    objects   K: of so many objects a row, the largest, mask and word are kept; several of one name are one
     """
 
     split: str
@@ -41,6 +43,7 @@ class PackSpec:
     variants: int = 4
     seed: int = 0
     size: int = 128
+    objects: int = 0
 
 
 @dataclass
@@ -50,6 +53,8 @@ class Pack:
     tokens: np.ndarray
     captions: list[list[str]]
     layouts: list[int]
+    masks: np.ndarray | None = None
+    places: np.ndarray | None = None
 
 
 def tokenize(text: str) -> list[int]:
@@ -80,6 +85,7 @@ def _render(job: tuple[PackSpec, int, list[int], str]) -> list[list[str]]:
     images = np.load(f"{folder}/images.npy", mmap_mode="r+")
     emotions = np.load(f"{folder}/emotions.npy", mmap_mode="r+")
     tokens = np.load(f"{folder}/tokens.npy", mmap_mode="r+")
+    masks, places = (np.load(f"{folder}/{name}.npy", mmap_mode="r+") if spec.objects else None for name in ("masks", "places"))
     texts = []
     for i, layout in enumerate(layouts, start):
         rng = np.random.default_rng([spec.seed, i])
@@ -90,9 +96,41 @@ def _render(job: tuple[PackSpec, int, list[int], str]) -> list[list[str]]:
             name = sample_emotion(layout, rng) if spec.emotions == "prior" else MIKELS[rng.integers(len(MIKELS))]
             scene = make_scene(layout, name, int(rng.integers(2**31)), domain=spec.domain, size=spec.size)
             image, emotion, captions = scene.image, MIKELS.index(name), _captions(scene, spec, rng)
+            if spec.objects:
+                masks[i], places[i] = _objects(scene, captions, spec.objects)
         images[i], emotions[i], tokens[i] = image, emotion, [tokenize(c) for c in captions]
         texts.append(captions)
     return texts
+
+
+MASK_SIDE = 16
+
+
+def _objects(scene: Any, captions: list[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(masks [k, 16, 16], places [captions, k]) of a scene's largest objects."""
+    names: dict[str, float] = {}
+    for o in scene.objects:
+        names[o.name] = names.get(o.name, 0.0) + o.area
+    masks, places = np.zeros((k, MASK_SIDE, MASK_SIDE), np.uint8), np.full((len(captions), k), -1, np.int8)
+    for j, name in enumerate(sorted(names, key=names.get, reverse=True)[:k]):
+        mine = np.isin(scene.owners, [o.number for o in scene.objects if o.name == name])
+        cells = mine.reshape(MASK_SIDE, len(mine) // MASK_SIDE, MASK_SIDE, -1).mean(axis=(1, 3))
+        masks[j] = (cells * 255).round()
+        for i, caption in enumerate(captions):
+            places[i, j] = min(_place(caption, name), 127)
+    return masks, places
+
+
+def _place(caption: str, name: str) -> int:
+    """The position of the last token of an object's name in a caption, -1 where it is not said."""
+    from ...models.errors import UserError
+    from ...models.moodifier.masks import token_columns
+
+    try:
+        place = token_columns(caption, name)[-1]
+    except UserError:
+        return -1
+    return place if place < 76 else -1
 
 
 def make_pack(spec: PackSpec, cache: Path, workers: int | None = None) -> Pack:
@@ -105,8 +143,8 @@ def make_pack(spec: PackSpec, cache: Path, workers: int | None = None) -> Pack:
         if not (folder / "pack.json").is_file():
             _make(spec, folder, workers or host.cores())
     index = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
-    arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "emotions", "tokens"))
-    return Pack(*arrays, captions=index["captions"], layouts=index["layouts"])
+    load = lambda name: np.load(folder / f"{name}.npy", mmap_mode="r") if (folder / f"{name}.npy").is_file() else None
+    return Pack(*map(load, ("images", "emotions", "tokens")), index["captions"], index["layouts"], load("masks"), load("places"))
 
 
 def _make(spec: PackSpec, folder: Path, workers: int) -> None:
@@ -118,9 +156,15 @@ def _make(spec: PackSpec, folder: Path, workers: int) -> None:
     try:
         layouts = [int(s) for s in layout_seeds(spec.split, spec.n, spec.seed)]
         temporary.mkdir(parents=True, exist_ok=True)
-        for name, shape, kind in (("images", (spec.n, spec.size, spec.size, 3), np.uint8),
-                                  ("emotions", (spec.n,), np.int64), ("tokens", (spec.n, spec.variants, 77), np.int32)):
-            np.lib.format.open_memmap(temporary / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+        arrays = [("images", (spec.n, spec.size, spec.size, 3), np.uint8), ("emotions", (spec.n,), np.int64),
+                  ("tokens", (spec.n, spec.variants, 77), np.int32)]
+        if spec.objects:
+            arrays += [("masks", (spec.n, spec.objects, MASK_SIDE, MASK_SIDE), np.uint8),
+                       ("places", (spec.n, spec.variants, spec.objects), np.int8)]
+        for name, shape, kind in arrays:
+            made = np.lib.format.open_memmap(temporary / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+            if name == "places":
+                made[:] = -1  # photographs say no object
         jobs = [(spec, i, layouts[i:i + 100], str(temporary)) for i in range(0, spec.n, 100)]
         texts: list[list[str]] = []
         with ProcessPoolExecutor(workers) as pool:
