@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..backbones import VGG_CUTS
-from ..diffusion.protocol import clamp01
 
 LARGEST = 1024 * 1024
 """Images of more pixels are transferred at this size and the change is enlarged: attention over the cells is quadratic."""
@@ -105,5 +104,7 @@ class TransferNet(nn.Module):
         y = cells.transpose(1, 2).reshape(b, c, h, w)
         for up, skip in zip(self.ups, maps[-2::-1]):  # equation 19
             y = up(y, skip, code)
-        # What is added to the source: an untrained network gives it back to the last digit.
-        return clamp01(image + self.last(y))
+        # A share of the way to white or to black: always in range, and an untrained network gives the source back to the last
+        # digit. (Added without a bound, the change ran away into flat colour: a clamp that passes gradients does not stop it.)
+        change = self.last(y).tanh()
+        return image + change.clamp(min=0) * (1 - image) + change.clamp(max=0) * image
