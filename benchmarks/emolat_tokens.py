@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from . import measure
 from .methods import make_all
 from .muse import MUSE
 from .store import Store, fingerprint
-from .tasks import generation
+from .tasks import add_arguments, generation
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="images (default: %(default)s)")
-    parser.add_argument("--n", type=int, default=64, help="held-out prompts (default: %(default)s)")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
+__all__ = ["add_arguments", "main"]
 
 
 def main(args: argparse.Namespace) -> int:

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from ..models import metrics
 from ..models.backbones import load_backbone, taps
 from ..models.emotions import MIKELS, OPPOSITE
-from ..models.errors import UserError
 from ..models.moodifier import masks
 from ..models.moodifier.instruction import plain
 from ..models.plots import contact_sheet
@@ -101,7 +100,7 @@ def cases(n: int, split: str) -> list[Case]:
         changed = [o for o in before.objects if o.salient and o.area > 0.01 and words.get(o.name, o.attribute) != o.attribute]
         rng = np.random.default_rng([22, i])
         source_prompt = before.content_caption(rng)
-        names = tuple(dict.fromkeys(o.name for o in changed if _said(source_prompt, o.name)))
+        names = tuple(dict.fromkeys(o.name for o in changed if masks.said_at(source_prompt, o.name)))
         if not names:
             continue
         target_prompt = source_prompt
@@ -117,14 +116,6 @@ def cases(n: int, split: str) -> list[Case]:
         if len(out) == n:
             break
     return out
-
-
-def _said(prompt: str, name: str) -> bool:
-    try:
-        masks.token_columns(prompt, name)
-    except UserError:
-        return False
-    return True
 
 
 def _described(prompt: str, name: str, attribute: str) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -16,7 +15,9 @@ from . import measure
 from .methods import Method, make_all
 from .muse import MUSE
 from .store import Store, fingerprint
-from .tasks import Task, generation
+from .tasks import Task, add_arguments, generation
+
+__all__ = ["add_arguments", "main"]
 
 THRESHOLDS = (0.0, 14.0, 18.0, 21.0, 24.0, 27.0, 30.0)
 
@@ -29,13 +30,6 @@ def variants() -> dict[str, Method]:
     return {"no_tokens": replace(MUSE, muse=replace(tokens, max_inner_steps=0)), "target_only": times(0),
             "suppress_1": times(1), "suppress_10": times(10), "suppress_100": times(100),
             **{f"gate_{t:g}": replace(MUSE, threshold=t) for t in THRESHOLDS}}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)")
-    parser.add_argument("--n", type=int, default=64, help="held-out prompts (default: %(default)s)")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
 
 
 def main(args: argparse.Namespace) -> int:

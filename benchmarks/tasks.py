@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,6 +34,14 @@ class Task:
     def target(self) -> EmotionTarget:
         first = EmotionTarget.of(self.emotion, self.intensity)
         return first.mix(EmotionTarget.of(self.second, self.intensity)) if self.second else first
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a benchmark over held-out prompts."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=64, help="held-out prompts (default: %(default)s)")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
 
 
 def generation(n: int, split: str = "test") -> list[Task]:

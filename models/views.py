@@ -25,9 +25,9 @@ def view(images: torch.Tensor, generator: torch.Generator | None = None, strengt
     grid = F.affine_grid(theta.expand(len(images), -1, -1), list(images.shape), align_corners=False)
     x = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     x = (x - 0.5) * u(1 - 0.15 * strength, 1 + 0.15 * strength) + 0.5 + u(-0.06 * strength, 0.06 * strength)
-    blurred = u(0, 1) < 0.3
-    if bool(blurred.any()):
+    blurred = torch.empty(draws, device=device).uniform_(0, 1, generator=generator) < 0.3
+    if bool(blurred.any()):  # asked where it was drawn: MUSE's inner loop need not wait for the device
         small = F.interpolate(F.avg_pool2d(x, 2), size=x.shape[-2:], mode="bilinear", align_corners=False)
-        x = torch.where(blurred, small, x)
+        x = torch.where(blurred.to(x.device).view(-1, 1, 1, 1), small, x)
     noise = torch.randn((draws, *x.shape[1:]), generator=generator, device=device).to(x)
     return (x + noise * u(0.0, 0.06 * strength)).clamp(0, 1)

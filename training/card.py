@@ -144,7 +144,8 @@ def write_card(table: dict[str, Any], runs: Path, device: str) -> None:
         "data": "MoodScenes (train layouts) and crops of photographs that scikit-image and scikit-learn ship",
         "command": "affect train tiny", "config": "training/configs/tiny.toml", "gate": limits,
         "parameters": {n: sum(v.numel() for v in files.load_safetensors(tiny.path(n))[0].values())
-                       for n in ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg", "emolat", "moodifyclip") if tiny.path(n).is_file()},
+                       for n in ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg", "emolat", "moodifyclip")
+                       if tiny.path(n).is_file()},
         "figures": {k: round(v, 4) for k, v in result.items()},
     }
     files.write_atomically(tiny.path("card").with_suffix(".json"),

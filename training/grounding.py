@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..models.moodifier.attention import attention_weights, split_heads
+
 
 class Maps:
     """diffusers' processor of every cross-attention of a UNet: attends as ever, and keeps the maps [B, n, T], the mean over
@@ -23,15 +25,12 @@ class Maps:
     def clear(self) -> None:
         self.kept.clear()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Maps":
-        return self  # an averaged copy of the network never runs
-
     def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        heads = lambda x: x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-        q, k, v = heads(attn.to_q(hidden_states)), heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
-        weights = (q @ k.transpose(-1, -2) * attn.scale).softmax(dim=-1)
+        q, k, v = (split_heads(x, attn.heads) for x in (
+            attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)))
+        weights = attention_weights(q, k)
         self.kept.append(weights.mean(dim=1))
-        return attn.to_out[0]((weights @ v).transpose(1, 2).flatten(2))
+        return attn.to_out[0]((weights @ v.float()).to(v).transpose(1, 2).flatten(2))
 
 
 def token_loss(maps: list[torch.Tensor], masks: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -22,8 +22,11 @@ from ..models.views import view
 from .batches import Rows
 from .config import load_config
 from .data.pack import PackSpec, make_pack
+from .emolat import add_arguments
 from .loop import LoopConfig, Losses, fit, split
 from .unet import empty_tokens, encode, encode_texts
+
+__all__ = ["add_arguments", "main"]
 
 
 @dataclass
@@ -85,14 +88,6 @@ def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: P
     nn.init.normal_(line.weight, std=0.1 * books.entries.shape[-1] ** -0.5)
     nn.init.zeros_(line.bias)
     return fit(line, loss, batches, loop, runs / name, name)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", default="emolat", help="TOML file, or a shipped config")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints, logs and caches")
-    parser.add_argument("--out", type=Path, default=Path("emolat.safetensors"), help="the EmoLat file (default: %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -57,11 +57,12 @@ def embedding_scores(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     return (a @ b.T - ALIKE).cpu()
 
 
-def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """[R, n, C] -> [R, H, n, C / H]."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def _weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+def attention_weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """[R, H, n, d] x [R, H, T, d] -> softmax in float32 [R, H, n, T]."""
     return (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
 
@@ -90,11 +91,11 @@ class BlendControl:
         groups = []
         for i, n in enumerate(self.lengths):
             rows = slice(b * i, b * (i + 1))
-            groups.append((_heads(q[rows], heads), _heads(k[rows, :n], heads), _heads(v[rows, :n], heads)))
+            groups.append((split_heads(q[rows], heads), split_heads(k[rows, :n], heads), split_heads(v[rows, :n], heads)))
         out = [F.scaled_dot_product_attention(*group) for group in groups]
         if self.active:
             (qs, ks, _), (qt, kt, vt) = groups[:2]
-            out[1] = (self.refined(_weights(qs, ks), _weights(qt, kt), size) @ vt.float()).to(v)
+            out[1] = (self.refined(attention_weights(qs, ks), attention_weights(qt, kt), size) @ vt.float()).to(v)
         return torch.cat([x.transpose(1, 2).flatten(2) for x in out])
 
     def refined(self, source: torch.Tensor, target: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -125,8 +126,8 @@ class Recorder:
         self.layers = 0
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: tuple[int, int]) -> torch.Tensor:
-        q, k, v = (_heads(x, heads) for x in (q, k, v))
-        weights = _weights(q, k)
+        q, k, v = (split_heads(x, heads) for x in (q, k, v))
+        weights = attention_weights(q, k)
         if min(size) * self.coarsest >= min(self.size):
             maps = torch.stack([weights[..., c].sum(dim=-1).mean(dim=1) for c in self.columns], dim=1)  # [R, G, n]
             maps = F.interpolate(maps.unflatten(-1, size), size=self.size, mode="bilinear", align_corners=False)

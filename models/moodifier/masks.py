@@ -28,8 +28,16 @@ LEVELS = (0.6, 1.2, 2.4, 4.8)
 # -- attention ----------------------------------------------------------------------------------------------------
 
 def token_columns(prompt: str, words: str) -> list[int]:
+    """As `said_at`. UserError where the words do not stand in the prompt."""
+    columns = said_at(prompt, words)
+    if not columns:
+        raise UserError(f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it in.")
+    return columns
+
+
+def said_at(prompt: str, words: str) -> list[int]:
     """Positions (the start token is 0) of the first place where `words` stand in a prompt, by CLIP's own tokens, in the
-    singular or plural. UserError where they do not."""
+    singular or plural; none where they do not."""
     from ..diffusion.text import bpe
 
     tokens = bpe().encode(prompt)
@@ -38,7 +46,7 @@ def token_columns(prompt: str, words: str) -> list[int]:
         for i in range(len(tokens) - len(wanted) + 1):
             if tokens[i:i + len(wanted)] == wanted:
                 return list(range(i + 1, i + 1 + len(wanted)))
-    raise UserError(f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it in.")
+    return []
 
 
 @torch.no_grad()

@@ -107,7 +107,9 @@ MASK_SIDE = 16
 
 
 def _objects(scene: Any, captions: list[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(masks [k, 16, 16], places [captions, k]) of a scene's largest objects."""
+    """(masks [k, 16, 16], places [captions, k]: of a name's last token) of a scene's largest objects."""
+    from ...models.moodifier.masks import said_at
+
     names: dict[str, float] = {}
     for o in scene.objects:
         names[o.name] = names.get(o.name, 0.0) + o.area
@@ -117,20 +119,9 @@ def _objects(scene: Any, captions: list[str], k: int) -> tuple[np.ndarray, np.nd
         cells = mine.reshape(MASK_SIDE, len(mine) // MASK_SIDE, MASK_SIDE, -1).mean(axis=(1, 3))
         masks[j] = (cells * 255).round()
         for i, caption in enumerate(captions):
-            places[i, j] = min(_place(caption, name), 127)
+            last = (said_at(caption, name) or [-1])[-1]
+            places[i, j] = last if last < 76 else -1  # what was cut off is not said
     return masks, places
-
-
-def _place(caption: str, name: str) -> int:
-    """The position of the last token of an object's name in a caption, -1 where it is not said."""
-    from ...models.errors import UserError
-    from ...models.moodifier.masks import token_columns
-
-    try:
-        place = token_columns(caption, name)[-1]
-    except UserError:
-        return -1
-    return place if place < 76 else -1
 
 
 def make_pack(spec: PackSpec, cache: Path, workers: int | None = None) -> Pack:
