@@ -28,6 +28,6 @@ def test_a_template_runs_in_comfyui_and_headless(comfy, tmp_path, path):
     assert pictures["there"] and pictures["there"].keys() == pictures["here"].keys()
     for node, image in pictures["there"].items():
         assert image.std() > 0.03  # a picture, not a plain surface
-        # Hundreds of optimiser's steps enlarge what two implementations round differently; two seeds lie 0.2 apart and more.
-        # What sampling alone differs by is measured by `affect bench comfyui`.
+        # Hundreds of optimiser's steps enlarge what two implementations round differently. A loose bound: plain samples of two
+        # seeds lie 0.07 to 0.27 apart. What sampling alone differs by is measured by `affect bench comfyui`.
         assert np.abs(image - pictures["here"][node]).mean() < 0.12
