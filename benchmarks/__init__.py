@@ -3,6 +3,7 @@
 COMMANDS = {"muse": ("benchmarks.muse", "MUSE against its rivals on held-out prompts"),
             "muse-ablation": ("benchmarks.muse_ablation", "what each part of MUSE does"),
             "muse-speed": ("benchmarks.muse_speed", "what MUSE costs in time and memory"),
+            "muse-knobs": ("benchmarks.muse_knobs", "pictures of each knob turned, for the artists' page"),
             "retrieval": ("benchmarks.retrieval", "reference retrieval: exactness, time, memory"),
             "gram": ("benchmarks.gram", "Gram transfer: time, memory, and held-out scenes"),
             "emolat-train": ("benchmarks.emolat_train", "EmoLat's codebooks: speed, use, and what a probe sees in them"),

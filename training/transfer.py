@@ -21,6 +21,7 @@ from ..models.emolat import losses
 from ..models.emolat.space import VGG_CHANNELS, EmoLat, EmoLatConfig, load, save
 from ..models.emolat.transfer import TransferNet
 from ..models.emotions import MIKELS
+from ..models.views import view
 from .emolat import Data, add_arguments, prepared
 from .loop import LoopConfig, Losses, fit, split
 
@@ -30,12 +31,20 @@ __all__ = ["add_arguments", "main"]
 @dataclass(frozen=True)
 class TransferConfig(losses.Weights):
     """Stage two: weights of the losses (0 leaves one out: that is each ablation), the classifier of equation 25 and the
-    CLIP it may need, CLIPstyler's patches, and the most codes an image is trained with."""
+    CLIP it may need, CLIPstyler's patches, and the most codes an image is trained with.
+
+    views   the classifier sees so many random views of a result (as MUSE's, `models.views`): a change that every view shows
+            convinces classifiers that did not train it; 0 shows it the result itself, as the paper does
+    coarse  share of the steps, from the first on, whose images have half the size: palette and light are learned there at a
+            quarter of the cost, texture after it
+    """
 
     classifier: str = "tiny-a"
     classifier_clip: str = "tiny"
     patches: int = 8
     most_codes: int = 4
+    views: int = 0
+    coarse: float = 0.0
 
 
 class Transfer(nn.Module):
@@ -58,8 +67,8 @@ class Transfer(nn.Module):
         content_maps, reference_maps = of(slice(b)), of(slice(b, None))
         if weights.identity:  # the reference with its own emotion, in the same pass
             both = net(torch.cat([content, reference]), text.repeat(2, 1), codes.repeat(2, 1, 1), maps)
-            seen = net.encode(both)
-            result, result_maps = both[:b], [m[:b] for m in seen]
+            both_maps = net.encode(both)
+            result, result_maps = both[:b], [m[:b] for m in both_maps]
         else:
             result = net(content, text, codes, content_maps)
             result_maps = net.encode(result)
@@ -69,9 +78,10 @@ class Transfer(nn.Module):
         if weights.style:
             parts["style"] = losses.style_loss(result_maps, reference_maps)
         if weights.identity:
-            parts["identity"] = losses.identity_loss(both[b:], reference, [m[b:] for m in seen], reference_maps)
+            parts["identity"] = losses.identity_loss(both[b:], reference, [m[b:] for m in both_maps], reference_maps)
         if weights.emotion:
-            parts["emotion"] = losses.emotion_loss(self.classifier(result), label)
+            seen = [view(result, each=True) for _ in range(self.config.views)] or [result]
+            parts["emotion"] = torch.stack([losses.emotion_loss(self.classifier(x), label) for x in seen]).mean()
         if weights.clip:
             encode = lambda x: F.normalize(self.scorer.image_features(x), dim=-1)
             parts["clip"] = losses.patch_clip_loss(encode, result, content, text, source_text, self.config.patches)
@@ -107,7 +117,10 @@ def train_transfer(data: Data, emolat: EmoLat, config: TransferConfig, loop: Loo
     def loss(module: nn.Module, batch: tuple, step: int) -> Losses:
         content, reference, target, codes = batch
         source = emotions[content.to(emotions.device)]
-        return module(data.images(content), data.images(reference), words[target], words[source], codes, target)
+        images = data.images(content), data.images(reference)
+        if step < config.coarse * loop.steps:
+            images = tuple(F.avg_pool2d(x, 2) for x in images)
+        return module(*images, words[target], words[source], codes, target)
 
     return fit(Transfer(network, config, emolat.scorer, classifier), loss, batches, loop, runs / name, name).network
 
