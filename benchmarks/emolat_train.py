@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     data = read_data(read(DataConfig, config["data"], "[data]"), model, args.out, device)
     figures = speed(data, model, own, args.graphs)
     vgg = load_backbone(model.vgg)
-    vectors = real_vectors(vgg, data, args.out, model.vgg)
+    vectors = real_vectors(vgg, data, args.out)
     probe, figures["probe_accuracy_real"] = train_probe(vectors, data.graphs.emotions)
     variants = {"": own, "_no_adversary": replace(own, adversary=0.0), "_no_dispersion": replace(own, dispersion=0.0)}
     for name, variant in variants.items():

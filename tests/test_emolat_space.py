@@ -48,8 +48,9 @@ def test_injection_by_hand():
 
 
 def test_links_of_the_second_graph():
-    links = adjacency(torch.tensor([[True, False]]))[0]  # nodes: o0 o1 a0 a1 g s0 s1 t0 t1
+    links = adjacency(torch.tensor([[True, False]]))[0]  # nodes: o0 o1 a0 a1 g s0 s1 t0 t1 e
     assert sorted(map(tuple, links.nonzero().tolist())) == [(0, 2), (0, 4), (0, 5), (0, 7), (2, 5), (4, 7)]
+    assert adjacency(torch.tensor([[False, False]]))[0].nonzero().tolist() == [[4, 9]]  # without objects: g to e
 
 
 def test_graph_convolution_is_the_mean_of_what_points_here():
@@ -82,6 +83,15 @@ def test_every_word_reaches_the_graphs_feature():
     assert parts[0].grad[0, 2:].abs().max() == 0  # padding
 
 
+def test_a_graph_without_objects_keeps_its_emotion():
+    torch.manual_seed(0)
+    encoder = GraphEncoder(8, 16, slots=4, out=6).eval()
+    nothing, adjective = torch.zeros(2, 1, 8), torch.randn(1, 8).expand(2, -1)
+    bare = GraphBatch(nothing, nothing, torch.zeros(2, 1, dtype=torch.bool), adjective, torch.randn(2, 8))
+    first, second = encoder(bare)
+    assert (first - second).abs().max() > 1e-3
+
+
 def test_quantisation_takes_the_nearest_entry_of_the_emotions_own_book():
     books = Codebooks(4, 3)
     z = torch.randn(2, 5, 3, requires_grad=True)
@@ -107,7 +117,15 @@ def test_use_perplexity_and_revival():
     assert float(books.perplexity()[2]) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
     vectors = torch.full((1, 2, 3), 7.0)
     assert books.revive(vectors, torch.tensor([2])) == 2
-    assert torch.equal(books.entries[2, 2], torch.full((3,), 7.0)) and books.use[2].min() > 0
+    assert torch.equal(books.entries[2, 2], torch.full((3,), 7.0))
+    # What was moved has not been used: it is spared the next revival, and neither drawn nor counted.
+    assert books.use[2].tolist() == [0.75, 0.25, 0, 0] and books.revive(vectors, torch.tensor([2])) == 0
+    for _ in range(50):
+        books(z, torch.tensor([2]))
+        books.revive(torch.randn(1, 2, 3) + 50, torch.tensor([2]))
+    assert float(books.perplexity()[2]) < 2
+    books.recount([(z, torch.tensor([2])), (books.entries.detach()[2, [1, 1]][None], torch.tensor([2]))])
+    assert books.use[2].tolist() == pytest.approx([0.5, 0.5, 0, 0])
 
 
 def test_sampling_follows_use_and_temperature():

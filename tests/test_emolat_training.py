@@ -50,7 +50,9 @@ class Words:
 def test_annotations_are_read_skipped_and_counted(tmp_path):
     put(tmp_path, "a", note())
     put(tmp_path, "b", note("awe", [(f"thing{i}", "odd") for i in range(20)]))
-    put(tmp_path, "c", note("sadness", (), ""))
+    put(tmp_path, "c", note("sadness", (), "grey"))
+    put(tmp_path, "j", note("sadness", (), ""))
+    put(tmp_path, "k", note("awe") | {"file": "../elsewhere.png"})
     put(tmp_path, "d", note("anger", [("dog", "")]))
     put(tmp_path, "e", note("boredom"))
     put(tmp_path, "f", note(), image=False)
@@ -60,10 +62,11 @@ def test_annotations_are_read_skipped_and_counted(tmp_path):
     reading = read_annotations(tmp_path)
     assert [MIKELS[r.emotion] for r in reading.rows] == ["anger", "awe", "fear", "fear", "sadness"]
     assert reading.rows[3].pairs == (("hill", "grey"),) and len(reading.rows[1].pairs) == 20
-    assert set(reading.skipped) == {"emospace/boredom/e.json", "emospace/fear/f.json", "emospace/h.json", "emospace/i.json"}
-    assert reading.unusual == {"no objects": 1, "more than 14 pairs": 1, "no attribute": 1, "no global adjective": 1}
+    assert set(reading.skipped) == {"emospace/boredom/e.json", "emospace/fear/f.json", "emospace/h.json", "emospace/i.json",
+                                    "emospace/sadness/j.json", "emospace/awe/k.json"}
+    assert reading.unusual == {"no objects": 1, "more than 14 pairs": 1, "no attribute": 1}
     said = reading.summary()
-    assert "5 annotated images; 4 skipped" in said and "boredom" in said and "more than 14 pairs" in said
+    assert "5 annotated images; 6 skipped" in said and "boredom" in said and "more than 14 pairs" in said
 
 
 def test_emosets_own_form(tmp_path):
@@ -83,11 +86,11 @@ def test_nothing_usable_stops_with_the_reasons(tmp_path):
 
 def test_words_are_encoded_once_and_graphs_are_lookups(tmp_path):
     put(tmp_path, "a", note("fear", [("tree", "bare"), ("sky", "")]))
-    put(tmp_path, "b", note("awe", [], ""))
+    put(tmp_path, "b", note("awe", [("lake", "")], ""))
     rows, words = read_annotations(tmp_path).rows, Words()
     graphs = GraphRows(rows, words, tmp_path, "cpu")
     batch = graphs.batch(torch.tensor([0, 1]))  # awe's row comes first
-    assert batch.objects.shape == (2, 2, 8) and batch.there.tolist() == [[False, False], [True, True]]
+    assert batch.objects.shape == (2, 2, 8) and batch.there.tolist() == [[True, False], [True, True]]
     assert torch.allclose(batch.objects[1, 0], words.text_features(["tree"])[0], atol=1e-6)
     assert torch.allclose(batch.emotion[1], words.text_features(["fear"])[0], atol=1e-6)
     assert not batch.attributes[1, 1].any() and not batch.adjective[0].any() and batch.adjective[1].any()
@@ -243,3 +246,19 @@ def test_a_loss_left_out_is_not_computed(world):
     x = torch.rand(2, 3, 64, 64)
     got = module(x, x, torch.randn(2, 8), torch.randn(2, 8), torch.randn(2, 1, 256), torch.tensor([0, 1]))
     assert set(got) == {"loss", "adversary", "content"}
+
+
+def test_the_first_share_of_the_steps_sees_half_the_size_and_the_classifier_views(world, monkeypatch):
+    folder, vgg, scorer = world
+    from comfyui_affect.workflows.headless.cli import main
+
+    sizes, seen = [], []
+    before = stage_two.Transfer.forward
+    monkeypatch.setattr(stage_two.Transfer, "forward", lambda self, x, *a: sizes.append(x.shape[-1]) or before(self, x, *a))
+    shown = stage_two.view
+    monkeypatch.setattr(stage_two, "view", lambda x, **k: seen.append(k["each"]) or shown(x, **k))
+    common = ["--runs", str(folder / "runs"), "--out", str(folder / "mine.safetensors"), "--device", "cpu",
+              f"data.folder={folder / 'data'}", "data.size=64", "model.entries=8", "model.layers=1"]
+    assert main(["train", "emolat", *common, "emolat.steps=1", "emolat.batch=4"]) == 0
+    assert main(["train", "transfer", *common, "transfer.steps=3", "transfer.batch=2", "transfer.coarse=0.5", "transfer.views=2"]) == 0
+    assert sizes == [32, 32, 64] and seen == [True] * 6

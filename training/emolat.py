@@ -1,11 +1,13 @@
 """EmoLat's first stage: graph encoder, eight codebooks and adversary, learned from annotated images (equations 1 to 14).
 
-    affect train emolat --data FOLDER --out emolat.safetensors
+    affect train emolat --out emolat.safetensors data.folder=FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ..models.emolat.graph import GraphBatch, GraphEncoder
 from ..models.emolat.space import EmoLat, EmoLatConfig, save
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
+from ..models.files import write_atomically
 from .config import load_config, read
 from .data.annotated import Annotated, read_annotations
 from .data.graphs import GraphRows, make_pictures
@@ -35,12 +38,14 @@ VECTORS = 32
 
 @dataclass
 class DataConfig:
-    """folder: annotated images (`data.annotated`); empty: `n` MoodScenes are made. size: pixels a side."""
+    """folder: annotated images (`data.annotated`); empty: `n` MoodScenes are made. size: pixels a side. share: of each emotion's
+    images so many are trained on, the first; the others are left for testing (the paper's 95 %)."""
 
     folder: str = ""
     n: int = 8000
     size: int = 128
     data_seed: int = 71
+    share: float = 1.0
 
 
 @dataclass
@@ -57,15 +62,17 @@ class SpaceConfig:
 
 @dataclass
 class Data:
-    """What both stages train on: graphs [N], pictures [N, S, S, 3] uint8 (memory-mapped), the annotations."""
+    """What both stages train on: annotations and graphs [N]; pictures [M, S, S, 3] uint8, memory-mapped, of which row i's is
+    number `at[i]` (those that cannot be read have no row)."""
 
     rows: list[Annotated]
     graphs: GraphRows
     pictures: np.ndarray
+    at: list[int]
 
     def images(self, index: torch.Tensor) -> torch.Tensor:
         """[B, 3, S, S] in 0..1 on the graphs' device."""
-        part = torch.from_numpy(np.stack([self.pictures[i] for i in index.tolist()]))
+        part = torch.from_numpy(np.stack([self.pictures[self.at[i]] for i in index.tolist()]))
         return part.to(self.graphs.emotions.device).permute(0, 3, 1, 2).float() / 255
 
 
@@ -77,12 +84,13 @@ def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str) 
     for i, why in broken.items():
         reading.skipped[str(reading.rows[i].image)] = why
     kept = [i for i in range(len(reading.rows)) if i not in broken]
+    if not kept:
+        raise UserError(f"No image in {folder} can be read. {reading.summary()}")
+    by_emotion = [[i for i in kept if reading.rows[i].emotion == k] for k in range(len(MIKELS))]
+    kept = sorted(i for own in by_emotion for i in own[:math.ceil(config.share * len(own))])
     reading.rows = [reading.rows[i] for i in kept]
     host.current().note(reading.summary())
-    if not kept:
-        raise UserError(f"No image in {folder} can be read.")
-    graphs = GraphRows(reading.rows, load_scorer(model.clip), runs, device)
-    return Data(reading.rows, graphs, pictures if not broken else pictures[kept])
+    return Data(reading.rows, GraphRows(reading.rows, load_scorer(model.clip), runs, device), pictures, kept)
 
 
 def _moodscenes(config: DataConfig, runs: Path) -> Path:
@@ -95,22 +103,32 @@ def _moodscenes(config: DataConfig, runs: Path) -> Path:
 
 
 @torch.no_grad()
-def real_vectors(vgg: Backbone, data: Data, runs: Path, name: str) -> torch.Tensor:
-    """[N, V, W] half: two neighbouring vectors of relu5_1 each, standardised over the data, at most `VECTORS` an image."""
+def real_vectors(vgg: Backbone, data: Data, runs: Path) -> torch.Tensor:
+    """[N, V, W] half, on the CPU: two neighbouring vectors of relu5_1 each, standardised over the data, at most `VECTORS` an
+    image. Kept in `runs` under what the images and the network's weights are."""
     n, size = len(data.rows), data.pictures.shape[1]
-    path = runs / f"vectors-{name}-{n}-{size}.npy"
+    key = hashlib.sha256("\0".join(f"{row.image.name}" for row in data.rows).encode())
+    for part in (*vgg.state_dict().values(), data.images(torch.arange(0, n, 1 + n // 64))):
+        key.update(part.cpu().numpy().tobytes())
+    path = runs / f"vectors-{n}-{size}-{key.hexdigest()[:12]}.npy"
     if not path.is_file():
-        out = [codes_of(vgg, data.images(torch.arange(i, min(i + 64, n)))).half().cpu() for i in range(0, n, 64)]
-        np.save(path, torch.cat(out).numpy())
-    vectors = torch.from_numpy(np.load(path)).to(data.graphs.emotions.device)
-    return standardised(vectors)
+        out = [codes_of(vgg, data.images(torch.arange(i, min(i + 64, n)))).half().cpu().numpy() for i in range(0, n, 64)]
+        write_atomically(path, lambda temporary: _save(temporary, standardised(np.concatenate(out))))
+    return torch.from_numpy(np.load(path))
 
 
-def standardised(vectors: torch.Tensor) -> torch.Tensor:
-    """[N, V, W] -> the same with each of the W dimensions at mean 0 and deviation 1: ReLU maps differ in scale by orders of
-    magnitude, and quantisation compares by distance."""
-    flat = vectors.flatten(0, 1).float()
-    return ((vectors.float() - flat.mean(dim=0)) / flat.std(dim=0).clamp(min=1e-3)).half()
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as f:  # given a name, numpy would add a suffix to it
+        np.save(f, array)
+
+
+def standardised(vectors: np.ndarray) -> np.ndarray:
+    """[N, V, W] half -> the same with each of the W dimensions at mean 0 and deviation 1: ReLU maps differ in scale by orders
+    of magnitude, and quantisation compares by distance. In place, and a dimension at a time: the paper's are 8 GB."""
+    for i in range(vectors.shape[-1]):
+        column = vectors[..., i].astype(np.float32)
+        vectors[..., i] = (column - column.mean()) / max(float(column.std()), 1e-3)
+    return vectors
 
 
 def codes_of(vgg: Backbone, images: torch.Tensor) -> torch.Tensor:
@@ -139,6 +157,8 @@ class Space(nn.Module):
         codes, _, quantisation = self.codebooks(z, emotion)
         if revive:
             self.codebooks.revive(z.detach(), emotion)
+            if torch.distributed.is_initialized():  # each process moved entries onto its own graphs' vectors
+                torch.distributed.broadcast(self.codebooks.entries.data, 0)
         dispersion = self.config.dispersion * mean_dispersion(self.codebooks.entries, self.margin)
         held = {k: v.detach() for k, v in self.judge.named_parameters()}
         seen = functional_call(self.judge, held, (codes,))
@@ -151,32 +171,39 @@ class Space(nn.Module):
 
 def margin_of(vectors: torch.Tensor, emotions: torch.Tensor) -> float:
     """m of the bounded dispersion: 1.5 times the median distance of the real vectors' class means."""
+    emotions = emotions.cpu()
     means = torch.stack([vectors[emotions == k].flatten(0, 1).float().mean(dim=0) for k in emotions.unique()])
     return 1.5 * float(torch.pdist(means).median()) if len(means) > 1 else 1.0
 
 
 def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: SpaceConfig, loop: LoopConfig,
                 runs: Path, name: str = "emolat") -> Space:
-    """Trains stage one and returns it."""
-    emotions = data.graphs.emotions
+    """Trains stage one on vectors [N, V, W] and returns it, its books' use counted over all graphs at the end."""
+    from accelerate import PartialState
+
+    emotions, process = data.graphs.emotions, PartialState().process_index
     space = Space(model, config, data.graphs.features.shape[1], margin_of(vectors, emotions))
     generator = torch.Generator().manual_seed(loop.seed)
     with torch.no_grad():  # books begin on what is real
         for k in range(len(MIKELS)):
-            own = vectors[emotions == k].flatten(0, 1)
+            own = vectors[emotions.cpu() == k].flatten(0, 1)
             if len(own):
-                rows = torch.randint(len(own), (model.entries,), generator=generator)
-                space.codebooks.entries[k] = own[rows.to(own.device)].cpu()
+                space.codebooks.entries[k] = own[torch.randint(len(own), (model.entries,), generator=generator)]
 
     def batches(step: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)
-        return torch.randint(len(data.rows), (loop.batch,), generator=generator).to(emotions.device)
+        generator = torch.Generator().manual_seed((loop.seed + 7919 * process) * 1_000_003 + step)
+        return torch.randint(len(data.rows), (loop.batch,), generator=generator)
 
     def loss(space: nn.Module, index: torch.Tensor, step: int) -> Losses:
         revive = step > 0 and step % config.revive_every == 0
-        return space(data.graphs.batch(index), vectors[index].float(), emotions[index], revive)
+        real, index = vectors[index].to(emotions.device).float(), index.to(emotions.device)
+        return space(data.graphs.batch(index), real, emotions[index], revive)
 
-    return fit(space, loss, batches, loop, runs / name, name)
+    space = fit(space, loss, batches, loop, runs / name, name).eval()
+    with torch.no_grad():
+        parts = torch.arange(len(data.rows), device=emotions.device).split(256)
+        space.codebooks.recount((space.encoder(data.graphs.batch(part)), emotions[part]) for part in parts)
+    return space
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,9 +227,12 @@ def main(args: argparse.Namespace) -> int:
     own, loop = split(config["emolat"], SpaceConfig, "emolat")
     vgg = load_backbone(model.vgg).to(args.device)
     torch.manual_seed(loop.seed)
-    space = train_space(data, real_vectors(vgg, data, args.runs, model.vgg), model, own, loop, args.runs)
+    space = train_space(data, real_vectors(vgg, data, args.runs), model, own, loop, args.runs)
     emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)
     emolat.codebooks.load_state_dict(space.codebooks.state_dict())
+    emolat.training_config = {key: config[key] for key in ("data", "emolat")}
     save(args.out, emolat)
+    used = ", ".join(f"{p:.0f}" for p in emolat.codebooks.perplexity().tolist())
+    host.current().note(f"Of {model.entries} entries a book these are in use (perplexity): {used}.")
     host.current().note(f"Wrote {args.out}. Stage two: affect train transfer --out {args.out}")
     return 0

@@ -129,7 +129,8 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
             losses = loss(model, batches(step), step)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(losses["loss"])
-        accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
+        if config.grad_clip:
+            accelerator.clip_grad_norm_(model.parameters(), config.grad_clip)
         optimizer.step()
         if average is not None:
             _average(average, accelerator.unwrap_model(model), min(config.ema, (1 + step) / (10 + step)))

@@ -48,6 +48,8 @@ class TokensConfig:
 def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: Path, device: str,
                  name: str = "emolat-tokens") -> nn.Linear:
     """Trains the map [.., W] -> [.., D] onto the tiny diffusion model's tokens and returns it."""
+    from accelerate import PartialState
+
     model, _, vae = tiny.load_pipeline()
     clip = tiny.build_clip()
     tiny.load("clip", clip)
@@ -60,10 +62,10 @@ def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: P
     captions = torch.cat([rows.tokens[:, 0], torch.tensor([empty_tokens()], device=device)])
     contexts = encode_texts(clip.eval(), captions, runs)
     context = lambda index: model.context([[torch.from_numpy(contexts[index.cpu().numpy()]).to(device).float(), {}]])
-    books = emolat.codebooks
+    books, process = emolat.codebooks, PartialState().process_index
 
     def batches(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed((loop.seed + 7919 * process) * 1_000_003 + step)
         index = torch.randint(config.n, (loop.batch,), generator=generator)
         emotion = torch.randint(len(MIKELS), (loop.batch,), generator=generator).to(device)
         return index, emotion, books.sample(emotion, config.n_tokens, 1.0, generator).detach()

@@ -1,6 +1,6 @@
 """EmoLat's second stage: the transfer network, trained on unpaired images through frozen networks (equations 15 to 27).
 
-    affect train transfer --data FOLDER --out emolat.safetensors
+    affect train transfer --out emolat.safetensors data.folder=FOLDER
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..models.emolat import losses
 from ..models.emolat.space import VGG_CHANNELS, EmoLat, EmoLatConfig, load, save
 from ..models.emolat.transfer import TransferNet
 from ..models.emotions import MIKELS
+from ..models.errors import UserError
 from ..models.views import view
 from .emolat import Data, add_arguments, prepared
 from .loop import LoopConfig, Losses, fit, split
@@ -96,16 +97,18 @@ class Transfer(nn.Module):
 def train_transfer(data: Data, emolat: EmoLat, config: TransferConfig, loop: LoopConfig, runs: Path, device: str,
                    name: str = "transfer") -> TransferNet:
     """Trains a transfer network on an EmoLat's codebooks and returns it."""
+    from accelerate import PartialState
+
     model = emolat.config
     network = TransferNet(emolat.vgg, VGG_CHANNELS[model.vgg][:4], emolat.scorer.feature_width, model.code_width,
                           model.layers, model.heads, model.codes)
     classifier = load_classifier(config.classifier, config.classifier_clip).to(device).requires_grad_(False)
-    emotions, words = data.graphs.emotions, data.graphs.words_of_emotions
+    emotions, words, process = data.graphs.emotions, data.graphs.words_of_emotions, PartialState().process_index
     of_emotion = [(emotions == k).nonzero().flatten().cpu() for k in range(len(MIKELS))]
     there = torch.tensor([k for k, rows in enumerate(of_emotion) if len(rows)])
 
     def batches(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed((loop.seed + 7919 * process) * 1_000_003 + step)
         draw = lambda n: int(torch.randint(n, (), generator=generator))
         content = torch.randint(len(emotions), (loop.batch,), generator=generator)
         target = there[torch.randint(len(there), (loop.batch,), generator=generator)]
@@ -126,10 +129,16 @@ def train_transfer(data: Data, emolat: EmoLat, config: TransferConfig, loop: Loo
 
 
 def with_network(space: EmoLat, config: EmoLatConfig) -> EmoLat:
-    """An EmoLat on the codebooks of another, with an untrained network of `config`."""
+    """An EmoLat on the codebooks (and token map) of another, with an untrained network of `config`. UserError where the books are
+    not what `config` says."""
+    same = ("clip", "vgg", "entries")
+    if any(getattr(config, key) != getattr(space.config, key) for key in same):
+        said = lambda c: ", ".join(f"{key} = {getattr(c, key)}" for key in same)
+        raise UserError(f"These codebooks were trained with {said(space.config)}; the config's [model] says {said(config)}. Give "
+                        "stage two the settings of stage one.")
     emolat = EmoLat(config, space.vgg, space.scorer, network=True)
-    emolat.codebooks.load_state_dict(space.codebooks.state_dict())
-    emolat.codebooks.to(space.codebooks.entries.device).requires_grad_(False)
+    emolat.codebooks, emolat.token_map = space.codebooks, space.token_map
+    emolat.training_config = dict(space.training_config)
     return emolat
 
 
@@ -140,6 +149,7 @@ def main(args: argparse.Namespace) -> int:
     emolat = with_network(load(args.out, args.device), model)
     network = train_transfer(data, emolat, own, loop, args.runs, args.device)
     emolat.network.load_state_dict(network.state_dict())
+    emolat.training_config |= {"data": config["data"], "transfer": config["transfer"]}
     save(args.out, emolat)
     host.current().note(f"Wrote {args.out}.")
     return 0

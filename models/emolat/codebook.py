@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Iterable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -11,7 +13,7 @@ from ..errors import UserError
 
 
 class Codebooks(nn.Module):
-    """entries [8, N, W], and how often each was used lately.
+    """entries [8, N, W], and how often each was used lately: `use` [8, N], which sums to 1 in each book that was used.
 
     Sampling draws codes by their use, tempered; a high temperature is the paper's uniform draw.
     """
@@ -20,6 +22,8 @@ class Codebooks(nn.Module):
         super().__init__()
         self.entries = nn.Parameter(torch.randn(len(MIKELS), entries, width) * width**-0.5)
         self.register_buffer("use", torch.full((len(MIKELS), entries), 1.0 / entries))
+        # What revival goes by: the same average, but one that lends a revived entry an even share, so that it is given time.
+        self.register_buffer("vigour", self.use.clone())
         self.decay = decay
 
     def nearest(self, z: torch.Tensor, emotion: torch.Tensor) -> torch.Tensor:
@@ -33,30 +37,41 @@ class Codebooks(nn.Module):
         e = self.entries[emotion[:, None], numbers]
         loss = F.mse_loss(e, z.detach()) + 0.25 * F.mse_loss(z, e.detach())
         if self.training:
-            self._count(numbers, emotion)
+            self.count(numbers, emotion)
         return z + (e - z).detach(), numbers, loss
 
     @torch.no_grad()
-    def _count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
+    def count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
+        """Lets a batch's numbers [B, S] into the averages, in the books of emotion [B]."""
         seen = torch.zeros_like(self.use)
         seen.index_put_((emotion[:, None].expand_as(numbers), numbers), torch.ones_like(numbers, dtype=self.use.dtype), True)
         total = seen.sum(dim=1, keepdim=True)
-        share = torch.where(total > 0, seen / total.clamp(min=1), self.use)
-        self.use.lerp_(share, 1 - self.decay)
+        for average in (self.use, self.vigour):
+            average.lerp_(torch.where(total > 0, seen / total.clamp(min=1), average), 1 - self.decay)
+
+    @torch.no_grad()
+    def recount(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Sets `use` to the exact shares over vectors (z [B, S, W], emotion [B]); a book without any keeps its own."""
+        seen = torch.zeros_like(self.use)
+        for z, emotion in parts:
+            numbers = self.nearest(z, emotion)
+            seen.index_put_((emotion[:, None].expand_as(numbers), numbers), torch.ones_like(numbers, dtype=seen.dtype), True)
+        total = seen.sum(dim=1, keepdim=True)
+        self.use.copy_(torch.where(total > 0, seen / total.clamp(min=1), self.use))
 
     @torch.no_grad()
     def revive(self, z: torch.Tensor, emotion: torch.Tensor, least: float = 0.25) -> int:
         """Moves entries that are used less than `least` times an even share onto vectors of z [B, S, W], each in its
-        emotion's book, as far as there are vectors. Returns how many moved."""
+        emotion's book, as far as there are vectors. Returns how many moved. What `use` says of them stays as it is."""
         moved = 0
         for k in emotion.unique().tolist():
-            dead = (self.use[k] < least / self.use.shape[1]).nonzero().flatten()
+            dead = (self.vigour[k] < least / self.use.shape[1]).nonzero().flatten()
             vectors = z[emotion == k].flatten(0, 1)
             if len(dead) and len(vectors):
                 chosen = torch.randperm(len(vectors), device=z.device)[:len(dead)]
                 dead = dead[:len(chosen)]
                 self.entries.data[k, dead] = vectors[chosen].to(self.entries)
-                self.use[k, dead] = 1.0 / self.use.shape[1]
+                self.vigour[k, dead] = 1.0 / self.use.shape[1]
                 moved += len(dead)
         return moved
 

@@ -1,7 +1,8 @@
 """The emotion semantic graph and its encoder (equations 1 to 6). Graphs of a batch are encoded at once.
 
 An image's graph has up to `MAX_PAIRS` objects, each pointing to its attribute and to the image's one global adjective. A
-second graph adds one node for every such edge, into which the emotion is injected.
+second graph adds one node for every such edge, into which the emotion is injected. Without a single object there is no edge, and
+the emotion would be lost: such a graph has the emotion's own node instead.
 """
 
 from __future__ import annotations
@@ -59,17 +60,18 @@ class SemanticInjection(nn.Module):
 
 
 def adjacency(there: torch.Tensor) -> torch.Tensor:
-    """there [B, P] -> [B, N, N], N = 4 P + 1: which node sends to which in the second graph (equation 5), row to column.
+    """there [B, P] -> [B, N, N], N = 4 P + 2: which node sends to which in the second graph (equation 5), row to column.
 
     Nodes: P objects, P attributes, the global adjective, P injected nodes of the edges to attributes, P of those to the
-    adjective.
+    adjective, the emotion's own node of a graph without objects.
     """
     b, p = there.shape
-    links = there.new_zeros(b, 4 * p + 1, 4 * p + 1)
+    links = there.new_zeros(b, 4 * p + 2, 4 * p + 2)
     i = torch.arange(p, device=there.device)
     for source, target in ((i, p + i), (i, 2 * p + 0 * i), (i, 2 * p + 1 + i), (p + i, 2 * p + 1 + i),
                            (i, 3 * p + 1 + i), (2 * p + 0 * i, 3 * p + 1 + i)):
         links[:, source, target] = there
+    links[:, 2 * p, -1] = ~there.any(dim=1)
     return links
 
 
@@ -110,9 +112,9 @@ class GraphEncoder(nn.Module):
         """-> [B, slots / 2, 2 out]."""
         edges, edge_there = batch.edges()
         injected = self.injection(batch.emotion, edges, edge_there)
-        nodes = torch.cat([batch.objects, batch.attributes, batch.adjective[:, None], injected], dim=1)
-        always = torch.ones_like(batch.there[:, :1])
-        there = torch.cat([batch.there, batch.there, always, edge_there], dim=1)
+        nodes = torch.cat([batch.objects, batch.attributes, batch.adjective[:, None], injected, batch.emotion[:, None]], dim=1)
+        always, bare = torch.ones_like(batch.there[:, :1]), ~batch.there.any(dim=1, keepdim=True)
+        there = torch.cat([batch.there, batch.there, always, edge_there, bare], dim=1)
         links = adjacency(batch.there)
         for layer, norm in zip(self.layers, self.norms):
             nodes = torch.relu(norm(layer(nodes, links)))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,7 +69,8 @@ class EmoLatCode:
 
 
 class EmoLat(nn.Module):
-    """Codebooks and transfer network. `network` is None after stage one; `token_map` where nobody trained it."""
+    """Codebooks and transfer network. `network` is None after stage one; `token_map` where nobody trained it. `training_config`: the
+    tables of the configs it was trained by, for whoever trains a rival."""
 
     def __init__(self, config: EmoLatConfig, vgg: Backbone, scorer: ClipScorer, network: bool = True, token_width: int = 0):
         super().__init__()
@@ -78,6 +80,7 @@ class EmoLat(nn.Module):
         self.network = TransferNet(vgg, VGG_CHANNELS[config.vgg][:4], scorer.feature_width, config.code_width, config.layers,
                                    config.heads, config.codes) if network else None
         self.token_map = nn.Linear(config.code_width, token_width) if token_width else None
+        self.training_config: dict[str, Any] = {}
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:
@@ -104,7 +107,8 @@ _FORMAT = "emolat 1"
 def save(path: Path, emolat: EmoLat, half: bool = True) -> Path:
     """Writes an EmoLat, in half precision unless told otherwise."""
     state = {k: v.half() if half and v.is_floating_point() else v for k, v in emolat.state_dict().items()}
-    metadata = {"format": _FORMAT, "emotions": json.dumps(MIKELS), "config": json.dumps(asdict(emolat.config))}
+    metadata = {"format": _FORMAT, "emotions": json.dumps(MIKELS), "config": json.dumps(asdict(emolat.config)),
+                "training": json.dumps(emolat.training_config)}
     return files.save_safetensors(path, state, metadata)
 
 
@@ -127,6 +131,7 @@ def load(path: Path, device: str = "") -> EmoLat:
                     network=any(k.startswith("network.") for k in state),
                     token_width=len(state["token_map.weight"]) if "token_map.weight" in state else 0)
     files.load_into(emolat, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path.name)
+    emolat.training_config = json.loads(metadata.get("training", "{}"))
     device = device or host.current().device
     for part in emolat.parts:
         part.to(device)

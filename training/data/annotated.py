@@ -19,6 +19,7 @@ from typing import Any, Iterator
 from ...models.emolat.graph import MAX_PAIRS
 from ...models.emotions import LABELS, MIKELS, EmotionTarget
 from ...models.errors import UserError
+from ...models.files import safe_join
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -59,11 +60,11 @@ class Reading:
 def read_annotations(folder: Path) -> Reading:
     """Every annotated image below a folder, in the order of its annotation files.
 
-    What cannot be used is skipped and listed: a JSON that is none, an emotion that nobody knows (GoEmotions' and Ekman's count as the one of
-    Mikels' that they are nearest to), an image that is
-    missing. What is unusual is encoded and counted: no objects (the graph is the adjective and the emotion), more than 14
-    pairs (graphs are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where the folder is
-    missing or nothing usable is left.
+    What cannot be used is skipped and listed: a JSON that is none, an emotion that nobody knows (GoEmotions' and Ekman's count
+    as the one of Mikels' that they are nearest to), an image that is missing or outside the folder, a note with neither
+    object nor adjective. What is unusual is encoded and counted: no objects (the graph is the adjective and the emotion),
+    more than 14 pairs (graphs are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where
+    the folder is missing or nothing usable is left.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} with annotated images. Make one with `affect data moodscenes --out "
@@ -74,13 +75,18 @@ def read_annotations(folder: Path) -> Reading:
         try:
             note = json.loads(text)
             emotion = str(note["emotion"]).strip().lower()
-            image = folder / str(note["file"]) if "file" in note else images.get(Path(str(note.get("image_id", stem))).stem)
+            image = safe_join(folder, str(note["file"])) if "file" in note else images.get(Path(str(note.get("image_id", stem))).stem)
             pairs, adjective = _words(note)
+        except UserError:
+            reading.skipped[name] = "its image is outside the folder"
+            continue
         except (ValueError, KeyError, TypeError, AttributeError):
             reading.skipped[name] = "no annotation: a JSON object with an emotion is wanted"
             continue
         if emotion not in LABELS:
             reading.skipped[name] = f"the unknown emotion '{emotion}'"
+        elif not pairs and not adjective:
+            reading.skipped[name] = "neither an object nor a global adjective"
         elif image is None or not image.is_file():
             reading.skipped[name] = "its image is missing"
         else:
