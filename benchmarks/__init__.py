@@ -8,6 +8,7 @@ COMMANDS = {"muse": ("benchmarks.muse", "MUSE against its rivals on held-out pro
             "gram": ("benchmarks.gram", "Gram transfer: time, memory, and held-out scenes"),
             "emolat-train": ("benchmarks.emolat_train", "EmoLat's codebooks: speed, use, and what a probe sees in them"),
             "emolat": ("benchmarks.emolat", "EmoLat's transfer on held-out scenes"),
+            "emolat-ablation": ("benchmarks.emolat_ablation", "what each loss of EmoLat's transfer buys"),
             "emolat-tokens": ("benchmarks.emolat_tokens", "whether MUSE gets there sooner from EmoLat's codes"),
             "moodifier": ("benchmarks.moodifier", "Moodifier, its ablations and rivals on held-out scenes"),
             "moodifyclip": ("benchmarks.moodifyclip", "MoodifyCLIP's losses, one by one"),

@@ -16,16 +16,17 @@ from torch import nn
 from ..models import host, metrics
 from ..models.backbones import load_backbone
 from ..models.clip import load_scorer
-from ..models.emolat.codebook import separation
+from ..models.emolat.codebook import Codebooks, separation
 from ..models.emolat.graph import GraphBatch, GraphEncoder
 from ..models.emolat.repaint import codebook_map
 from ..models.emolat.space import EmoLat, EmoLatConfig, save
 from ..models.emotions import MIKELS
 from ..models.plots import curve
 from ..training.config import load_config, read
-from ..training.emolat import Data, DataConfig, Space, SpaceConfig, read_data, real_vectors, train_space
+from ..training.emolat import Data, DataConfig, SpaceConfig, read_data, real_vectors, start_books, train_space
 from ..training.loop import split
 from . import measure
+from .store import fingerprint
 
 DRAWS = 256
 
@@ -42,6 +43,9 @@ def main(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     model = read(EmoLatConfig, config["model"], "[model]")
     own, loop = split(config["emolat"], SpaceConfig, "emolat")
+    # What other code or settings trained is kept apart.
+    args.out = args.out / fingerprint(("models/emolat/*.py", "training/emolat.py", "training/data/graphs.py", "training/loop.py"),
+                                      ("vgg", "clip"), json.dumps(config, sort_keys=True))
     args.out.mkdir(parents=True, exist_ok=True)
     device = host.current().device
     data = read_data(read(DataConfig, config["data"], "[data]"), model, args.out, device)
@@ -49,16 +53,14 @@ def main(args: argparse.Namespace) -> int:
     vgg = load_backbone(model.vgg)
     vectors = real_vectors(vgg, data, args.out)
     probe, figures["probe_accuracy_real"] = train_probe(vectors, data.graphs.emotions)
+    figures |= looks(probe, start_books(vectors, data.graphs.emotions, model, loop.seed), "_untrained")
     variants = {"": own, "_no_adversary": replace(own, adversary=0.0), "_no_dispersion": replace(own, dispersion=0.0)}
     for name, variant in variants.items():
         torch.manual_seed(loop.seed)
         run = f"emolat{name}"
         space = train_space(data, vectors, model, variant, loop, args.out, run)
-        codes, labels = drawn(space)
-        share = metrics.accuracy(probe(codes), labels)
-        figures |= measure.with_interval(f"probe_accuracy{name}", share, metrics.wilson_interval(share, len(codes)))
-        entries = space.codebooks.entries.detach()
-        figures[f"separation{name}"] = separation(entries.flatten(0, 1), torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1]))
+        figures |= looks(probe, space.codebooks, name)
+        figures[f"perplexity_end{name}"] = float(space.codebooks.perplexity().min())
         log = [json.loads(line) for line in (args.out / run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         figures[f"perplexity_min{name}"] = min(row["perplexity"] for row in log)
         steps = [row["step"] for row in log]
@@ -119,17 +121,18 @@ def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int 
 def train_probe(vectors: torch.Tensor, emotions: torch.Tensor, steps: int = 3000) -> tuple[nn.Module, float]:
     """(a probe vectors [n, W] -> logits [n, 8] trained on the vectors of seven real images in eight, its accuracy on the
     vectors of the eighth). It never sees a codebook."""
-    held = torch.arange(len(vectors)) % 8 == 7
-    flat = lambda keep: (vectors[keep].flatten(0, 1).float(), emotions[keep].repeat_interleave(vectors.shape[1]))
+    held, device, emotions = torch.arange(len(vectors)) % 8 == 7, emotions.device, emotions.cpu()
+    flat = lambda keep: (vectors[keep].flatten(0, 1).float().to(device), emotions[keep].repeat_interleave(vectors.shape[1]).to(device))
     x, y = flat(~held)
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    probe = nn.Sequential(nn.LayerNorm(x.shape[1]), nn.Linear(x.shape[1], 256), nn.GELU(), nn.Dropout(0.2), nn.Linear(256, len(MIKELS)))
+    probe = nn.Sequential(nn.LayerNorm(x.shape[1]), nn.Linear(x.shape[1], 256), nn.GELU(), nn.Dropout(0.2), nn.Linear(256, len(MIKELS))).to(device)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         rows = torch.randint(len(x), (256,), generator=generator)
         optimizer.zero_grad()
+        rows = rows.to(device)
         nn.functional.cross_entropy(probe(x[rows]), y[rows]).backward()
         optimizer.step()
         schedule.step()
@@ -138,7 +141,11 @@ def train_probe(vectors: torch.Tensor, emotions: torch.Tensor, steps: int = 3000
 
 
 @torch.no_grad()
-def drawn(space: Space) -> tuple[torch.Tensor, torch.Tensor]:
-    """(codes [8 DRAWS, W], their emotions) sampled from the codebooks as inference samples."""
-    labels = torch.arange(len(MIKELS)).repeat_interleave(DRAWS)
-    return space.codebooks.sample(labels, 1, 1.0, torch.Generator().manual_seed(0))[:, 0], labels
+def looks(probe: nn.Module, books: Codebooks, name: str) -> dict[str, float]:
+    """What a probe makes of codes sampled as inference samples them, and how far the books lie apart."""
+    labels = torch.arange(len(MIKELS), device=books.entries.device).repeat_interleave(DRAWS)
+    codes = books.sample(labels, 1, 1.0, torch.Generator().manual_seed(0))[:, 0]
+    share = metrics.accuracy(probe(codes).cpu(), labels.cpu())
+    entries = books.entries.detach()
+    return {**measure.with_interval(f"probe_accuracy{name}", share, metrics.wilson_interval(share, len(codes))),
+            f"separation{name}": separation(entries.flatten(0, 1), torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1]))}

@@ -45,9 +45,9 @@ def text_features(texts: Sequence[str]) -> torch.Tensor:
         return _judge("tiny-eval").text_features(list(texts)).cpu()
 
 
-@lru_cache(maxsize=1)
-def _distance() -> metrics.PerceptualDistance:
-    return metrics.PerceptualDistance().to(host.current().device)
+@lru_cache(maxsize=2)
+def _distance(network: str = "") -> metrics.PerceptualDistance:
+    return metrics.PerceptualDistance(network).to(host.current().device)
 
 
 def distance_name() -> str:
@@ -56,10 +56,10 @@ def distance_name() -> str:
 
 
 @torch.no_grad()
-def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """[n] perceptual distances of images a and b [n, 3, H, W]."""
+def distances(a: torch.Tensor, b: torch.Tensor, network: str = "") -> torch.Tensor:
+    """[n] perceptual distances of images a and b [n, 3, H, W]; by the features of a network of that name, if given."""
     device = host.current().device
-    return torch.cat([_distance()(x.to(device), y.to(device)).cpu() for x, y in zip(a.split(32), b.split(32))])
+    return torch.cat([_distance(network)(x.to(device), y.to(device)).cpu() for x, y in zip(a.split(32), b.split(32))])
 
 
 def made(folder: Path, names: Sequence[str], make: Callable[[int], torch.Tensor]) -> torch.Tensor:
@@ -120,6 +120,17 @@ def paired_interval(a: torch.Tensor, b: torch.Tensor, draws: int = 2000) -> tupl
     difference = (a.double() - b.double())
     index = torch.randint(len(difference), (draws, len(difference)), generator=torch.Generator().manual_seed(0))
     means = difference[index].mean(dim=1)
+    return float(means.quantile(0.025)), float(means.quantile(0.975))
+
+
+def grouped_interval(values: torch.Tensor, groups: Sequence[Any], draws: int = 2000) -> tuple[float, float]:
+    """The bootstrap's 95 % interval of the mean of values [n], drawn by group: values of one group (a layout) go together."""
+    names = list(dict.fromkeys(groups))
+    number = torch.tensor([names.index(g) for g in groups])
+    sums = torch.zeros(len(names), dtype=torch.float64).index_add(0, number, values.double())
+    counts = torch.zeros(len(names), dtype=torch.float64).index_add(0, number, torch.ones(len(values), dtype=torch.float64))
+    index = torch.randint(len(names), (draws, len(names)), generator=torch.Generator().manual_seed(0))
+    means = sums[index].sum(dim=1) / counts[index].sum(dim=1)
     return float(means.quantile(0.025)), float(means.quantile(0.975))
 
 

@@ -25,8 +25,7 @@ _PACKAGE = Path(__file__).parent.parent
 _CODE = ("models/muse.py", "models/views.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/tiny/__init__.py",
          "models/tiny/autoencoder.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py",
          "models/diffusion/text.py", "models/diffusion/protocol.py", "models/diffusion/inference.py", "benchmarks/methods.py",
-         "benchmarks/rivals.py", "benchmarks/tasks.py", *sorted(
-             p.relative_to(_PACKAGE).as_posix() for p in (_PACKAGE / "training/data/moodscenes").glob("*.py")))
+         "benchmarks/rivals.py", "benchmarks/tasks.py", "training/data/moodscenes/*.py")
 _WEIGHTS = ("unet", "vae", "clip", "tiny-a", "tiny-b")
 
 
@@ -40,21 +39,27 @@ def _without_words(source: str) -> str:
     return ast.dump(tree)
 
 
-@lru_cache(maxsize=1)
-def fingerprint() -> str:
-    """Twelve hex digits over the code, the libraries and the weights that an image depends on."""
+@lru_cache(maxsize=32)
+def fingerprint(code: tuple[str, ...] = _CODE, weights: tuple[str, ...] = _WEIGHTS, settings: str = "") -> str:
+    """Twelve hex digits over the code, the libraries, the weights and the settings that an image depends on.
+
+    code     files or globs below the package
+    weights  names of bundled models, or files
+    """
     import diffusers
 
-    digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {diffusers.__version__}".encode())
-    for name in _CODE:
-        digest.update(_without_words((_PACKAGE / name).read_text(encoding="utf-8")).encode())
-    for name in _WEIGHTS:
-        digest.update(tiny.path(name).read_bytes())
+    digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {diffusers.__version__} {settings}".encode())
+    for path in sorted(path for name in code for path in _PACKAGE.glob(name)):
+        digest.update(_without_words(path.read_text(encoding="utf-8")).encode())
+    for name in weights:
+        path = tiny.path(name)
+        digest.update((path if path.is_file() else Path(name)).read_bytes())
     return digest.hexdigest()[:12]
 
 
 class Store:
-    """The images of one method (`methods.Method`) under a benchmark's folder.
+    """The images of one method (`methods.Method`) under a benchmark's folder. Where it starts from EmoLat's codes, its fingerprint
+    takes EmoLat in.
 
     expected  the fingerprint that a process started with: a worker that finds other code than its parent's stops
     """
@@ -65,7 +70,8 @@ class Store:
                             "under the old ones is kept apart.")
         settings = json.dumps(asdict(method), sort_keys=True)
         name = f"{method.kind}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
-        self.folder = root / fingerprint() / name
+        of_emolat = ((*_CODE, "models/emolat/*.py"), (*_WEIGHTS, "emolat")) if getattr(method, "start", "") == "emolat" else ()
+        self.folder = root / fingerprint(*of_emolat) / name
         note = self.folder / "method.json"
         if not note.is_file():
             files.write_atomically(note, lambda p: p.write_text(settings + "\n", encoding="utf-8"))

@@ -99,18 +99,21 @@ class PerceptualDistance(torch.nn.Module):
     """LPIPS (Zhang et al. 2018): images a, b [B, 3, H, W] -> [B] distances; 0 for equal ones.
 
     `name` says what is measured: "LPIPS (AlexNet)" where torchvision's AlexNet weights are on this machine, else the same
-    distance on the tiny VGG's features, unweighted: "perceptual distance (tiny VGG)". The two are not comparable.
+    distance on the tiny VGG's features, unweighted: "perceptual distance (tiny VGG)". The two are not comparable. `network`, a
+    name of `backbones.load_backbone`, asks for the unweighted distance on that one's features.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: str = "") -> None:
         super().__init__()
         from .backbones import cached_weights, load_backbone, taps
+        from .gram import features
 
-        if cached_weights("alexnet"):
+        if not network and cached_weights("alexnet"):
             self.name, self.net, self._taps = "LPIPS (AlexNet)", _lpips(load_backbone("alexnet").features), None
         else:
-            self.name, self.net = "perceptual distance (tiny VGG)", load_backbone("tiny-vgg")
-            self._taps = taps(self.net)
+            self.net = load_backbone(network or "tiny-vgg")
+            self.name = f"perceptual distance ({network or 'tiny VGG'})"
+            self._taps = (lambda x: features(self.net, x)) if "densenet" in self.net.name else taps(self.net)
         self.requires_grad_(False).eval()
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

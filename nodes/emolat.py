@@ -98,7 +98,7 @@ class AffectEmoLatMap:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {
             "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
-            "method": (["t-SNE", "PCA"], {"tooltip": "t-SNE shows clusters (needs scikit-learn); PCA shows true distances."}),
+            "method": (["t-SNE", "PCA"], {"tooltip": "t-SNE shows clusters (needs scikit-learn, else it is PCA); PCA shows true distances."}),
         }}
 
     def run(self, emolat: Any, method: str) -> tuple[Any]:

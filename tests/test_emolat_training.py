@@ -262,3 +262,24 @@ def test_the_first_share_of_the_steps_sees_half_the_size_and_the_classifier_view
     assert main(["train", "emolat", *common, "emolat.steps=1", "emolat.batch=4"]) == 0
     assert main(["train", "transfer", *common, "transfer.steps=3", "transfer.batch=2", "transfer.coarse=0.5", "transfer.views=2"]) == 0
     assert sizes == [32, 32, 64] and seen == [True] * 6
+
+
+def test_the_map_without_scikit_learn_is_by_pca_and_says_so(world, monkeypatch):
+    from comfyui_affect.models import host
+    from comfyui_affect.models.emolat import repaint
+
+    emolat, said = loaded(*world), []
+    monkeypatch.setattr(repaint, "find_spec", lambda name: None)
+    monkeypatch.setattr(host.current(), "note", said.append, raising=False)
+    assert np.array_equal(repaint.codebook_map(emolat, "t-SNE"), repaint.codebook_map(emolat, "PCA")) and "scikit-learn" in said[0]
+
+
+def test_stage_two_keeps_the_token_map_and_refuses_other_books(world):
+    folder, vgg, scorer = world
+    space = EmoLat(EmoLatConfig(entries=8, layers=1), vgg, scorer, network=False, token_width=6)
+    kept = stage_two.with_network(space, EmoLatConfig(entries=8, layers=2))
+    assert kept.token_map is space.token_map and kept.codebooks is space.codebooks
+    path = spaces.save(folder / "kept.safetensors", kept, half=False)
+    assert torch.equal(spaces.load(path).token_map.weight, space.token_map.weight)
+    with pytest.raises(UserError, match="entries = 8; the config's .model. says clip = tiny, vgg = tiny-vgg, entries = 16"):
+        stage_two.with_network(space, EmoLatConfig(entries=16))

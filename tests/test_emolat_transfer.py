@@ -104,9 +104,10 @@ def test_patch_clip_loss_by_hand():
     text, source_text = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
     toward, away = flat(0.0, 1.0), flat(1.0, -1.0)
     assert float(losses.patch_clip_loss(encode, toward, flat(1.0, 0.0), text, source_text)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.patch_clip_loss(encode, away, flat(1.0, 0.0), text, source_text, threshold=1.99)) == 0.0  # far enough
     moved = F.normalize(torch.tensor([1.0, -1.0]) / math.sqrt(2) - torch.tensor([1.0, 0.0]), dim=-1)
     wanted = F.normalize(torch.tensor([-1.0, 1.0]), dim=-1)
-    assert float(losses.patch_clip_loss(encode, away, flat(1.0, 0.0), text, source_text)) == pytest.approx(
+    assert float(losses.patch_clip_loss(encode, away, flat(1.0, 0.0), text, source_text, perspective=0.0)) == pytest.approx(
         1 - float(moved @ wanted), rel=1e-3)
 
 

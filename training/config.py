@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from dataclasses import fields, is_dataclass
@@ -35,6 +36,12 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"The config '{path.name}' is no valid TOML: {error}.") from error
+    return overridden(config, overrides, path.name)
+
+
+def overridden(config: dict[str, Any], overrides: list[str] | tuple[str, ...], name: str = "the config") -> dict[str, Any]:
+    """A config with overrides SECTION.KEY=VALUE applied. UserError for one that names no section."""
+    config = copy.deepcopy(config)
     for override in overrides:
         key, equals, value = override.partition("=")
         *parents, leaf = key.split(".")
@@ -42,7 +49,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         for parent in parents:
             table = table.get(parent) if isinstance(table, dict) else None
         if not equals or not isinstance(table, dict):
-            raise UserError(f"'{override}' overrides nothing: write SECTION.KEY=VALUE with a section of '{path.name}', "
+            raise UserError(f"'{override}' overrides nothing: write SECTION.KEY=VALUE with a section of '{name}', "
                             "for example vae.steps=100.")
         table[leaf] = _value(value)
     return config

@@ -176,6 +176,17 @@ def margin_of(vectors: torch.Tensor, emotions: torch.Tensor) -> float:
     return 1.5 * float(torch.pdist(means).median()) if len(means) > 1 else 1.0
 
 
+@torch.no_grad()
+def start_books(vectors: torch.Tensor, emotions: torch.Tensor, model: EmoLatConfig, seed: int) -> Codebooks:
+    """Books that begin on real vectors [N, V, W] of their own emotion."""
+    books, generator = Codebooks(model.entries, model.code_width), torch.Generator().manual_seed(seed)
+    for k in range(len(MIKELS)):
+        own = vectors[emotions.cpu() == k].flatten(0, 1)
+        if len(own):
+            books.entries[k] = own[torch.randint(len(own), (model.entries,), generator=generator)].float()
+    return books
+
+
 def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: SpaceConfig, loop: LoopConfig,
                 runs: Path, name: str = "emolat") -> Space:
     """Trains stage one on vectors [N, V, W] and returns it, its books' use counted over all graphs at the end."""
@@ -183,12 +194,7 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
 
     emotions, process = data.graphs.emotions, PartialState().process_index
     space = Space(model, config, data.graphs.features.shape[1], margin_of(vectors, emotions))
-    generator = torch.Generator().manual_seed(loop.seed)
-    with torch.no_grad():  # books begin on what is real
-        for k in range(len(MIKELS)):
-            own = vectors[emotions.cpu() == k].flatten(0, 1)
-            if len(own):
-                space.codebooks.entries[k] = own[torch.randint(len(own), (model.entries,), generator=generator)]
+    space.codebooks = start_books(vectors, emotions, model, loop.seed)
 
     def batches(step: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed((loop.seed + 7919 * process) * 1_000_003 + step)

@@ -60,25 +60,31 @@ def emotion_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 def patch_clip_loss(encode: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, source: torch.Tensor,
                     text: torch.Tensor, source_text: torch.Tensor, patches: int = 8, size: float = 0.5,
-                    threshold: float = 0.7) -> torch.Tensor:
+                    threshold: float = 0.7, perspective: float = 0.5) -> torch.Tensor:
     """Equation 26 with CLIPstyler's patches and directions (Kwon and Ye 2022): 1 - cosine between the way from the source
-    to each random patch of the result and the way between the texts, in CLIP's space; patches that are nearly there
-    (under 1 - `threshold`) count nothing.
+    to each random patch of the result and the way between the texts, in CLIP's space; patches whose distance is under
+    `threshold` are moved enough and count nothing. Each patch is seen in a random perspective of this strength.
 
     encode       images [N, 3, h, w] -> normalised features [N, D]
     text, source_text  [B, D] normalised
     """
+    from torchvision.transforms import RandomPerspective
+
     b, _, h, w = image.shape
     side_h, side_w = int(h * size), int(w * size)
     tops = torch.randint(h - side_h + 1, (patches,)).tolist()
     lefts = torch.randint(w - side_w + 1, (patches,)).tolist()
-    crops = torch.stack([image[:, :, t:t + side_h, le:le + side_w] for t, le in zip(tops, lefts)], dim=1).flatten(0, 1)
+    crops = [image[:, :, t:t + side_h, le:le + side_w] for t, le in zip(tops, lefts)]
+    if perspective:
+        tilted = RandomPerspective(perspective, p=1.0)
+        crops = [tilted(crop) for crop in crops]
+    crops = torch.stack(crops, dim=1).flatten(0, 1)
     with torch.no_grad():
         before = encode(source)
     moved = F.normalize(encode(crops).view(b, patches, -1) - before[:, None], dim=-1)
     wanted = F.normalize(text - source_text, dim=-1)
     distance = 1 - (moved * wanted[:, None]).sum(dim=-1)
-    return torch.where(distance < 1 - threshold, torch.zeros_like(distance), distance).mean()
+    return torch.where(distance < threshold, torch.zeros_like(distance), distance).mean()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def repaint(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "
 
 
 def flat(vectors: torch.Tensor, method: str, seed: int = 0) -> np.ndarray:
-    """[n, W] -> [n, 2] by "PCA" or "t-SNE" (scikit-learn's; UserError where it is missing)."""
+    """[n, W] -> [n, 2] by "PCA" or "t-SNE" (scikit-learn's). UserError for another method."""
     centred = (vectors - vectors.mean(dim=0)).double()
     if method == "PCA":
         u, s, _ = torch.linalg.svd(centred, full_matrices=False)
@@ -69,18 +70,20 @@ def flat(vectors: torch.Tensor, method: str, seed: int = 0) -> np.ndarray:
         return (u[:, :2] * s[:2]).numpy()
     if method != "t-SNE":
         raise UserError(f"The map's method is t-SNE or PCA, not '{method}'.")
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise UserError("t-SNE needs scikit-learn: pip install scikit-learn. Or choose PCA.") from error
+    from sklearn.manifold import TSNE
+
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(centred.numpy())
 
 
 def codebook_map(emolat: EmoLat, method: str = "t-SNE") -> np.ndarray:
-    """The codebooks as eight clouds of points (the paper's Figure 3): an image [H, W, 3] in 0..1. A point's size is its use."""
+    """The codebooks as eight clouds of points (the paper's Figure 3): an image [H, W, 3] in 0..1. A point's size is its use. Where
+    scikit-learn is missing PCA takes t-SNE's place, and that is said."""
     from ..plots import scatter
 
+    if method == "t-SNE" and find_spec("sklearn") is None:
+        host.current().note("t-SNE needs scikit-learn, which is not installed (pip install scikit-learn): this map is by PCA.")
+        method = "PCA"
     entries = emolat.codebooks.entries.detach().float().cpu()
     points = flat(F.layer_norm(entries.flatten(0, 1), entries.shape[-1:]), method)
     use = (emolat.codebooks.use * entries.shape[1]).flatten().cpu().numpy()
