@@ -51,18 +51,19 @@ def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: to
     """image [1, 3, H, W] in 0..1 under two texts, mask [1, 1, H, W] -> [1, 3, H, W]."""
     model, _, vae = _pipeline()
     latent = model.latent_in(vae.encode(image))
-    contexts = [model.context(conditioning(text, method.encoder)) for text in (source, target)]
+    encoded = [conditioning(text, method.encoder) for text in (source, target)]
+    contexts, alignment = [model.context(c) for c in encoded], token_alignment(*encoded)
     where = cells(mask, latent) if method.masked else torch.ones_like(latent[:, :1])
     generator = torch.Generator().manual_seed(seed)
     noise = lambda: torch.randn(latent.shape, generator=generator).to(latent)
     sigmas = schedule("karras", model.sigma_table, method.steps).to(latent)
     if method.kind in ("blend", "infedit"):
-        out = attention_blend(model, *contexts, None, latent, where, sigmas, BlendConfig(method.cfg, method.cross_replace), noise,
+        out = attention_blend(model, *contexts, None, latent, where, sigmas, BlendConfig(method.cfg, method.cross_replace), noise, alignment,
                               attention_mask=torch.zeros_like(where) if method.kind == "infedit" else None)
     elif method.kind == "img2img":
         out = _img2img(model, contexts, latent, where, method, noise())
     elif method.kind == "inversion":
-        out = _prompt_to_prompt(model, contexts, latent, where, sigmas, method)
+        out = _prompt_to_prompt(model, contexts, latent, where, sigmas, method, alignment)
     else:
         raise ValueError(f"There is no way to edit called '{method.kind}'.")
     return vae.decode(model.latent_out(out)).cpu()
@@ -85,13 +86,13 @@ def _img2img(model: DiffusersModel, contexts: list[UNetContext], latent: torch.T
 
 
 def _prompt_to_prompt(model: DiffusersModel, contexts: list[UNetContext], latent: torch.Tensor, where: torch.Tensor,
-                      sigmas: torch.Tensor, method: Edit) -> torch.Tensor:
+                      sigmas: torch.Tensor, method: Edit, alignment: torch.Tensor) -> torch.Tensor:
     """DDIM inversion of the source, then both branches down side by side, the target's words with the source's maps in the
     first steps (Hertz et al. 2022, refinement)."""
     source, target = contexts
     empty = model.context(conditioning("", "clip"))
     x = ddim_inversion(lambda x, s: model(x, s, source), latent, sigmas)
-    control = BlendControl(1, [c.embeds.shape[1] for c in (source, target, empty)], token_alignment(source, target),
+    control = BlendControl(1, [c.embeds.shape[1] for c in (source, target, empty)], alignment,
                            torch.zeros_like(where))
     together, steps = model.side_by_side([source, target, empty], 1), len(sigmas) - 1
     a, b = x, x

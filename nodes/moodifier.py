@@ -159,17 +159,22 @@ class AffectAttentionBlendSampler:
             "negative": ("CONDITIONING", {"tooltip": "What the target is guided away from. Without it: the source's text, so that "
                                           "only the difference counts."}),
             "scheduler": (host.current().sampling_choices()[1], {"default": "normal", "tooltip": "How noise falls over the steps."}),
+            "source_text": ("STRING", {"forceInput": True, "tooltip": "The source's text: words are then matched exactly. Without it, by "
+                                       "what the encoder made of them."}),
+            "target_text": ("STRING", {"forceInput": True, "tooltip": "The target's text."}),
         }}
 
     def run(self, model: Any, source: Any, target: Any, latent_image: dict[str, Any], mask: Any, steps: int, cfg: float,
-            cross_replace: float, seed: int, negative: Any = None, scheduler: str = "normal") -> tuple[Any]:
+            cross_replace: float, seed: int, negative: Any = None, scheduler: str = "normal", source_text: str = "",
+            target_text: str = "") -> tuple[Any]:
         from ..models.diffusion import engine
         from ..models.moodifier.blend import BlendConfig
 
         if not float(mask.max()) > 0:
             host.current().note("The mask covers nothing: the image stays as it is.")
         config = BlendConfig(cfg, cross_replace)
-        return (engine(model).blend(model, source, target, negative, latent_image, mask, steps, scheduler, config, seed),)
+        return (engine(model).blend(model, source, target, negative, latent_image, mask, steps, scheduler, config, seed,
+                                    (source_text, target_text)),)
 
 
 class AffectMoodifyCLIPLoader:
@@ -182,12 +187,16 @@ class AffectMoodifyCLIPLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": (["tiny", *host.current().list_files("moodify_clip")], {"tooltip":
+        from ..models.moodifier.clip import folders
+
+        return {"required": {"model": (["tiny", *folders()], {"tooltip":
                 "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in models/moodify_clip."})}}
 
     @classmethod
     def IS_CHANGED(cls, model: str) -> str:
-        return files.state_of("moodify_clip", model)
+        from ..models.moodifier.clip import state_of
+
+        return state_of(model)
 
     def run(self, model: str) -> tuple[Any, Any]:
         from ..models.moodifier.clip import load_moodify_clip

@@ -7,7 +7,7 @@ from comfyui_affect.models.diffusion.diffusers import UNetContext
 from comfyui_affect.models.diffusion.sampling import schedule
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier.attention import BlendControl, Recorder, align, embedding_scores, id_scores
-from comfyui_affect.models.moodifier.blend import BlendConfig, attention_blend
+from comfyui_affect.models.moodifier.blend import BlendConfig, attention_blend, token_alignment
 
 
 def test_needleman_wunsch_keeps_order_and_leaves_new_words_open():
@@ -22,6 +22,26 @@ def test_words_are_found_again_by_their_embeddings():
     words = torch.randn(6, 32)
     source, target = words[[0, 1, 2, 3]], words[[0, 4, 1, 2, 5, 3]] + 0.2 * torch.randn(6, 32)
     assert align(embedding_scores(source + 3, target + 3)).tolist() == [0, -1, 1, 2, -1, 3]
+
+
+@pytest.mark.parametrize("known", ["conditioning", "texts", "nothing"])
+def test_words_of_real_prompts_find_themselves(known, capsys):
+    from comfyui_affect.models import tiny
+
+    _, encoder, _ = tiny.load_pipeline()
+    texts = "a river scene with a tree on the left and a bird", "a river scene with a bare tree on the left and a bird, gray sky"
+    source, target = (encoder.encode(t) for t in texts)
+    want = token_alignment(source, target)
+    # start, a river scene with a, bare, tree on the left and a bird; the comma and the sky are new
+    assert want[:15].tolist() == [0, 1, 2, 3, 4, 5, -1, 6, 7, 8, 9, 10, 11, 12, -1]
+    if known != "conditioning":
+        for c in (source, target):
+            c[0][1].pop("token_ids")
+    found = token_alignment(source, target, texts if known == "texts" else ("", ""))
+    if known == "nothing":  # what stands before the new word is alike to the last digit
+        assert found[:6].tolist() == [0, 1, 2, 3, 4, 5] and "Connect source_text" in "".join(capsys.readouterr())
+    else:
+        assert torch.equal(found, want)
 
 
 def three(b=1, n=4, heads=2, width=8, tokens=(3, 4, 4), seed=0):
@@ -99,12 +119,16 @@ def test_the_processors_are_put_back(small_unet):
     assert small_unet.unet.attn_processors == before
 
 
+def between(source, target):
+    return token_alignment([[source.embeds, {}]], [[target.embeds, {}]])
+
+
 def blended(model, mask, source, target, negative=None, seed=3, **more):
     latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(7))
     g = torch.Generator().manual_seed(seed)
     noise = lambda: torch.randn(latent.shape, generator=g)
     return latent, attention_blend(model, source, target, negative, latent, mask, schedule("karras", model.sigma_table, 4),
-                                   BlendConfig(**more), noise)
+                                   BlendConfig(**more), noise, between(source, target))
 
 
 def test_a_mask_of_noughts_gives_the_source_back(small_unet):
@@ -134,7 +158,7 @@ def test_one_step_by_hand(small_unet):
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(8))
     sigmas = torch.tensor([1.5, 0.0])
     out = attention_blend(small_unet, source, target, None, latent, torch.ones(1, 1, 8, 8), sigmas,
-                          BlendConfig(cfg=1.0, cross_replace=0.0), lambda: noise)
+                          BlendConfig(cfg=1.0, cross_replace=0.0), lambda: noise, between(source, target))
     x, sigma = latent + 1.5 * noise, torch.tensor([1.5])
     with torch.no_grad():
         want = latent + small_unet(x, sigma, target) - small_unet(x, sigma, source)

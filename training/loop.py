@@ -71,7 +71,8 @@ def make_optimizer(module: nn.Module, config: LoopConfig, fused: bool) -> torch.
         return Muon(inner, rest, config.lr, weight_decay=config.weight_decay)
     if config.optimizer != "adamw":
         raise UserError(f"There is no optimizer '{config.optimizer}' here. Choose adamw or muon.")
-    decayed, plain = [p for _, p in trained if p.ndim > 1], [p for _, p in trained if p.ndim <= 1]
+    kept = lambda name, p: p.ndim <= 1 or name.endswith("positional_embedding")  # a place says where, not how much
+    decayed, plain = [p for name, p in trained if not kept(name, p)], [p for name, p in trained if kept(name, p)]
     return torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
                               {"params": plain, "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.99), fused=fused)
 

@@ -25,7 +25,7 @@ import torch
 
 from ..emotions import EmotionTarget
 from ..errors import UserError
-from ..moodifier.blend import BlendConfig, attention_blend, cells
+from ..moodifier.blend import BlendConfig, attention_blend, cells, token_alignment
 from ..moodifier.masks import attention_maps
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, deterministic, mutation_allowed, ordinary, ordinary_weights
@@ -512,7 +512,8 @@ def _with_cross_attention(model: Any) -> None:
 
 
 def blend(model: Any, source: Conditioning, target: Conditioning, negative: Conditioning | None, latent_image: dict[str, Any],
-          mask: torch.Tensor, steps: int, scheduler: str, config: BlendConfig, seed: int) -> dict[str, Any]:
+          mask: torch.Tensor, steps: int, scheduler: str, config: BlendConfig, seed: int,
+          texts: tuple[str, str] = ("", "")) -> dict[str, Any]:
     """As `diffusers.blend`."""
     _with_cross_attention(model)
     latent = latent_image["samples"]
@@ -521,7 +522,8 @@ def blend(model: Any, source: Conditioning, target: Conditioning, negative: Cond
     def run(denoiser: ComfyDenoiser, contexts: dict[str, CondContext], z: torch.Tensor, sigmas: torch.Tensor,
             callback: Any) -> torch.Tensor:
         return attention_blend(denoiser, contexts["source"], contexts["target"], contexts.get("negative"), z, cells(mask, z),
-                               sigmas, config, lambda: torch.randn(z.shape, generator=generator).to(z), callback)
+                               sigmas, config, lambda: torch.randn(z.shape, generator=generator).to(z),
+                               token_alignment(source, target, texts), callback)
 
     conds = {"source": source, "target": target} | ({} if negative is None else {"negative": negative})
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .. import host
 from ..emotions import EmotionTarget
 from ..errors import UserError
-from ..moodifier.blend import BlendConfig, attention_blend, cells
+from ..moodifier.blend import BlendConfig, attention_blend, cells, token_alignment
 from ..moodifier.masks import attention_maps
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, deterministic, ordinary_weights
@@ -299,8 +299,9 @@ def invert(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, 
 
 def blend(model: DiffusersModel, source: Conditioning, target: Conditioning, negative: Conditioning | None,
           latent_image: dict[str, Any], mask: torch.Tensor, steps: int, scheduler: str, config: BlendConfig,
-          seed: int) -> dict[str, Any]:
-    """The LATENT edited from a source to a target text inside a mask (`moodifier.blend.attention_blend`), with a progress bar."""
+          seed: int, texts: tuple[str, str] = ("", "")) -> dict[str, Any]:
+    """The LATENT edited from a source to a target text inside a mask (`moodifier.blend.attention_blend`), with a progress bar.
+    `texts` are those of source and target where they are known: their words are then told from one another by their tokens."""
     latent = model.latent_in(latent_image["samples"])
     generator = torch.Generator().manual_seed(seed)
     bar = host.current().progress(steps, "editing")
@@ -313,7 +314,7 @@ def blend(model: DiffusersModel, source: Conditioning, target: Conditioning, neg
         edited = attention_blend(
             model, model.context(source), model.context(target), None if negative is None else model.context(negative), latent,
             cells(mask, latent), schedule(scheduler, model.sigma_table, steps).to(latent), config,
-            lambda: torch.randn(latent.shape, generator=generator).to(latent), stepped)
+            lambda: torch.randn(latent.shape, generator=generator).to(latent), token_alignment(source, target, texts), stepped)
     finally:
         bar.close()
     return {**latent_image, "samples": model.latent_out(edited).cpu()}

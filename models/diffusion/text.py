@@ -93,7 +93,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, text: str) -> Conditioning:
-        """[[embeds [1, 77 n, D], {"pooled_output": [1, P] or None}]]. Towers are joined along D. A weight moves a
+        """[[embeds [1, 77 n, D], {"pooled_output": [1, P] or None, "token_ids": [77 n]}]]. Towers are joined along D. A weight moves a
         token away from what the empty prompt gives at its place, as in ComfyUI: empty + w * (token - empty)."""
         hidden, pooled = [], None
         for tower, pad in zip(self.towers, self.pads):
@@ -110,4 +110,5 @@ class TextEncoder:
                 h = torch.where(w == 1, h, empty + w * (h - empty))
             hidden.append(h.reshape(1, -1, h.shape[-1]))
             pooled = p[:1] if p is not None else pooled
-        return [[torch.cat(hidden, dim=-1), {"pooled_output": pooled}]]
+        known = [i for chunk in tokenize(text) for i, _ in chunk]
+        return [[torch.cat(hidden, dim=-1), {"pooled_output": pooled, "token_ids": known}]]

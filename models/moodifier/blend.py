@@ -14,7 +14,9 @@ from typing import Callable
 import torch
 from torch.nn import functional as F
 
-from ..diffusion.protocol import Denoiser, TextContext, repeat_to_batch
+from .. import host
+from ..diffusion.protocol import Conditioning, Denoiser, TextContext, repeat_to_batch
+from ..diffusion.text import tokenize
 from ..errors import UserError
 from .attention import BlendControl, align, embedding_scores, id_scores
 
@@ -32,12 +34,24 @@ class BlendConfig:
             raise UserError(f"cross_replace is a share of the steps, 0 to 1, got {self.cross_replace}.")
 
 
-def token_alignment(source: TextContext, target: TextContext) -> torch.Tensor:
-    """[T] the source token of each target token: over token ids where both contexts carry them, else over embeddings."""
-    ids = [getattr(context, "ids", None) for context in (source, target)]
-    if all(i is not None for i in ids):
+def token_alignment(source: Conditioning, target: Conditioning, texts: tuple[str, str] = ("", "")) -> torch.Tensor:
+    """[T] the source token of each target token: over token ids where both are known, else over embeddings.
+
+    texts  what was encoded, where the caller knows it: ComfyUI's CONDITIONING does not say. Ours does.
+    """
+    ids = [_ids(*parts) for parts in zip((source, target), texts)]
+    if all(ids):
         return align(id_scores(*ids))
-    return align(embedding_scores(source.embeds[0], target.embeds[0]))
+    host.current().note("The attention blend matches the two texts' words by their embeddings, which is rough. Connect source_text and "
+                        "target_text to match them exactly.")
+    return align(embedding_scores(source[0][0][0], target[0][0][0]))
+
+
+def _ids(conditioning: Conditioning, text: str) -> list[int]:
+    """The token ids of a conditioning's first part; none where they are not known, or it was made longer since."""
+    embeds, options = conditioning[0]
+    ids = options.get("token_ids") or ([i for chunk in tokenize(text) for i, _ in chunk] if text.strip() else [])
+    return ids if len(ids) == embeds.shape[1] else []
 
 
 def cells(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
@@ -49,7 +63,8 @@ def cells(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext, negative: TextContext | None,
                     latent: torch.Tensor, mask: torch.Tensor, sigmas: torch.Tensor, config: BlendConfig,
-                    noise: Callable[[], torch.Tensor], callback: Callable[[int, torch.Tensor], None] | None = None,
+                    noise: Callable[[], torch.Tensor], alignment: torch.Tensor,
+                    callback: Callable[[int, torch.Tensor], None] | None = None,
                     attention_mask: torch.Tensor | None = None) -> torch.Tensor:
     """The edited latent.
 
@@ -60,6 +75,7 @@ def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext
     mask            [B or 1, 1, h, w] in 0..1; 0 keeps the source's latent exactly
     sigmas          [n + 1] descending to 0
     noise           -> [B, C, h, w] standard normal, called once a step
+    alignment       [T] of `token_alignment`
     callback        (step, prediction [B, C, h, w]) after each step
     attention_mask  [B or 1, 1, h, w]: where the target's own maps hold, if not inside `mask`
 
@@ -68,7 +84,7 @@ def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext
     b, steps = len(latent), len(sigmas) - 1
     mask = repeat_to_batch(mask.to(latent), b)
     texts = [source, target] if config.cfg == 1.0 else [source, target, source if negative is None else negative]
-    control = BlendControl(b, [t.embeds.shape[1] for t in texts], token_alignment(source, target),
+    control = BlendControl(b, [t.embeds.shape[1] for t in texts], alignment,
                            mask if attention_mask is None else attention_mask.to(latent))
     together = denoiser.side_by_side(texts, b)
     edited = latent

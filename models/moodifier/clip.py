@@ -71,16 +71,17 @@ def patch_features(clip: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def export(clip: Any, folder: Path, config: dict[str, Any]) -> Path:
-    """Writes a folder that `open_clip.create_model("local-dir:FOLDER")` loads: weights and configuration.
+    """Writes a folder that `open_clip.create_model("local-dir:FOLDER")` loads: weights, configuration, and how images go in.
 
     config  open_clip's model_cfg: embed_dim, vision_cfg, text_cfg
     """
+    seen = getattr(clip.visual, "preprocess_cfg", None) or {}
     config = copy.deepcopy(config)
     config["text_cfg"]["context_length"] = len(clip.positional_embedding)
     folder.mkdir(parents=True, exist_ok=True)
-    files.save_safetensors(folder / "open_clip_model.safetensors", clip.state_dict(), {})
-    text = json.dumps({"model_cfg": config, "preprocess_cfg": {}}, indent=1)
-    files.write_atomically(folder / "open_clip_config.json", lambda p: p.write_text(text + "\n", encoding="utf-8"))
+    files.save_safetensors(folder / _WEIGHTS, clip.state_dict(), {})
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": seen}, indent=1)
+    files.write_atomically(folder / _CONFIG, lambda p: p.write_text(text + "\n", encoding="utf-8"))
     return folder
 
 
@@ -121,17 +122,32 @@ def encode(scorer: MoodifyScorer, text: str) -> Conditioning:
     """A text as CONDITIONING: the hidden states after the final norm, which a diffusion model's cross-attention reads. Short
     texts have 77 tokens padded with the end token, as the diffusion model was trained; longer ones as many as they need up
     to 248."""
-    clip = scorer.clip
-    ids = bpe().encode(fitting(text))
-    length = CHUNK if len(ids) <= CHUNK - 2 else LENGTH
-    row = [START, *ids, END]
-    row = torch.tensor([row + [END] * (length - len(row))], device=scorer.mean.device)
-    hidden, pooled = tiny.text_tower(clip)(row)
-    return [[hidden, {"pooled_output": pooled}]]
+    row = as_conditioning(fitting(text))
+    hidden, pooled = tiny.text_tower(scorer.clip)(torch.tensor([row], device=scorer.mean.device))
+    return [[hidden, {"pooled_output": pooled, "token_ids": row}]]
+
+
+def as_conditioning(text: str) -> list[int]:
+    """The token ids of a text as a diffusion model reads it: padded with the end token to 77 at least."""
+    row = [START, *bpe().encode(text), END]
+    return row + [END] * (CHUNK - len(row))
+
+
+_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+
+
+def folders() -> list[str]:
+    """The folders of models/moodify_clip that hold a model, as `load_moodify_clip` takes them."""
+    return [name.rpartition("/")[0] for name in host.current().list_files("moodify_clip", (".json",)) if name.endswith(f"/{_CONFIG}")]
+
+
+def state_of(name: str) -> str:
+    """Another text once a folder's weights or configuration have changed; "" for the bundled one."""
+    return "" if name == "tiny" else " ".join(files.state_of("moodify_clip", f"{name}/{part}") for part in (_CONFIG, _WEIGHTS))
 
 
 def load_moodify_clip(name: str) -> MoodifyScorer:
-    """The MoodifyCLIP of a name: tiny, or a folder of models/moodify_clip that `export` wrote. UserError where the folder holds
+    """The MoodifyCLIP of a name: tiny, or a folder (one of `folders`) of models/moodify_clip that `export` wrote. UserError where the folder holds
     no CLIP of 248 tokens."""
     import open_clip
 
@@ -140,7 +156,7 @@ def load_moodify_clip(name: str) -> MoodifyScorer:
         metadata = tiny.load("moodifyclip", clip)
         return MoodifyScorer(clip, None, name, metadata.get("lo"), metadata.get("hi")).to(host.current().device)
     folder = files.find_model("moodify_clip", name)
-    if not (folder / "open_clip_config.json").is_file():
+    if not (folder / _CONFIG).is_file():
         raise UserError(f"{folder} holds no MoodifyCLIP: a folder with open_clip_config.json and open_clip_model.safetensors is "
                         "wanted, as `affect train moodifyclip` writes it.")
     clip = open_clip.create_model(f"local-dir:{folder}")
