@@ -5,6 +5,7 @@ the base model, GL, GL and FG, GL and OT, and all, over several seeds.
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from ..models import host, tiny
+from ..models.diffusion.text import CHUNK
 from ..models.emotions import MIKELS
 from ..models.moodifier import losses
 from ..models.moodifier import clip as moodify
@@ -23,6 +25,7 @@ from ..training.data.moodscenes import layout_seeds, make_scene
 from ..training.moodifyclip import MoodifyConfig, base_clip, captions_of, train
 from ..training.loop import split
 from . import measure
+from .store import fingerprint
 
 COLUMNS = ("top1", "top2", "top3", "i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")
 AMONG = 100
@@ -50,13 +53,16 @@ def main(args: argparse.Namespace) -> int:
     clip, _ = base_clip("tiny")
     clip.to(device)
     images, labels, captions = scenes(args.scenes)
-    figures: dict[str, float] = {f"base.{k}": v for k, v in figures_of(moodify.lengthened(clip), images, labels, captions).items()}
+    # What other code, settings or weights trained is kept apart. The base reads its own 77 tokens, which hold every caption here.
+    args.out = args.out / fingerprint(("training/moodifyclip.py", "training/loop.py", "training/data/pack.py", "models/moodifier/clip.py",
+                                       "models/moodifier/losses.py"), ("clip",), json.dumps(config, sort_keys=True))
+    figures: dict[str, float] = {f"base.{k}": v for k, v in figures_of(clip, images, labels, captions).items()}
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
         for name, variant in variants(own).items():
             torch.manual_seed(seed)
             run = f"{name}-{seed}"
-            model = train(clip, variant, replace(loop, seed=seed), args.out, device, run).eval()
+            model = train(clip, variant, replace(loop, seed=seed), args.out, device, run)[0].eval()
             found = figures_of(model, images, labels, captions)
             found["drift"] = drift_of(clip, model, captions)
             rows.setdefault(name, []).append(found)
@@ -86,9 +92,9 @@ def scenes(n: int, split_name: str = "test") -> tuple[torch.Tensor, torch.Tensor
 def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: list[list[str]]) -> dict[str, float]:
     """Zero-shot Top-1, 2 and 3 over Mikels' eight, and retrieval among 100 by whole captions in both directions."""
     clip.eval()
-    device = clip.positional_embedding.device
+    device, length = clip.positional_embedding.device, len(clip.positional_embedding)
     encode = lambda texts: torch.cat([F.normalize(tiny.text_tower(clip)(torch.tensor(
-        [moodify.tokens(t) for t in texts[i:i + 50]]).to(device))[1], dim=-1).cpu() for i in range(0, len(texts), 50)])
+        [moodify.tokens(t, length) for t in texts[i:i + 50]]).to(device))[1], dim=-1).cpu() for i in range(0, len(texts), 50)])
     image = torch.cat([clip.encode_image(preprocess(x.to(device)), normalize=True).cpu() for x in images.split(100)])
     classes = encode([f"The scene evokes {name}." for name in MIKELS])
     order = (image @ classes.T).argsort(dim=1, descending=True)
@@ -104,6 +110,6 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
 
 @torch.no_grad()
 def drift_of(base: Any, model: Any, captions: list[list[str]], n: int = 200) -> float:
-    """How far the hidden states of short captions have moved, relative to their size."""
-    ids = torch.tensor([moodify.tokens(c[0], 77) for c in captions[:n]]).to(base.positional_embedding.device)
+    """How far the hidden states that a diffusion model reads of short captions have moved, relative to their size."""
+    ids = torch.tensor([moodify.as_conditioning(c[0])[:CHUNK] for c in captions[:n]]).to(base.positional_embedding.device)
     return float(losses.drift(tiny.text_tower(model)(ids)[0], tiny.text_tower(base)(ids)[0]))

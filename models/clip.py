@@ -111,8 +111,9 @@ TINY = {"tiny": "clip", "tiny-eval": "clip-eval"}
 
 
 def load_scorer(name: str) -> ClipScorer:
-    """The scorer of a name: tiny, tiny-eval, a file of models/open_clip, or an open_clip name "MODEL:PRETRAINED" whose
-    PRETRAINED is one of open_clip's tags (downloaded where it is not cached). It runs on the host's device."""
+    """The scorer of a name: tiny, tiny-eval, a file of models/open_clip (OpenAI's own weights have "openai" in their name), or an
+    open_clip name "MODEL:PRETRAINED" whose PRETRAINED is one of open_clip's tags (downloaded where it is not cached). It runs
+    on the host's device."""
     import open_clip
 
     if name in TINY:
@@ -123,16 +124,28 @@ def load_scorer(name: str) -> ClipScorer:
     if name.endswith(".safetensors"):
         state, _ = files.load_safetensors(files.find_model("open_clip", name))
         architecture = architecture_of(state, name)
-        clip = open_clip.create_model(architecture, pretrained=None)
+        # A file does not say which activation it was trained with: OpenAI's were with QuickGELU, nearly all others were not.
+        clip = open_clip.create_model(architecture, pretrained=None, force_quick_gelu="openai" in name.lower())
         files.load_into(clip, state, name)
         return ClipScorer(clip, open_clip.get_tokenizer(architecture), name).to(host.current().device)
-    architecture, _, pretrained = name.partition(":")
+    clip, _ = published(name)
+    return ClipScorer(clip, open_clip.get_tokenizer(name.partition(":")[0]), name).to(host.current().device)
+
+
+def published(name: str) -> tuple[Any, dict[str, Any]]:
+    """(an open_clip CLIP, its model_cfg) of a name "MODEL:PRETRAINED" (openai where none is given), with the activation that those
+    weights were trained with. UserError where it is unknown, or cannot be had."""
+    import open_clip
+
+    architecture, _, tag = name.partition(":")
+    tag = tag or "openai"
     if architecture not in open_clip.list_models():
         raise UserError(f"'{name}' is no CLIP known here. Use tiny, tiny-eval or an open_clip name such as "
                         "ViT-B-32:openai, or a file in models/open_clip.")
+    quick = bool((open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
     try:
-        clip, _, _ = open_clip.create_model_and_transforms(architecture, pretrained=pretrained or "openai")
+        clip = open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=quick)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"The weights of '{name}' could not be loaded: {error}. They are downloaded at first use; "
                         "without a network, put its safetensors file into models/open_clip.") from error
-    return ClipScorer(clip, open_clip.get_tokenizer(architecture), name).to(host.current().device)
+    return clip, (open_clip.get_model_config(architecture) or {}) | ({"quick_gelu": True} if quick else {})

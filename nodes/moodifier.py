@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..models import files, host
+from ..models import host
 from ..models.errors import UserError
 from .layouts import to_bchw, to_bhwc
 

@@ -144,3 +144,99 @@ def test_optimal_transport_by_hand_and_its_gradient():
 def test_drift_by_hand():
     base = torch.full((1, 2, 3), 2.0)
     assert float(losses.drift(base + 1, base)) == pytest.approx(0.25) and float(losses.drift(base, base)) == 0
+
+
+def test_equal_stimuli_share_their_positives_in_the_transport():
+    image, text = rows(4, 8), rows(3, 8, seed=1)[[0, 0, 1, 2]]
+    same = (text @ text.T) > 0.999
+    s = image @ text.T
+    logits = 4 * losses.sinkhorn(1 - s) * s * 10
+    p = same.float() / same.sum(1, keepdim=True)
+    want = (-(p * logits.log_softmax(1)).sum(1).mean() - (p * logits.T.log_softmax(1)).sum(1).mean()) / 2
+    assert float(losses.optimal_transport(image, text, 10.0, same=same)) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_kept_positions_stay_under_weight_decay():
+    from comfyui_affect.training.loop import LoopConfig, make_optimizer
+
+    torch.manual_seed(0)
+    long = moodify.lengthened(tiny.build_clip())
+    moodify.freeze_kept(long)
+    before = long.positional_embedding.detach().clone()
+    optimizer = make_optimizer(long, LoopConfig(steps=1, batch=1, lr=0.1, weight_decay=0.5), fused=False)
+    ids = torch.randint(300, 4000, (1, 248))
+    ids[:, -1] = 49407
+    long.encode_text(ids).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(long.positional_embedding[:20], before[:20]) and not torch.equal(long.positional_embedding[20:], before[20:])
+
+
+@pytest.fixture
+def exported(tmp_path, monkeypatch):
+    """models/moodify_clip with one exported model, and the scorer it was."""
+    from pathlib import Path
+
+    from comfyui_affect.models import host
+    from comfyui_affect.models.clip import ClipScorer
+
+    torch.manual_seed(0)
+    long = moodify.lengthened(tiny.build_clip()).eval()
+    moodify.export(long, tmp_path / "moodify_clip" / "mine", tiny.CLIP)
+    monkeypatch.setattr(type(host.current()), "models_dirs", lambda self, kind: [Path(tmp_path / kind)])
+    return ClipScorer(long, None, "mine")
+
+
+def test_a_model_of_ones_own_is_listed_loaded_and_followed(exported, tmp_path):
+    import os
+
+    from comfyui_affect.nodes.moodifier import AffectMoodifyCLIPLoader as Loader
+
+    choices = Loader.INPUT_TYPES()["required"]["model"][0]
+    assert choices == ["tiny", "mine"]
+    scorer, again = Loader().run("mine")
+    assert scorer is again
+    x = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        assert torch.allclose(scorer.image_features(x), exported.image_features(x), atol=1e-5)
+    before = Loader.IS_CHANGED("mine")
+    os.utime(tmp_path / "moodify_clip" / "mine" / "open_clip_model.safetensors", (1, 1))
+    assert Loader.IS_CHANGED("mine") != before != ""
+
+
+def test_texts_are_cut_behind_a_sentence_and_conditioning_is_as_long_as_it_needs(exported, capsys):
+    from comfyui_affect.models.diffusion.text import END
+    from comfyui_affect.nodes.moodifier import AffectMoodifyCLIPTextEncode as Encode
+
+    scorer = moodify.load_moodify_clip("mine")
+    (short, options), = Encode().run(scorer, "a house by a lake")[0]
+    assert short.shape[1] == 77 and options["token_ids"][-1] == END
+    (middle, _), = Encode().run(scorer, "a house by a lake " * 16)[0]
+    assert middle.shape[1] == 16 * 5 + 2
+    (long, _), = Encode().run(scorer, "A house stands by a lake. " * 60)[0]
+    said = "".join(capsys.readouterr())
+    assert long.shape[1] == 2 + 7 * 35 and "longer than MoodifyCLIP's 246" in said and "by a lake." in said
+    assert len(scorer.text_features(["a house. " * 200])) == 1
+
+
+def test_training_reads_structured_captions_of_ones_own(tmp_path, capsys):
+    import json
+
+    from PIL import Image
+
+    from comfyui_affect.models.errors import UserError
+    from comfyui_affect.training import moodifyclip as training
+
+    for i in range(3):
+        Image.new("RGB", (40, 40), (80 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    row = lambda i, **more: json.dumps({"file": f"{i}.png", "summary": "A hill.", "stimuli": ["a", "b", "c"], "assessment": "It is calm.", **more})
+    lines = tmp_path / "kept.jsonl"
+    lines.write_text("\n".join([row(0), row(1, stimuli=["a"]), "{}", row(2), row(9)]) + "\n")
+    config = training.MoodifyConfig(folder=str(tmp_path), captions=str(lines))
+    data = training.read_scenes(config, tmp_path, 32)
+    assert len(data.captions) == 2 and data.images(torch.tensor([1]), "cpu").shape == (1, 3, 32, 32)
+    assert "Line 3" in "".join(capsys.readouterr())
+    texts = training.Texts(data.captions, "cpu")
+    assert torch.equal(texts.longer, texts.whole) and texts.read.shape == (2, 77) and texts.stimuli.shape[:2] == (2, 3)
+    lines.write_text("{}\n")
+    with pytest.raises(UserError, match="annotate --form moodarchive"):
+        training.read_scenes(config, tmp_path, 32)

@@ -15,9 +15,14 @@ from ..models.clip import load_scorer
 from ..models.diffusion.diffusers import CFGGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emotions import MIKELS
+from ..models.moodifier.clip import load_moodify_clip
 from ..models.plots import contact_sheet
 from .data.moodscenes import layout_seeds, make_scene
 from .data.photos import HELD_OUT, photograph, square
+
+
+SCORERS = {"tiny": "clip", "tiny-eval": "clip-eval", "moodifyclip": "moodifyclip"}
+"""The tiny scorers a timing gate may use, and their files."""
 
 
 def held_out(n: int, domain: str = "a", split: str = "test") -> tuple[torch.Tensor, torch.Tensor, list[str], list[Any]]:
@@ -125,8 +130,10 @@ def gate_range(device: str, n: int = 128) -> dict[str, dict[str, float]]:
         prompts.append(make_scene(int(layout), None, 0).content_caption(np.random.default_rng([3, i])))
     first, last = first_predictions(prompts, device), plain_samples(prompts, device)
     result = {}
-    for name in ("tiny", "tiny-eval"):
-        scorer = load_scorer(name).to(device)
+    for name, file in SCORERS.items():
+        if not tiny.path(file).is_file():
+            continue
+        scorer = (load_moodify_clip("tiny") if name == "moodifyclip" else load_scorer(name)).to(device)
         text = scorer.text_features(prompts)
         lo, hi = (float((metrics.clip_features(scorer, x.to(device)) * text).sum(dim=1).mean()) for x in (first, last))
         result[name] = {"lo": round(lo, 4), "hi": round(hi, 4)}
@@ -136,9 +143,9 @@ def gate_range(device: str, n: int = 128) -> dict[str, dict[str, float]]:
 def write_card(table: dict[str, Any], runs: Path, device: str) -> None:
     """Measures, writes lo and hi into the scorer's file, and writes card.json and card.md beside the weights."""
     limits = gate_range(device)
-    for name, scorer in (("clip", "tiny"), ("clip-eval", "tiny-eval")):
-        state, _ = files.load_safetensors(tiny.path(name))
-        tiny.save(name, state, **limits[scorer])
+    for scorer, limit in limits.items():
+        state, _ = files.load_safetensors(tiny.path(SCORERS[scorer]))
+        tiny.save(SCORERS[scorer], state, **limit)
     result = figures(table["scenes"], table["samples"], device, runs)
     card = {
         "data": "MoodScenes (train layouts) and crops of photographs that scikit-image and scikit-learn ship",

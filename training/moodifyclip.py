@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import host, tiny
-from ..models.clip import ClipScorer
+from ..models.clip import ClipScorer, published
 from ..models.diffusion.text import CHUNK
 from ..models.errors import UserError
+from ..models.files import safe_join
 from ..models.moodifier import clip as moodify
 from ..models.moodifier import losses
 from ..models.views import view
-from .batches import Rows
 from .clip import drop_words
 from .config import load_config
+from .data.graphs import make_pictures
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit, split
 
@@ -32,7 +35,9 @@ from .loop import LoopConfig, Losses, fit, split
 @dataclass
 class MoodifyConfig:
     """Weights of the losses (the paper's: all 1; 0 leaves one out), of the drift of hidden states on short captions, and the
-    data: `n` MoodScenes with their structured captions."""
+    data: `n` MoodScenes with their structured captions; or `captions`, a JSONL of `affect data annotate --form moodarchive`, of
+    images below `folder`. `longer`: the share of captions that go on, behind their five sentences, with another description of
+    the scene where there is one: else no position behind the 68th would be trained."""
 
     full: float = 1.0
     summary: float = 1.0
@@ -40,8 +45,11 @@ class MoodifyConfig:
     transport: float = 1.0
     drift: float = 1.0
     epsilon: float = 0.05
+    longer: float = 0.3
     n: int = 12000
     data_seed: int = 81
+    folder: str = ""
+    captions: str = ""
 
 
 def captions_of(structured: list[str]) -> tuple[str, str, list[str]]:
@@ -52,13 +60,17 @@ def captions_of(structured: list[str]) -> tuple[str, str, list[str]]:
 
 
 class Texts:
-    """The captions of a pack as tokens on a device: whole and short [N, L], stimuli [N, 3, L], each as long as the longest."""
+    """Captions [summary, stimulus, stimulus, stimulus, assessment, and perhaps another description] as tokens on a device: whole,
+    longer (the description behind it) and short [N, L], stimuli [N, 3, L], each as long as the longest; and `read` [N, 77], the
+    short ones as a diffusion model reads them."""
 
     def __init__(self, captions: list[list[str]], device: torch.device | str):
-        parts = [captions_of(c) for c in captions]
+        parts = [captions_of(c[:5]) for c in captions]
         table = lambda texts: torch.from_numpy(_trimmed(np.array([moodify.tokens(t) for t in texts], np.int32))).long().to(device)
         self.whole, self.short = table([p[0] for p in parts]), table([p[1] for p in parts])
+        self.longer = table([" ".join([p[0], *c[5:]]) for p, c in zip(parts, captions)])
         self.stimuli = table([s for p in parts for s in p[2]]).view(len(parts), 3, -1)
+        self.read = torch.tensor([moodify.as_conditioning(p[1])[:CHUNK] for p in parts], device=device)
 
 
 def _trimmed(ids: np.ndarray) -> np.ndarray:
@@ -69,22 +81,67 @@ def _encode(clip: Any, ids: torch.Tensor) -> torch.Tensor:
     return F.normalize(tiny.text_tower(clip)(ids)[1], dim=-1).float()
 
 
-def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device: str, name: str = "moodifyclip") -> Any:
-    """Trains a lengthened copy of an open_clip CLIP and returns it."""
-    spec = PackSpec("train", config.n, captions="structured", variants=5, seed=config.data_seed)
-    pack = make_pack(spec, runs / "packs")
-    rows, texts = Rows([pack], device), Texts(pack.captions, device)
-    scorer = ClipScorer(clip, None, "base").to(device)
+@dataclass
+class Scenes:
+    """What MoodifyCLIP is trained on: pictures [N, S, S, 3] uint8, memory-mapped, and their captions as `Texts` takes them."""
+
+    pictures: np.ndarray
+    captions: list[list[str]]
+
+    def images(self, index: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+        """[B, 3, S, S] in 0..1."""
+        part = torch.from_numpy(np.stack([self.pictures[i] for i in index.tolist()]))
+        return part.to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
+    """The training data of a config. UserError where a JSONL holds no structured caption of an image that can be read."""
+    if not config.captions:
+        spec = PackSpec("train", config.n, captions="structured", variants=6, seed=config.data_seed)
+        pack = make_pack(spec, runs / "packs")
+        return Scenes(pack.images, pack.captions)
+    rows, captions = [], []
+    for number, line in enumerate(Path(config.captions).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            caption = [row["summary"], *row["stimuli"], row["assessment"]]
+            image = safe_join(config.folder, row["file"])
+        except (ValueError, KeyError, TypeError):
+            host.current().note(f"Line {number} of {config.captions} is no structured caption: skipped.")
+            continue
+        if len(caption) == 5:
+            rows.append(SimpleNamespace(image=image))
+            captions.append(caption)
+    pictures, broken = make_pictures(rows, size, runs)
+    kept = [i for i in range(len(rows)) if i not in broken]
+    host.current().note(f"{len(kept)} images with structured captions; {len(broken)} cannot be read.")
+    if not kept:
+        raise UserError(f"{config.captions} names no image of {config.folder or 'the current folder'} that can be read and has a "
+                        "structured caption. `affect data annotate --form moodarchive` makes them.")
+    return Scenes(pictures[kept] if broken else pictures, [captions[i] for i in kept])
+
+
+def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device: str, name: str = "moodifyclip") -> tuple[Any, torch.Tensor]:
+    """Trains a lengthened copy of an open_clip CLIP; returns it and the token ids that its texts hold."""
+    from accelerate import PartialState
+
+    scorer, process = ClipScorer(clip, None, "base").to(device), PartialState().process_index
+    data = read_scenes(config, runs, scorer.size)
+    texts = Texts(data.captions, device)
     base = scorer.clip
     model = moodify.lengthened(base).requires_grad_(True)
     moodify.freeze_kept(model)
 
     def loss(model: nn.Module, index: torch.Tensor, step: int) -> Losses:
-        images = scorer.preprocess(view(rows.pictures(index), strength=0.5, each=True))
+        images = scorer.preprocess(view(data.images(index, device), strength=0.5, each=True))
+        index = index.to(device)
         pooled, patches = moodify.patch_features(model, images)
         scale = model.logit_scale.exp().clamp(max=100)
         parts: Losses = {}
-        whole, short = (drop_words(t[index], 0.03) for t in (texts.whole, texts.short))
+        longer = torch.rand(len(index), 1, device=index.device) < config.longer
+        whole = F.pad(texts.whole, (0, texts.longer.shape[1] - texts.whole.shape[1]))[index]
+        whole = drop_words(torch.where(longer, texts.longer[index], whole), 0.03)
+        short = drop_words(texts.short[index], 0.03)
         same = lambda ids: (ids[:, None] == ids[None]).all(dim=-1)
         if config.full:
             parts["full"] = losses.global_contrast(pooled, _encode(model, whole), scale, same(texts.whole[index]))
@@ -96,19 +153,21 @@ def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device
             if config.fine:
                 parts["fine"] = losses.fine_grained(region, stimuli, scale)
             if config.transport:
-                parts["transport"] = losses.optimal_transport(region.flatten(0, 1), stimuli.flatten(0, 1), scale, config.epsilon)
+                parts["transport"] = losses.optimal_transport(region.flatten(0, 1), stimuli.flatten(0, 1), scale, config.epsilon,
+                                                              same(texts.stimuli[index].flatten(0, 1)))
         if config.drift:
-            ids = texts.short[index][:, :CHUNK]
+            ids = texts.read[index]
             with torch.no_grad():
                 before = tiny.text_tower(base)(ids)[0]
             parts["drift"] = losses.drift(tiny.text_tower(model)(ids)[0], before)
         return {"loss": sum(getattr(config, k) * v for k, v in parts.items()), **parts}
 
     def batches(step: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(loop.seed * 1_000_003 + step)
-        return torch.randint(len(rows), (loop.batch,), generator=generator).to(device)
+        generator = torch.Generator().manual_seed((loop.seed + 7919 * process) * 1_000_003 + step)
+        return torch.randint(len(data.captions), (loop.batch,), generator=generator)
 
-    return fit(model, loss, batches, loop, runs / name, name)
+    held = torch.cat([t.unique() for t in (texts.longer, texts.short, texts.stimuli, texts.read)])
+    return fit(model, loss, batches, loop, runs / name, name), held.unique().cpu()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +184,7 @@ def main(args: argparse.Namespace) -> int:
     own, loop = split(config["moodifyclip"], MoodifyConfig, "moodifyclip")
     clip, shape = base_clip(args.base)
     torch.manual_seed(loop.seed)
-    model = train(clip, own, loop, args.runs, args.device)
+    model, _ = train(clip, own, loop, args.runs, args.device)
     moodify.export(model, args.out, shape)
     host.current().note(f"Wrote {args.out}. Put it into models/moodify_clip, or load it: open_clip.create_model('local-dir:{args.out}')")
     return 0
@@ -133,14 +192,8 @@ def main(args: argparse.Namespace) -> int:
 
 def base_clip(name: str) -> tuple[Any, dict[str, Any]]:
     """(an open_clip CLIP, its model_cfg) of a name. UserError where it is unknown."""
-    import open_clip
-
-    if name == "tiny":
-        clip = tiny.build_clip()
-        tiny.load("clip", clip)
-        return clip, tiny.CLIP
-    architecture, _, pretrained = name.partition(":")
-    shape = open_clip.get_model_config(architecture)
-    if shape is None:
-        raise UserError(f"'{name}' is no CLIP that open_clip knows. Use tiny or a name such as ViT-B-32:openai.")
-    return open_clip.create_model(architecture, pretrained=pretrained or "openai"), shape
+    if name != "tiny":
+        return published(name)
+    clip = tiny.build_clip()
+    tiny.load("clip", clip)
+    return clip, tiny.CLIP

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..models import tiny
+from ..models import files, tiny
 from ..models.classifiers import TINY
 from ..models.diffusion.protocol import frozen
 from ..models.errors import UserError
@@ -21,17 +21,18 @@ from .clip import ClipConfig
 from .config import load_config
 from .features import FeatureConfig
 from .loop import split
+from .moodifyclip import MoodifyConfig
 from .unet import UnetConfig
 from .vae import VaeConfig
 
-STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "vgg", "densenet", "card")
+STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "vgg", "densenet", "moodifyclip", "card")
 
 
 def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> None:
     """Trains one stage and writes its weights beside `models/tiny`. Later stages load the earlier ones' files."""
     from accelerate import PartialState
 
-    from . import classifier, clip, features, unet, vae
+    from . import classifier, clip, features, moodifyclip, unet, vae
 
     state = PartialState(cpu=device == "cpu")  # the first call decides: without it two processes would not find each other
     save = tiny.save if state.is_main_process else lambda *_: None
@@ -54,6 +55,11 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
     elif stage in ("vgg", "densenet"):
         model = features.train(*split(table, FeatureConfig, stage), runs, device, stage)
         save(stage, model.state_dict())
+    elif stage == "moodifyclip":
+        base, _ = moodifyclip.base_clip("tiny")
+        model, used = moodifyclip.train(base.to(device), *split(table, MoodifyConfig, stage), runs, device)
+        known = files.load_safetensors(tiny.path("clip"))[0]["token_embedding.ids"].long()
+        save(stage, tiny.pack_vocabulary(model.state_dict(), torch.cat([known, used]).unique()))
     elif stage == "card":
         from .card import write_card
 
@@ -79,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
+    config.setdefault("moodifyclip", load_config("moodifyclip")["moodifyclip"])
     for stage in args.stage or STAGES:
         run_stage(stage, config[stage], args.runs, args.device)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,9 @@ def fitting(text: str, length: int = LENGTH) -> str:
     ids = bpe().encode(text)
     if len(ids) <= length - 2:
         return text
-    kept = bpe().decode(ids[:length - 2]).strip()
-    end = max(kept.rfind(". "), kept.rfind("! "), kept.rfind("? "))
-    kept = kept[:end + 1] if end > 0 else kept
+    sentences, words = ([m.end() for m in re.finditer(end, text)] for end in (r"[.!?](?=\s)", r"\S(?=\s)"))
+    fits = lambda end: len(bpe().encode(text[:end])) <= length - 2
+    kept = text[:next((end for end in [*sentences[::-1], *words[::-1]] if fits(end)), 0)]
     host.current().note(f"A text of {len(ids)} tokens is longer than MoodifyCLIP's {length - 2}: it is cut after \"...{kept[-40:]}\".")
     return kept
 

@@ -58,16 +58,18 @@ def sinkhorn(cost: torch.Tensor, epsilon: float = 0.05, iterations: int = 100) -
     return (k + f[:, None] + g).exp()
 
 
-def optimal_transport(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float, epsilon: float = 0.05) -> torch.Tensor:
+def optimal_transport(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float, epsilon: float = 0.05,
+                      same: torch.Tensor | None = None) -> torch.Tensor:
     """Equation 5's last term: cross-entropy of T * S with the identity, image and text [n, D], S their cosines, T the plan
-    for the cost 1 - S.
+    for the cost 1 - S. `same` as in `global_contrast`: stimuli are short, and half of a batch's have a twin.
 
     As printed T * S is at most 1 / n and has almost no gradient; here the logits are n T S / tau, T detached, both directions.
     """
     s = image @ text.T
     with torch.no_grad():
         plan = sinkhorn(1 - s, epsilon)
-    return _both_ways(len(s) * plan * s * scale, torch.arange(len(s), device=s.device))
+    target = torch.arange(len(s), device=s.device) if same is None else same.float() / same.sum(dim=1, keepdim=True)
+    return _both_ways(len(s) * plan * s * scale, target)
 
 
 def drift(hidden: torch.Tensor, base: torch.Tensor) -> torch.Tensor:

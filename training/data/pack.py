@@ -28,7 +28,7 @@ class PackSpec:
 
     emotions  "uniform", or "prior": drawn from what the layout inclines to
     captions  "content" (3 % name the emotion, a third carry attributes), "whole" (all forms, MoodArchive's too) or
-              "structured" (MoodArchive's five sentences in order: five variants)
+              "structured" (MoodArchive's five sentences in order, then one with every attribute: six variants)
     photos    share of real photograph crops among the rows
     variants  captions a row
     objects   K: of so many objects a row, the largest, mask and word are kept; several of one name are one
@@ -70,7 +70,7 @@ def _captions(scene: Any, spec: PackSpec, rng: np.random.Generator) -> list[str]
         return [scene.content_caption(rng, attributes=0.3, emotion=rng.random() < 0.03) for _ in range(spec.variants)]
     mood = scene.mood_caption()
     if spec.captions == "structured":
-        return [mood["summary"], *mood["stimuli"], mood["assessment"]]
+        return [mood["summary"], *mood["stimuli"], mood["assessment"], f"It shows {scene.content_caption(rng, attributes=1.0)}."]
     forms = [mood["summary"], " ".join(mood["stimuli"]), mood["assessment"],
              scene.content_caption(rng, attributes=0.8), scene.content_caption(rng, attributes=0.5, emotion=True),
              scene.content_caption(rng)]
