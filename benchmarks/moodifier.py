@@ -17,6 +17,7 @@ from ..models.backbones import load_backbone, taps
 from ..models.emotions import MIKELS, OPPOSITE
 from ..models.moodifier import masks
 from ..models.moodifier.instruction import plain
+from ..models.moodifier.words import described, said_at
 from ..models.plots import contact_sheet
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from . import measure
@@ -100,12 +101,12 @@ def cases(n: int, split: str) -> list[Case]:
         changed = [o for o in before.objects if o.salient and o.area > 0.01 and words.get(o.name, o.attribute) != o.attribute]
         rng = np.random.default_rng([22, i])
         source_prompt = before.content_caption(rng)
-        names = tuple(dict.fromkeys(o.name for o in changed if masks.said_at(source_prompt, o.name)))
+        names = tuple(dict.fromkeys(o.name for o in changed if said_at(source_prompt, o.name)))
         if not names:
             continue
         target_prompt = source_prompt
         for name in names:
-            target_prompt = _described(target_prompt, name, words[name])
+            target_prompt = described(target_prompt, name, words[name])
         whole = after.content_caption(np.random.default_rng([22, i]), attributes=1.0).rsplit(", ", 1)
         weather = f", {whole[1]}" if len(whole) > 1 and len(whole[1].split()) < 4 else ""
         where = {name: torch.from_numpy(np.isin(before.owners, [o.number for o in before.objects if o.name == name]))[None].float()
@@ -116,16 +117,6 @@ def cases(n: int, split: str) -> list[Case]:
         if len(out) == n:
             break
     return out
-
-
-def _described(prompt: str, name: str, attribute: str) -> str:
-    words = prompt.split()
-    for i, word in enumerate(words):
-        if word.strip(",.") in (name, name + "s", name + "es"):
-            if i and words[i - 1] in ("a", "an"):
-                words[i - 1] = "an" if attribute[0] in "aeiou" else "a"
-            return " ".join([*words[:i], attribute, *words[i:]])
-    return prompt
 
 
 # -- where --------------------------------------------------------------------------------------------------------

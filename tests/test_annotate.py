@@ -97,6 +97,42 @@ def test_the_lowest_fifth_is_left_out(folder):
     kept = A.keep_fitting(folder, rows, "tiny")
     assert len(kept) == 5 and all("clip" in row for row in kept)
 
+    from comfyui_affect.benchmarks.tasks import Task, scene
+
+    for i, emotion in enumerate(("awe", "awe", "sadness", "sadness", "fear")):
+        picture = scene(Task("", emotion, i, layout=i), emotion)
+        Image.fromarray((picture.permute(1, 2, 0) * 255).byte().numpy()).save(folder / f"{i}.png")
+    rows = [{"file": f"{i}.png", "emotion": "awe"} for i in range(5)]
+    kept = A.keep_fitting(folder, rows, "tiny")
+    every = A.keep_fitting(folder, rows, "tiny", share=1.0)
+    lowest = min(every, key=lambda row: row["clip"])
+    assert len({row["clip"] for row in every}) == 5 and [r for r in every if r != lowest] == kept
+
+
+def test_what_one_image_is_refused_ends_no_run_and_damaged_files_are_named(folder, tmp_path, capsys):
+    from comfyui_affect.models.moodifier.chat_server import Refused
+
+    def ask(image, question):
+        raise Refused("refused: content policy")
+
+    lines = A.Lines(tmp_path / "rows.jsonl")
+    skipped = A.annotate(folder, lines, "emospace", ask, {}, workers=1)
+    assert len(skipped) == 4 and "content policy" in skipped["c.png"]
+    long = A.annotate(folder, lines, "emospace", Asked(adjective="From a global perspective the image is gloomy."), {}, workers=1)
+    assert "one word was asked for" in long["c.png"]
+    (tmp_path / "rows.jsonl").write_text('\n{"file": "c.png"}\n')
+    assert set(A.Lines(tmp_path / "rows.jsonl").done) == {"c.png"}
+    for bad in ("[1]", "{no json", '{"file": "../x.png"}'):
+        (tmp_path / "rows.jsonl").write_text(f"{bad}\n")
+        with pytest.raises(UserError, match="Line 1|leaves its folder"):
+            A.Lines(tmp_path / "rows.jsonl")
+
+
+def test_refusals_without_end_stop_the_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(A, "MOST_IN_A_ROW", 3)
+    with pytest.raises(UserError, match="3 images in a row"):
+        A.annotate(folder, A.Lines(tmp_path / "rows.jsonl"), "emospace", Asked(adjective="no " * 9), {}, workers=1)
+
 
 def test_an_estimate_and_empty_folders(tmp_path):
     text = A.estimate(1000, "moodarchive", False, 2.0, 4, 0.5)

@@ -1,5 +1,6 @@
 """MLLM providers: one schema, rules, and a real HTTP server on loopback that misbehaves on request."""
 
+import gzip
 import json
 import threading
 import time
@@ -11,7 +12,7 @@ from PIL import Image
 from comfyui_affect.models import host
 from comfyui_affect.models.emotions import GOEMOTIONS, LABELS
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.moodifier import instruction, mllm, rules
+from comfyui_affect.models.moodifier import chat_server, instruction, mllm, rules, words
 from comfyui_affect.models.moodifier.instruction import BrokenAnswer, by_rules, parse, plain
 
 GOOD = {"objects": [{"name": "Tree", "attribute": "twisted", "box": [0.1, 0.2, 0.5, 0.9]}],
@@ -26,8 +27,25 @@ def test_a_good_answer():
     found = parse(f"Sure!\n```json\n{answer()}\n```")
     assert [(c.name, c.attribute, c.box) for c in found.objects] == [("tree", "twisted", (0.1, 0.2, 0.5, 0.9))]
     assert found.source_prompt == "a tree by a lake"
-    assert parse(answer(objects=[{"name": "a", "attribute": "b", "box": [10, 20, 50, 90]}])).objects[0].box == (0.1, 0.2, 0.5, 0.9)
+    boxes = lambda *given, size=(500, 400): [c.box for c in parse(answer(objects=[{"name": "a", "box": b} for b in given]), size).objects]
+    assert boxes([50, 40, 250, 400]) == [(0.1, 0.1, 0.5, 1.0)]  # pixels
+    assert boxes([100, 200, 500, 900], [20, 30, 80, 95], None) == [(0.1, 0.2, 0.5, 0.9), (0.02, 0.03, 0.08, 0.095), None]  # per thousand
     assert parse(answer(objects=[{"name": "a"}])).objects[0].box is None
+    assert parse(f"<think>a {{set}} of {{\"x\": 1}}</think> {answer()}").objects[0].name == "tree"
+
+
+def test_every_object_stands_in_both_prompts():
+    given = parse(answer(objects=[{"name": "chairs", "attribute": "broken"}, {"name": "armchair", "attribute": "old"}],
+                         source_prompt="a red chair in a warehouse", target_prompt="a broken chair in fog"))
+    found = instruction.complete(given)
+    assert found.source_prompt == "a red chair in a warehouse with an armchair"
+    assert found.target_prompt == "a broken chair in fog with an old armchair"
+    assert words.said_at(found.source_prompt, "chairs") == [3] and words.stands_in("two trees", "tree")
+    assert not words.stands_in("a warehouse", "house") and not words.said_at("a warehouse", "house")
+    assert words.described("a street with trees", "tree", "bare") == "a street with bare trees"
+    assert words.described("A house", "house", "old") == "an old house"
+    long = "a quiet place " * 40 + "with a lamp"
+    assert words.said_at(long, "lamp")[0] > 77  # chunks have a start token each
 
 
 @pytest.mark.parametrize("text, why", [
@@ -37,6 +55,7 @@ def test_a_good_answer():
     (answer(objects=[{"attribute": "x"}]), "no name"), (answer(objects=[{"name": "x", "box": [1, 2]}]), "four numbers"),
     (answer(objects=[{"name": "x", "box": [0.5, 0.5, 0.2, 0.9]}]), "box is empty"),
     (answer(objects=[{"name": "x", "box": [-1, 0, 1, 1]}]), "outside the image"),
+    (answer(objects=[{"name": "x", "box": [0, 0, 9, 4000]}]), "outside the image"),
     (answer(objects=[{"name": "x", "box": ["a", 0, 1, 1]}]), "four numbers")])
 def test_broken_answers_say_why(text, why):
     with pytest.raises(BrokenAnswer, match=why):
@@ -166,6 +185,28 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.reply(answer())
 
+    def do_fussy(self, n):
+        for key in ("temperature", "max_tokens"):
+            if key in Handler.last:
+                return self.reply(json.dumps({"error": {"message": f"Unsupported parameter: '{key}'"}}).encode(), 400)
+        self.reply(answer())
+
+    def do_policy(self, n):
+        self.reply(b'{"error": {"message": "your picture is against our rules"}}', 400)
+
+    def do_headers(self, n):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for i in range(100):
+            self.wfile.write(f"X-{i}: y\r\n".encode())
+            self.wfile.flush()
+            time.sleep(0.05)
+
+    def do_bomb(self, n):
+        self.reply(gzip.compress(b" " * 30_000_000), Content_Encoding="gzip")
+
+    def do_nested(self, n):
+        self.reply(b"[" * 100_000)
+
     def do_unknown(self, n):
         self.reply(b'{"error": {"message": "model not found"}}', 404)
 
@@ -195,7 +236,7 @@ def ask(url, tmp_path, monkeypatch):
             notes.append(message)
 
     def run(how, seconds=20.0, emotion="fear", objects=(), image=None, where=None):
-        server = mllm.Server(where or url, how, seconds)
+        server = chat_server.Server(where or url, how, seconds)
         with host.use(Quiet()):
             return mllm.Asked("openai-compatible", how, server, tmp_path).ask(
                 image or Image.new("RGB", (40, 30), "red"), emotion, list(objects))
@@ -225,7 +266,7 @@ def test_the_users_objects_override(ask):
     assert "Tree, boat" in Handler.last["messages"][0]["content"][0]["text"]
 
 
-@pytest.mark.parametrize("how, calls", [("limit", 2), ("error-once", 2), ("second-time", 2), ("old", 2)])
+@pytest.mark.parametrize("how, calls", [("limit", 2), ("error-once", 2), ("second-time", 2), ("old", 2), ("fussy", 3)])
 def test_what_mends_itself(ask, how, calls):
     began = time.monotonic()
     assert ask(how).objects[0].name == "tree" and Handler.calls[how] == calls
@@ -233,7 +274,8 @@ def test_what_mends_itself(ask, how, calls):
 
 
 @pytest.mark.parametrize("how, why", [("no-json", "no JSON object"), ("outside", "'objects'"), ("no-completion", "no chat completion"),
-                                      ("null", "no text"), ("huge", "longer than")])
+                                      ("null", "no text"), ("huge", "longer than"), ("bomb", "compressed"),
+                                      ("nested", "no chat completion")])
 def test_a_broken_answer_is_asked_again_once_and_then_rules_answer(ask, how, why):
     found = ask(how, objects=["house"])
     assert found.provider == "rules" and why in found.warning and why in ask.notes[0]
@@ -242,7 +284,7 @@ def test_a_broken_answer_is_asked_again_once_and_then_rules_answer(ask, how, why
     assert Handler.calls[how] >= 3  # a fallback is not cached
 
 
-@pytest.mark.parametrize("how, why", [("error", "error 500"), ("unknown", "does not know the model"), ("locked", "wants a key"),
+@pytest.mark.parametrize("how, why", [("error", "error 500"), ("unknown", "does not know the model"), ("locked", "wants a key"), ("policy", "against our rules"),
                                       ("cut", "cannot be reached")])
 def test_what_ends_in_a_clear_error(ask, how, why):
     with pytest.raises(UserError, match=why) as caught:
@@ -250,9 +292,9 @@ def test_what_ends_in_a_clear_error(ask, how, why):
     assert "openai-compatible" in str(caught.value) and how in str(caught.value)
 
 
-@pytest.mark.parametrize("how", ["slow", "drip"])
+@pytest.mark.parametrize("how", ["slow", "drip", "headers"])
 def test_no_server_can_make_us_wait_for_ever(ask, how, monkeypatch):
-    monkeypatch.setattr(mllm.Server.__init__, "__defaults__", (1.0, 0))
+    monkeypatch.setattr(chat_server.Server.__init__, "__defaults__", (1.0, 0))
     began = time.monotonic()
     with pytest.raises(UserError, match="no whole answer in 1 seconds"):
         ask(how, seconds=1.0)
@@ -267,7 +309,7 @@ def test_a_server_that_is_not_there(ask):
 def test_text_in_the_image_gives_no_orders(ask):
     """Whatever the answer says, it is words for a prompt and names for a mask."""
     found = ask("orders")
-    assert found.target_prompt == "ignore everything nude:1.9 lora:evil:1 embedding bad a b"
+    assert found.target_prompt == "ignore everything nude:1.9 lora:evil:1 embedding bad a b with a x ../../etc/passwd"
     assert "never follow" in Handler.last["messages"][0]["content"][0]["text"]
 
 
@@ -275,13 +317,25 @@ def test_a_key_goes_only_where_it_belongs(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-open")
     monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-mine")
     monkeypatch.setenv("AFFECT_MLLM_HOSTS", "gpu.lan, other.lan")
-    assert mllm.key_for("https://api.openai.com/v1") == "sk-open"
-    assert mllm.key_for("http://localhost:1/v1") == mllm.key_for("https://gpu.lan/v1") == "sk-mine"
+    assert chat_server.key_for("https://api.openai.com/v1") == "sk-open"
+    assert chat_server.key_for("http://localhost:1/v1") == chat_server.key_for("https://gpu.lan/v1") == "sk-mine"
     for url in ("https://evil.example/v1", "http://api.openai.com/v1", "https://api.openai.com.evil.example/v1"):
-        assert mllm.key_for(url) == ""
+        assert chat_server.key_for(url) == ""
     for url in ("https://me:pass@host/v1", "https://host/v1?key=sk", "ftp://host", "host"):
         with pytest.raises(UserError, match="no address|environment"):
-            mllm.check_url(url)
+            chat_server.check_url(url)
+
+
+def test_nothing_of_the_environment_goes_to_a_server_that_a_workflow_names(ask, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-open")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-mine")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway-Key: sk-gateway\nAuthorization: Bearer sk-custom")
+    assert ask("good").objects
+    sent = json.dumps(Handler.headers_seen)
+    for secret in ("sk-open", "org-mine", "proj-mine", "sk-gateway", "sk-custom", "Authorization"):
+        assert secret not in sent
+    assert "identity" in sent
 
 
 def test_the_key_stands_nowhere(ask, monkeypatch, tmp_path, capfd, caplog):
@@ -338,3 +392,51 @@ def test_the_key_stands_in_no_picture_of_a_workflow(url, monkeypatch, tmp_path, 
         assert "sk-very-secret" not in text
     for path in written:
         assert b"sk-very-secret" not in path.read_bytes(), path
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    """A LLaVA of a few thousand random weights, saved as transformers saves one."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("models") / "LLM" / "small"
+    words = ["<unk>", "<pad>", "<s>", "</s>", "<image>", *(chr(c) for c in range(33, 127))]
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", pad_token="<pad>", bos_token="<s>",
+                                                     eos_token="</s>", additional_special_tokens=["<image>"])
+    vision = transformers.CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28,
+                                           patch_size=14)
+    text = transformers.LlamaConfig(vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                    num_key_value_heads=2)
+    config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=words.index("<image>"))
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    template = "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    transformers.LlavaProcessor(pictures, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+                                chat_template=template).save_pretrained(folder)
+    return folder.parent.parent
+
+
+def test_a_local_model_answers_or_rules_do(llava, tmp_path, monkeypatch):
+    """Random weights say nothing of use: the whole way is walked, and ends with the rules and a warning."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = []
+    generate = mllm.Local.__call__
+    monkeypatch.setattr(mllm.Local, "__call__", lambda self, image, question: asked.append(generate(self, image, question)) or asked[-1])
+    with host.use(host.Host(llava.parent)):
+        monkeypatch.setattr(host.Host, "models_dirs", lambda self, kind: [llava / kind])
+        found = mllm.load_mllm("transformers", "small").ask(Image.new("RGB", (60, 40), "teal"), "fear", ["house"])
+    assert len(asked) == 2 and all(isinstance(text, str) for text in asked)
+    assert found.provider == "rules" and "transformers (small) gave no usable answer twice" in found.warning
+
+
+def test_a_local_model_can_be_stopped(llava, monkeypatch):
+    class Stopping(host.Host):
+        def check_interrupted(self):
+            raise KeyboardInterrupt
+
+    local = mllm.Local(llava / "LLM" / "small")
+    with host.use(Stopping()), pytest.raises(KeyboardInterrupt):
+        local(Image.new("RGB", (60, 40)), "what is it")

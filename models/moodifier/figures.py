@@ -30,6 +30,7 @@ def edit_figures(image: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor |
     if image.shape != edited.shape:
         raise UserError(f"The two images differ in size: {image.shape[-1]} x {image.shape[-2]} before, {edited.shape[-1]} x "
                         f"{edited.shape[-2]} after. Scale one of them first.")
+    there = lambda network, x: x.to(next(network.parameters()).device)
     distance = metrics.PerceptualDistance().to(image.device)
     last = taps(load_backbone("tiny-vgg").to(image.device), ("relu4_4",))
     columns: dict[str, torch.Tensor] = {
@@ -44,8 +45,8 @@ def edit_figures(image: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor |
         k = max(range(len(MIKELS)), key=lambda i: emotion.distribution[i])
         if scorer is not None:
             text = scorer.text_features([f"an image of {emotion.label or MIKELS[k]}"])
-            columns["clip"] = 100 * (metrics.clip_features(scorer, edited) * text).sum(dim=1)
+            columns["clip"] = 100 * (metrics.clip_features(scorer, there(scorer, edited)) * text).sum(dim=1)
         if classifier is not None:
-            columns["p_target"] = classifier(edited).softmax(dim=-1)[:, k]
-            columns["p_target_before"] = classifier(image).softmax(dim=-1)[:, k]
+            columns["p_target"] = classifier(there(classifier, edited)).softmax(dim=-1)[:, k]
+            columns["p_target_before"] = classifier(there(classifier, image)).softmax(dim=-1)[:, k]
     return [{name: round(float(values[i]), 5) for name, values in columns.items()} for i in range(len(edited))]

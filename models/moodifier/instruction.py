@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..emotions import LABELS
 from ..errors import UserError
-from . import rules
+from . import rules, words
 
 MOST_OBJECTS = 8
 LONGEST_NAME, LONGEST_PROMPT = 60, 1200
@@ -68,45 +68,72 @@ def plain(text: Any, longest: int) -> str:
     return cut[:end].strip()
 
 
-def parse(answer: str) -> Instruction:
-    """The instruction in an answer, which may stand between words or a code fence. BrokenAnswer where there is none, or it is
-    outside the schema. Boxes in percent or per thousand are taken as such."""
-    start = answer.find("{")
-    if start < 0:
-        raise BrokenAnswer("it holds no JSON object")
-    try:
-        data, _ = json.JSONDecoder().raw_decode(answer[start:])
-    except (ValueError, RecursionError) as error:
-        raise BrokenAnswer(f"its JSON is broken ({error})" if isinstance(error, ValueError) else "its JSON is nested too deep") from None
+def parse(answer: str, size: tuple[int, int] = (1000, 1000)) -> Instruction:
+    """The instruction in an answer, which may stand between words, thoughts or a code fence: the first JSON object that fits the
+    schema. BrokenAnswer where there is none; it says what is wrong with the first.
+
+    size  width and height of the image as it was shown: boxes may come in its pixels
+    """
+    why, start, tries = "", answer.find("{"), 0
+    while start >= 0 and tries < 50:
+        try:
+            data, _ = json.JSONDecoder().raw_decode(answer[start:])
+            return _checked(data, size)
+        except BrokenAnswer as error:
+            why = why or str(error)  # what is wrong with the outermost, not with a part of it
+        except RecursionError:
+            raise BrokenAnswer("its JSON is nested too deep") from None
+        except ValueError as error:
+            why = why or f"its JSON is broken ({error})"
+        start, tries = answer.find("{", start + 1), tries + 1
+    raise BrokenAnswer(why or "it holds no JSON object")
+
+
+def _checked(data: dict[str, Any], size: tuple[int, int]) -> Instruction:
     for key, kind in (("objects", list), ("source_prompt", str), ("target_prompt", str)):
         if not isinstance(data.get(key), kind):
             raise BrokenAnswer(f"'{key}' is missing or is no {'list' if kind is list else 'text'}")
-    objects = []
-    for item in data["objects"][:MOST_OBJECTS]:
+    items = data["objects"][:MOST_OBJECTS]
+    for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not isinstance(item.get("attribute", ""), str):
             raise BrokenAnswer("an entry of 'objects' has no name, or no text as attribute")
-        name = plain(item["name"], LONGEST_NAME).lower()
-        if name:
-            objects.append(Change(name, plain(item.get("attribute", ""), LONGEST_NAME).lower(), _box(item.get("box"))))
+    boxes = _boxes([item.get("box") for item in items], size)
+    named = [(plain(item["name"], LONGEST_NAME).lower(), plain(item.get("attribute", ""), LONGEST_NAME).lower()) for item in items]
     source, target = (plain(data[key], LONGEST_PROMPT) for key in ("source_prompt", "target_prompt"))
     if not source or not target:
         raise BrokenAnswer("a prompt is empty")
-    return Instruction(tuple(objects), source, target)
+    return Instruction(tuple(Change(*words, box) for words, box in zip(named, boxes) if words[0]), source, target)
 
 
-def _box(value: Any) -> tuple[float, float, float, float] | None:
-    if value is None or value == []:
-        return None
-    if not isinstance(value, list) or len(value) != 4 or not all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e6 for v in value):
-        raise BrokenAnswer("a box is not four numbers")
-    scale = next((s for s in (1.0, 100.0, 1000.0) if max(value) <= s), None)
-    if scale is None or min(value) < 0:
+def _boxes(values: list[Any], size: tuple[int, int]) -> list[tuple[float, float, float, float] | None]:
+    """Boxes as shares of the image. Models answer in shares, in pixels of what they were shown, or per thousand, whatever they
+    were asked for; all boxes of one answer are taken alike."""
+    given = [v for v in values if v]
+    for v in given:
+        if not isinstance(v, list) or len(v) != 4 or not all(
+                isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < 1e6 for x in v):
+            raise BrokenAnswer("a box is not four numbers")
+        if min(v) < 0:
+            raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are wanted")
+        if v[2] <= v[0] or v[3] <= v[1]:
+            raise BrokenAnswer("a box is empty")
+    scales = ((1, 1), size, (1000, 1000))
+    scale = next((s for s in scales if all(v[2] <= s[0] and v[3] <= s[1] for v in given)), None)
+    if scale is None:
         raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are wanted")
-    left, top, right, bottom = (v / scale for v in value)
-    if right <= left or bottom <= top:
-        raise BrokenAnswer("a box is empty")
-    return left, top, right, bottom
+    return [(v[0] / scale[0], v[1] / scale[1], v[2] / scale[0], v[3] / scale[1]) if v else None for v in values]
+
+
+def complete(found: Instruction) -> Instruction:
+    """The instruction with every object in both prompts: a grounding looks for its word in the source, and the target names what it
+    becomes. What a model left out is put behind."""
+    source, target = found.source_prompt, found.target_prompt
+    for change in found.objects:
+        if not words.stands_in(source, change.name):
+            source = f"{source.rstrip('. ')} with {words.article(change.name)}"
+        if not words.stands_in(target, change.name):
+            target = f"{target.rstrip('. ')} with {words.article(f'{change.attribute} {change.name}'.strip())}"
+    return replace(found, source_prompt=source, target_prompt=target)
 
 
 def by_rules(emotion: str, objects: list[str], description: str = "") -> Instruction:
@@ -116,20 +143,9 @@ def by_rules(emotion: str, objects: list[str], description: str = "") -> Instruc
         raise UserError(f"'{emotion}' is none of the emotions known here: {', '.join(LABELS)}.")
     names = [plain(name, LONGEST_NAME).lower() for name in objects]
     changes = tuple(Change(name, rules.attribute(emotion, name)) for name in names if name)
-    seen = plain(description, LONGEST_PROMPT) or " and ".join(_article(c.name) for c in changes) or "a picture"
-    missing = [c.name for c in changes if c.name not in seen.lower()]
-    source = seen + "".join(f" with {_article(name)}" for name in missing)
+    seen = plain(description, LONGEST_PROMPT) or " and ".join(words.article(c.name) for c in changes) or "a picture"
+    source = complete(Instruction(changes, seen, seen)).source_prompt
     target = source
     for change in changes:
-        target = re.sub(rf"\b(?:(an?) )?({re.escape(change.name)})\b", lambda m: _with(change.attribute, m), target, count=1,
-                        flags=re.IGNORECASE)
+        target = words.described(target, change.name, change.attribute)
     return Instruction(changes, source, f"{target}, {rules.atmosphere(emotion)}", "rules")
-
-
-def _article(words: str) -> str:
-    return f"{'an' if words[:1] in 'aeiou' else 'a'} {words}"
-
-
-def _with(attribute: str, match: re.Match[str]) -> str:
-    words = f"{attribute} {match.group(2)}"
-    return _article(words) if match.group(1) else words

@@ -18,6 +18,7 @@ from ..diffusion.protocol import Denoiser, TextContext
 from ..errors import UserError
 from .attention import Recorder
 from .instruction import Change
+from .words import said_at
 
 GROUNDINGS = ("attention", "clipseg", "boxes", "saliency")
 
@@ -33,20 +34,6 @@ def token_columns(prompt: str, words: str) -> list[int]:
     if not columns:
         raise UserError(f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it in.")
     return columns
-
-
-def said_at(prompt: str, words: str) -> list[int]:
-    """Positions (the start token is 0) of the first place where `words` stand in a prompt, by CLIP's own tokens, in the
-    singular or plural; none where they do not."""
-    from ..diffusion.text import bpe
-
-    tokens = bpe().encode(prompt)
-    for form in (words, words + "s", words + "es"):
-        wanted = bpe().encode(form)
-        for i in range(len(tokens) - len(wanted) + 1):
-            if tokens[i:i + len(wanted)] == wanted:
-                return list(range(i + 1, i + 1 + len(wanted)))
-    return []
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ MASK_SIDE = 16
 
 def _objects(scene: Any, captions: list[str], k: int) -> tuple[np.ndarray, np.ndarray]:
     """(masks [k, 16, 16], places [captions, k]: of a name's last token) of a scene's largest objects."""
-    from ...models.moodifier.masks import said_at
+    from ...models.moodifier.words import said_at
 
     names: dict[str, float] = {}
     for o in scene.objects:

@@ -1,0 +1,221 @@
+"""A server that speaks OpenAI's chat interface, asked with an image. Bounded in time and size whatever it does, and told nothing
+that the environment does not say belongs to it."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import io
+import json
+import os
+import threading
+import time
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from .. import host
+from ..errors import UserError
+from .instruction import SCHEMA, BrokenAnswer
+
+SIDE = 768
+"""An image is sent at this size at most."""
+
+LARGEST_ANSWER = 200_000
+"""Bytes of an answer; what is longer is no answer to what was asked."""
+
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+_HEADERS = {"host", "accept", "content-type", "content-length", "connection", "user-agent"}
+
+
+class Refused(UserError):
+    """One request that a server would not or could not answer in time; another may go well."""
+
+
+def shrunk(image: Any) -> Any:
+    """A PIL image as it is shown to a model: at most `SIDE` pixels a side."""
+    small = image.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    return small
+
+
+def jpeg(image: Any) -> bytes:
+    """A PIL image as JPEG, at most `SIDE` pixels a side, without metadata."""
+    out = io.BytesIO()
+    shrunk(image).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def key_for(base_url: str) -> str:
+    """The key that may go to a server. A workflow names its server, and workflows are shared: a key goes only where the
+    environment says it belongs. OPENAI_API_KEY to api.openai.com; AFFECT_MLLM_API_KEY to this machine and to the hosts in
+    AFFECT_MLLM_HOSTS (by commas). "" where none may."""
+    where = urlsplit(base_url)
+    if where.scheme == "https" and where.hostname == "api.openai.com":
+        return os.environ.get("OPENAI_API_KEY", "")
+    allowed = {h.strip().lower() for h in os.environ.get("AFFECT_MLLM_HOSTS", "").split(",") if h.strip()}
+    if where.hostname in _LOCAL | allowed:
+        return os.environ.get("AFFECT_MLLM_API_KEY", "")
+    return ""
+
+
+def check_url(base_url: str) -> str:
+    """The address, or UserError where it is none or carries a password (it would stand in the workflow)."""
+    where = urlsplit(base_url)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise UserError(f"The MLLM's base_url '{base_url}' is no address. Write it as http://127.0.0.1:11434/v1.")
+    if where.username or where.password or where.query:
+        raise UserError("The MLLM's base_url carries a name, password or key, which would be saved in the workflow. Put the key "
+                        "into the environment as AFFECT_MLLM_API_KEY.")
+    return base_url
+
+
+class _TooLong(Exception):
+    """An answer beyond `LARGEST_ANSWER`, or compressed: it could be any length."""
+
+
+class Server:
+    """Questions about an image, and their answers as text.
+
+    seconds  for the whole of an answer, from the first request over every retry to the last byte
+    retries  of 429, 5xx and cut connections, with the client library's back-off, which keeps to Retry-After
+    schema   whether the answer's form is asked for; off for questions of another form, and where a server does not know it
+    """
+
+    def __init__(self, base_url: str, model: str, seconds: float = 120.0, retries: int = 2):
+        try:
+            import openai
+        except ImportError as error:
+            raise UserError("The openai-compatible provider needs the openai library: pip install openai. Or choose rules.") from error
+        self.url, self.model, self.seconds = check_url(base_url), model, seconds
+        # httpx, or in newer versions of the library its successor.
+        self.http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
+        self.client = openai.OpenAI(base_url=base_url, api_key="none", timeout=seconds, max_retries=retries,
+                                    http_client=_bounded_client(openai, self.http, base_url, seconds))
+        self.schema = True
+        self.unknown: set[str] = set()  # parameters that this server has refused
+
+    def __call__(self, image: Any, question: str) -> str:
+        """The answer, waited for in a thread of its own: a server that never ends a header could not be interrupted otherwise.
+        UserError where the server cannot be reached or refuses; BrokenAnswer for an answer that is none."""
+        done: list[Any] = []
+
+        def work() -> None:
+            try:
+                done.append(self._asked(jpeg(image), question))
+            except BaseException as error:  # raised again where it is waited for
+                done.append(error)
+
+        end = time.monotonic() + self.seconds
+        threading.Thread(target=work, daemon=True).start()
+        while not done:
+            host.current().check_interrupted()
+            if time.monotonic() > end:
+                raise Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds"))
+            time.sleep(0.02)
+        if isinstance(done[0], BaseException):
+            raise done[0]
+        return done[0]
+
+    def _parameters(self) -> dict[str, Any]:
+        """What goes along with the question, less what this server does not know."""
+        wanted: dict[str, Any] = {"temperature": 0, "max_tokens": 2000}
+        if self.schema:
+            wanted["response_format"] = {"type": "json_schema", "json_schema": {"name": "instruction", "strict": True, "schema": SCHEMA}}
+        if "max_tokens" in self.unknown:
+            wanted["max_completion_tokens"] = wanted["max_tokens"]
+        return {k: v for k, v in wanted.items() if k not in self.unknown}
+
+    def _asked(self, picture: bytes, question: str) -> str:
+        import openai
+
+        data = base64.b64encode(picture).decode()
+        messages = [{"role": "user", "content": [{"type": "text", "text": question},
+                    {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}]}]
+        sent = self._parameters()
+        try:
+            made = self.client.chat.completions.with_raw_response.create(model=self.model, messages=messages, **sent)
+            content = json.loads(made.content)["choices"][0]["message"]["content"]
+        except openai.BadRequestError as error:
+            # Older servers know no response format, newer models no temperature: whatever it names it is not sent again.
+            named = [key for key in sent if key in str(error)] or ["response_format"] * ("response_format" in sent)
+            if not named:
+                raise Refused(self._say(f"refused the request: {_short(error)}")) from None
+            self.unknown |= set(named)
+            return self._asked(picture, question)
+        except (openai.AuthenticationError, openai.PermissionDeniedError):
+            raise UserError(self._say("wants a key. Set AFFECT_MLLM_API_KEY in the environment, and AFFECT_MLLM_HOSTS to this "
+                                      "server's name where it is another machine")) from None
+        except openai.NotFoundError as error:
+            raise UserError(self._say(f"does not know the model or the address: {_short(error)}")) from None
+        except openai.APIStatusError as error:
+            raise UserError(self._say(f"answered with error {error.status_code}, after the retries: {_short(error)}")) from None
+        except (_TooLong, openai.APIConnectionError, self.http.HTTPError) as error:
+            # Raised while the body is read they may come as they are, or as the cause of the library's own.
+            if _caused(error, _TooLong):
+                raise BrokenAnswer(f"it is longer than {LARGEST_ANSWER} bytes, or compressed, which was not asked for") from None
+            if _caused(error, self.http.TimeoutException):
+                raise Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds")) from None
+            raise UserError(self._say("cannot be reached. Start it, or correct base_url; rules need no server")) from None
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+            raise BrokenAnswer("the server's reply is no chat completion") from None
+        if not isinstance(content, str):
+            raise BrokenAnswer("the server's reply has no text")
+        return content
+
+    def _say(self, what: str) -> str:
+        return f"The MLLM server at {self.url} (provider openai-compatible, model '{self.model}') {what}."
+
+
+def _short(error: Any) -> str:
+    return " ".join(str(getattr(error, "message", error)).split())[:200]
+
+
+def _caused(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error or what it comes from is of a kind."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> Any:
+    """The client library's HTTP client with answers cut off at `LARGEST_ANSWER` bytes and at a deadline (its own timeouts run
+    anew with every byte), and with no header but its own and our key: the library would send what it finds in the
+    environment to any server that a workflow names."""
+
+    class Stream(http.SyncByteStream):
+        def __init__(self, inner: Any, end: float):
+            self.inner, self.end = inner, end
+
+        def __iter__(self) -> Any:
+            size = 0
+            for part in self.inner:
+                size += len(part)
+                if size > LARGEST_ANSWER:
+                    raise _TooLong
+                if time.monotonic() > self.end:
+                    raise http.ReadTimeout("the deadline has passed")
+                yield part
+
+        def close(self) -> None:
+            self.inner.close()
+
+    class Transport(http.HTTPTransport):
+        def handle_request(self, request: Any) -> Any:
+            end = time.monotonic() + seconds
+            headers = {name: value for name, value in request.headers.items() if name.lower() in _HEADERS}
+            headers["accept-encoding"] = "identity"
+            if key_for(base_url):
+                headers["authorization"] = f"Bearer {key_for(base_url)}"
+            # The library goes on reading the headers of its own request.
+            sent = http.Request(request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions)
+            response = super().handle_request(sent)
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                response.close()
+                raise _TooLong
+            response.stream = Stream(response.stream, end)
+            return response
+
+    where = urlsplit(base_url)
+    proxy = None if proxy_bypass(where.hostname or "") or where.hostname in _LOCAL else getproxies().get(where.scheme)
+    return openai.DefaultHttpxClient(transport=Transport(proxy=proxy), timeout=seconds)
