@@ -29,7 +29,7 @@ from ..moodifier.blend import BlendConfig, attention_blend, cells, token_alignme
 from ..moodifier.masks import attention_maps
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, deterministic, mutation_allowed, ordinary, ordinary_weights
-from .protocol import Conditioning, Control, clamp01
+from .protocol import Conditioning, Control, clamp01, repeat_to_batch
 from .sampling import ddim_inversion
 
 _CROSS = "c_crossattn"
@@ -42,6 +42,9 @@ _KEPT_DENOISER, _KEPT_DECODER = 4.0, 2.0
 _WHOLE_DENOISER = 15.0
 """The same where every activation is kept (counted: SDXL at 1024 x 1024 keeps 12 times what ComfyUI asks for a pass, FLUX
 15 times)."""
+
+_WHOLE_DECODER = 3.0
+"""The same of the VAE's decoder, in decodings of which ComfyUI counts the peak."""
 
 _KNOWN = {"BaseModel", "SD21UNCLIP", "SD15_instructpix2pix", "SDXL", "SDXLRefiner", "SDXL_instructpix2pix", "SD3", "Flux"}
 """ComfyUI's classes of models whose text enters as plain c_crossattn, so that tokens may stand behind it: SD1.5, SD2, SDXL,
@@ -74,6 +77,10 @@ class CondContext:
                 raise UserError("This MODEL does not read its text through cross-attention, so emotional tokens cannot be "
                                 "put behind it. Connect an SD1.5, SD2, SDXL, SD3 or FLUX model to the Emotion Token Optimizer.")
             bound = [name for name in _LENGTH_BOUND if name in given]
+            if len({_hooks_of(c) for c in self.conds}) > 1:
+                # ComfyUI writes each one's LoRA into the same weights in turn: gradients would be those of the last.
+                raise UserError("Parts of this conditioning carry different hooks (regional LoRAs), and gradients cannot follow weights that "
+                                "change within one step. Give all parts the same hooks, or put the LoRA on the MODEL.")
             if bound:
                 raise UserError(f"This MODEL's text comes with '{bound[0]}', which emotional tokens would make wrong. "
                                 "Connect an SD1.5, SD2, SDXL, SD3 or FLUX model to the Emotion Token Optimizer.")
@@ -98,6 +105,18 @@ class CondContext:
     def rows(self, rows: torch.Tensor) -> None:
         """None: areas, masks and ControlNets hold a batch together."""
         return None
+
+
+def _hooks_of(cond: dict[str, Any]) -> frozenset[int]:
+    """What distinguishes a cond's hooks from another's."""
+    group = cond.get("hooks")
+    return frozenset(id(getattr(hook, "hook_ref", hook)) for hook in group.hooks) if group is not None else frozenset()
+
+
+def _active(cond: dict[str, Any], sigma: torch.Tensor) -> bool:
+    """Whether a cond counts at a noise level: ConditioningSetTimestepRange bounds it."""
+    now = float(sigma.flatten()[0])
+    return cond.get("timestep_end", -1.0) <= now <= cond.get("timestep_start", float("inf"))
 
 
 class _TokenlessControl:
@@ -158,6 +177,7 @@ def _patch_modules(options: dict[str, Any]) -> list[torch.nn.Module]:
     transformer = options.get("transformer_options", {})
     look(transformer.get("patches", {}), 8)
     look(transformer.get("patches_replace", {}), 8)
+    look(transformer.get("wrappers", {}), 8)
     return found
 
 
@@ -169,8 +189,9 @@ def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
 class ComfyDenoiser:
     """A loaded BaseModel under the model options of a run, as `protocol.Denoiser`. Lives as long as the run."""
 
-    def __init__(self, model: Any, options: dict[str, Any], seed: int | None = None):
-        self.model, self.options = model, None
+    def __init__(self, model: Any, options: dict[str, Any], seed: int | None = None, vae: Any = None):
+        self.model, self.options, self.vae = model, None, vae  # the VAE that decodes beside it, where one does
+        self._brought: list[torch.nn.Module] = []
         self.use(options, seed)
         self.sigma_table = model.model_sampling.sigmas
         self.plain_guidance = False  # the user's patches belong to it
@@ -194,13 +215,14 @@ class ComfyDenoiser:
 
     def context(self, conds: list[dict[str, Any]]) -> CondContext:
         """The context of conds that ComfyUI has processed. UserError where tokens cannot be appended."""
+        self._brought = [cond["gligen"][1].model for cond in conds if cond.get("gligen")]
         return CondContext(conds).check()
 
     @contextmanager
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
         network = self.model.diffusion_model
         save_memory = save_memory or _casts(network)
-        with (deterministic(), ordinary_weights(self.model, *_patch_modules(self.options)),
+        with (deterministic(), ordinary_weights(self.model, *_patch_modules(self.options), *self._brought),
               checkpointed(*[network] * save_memory), ExitStack() as stack):
             if not save_memory and not hasattr(network, "input_blocks"):
                 # Transformers add to their streams in place. (Checkpointing sees to that by itself, and the UNet has
@@ -214,6 +236,8 @@ class ComfyDenoiser:
         if x.device.type == "cpu":
             return False
         need = _WHOLE_DENOISER * self.model.memory_required([len(x), *x.shape[1:]])
+        if self.vae is not None:
+            need += _WHOLE_DECODER * len(x) * self.vae.memory_used_decode([1, *x.shape[1:]], self.vae.vae_dtype)
         return need > comfy.model_management.get_free_memory(x.device)
 
     def latent_in(self, latent: torch.Tensor) -> torch.Tensor:
@@ -226,8 +250,13 @@ class ComfyDenoiser:
         """See `protocol.Denoiser`."""
         if not torch.is_grad_enabled():
             return comfy.samplers.calc_cond_batch(self.model, [context.conds], x, sigma, self.options)[0]
-        return comfy.samplers.calc_cond_batch(self.model, [_ordinary_conds(context.conds)], x, sigma,
-                                              self._gradient_options)[0]
+        try:
+            return comfy.samplers.calc_cond_batch(self.model, [_ordinary_conds(context.conds)], x, sigma, self._gradient_options)[0]
+        except RuntimeError as error:
+            if "_scaled_mm" in str(error) or "out=..." in str(error):
+                raise UserError("This MODEL multiplies in fp8 (fp8 fast), which has no backward pass. Load it with another weight type "
+                                "(fp8 without fast, fp16 or bf16).") from error
+            raise
 
     def side_by_side(self, contexts: Sequence[CondContext], n: int) -> CondContext:
         """See `protocol.Denoiser`. UserError for conditionings combined of several, or with areas, masks or ControlNets."""
@@ -308,8 +337,14 @@ class ComfyVAE:
         return self.vae.encode(image.movedim(1, -1))
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable; gradients pass the clamp."""
-        image = self.network.decode(latent.to(self.vae.device, self.vae.vae_dtype))
+        """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable; gradients pass the clamp. Without gradients (the gate's) it is done in
+        tiles where memory runs out."""
+        try:
+            image = self.network.decode(latent.to(self.vae.device, self.vae.vae_dtype))
+        except comfy.model_management.OOM_EXCEPTION:
+            if torch.is_grad_enabled():
+                raise
+            return self.vae.decode_tiled(latent).movedim(-1, 1).to(latent.device, torch.float32)
         return clamp01(image.float() * self.slope + self.offset).to(latent.device)
 
     @contextmanager
@@ -393,13 +428,19 @@ class MuseGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict[str, Any] = {},
                       seed: int | None = None) -> torch.Tensor:
+        if not any(_active(cond, timestep) for cond in self.conds["positive"]):
+            return super().predict_noise(x, timestep, model_options, seed)  # no text, so nothing to put tokens behind
         if self._muse is None:
-            denoiser = ComfyDenoiser(self.inner_model, model_options, seed)
+            denoiser = ComfyDenoiser(self.inner_model, model_options, seed, self.vae.vae)
             self._muse = Muse(denoiser, self.vae, self.classifier, denoiser.context(self.conds["positive"]),
                               CondContext(self.conds.get("negative", [])), self.emotion, self.config, self.gate,
                               self.init_tokens)
             self._muse.start(x, self._run["sigmas"], self._run["latent"], self._run["mask"])
         self._muse.denoiser.use(model_options, seed)
+        soft = model_options.get("denoise_mask_function")
+        if soft is not None and self._run["mask"] is not None:  # Differential Diffusion: another mask at each noise level
+            mask = soft(timestep, self._run["mask"], extra_options={"model": self.inner_model, "sigmas": self._run["sigmas"]})
+            self._muse.mask = ordinary(repeat_to_batch(mask, len(x)))
         return self._muse.predict(x, timestep)
 
 
@@ -430,6 +471,8 @@ def check_pair(model: Any, vae: Any) -> None:
                         "Connect one of those to the Emotion Token Optimizer.")
     if vae.first_stage_model is None:
         raise UserError("This VAE is empty: the checkpoint holds none. Connect a Load VAE node.")
+    if getattr(vae, "latent_dim", 2) != 2:
+        raise UserError("This VAE is one for video. Connect the VAE of the MODEL's own checkpoint.")
     if vae.latent_channels != latents.latent_channels:
         raise UserError(f"The VAE's latents have {vae.latent_channels} channels and the MODEL's {latents.latent_channels}: "
                         "they belong to different models. Connect the VAE of the same checkpoint.")
@@ -525,6 +568,11 @@ def blend(model: Any, source: Conditioning, target: Conditioning, negative: Cond
                                sigmas, config, lambda: torch.randn(z.shape, generator=generator).to(z),
                                token_alignment(source, target, texts), callback)
 
+    width = model.model.model_config.unet_config.get("context_dim")
+    for text in (source, target, *([] if negative is None else [negative])):
+        if width and text[0][0].shape[-1] != width:
+            raise UserError(f"This text is {text[0][0].shape[-1]} wide and the MODEL reads texts {width} wide: it was encoded for another "
+                            "model. Connect the CLIP of the MODEL's own checkpoint, or a MoodifyCLIP trained from it.")
     conds = {"source": source, "target": target} | ({} if negative is None else {"negative": negative})
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
     return {**latent_image, "samples": _SideGuider(model, conds, run)(latent, sigmas, seed)}

@@ -118,7 +118,7 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
         problems.append(Problem(message, node_id, title, name))
 
     for name in given:
-        if name not in declared and name not in IGNORED_INPUTS:
+        if name not in declared and name not in IGNORED_INPUTS and registry.whole:
             problem(name, f"{kind.key} has no such input.{did_you_mean(name, declared)} Its inputs are: "
                           f"{', '.join(declared) or 'none'}.")
     for name, spec in declared.items():
@@ -134,7 +134,8 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
             try:
                 given[name] = _value(given[name], spec, check_range=name not in own and "**" not in own)
             except ValueError as error:
-                problem(name, str(error))
+                if registry.whole:
+                    problem(name, str(error))
     if not problems and own:
         for name, message in _own_validation(kind, given, declared, own, received):
             problem(name, message)

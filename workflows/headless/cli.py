@@ -61,8 +61,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _sentence(error: Exception) -> str:
     from .execute import NodeFailed
+    from .server import ServerFailed
 
-    if isinstance(error, NodeFailed):
+    if isinstance(error, (NodeFailed, ServerFailed)):
         return str(error)
     return f"{type(error).__name__}: {error}. Run again with --debug for the traceback."
 

@@ -28,6 +28,7 @@ class Converted:
 
     prompt: Prompt
     homes: dict[tuple[str, str], Home] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ class _Converter:
         for node in self.nodes:
             if node.is_virtual or node.mode in (MUTED, BYPASSED):
                 continue
+            if node.unplaced:
+                result.notes.append(
+                    f"Node {node.id} '{node.title}' stores {len(node.unplaced)} values that the server does not declare; they are left "
+                    "out. If its own frontend extension reads them, export the workflow from ComfyUI with 'Export (API)' and run that.")
             inputs = {name: _plain(self._text(node, name, value)) for name, value in node.widgets.items()}
             result.homes.update({(node.id, name): home for name, home in node.homes.items()})
             for slot in node.slots:

@@ -69,6 +69,7 @@ class Node:
         self.title = str(raw.get("title") or name or (self.kind.display_name if self.kind else self.type))
         self.slots = self._slots()
         self.homes: dict[str, Home] = {}
+        self.unplaced: list[Any] = []
         self.widgets: dict[str, Any] = {} if self.is_subgraph else self._widgets()
 
     def slot_of(self, link: Link) -> Slot | None:
@@ -105,6 +106,7 @@ class Node:
             places: dict[str, Any] = {n: n for n in widgets if n in stored}
         else:
             stored = stored or []
+            self.unplaced = [] if self.scope.registry.whole else _unplaced(list(inputs), stored)
             places = {n: k for n, k in _places(list(inputs), len(stored)).items() if k < len(stored)}
         for name, key in places.items():
             widgets[name] = stored[key]
@@ -115,6 +117,14 @@ class Node:
 
 def _link_id(saved_slot: dict[str, Any]) -> str | None:
     return None if saved_slot.get("link") is None else str(saved_slot["link"])
+
+
+def _unplaced(inputs: list[Any], stored: list[Any]) -> list[Any]:
+    """Stored values behind the last that the node type declares a place for."""
+    places = _places(inputs, len(stored))
+    end = max((at + 1 + next(i for i in inputs if i.name == name).control_values for name, at in places.items()), default=0)
+    end += any(i.options.get("image_upload") for i in inputs)
+    return [v for v in stored[end:] if v not in (None, "")]
 
 
 def _places(inputs: list[Any], stored: int) -> dict[str, int]:

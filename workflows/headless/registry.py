@@ -93,14 +93,16 @@ class NodeType:
 class Registry:
     """Node types by key.
 
-    where  what is said of a type that is not among them: "not available ..."
-    remedy what to do then
+    where   what is said of a type that is not among them: "not available ..."
+    remedy  what to do then
+    whole   whether the types declare all that they take. A server's /object_info does not: nodes may take inputs that are not
+            in it and check values themselves, so only the server can judge those
     """
 
     def __init__(self, classes: dict[str, type], display_names: dict[str, str], where: str = "without ComfyUI",
                  remedy: str = "The nodes that are: `affect nodes`. To use any other node, run this workflow in a ComfyUI "
-                               "that has it: `affect run --server URL`."):
-        self.where, self.remedy = where, remedy
+                               "that has it: `affect run --server URL`.", whole: bool = True):
+        self.where, self.remedy, self.whole = where, remedy, whole
         self._types = {k: NodeType(k, c, display_names.get(k, k)) for k, c in classes.items()}
 
     def get(self, key: str) -> NodeType | None:

@@ -38,10 +38,10 @@ def prepare(source: Path | str | Loaded, assignments: list[str] | None = None, c
     loaded = source if isinstance(source, Loaded) else load(source)
     prompt, workflow = copy.deepcopy(loaded.prompt), copy.deepcopy(loaded.workflow)
     homes: dict[tuple[str, str], Home] = {}
+    notes: list[str] = []
     if prompt is None:
         converted = convert(workflow, registry, choice_seed)
-        prompt, homes = converted.prompt, converted.homes
-    notes = []
+        prompt, homes, notes = converted.prompt, converted.homes, list(converted.notes)
     if assignments and not apply(prompt, assignments, registry, homes) and workflow is not None:
         # ComfyUI then opens `prompt`, which is what ran, instead of a drawing that says something else.
         workflow = None

@@ -6,6 +6,7 @@ The workflow is read and converted here, against what the server says its nodes 
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import struct
 import time
@@ -33,7 +34,7 @@ FOLDER = "affect"
 
 
 class ServerFailed(Exception):
-    """The server did not do what a ComfyUI does."""
+    """The server did not do what a ComfyUI does, or the workflow was stopped there; its text is for the user."""
 
 
 class Server:
@@ -72,6 +73,9 @@ class Server:
                 return answer.json()
         except ValueError:
             pass
+        if answer.status_code in (401, 403):
+            raise UserError(f"{self.url} wants a login ({answer.status_code}): write it into the address, as in --server "
+                            "http://name:password@host:8188. It is shown nowhere.")
         raise UserError(f"{self.url} answered {answer.status_code} to {path}: it does not seem to be a ComfyUI.")
 
     def registry(self) -> Registry:
@@ -118,6 +122,12 @@ class Server:
         status = self._json("GET", f"/history/{prompt_id}").get(prompt_id, {}).get("status") or {}
         ends = ("execution_error", "execution_interrupted", "execution_success")
         return [(event, data) for event, data in status.get("messages", []) if event in ends]
+
+    def knows(self, prompt_id: str) -> bool:
+        """Whether a prompt waits, runs, or has run."""
+        queue = self._json("GET", "/queue")
+        waiting = [entry for key in ("queue_running", "queue_pending") for entry in queue.get(key, [])]
+        return any(prompt_id in entry for entry in waiting) or prompt_id in self._json("GET", f"/history/{prompt_id}")
 
     def outputs(self, prompt_id: str) -> dict[str, dict[str, list[Any]]]:
         """What the output nodes of a finished prompt showed, by node id."""
@@ -188,28 +198,34 @@ class Events:
 def run_on(server: Server, prompt: Prompt, workflow: dict[str, Any] | None, registry: Registry) -> list[dict[str, str]]:
     """Runs a prepared prompt on a server and brings its results; as `run.execute`, with progress bars.
 
-    NodeFailed where a node fails there; KeyboardInterrupt cancels the prompt there too.
+    NodeFailed where a node fails there, ServerFailed where anything else goes wrong once it runs; KeyboardInterrupt cancels the
+    prompt there too.
     """
-    prompt = upload_images(server, prompt, registry)
+    prompt, workflow = upload_images(server, prompt, workflow, registry)
     with server.events() as events:
         prompt_id = server.queue(prompt, workflow)
         try:
             _follow(server, events, prompt_id, prompt, registry)
+            return _fetch(server, prompt_id)
+        except UserError as error:
+            raise ServerFailed(f"{error} The workflow had been queued there and may have run.") from error
         except BaseException as error:
             if not isinstance(error, (NodeFailed, ServerFailed)):
                 server.cancel(prompt_id)
             raise
-    return _fetch(server, prompt_id)
 
 
-def upload_images(server: Server, prompt: Prompt, registry: Registry) -> Prompt:
-    """The prompt with the images it loads uploaded, those that are in the input folder here. Others are left to the
-    server, whose own input folder may hold them."""
+def upload_images(server: Server, prompt: Prompt, workflow: dict[str, Any] | None,
+                  registry: Registry) -> tuple[Prompt, dict[str, Any] | None]:
+    """The prompt, and the drawing that results will carry, with the images they load uploaded, those that are in the input
+    folder here. Others are left to the server, whose own input folder may hold them."""
     from .core.image_files import find_image
 
     sent: dict[str, str] = {}
+    workflow = copy.deepcopy(workflow)
+    drawn = {str(node.get("id")): node for node in (workflow or {}).get("nodes", []) if isinstance(node, dict)}
     prompt = {k: {**node, "inputs": dict(node["inputs"])} for k, node in prompt.items()}
-    for node in prompt.values():
+    for node_id, node in prompt.items():
         kind = registry.get(node["class_type"])
         for name, spec in (kind.inputs() if kind else {}).items():
             value = node["inputs"].get(name)
@@ -222,7 +238,10 @@ def upload_images(server: Server, prompt: Prompt, registry: Registry) -> Prompt:
                             raise
                         sent[value] = value
                 node["inputs"][name] = sent[value]
-    return prompt
+                stored = drawn.get(node_id, {}).get("widgets_values")
+                if isinstance(stored, list):
+                    stored[:] = [sent[value] if v == value else v for v in stored]
+    return prompt, workflow
 
 
 def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt_id: str, prompt: Prompt,
@@ -240,8 +259,15 @@ def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt
                 nodes.update(1)
 
     def heard() -> Iterator[tuple[str, dict[str, Any]]]:
+        missed = 0
         for event, data in events:
-            yield from server.verdict(prompt_id) if event == "silence" else [(event, data)]
+            if event != "silence":
+                yield event, data
+                continue
+            yield from server.verdict(prompt_id)
+            missed = 0 if server.knows(prompt_id) else missed + 1
+            if missed == 2:  # once may be the moment between queue and history
+                raise ServerFailed("The workflow was taken out of the server's queue, or its history was cleared. Run it again.")
 
     try:
         for event, data in heard():
@@ -261,8 +287,8 @@ def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt
             elif event == "progress" and data.get("max"):
                 steps = steps or ui.progress(int(data["max"]), "steps")
                 steps.set(int(data["value"]))
-            elif event == "text" and steps is not None:
-                steps.text(data["text"])
+            elif event == "text":
+                (steps or nodes).text(data["text"])
             elif event == "execution_success":
                 return
             elif event == "execution_interrupted":
@@ -310,7 +336,7 @@ def registry_of(object_info: dict[str, Any]) -> Registry:
             "INPUT_TYPES": classmethod(lambda cls, groups=groups: groups), "RETURN_TYPES": tuple(info.get("output", ())),
             "RETURN_NAMES": tuple(info.get("output_name", ())), "OUTPUT_NODE": bool(info.get("output_node"))})
         names[key] = info.get("display_name") or key
-    return Registry(classes, names, "on this server", "Install the node pack that brings it there, and restart it.")
+    return Registry(classes, names, "on this server", "Install the node pack that brings it there, and restart it.", whole=False)
 
 
 def _spec(spec: Any) -> Any:
