@@ -1,6 +1,8 @@
 """The extension inside a running ComfyUI: it loads clean and quick, and its nodes explain themselves."""
 
+import json
 import re
+from pathlib import Path
 
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 
@@ -8,7 +10,24 @@ from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 def test_it_loads_without_a_warning_and_fast(comfy):
     seconds = re.search(r"([\d.]+) seconds.*ComfyUI-Affect", comfy.log)
     assert seconds and float(seconds.group(1)) <= 0.2, comfy.log[-2000:]
-    assert "IMPORT FAILED" not in "".join(line for line in comfy.log.splitlines() if "Affect" in line)
+    ours = [line for line in comfy.log.splitlines() if "affect" in line.lower()]
+    assert not any(word in line for line in ours for word in ("IMPORT FAILED", "WARNING", "Warning", "Traceback")), ours
+
+
+def test_the_command_runs_a_workflow_on_it(comfy, tmp_path, capsys):
+    """`affect run --server`: results and exit codes as without one."""
+    from comfyui_affect.workflows.headless.cli import main
+
+    node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
+    prompt = {"1": node("EmptyImage", width=16, height=16, batch_size=1, color=255), "2": node("SaveImage", images=["1", 0], filename_prefix="c")}
+    (tmp_path / "w.json").write_text(json.dumps(prompt))
+    run = lambda *more: main(["run", str(tmp_path / "w.json"), "--server", comfy.server.url, "--output-dir", str(tmp_path / "out"), *more])
+    assert run("--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["status"] == "ok" and Path(told["outputs"][0]["path"]).is_file()
+    assert run("--set", "1.width=0") == 2 and "width" in capsys.readouterr().err  # the server's own judgement, shown as ours
+    assert run("--set", "1.width=wide") == 2
+    assert main(["run", str(tmp_path / "w.json"), "--server", "http://127.0.0.1:9"]) == 2
 
 
 def test_every_node_is_there_and_explains_itself(comfy):

@@ -1,10 +1,12 @@
 """A node pack for the tests: small models of every family from ComfyUI's own classes, with random weights."""
 
+import comfy.cldm.cldm
 import comfy.conds
 import comfy.controlnet
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.supported_models as families
 import torch
@@ -110,14 +112,24 @@ def vae(channels, seed):
 
 
 class RandomClassifier:
-    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "run", ("AFFECT_EMOTION_CLASSIFIER",)
-    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    """`fails_at`: the call at which it raises; 0: never."""
 
-    def run(self):
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "run", ("AFFECT_EMOTION_CLASSIFIER",)
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}, "optional": {"fails_at": ("INT", {"default": 0})}})
+
+    def run(self, fails_at=0):
         torch.manual_seed(2)
         network = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 8, 8), torch.nn.SiLU(), torch.nn.AdaptiveAvgPool2d(2),
                                       torch.nn.Flatten(), torch.nn.Linear(64, 8))
         network[-1].weight.data *= 40
+        calls = []
+
+        def count(*_):
+            calls.append(0)
+            if len(calls) == fails_at:
+                raise RuntimeError("the classifier broke")
+
+        network.register_forward_pre_hook(count)
         return (network.eval().requires_grad_(False),)
 
 
@@ -145,6 +157,40 @@ class RandomControl:
 
         control = Control()
         return ([[c[0], {**c[1], "control": control, "control_apply_to_uncond": True}] for c in conditioning],)
+
+
+class RandomControlNet:
+    """ComfyUI's own ControlNet for the small SD models, with random weights."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "run", ("CONTROL_NET",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"dtype": (["float32", "float16"],)}}
+
+    def run(self, dtype):
+        config = unet(dtype=getattr(torch, dtype), operations=comfy.ops.manual_cast, device="cpu", hint_channels=3)
+        config = {k: v for k, v in config.items() if k not in ("out_channels", "transformer_depth_output", "use_temporal_attention")}
+        network = randomise(comfy.cldm.cldm.ControlNet(**config), 5)
+        return (comfy.controlnet.ControlNet(network, load_device=comfy.model_management.get_torch_device(), manual_cast_dtype=torch.float32),)
+
+
+class Difference:
+    """The largest difference of two latents, where a mask is and where it is not."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "tests", "run", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("LATENT",), "b": ("LATENT",), "mask": ("MASK",)}}
+
+    def run(self, a, b, mask):
+        import json
+
+        apart = (a["samples"].float() - b["samples"].float()).abs().amax(dim=1)
+        where = torch.nn.functional.interpolate(mask[:, None], size=apart.shape[-2:], mode="area")[:, 0].expand(len(apart), -1, -1) > 0
+        largest = lambda part: float(part.max()) if part.numel() else 0.0
+        return {"ui": {"text": [json.dumps({"inside": largest(apart[where]), "outside": largest(apart[~where])})]}}
 
 
 class SameModel:
@@ -177,4 +223,5 @@ class SameModel:
                                             "wrappers": str(model.wrappers), "options": str(model.model_options)})]}}
 
 
-NODE_CLASS_MAPPINGS = {"RandomModel": RandomModel, "RandomClassifier": RandomClassifier, "RandomControl": RandomControl, "SameModel": SameModel}
+NODE_CLASS_MAPPINGS = {"RandomModel": RandomModel, "RandomClassifier": RandomClassifier, "RandomControl": RandomControl, "SameModel": SameModel,
+                       "RandomControlNet": RandomControlNet, "Difference": Difference}
