@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from functools import lru_cache
@@ -143,8 +144,11 @@ def machine() -> str:
 def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[str, str], **settings: Any) -> None:
     """Prints the figures, and writes them where a path is given: {"name", "machine", "figures", "unit", "settings"}. The
     settings say what was run: a file of other settings, code or models is told apart by them."""
+    figures = {key: value if math.isfinite(value) else None for key, value in figures.items()}  # JSON knows no infinity
     for key, value in figures.items():
-        if not key.endswith((".low", ".high")):
+        if value is None:
+            print(f"{key:<44}not reached")
+        elif not key.endswith((".low", ".high")):
             interval = f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}" if f"{key}.low" in figures else ""
             print(f"{key:<44}{value:>9.4g}{interval}")
     if path:

@@ -94,10 +94,14 @@ class Backbone(nn.Module):
 
 
 def load_backbone(name: str) -> Backbone:
-    """A network of `TINY` or `PUBLISHED`, in evaluation mode, without gradients to its weights, on the host's device.
-    UserError where it is unknown, or published and not on this machine."""
+    """A network of `TINY` or `PUBLISHED`, in evaluation mode, without gradients to its weights, on the host's device; "auto" is
+    densenet121 where it is on this machine, else tiny-densenet, and says which. UserError where it is unknown, or published and
+    not on this machine."""
     from torchvision.models import get_model
 
+    if name == "auto":
+        name = "densenet121" if cached_weights("densenet121") else "tiny-densenet"
+        host.current().note(f"The features of {name} are used.")
     if name in TINY:
         file, build = TINY[name]
         features = build()
@@ -111,7 +115,7 @@ def load_backbone(name: str) -> Backbone:
         whole = get_model(name, weights=None)
         features = files.load_into(whole, read_published(name, path), path.name).features
     else:
-        raise UserError(f"There is no feature network '{name}'. Choose from: {', '.join((*TINY, *PUBLISHED))}.")
+        raise UserError(f"There is no feature network '{name}'. Choose from: auto, {', '.join((*TINY, *PUBLISHED))}.")
     return Backbone(name, features).eval().requires_grad_(False).to(host.current().device)
 
 

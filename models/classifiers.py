@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import files, host, tiny
-from .emotions import MIKELS
+from .emotions import GOEMOTIONS, MIKELS
 from .errors import UserError
 
 INPUT_SIZE = 128
@@ -108,19 +108,25 @@ class ClipEmotionHead(nn.Module):
 
 
 class ZeroShotEmotion(nn.Module):
-    """CLIP without training: the cosine between the image and a sentence for each emotion, over a temperature."""
+    """CLIP without training: the cosine between the image and sentences for each emotion, over a temperature. It tells Mikels'
+    eight (`forward`) and GoEmotions' 27 (`fine`)."""
 
     TEMPLATES = ("a picture that evokes {}", "an image full of {}", "a scene of {}")
 
     def __init__(self, scorer: Any):
         super().__init__()
         self.scorer = scorer
-        with torch.no_grad():
-            rows = [scorer.text_features([t.format(name) for t in self.TEMPLATES]).mean(dim=0) for name in MIKELS]
-        self.register_buffer("text", F.normalize(torch.stack(rows), dim=-1), persistent=False)
+        for name, labels in (("text", MIKELS), ("fine_text", GOEMOTIONS)):
+            with torch.no_grad():
+                rows = [scorer.text_features([t.format(label) for t in self.TEMPLATES]).mean(dim=0) for label in labels]
+            self.register_buffer(name, F.normalize(torch.stack(rows), dim=-1), persistent=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.scorer.logit_scale * self.scorer.image_features(image) @ self.text.T
+
+    def fine(self, image: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] in 0..1 -> logits [B, 27] in the order of `emotions.GOEMOTIONS`."""
+        return self.scorer.logit_scale * self.scorer.image_features(image) @ self.fine_text.T
 
 
 def read_head(path: Any) -> dict[str, torch.Tensor]:

@@ -111,7 +111,8 @@ TINY = {"tiny": "clip", "tiny-eval": "clip-eval"}
 
 
 def load_scorer(name: str) -> ClipScorer:
-    """The scorer of a name: tiny, tiny-eval, a file of models/open_clip (OpenAI's own weights have "openai" in their name), or an
+    """The scorer of a name: tiny, tiny-eval, moodifyclip (the bundled MoodifyCLIP; moodifyclip/NAME: a folder of
+    models/moodify_clip), a file of models/open_clip (OpenAI's own weights have "openai" in their name), or an
     open_clip name "MODEL:PRETRAINED" whose PRETRAINED is one of open_clip's tags (downloaded where it is not cached). It runs
     on the host's device."""
     import open_clip
@@ -121,6 +122,10 @@ def load_scorer(name: str) -> ClipScorer:
         metadata = tiny.load(TINY[name], clip)
         scorer = ClipScorer(clip, open_clip.get_tokenizer("ViT-B-32"), name, metadata.get("lo"), metadata.get("hi"))
         return scorer.to(host.current().device)
+    if name.split("/")[0] == "moodifyclip":
+        from .moodifier.clip import load_moodify_clip
+
+        return load_moodify_clip(name.partition("/")[2] or "tiny")
     if name.endswith(".safetensors"):
         state, _ = files.load_safetensors(files.find_model("open_clip", name))
         architecture = architecture_of(state, name)

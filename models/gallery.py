@@ -90,6 +90,8 @@ class Gallery:
     cached: np.ndarray | None = None
     """[n, `_CACHED`] uint16 local statistics (`ssim.statistics`), where `affect gallery build --cache` made them."""
     edges: str = "scharr"
+    absent: list[str] = field(default_factory=list)
+    """Files that a CSV lists and the folder does not hold."""
 
     @property
     def nouns(self) -> list[str]:
@@ -111,8 +113,18 @@ class Gallery:
             there = {"nouns": self.nouns, "adjectives": self.adjectives,
                      "emotions": sorted({p.emotion for p in self.pictures if p.emotion})}
             known = "; ".join(f"{name}: {', '.join(values)}" for name, values in there.items() if values)
-            raise UserError(f"The gallery '{self.folder.name}' has no picture of '{asked}'. It has {known or 'no labels at all'}.")
+            dumb = self.speechless
+            if emotions and dumb:
+                known += f". These adjectives stand for no emotion yet (emotions.csv: adjective, emotion): {', '.join(dumb[:20])}"
+            remedy = ("Ask for what it has." if known else "It has no labels at all: put pictures into folders named adjective_noun, or "
+                      "write a CSV of file, noun, adjective, emotion.")
+            raise UserError(f"The gallery '{self.folder.name}' has no picture of '{asked}'. {f'It has {known}. ' if known else ''}{remedy}")
         return out
+
+    @property
+    def speechless(self) -> list[str]:
+        """Adjectives whose pictures have no emotion: no search by emotion finds them."""
+        return sorted({p.adjective for p in self.pictures if p.adjective and not p.emotion})
 
 
 # -- the index file ---------------------------------------------------------------------------------------------
@@ -308,8 +320,10 @@ def build(folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"There is no gallery folder '{folder}'. Give a folder with pictures in it.")
-    labels = _labels(folder)
-    found = [f for f in walk(folder) if labels(f[0]) is not None]
+    labels, listed = _labels(folder)
+    files_there = list(walk(folder))
+    found = [f for f in files_there if labels(f[0]) is not None]
+    absent = sorted(listed - {f[0] for f in files_there})
     path = _index_path(folder, edges)
     with FileLock(path.with_suffix(".lock")):
         index = _Index(path, edges)
@@ -328,9 +342,10 @@ def build(folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "
         else:
             pictures.append(Picture(name, row, *labels(name)))
     if not pictures:
-        raise UserError(f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped). It takes "
+        also = f", and {len(absent)} that its CSV lists are not there, such as '{absent[0]}'" if absent else ""
+        raise UserError(f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped{also}). It takes "
                         f"{', '.join(sorted(SUFFIXES))}, in folders named adjective_noun or with a CSV of file, noun, adjective.")
-    return Gallery(folder, pictures, index.rows, skipped, cached, edges)
+    return Gallery(folder, pictures, index.rows, skipped, cached, edges, absent)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------
@@ -352,8 +367,8 @@ def _emotion(name: str, where: str) -> str:
     return name.lower()
 
 
-def _labels(folder: Path) -> Callable[[str], tuple[str, str, str] | None]:
-    """path -> (noun, adjective, emotion). Where the gallery has a CSV with a column `file`, the pictures are those that it
+def _labels(folder: Path) -> tuple[Callable[[str], tuple[str, str, str] | None], set[str]]:
+    """(path -> (noun, adjective, emotion), the files that a CSV lists). Where the gallery has a CSV with a column `file`, the pictures are those that it
     lists (others: None); else labels are the names of folders (`adjective_noun`, as in VSO). An emotion that no CSV gives
     comes from the adjective. UserError for an emotion that is none of the eight."""
     emotions = dict(ADJECTIVES)
@@ -377,4 +392,4 @@ def _labels(folder: Path) -> Callable[[str], tuple[str, str, str] | None]:
         noun, adjective = row.get("noun") or noun, row.get("adjective") or (adjective if noun else "")
         return noun, adjective, row.get("emotion") or emotions.get(adjective.lower(), "")
 
-    return labels
+    return labels, set(table)

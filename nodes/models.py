@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import files, host
-from ..models.emotions import MIKELS
+from ..models.emotions import GOEMOTIONS, MIKELS
 from .layouts import to_bchw
 
 
@@ -15,8 +15,10 @@ _EXAMPLES = {"scene": "scene.png", "coffee": "example.png"}
 
 
 def _clips() -> list[str]:
-    return ["tiny", "tiny-eval", "ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k",
-            *host.current().list_files("open_clip")]
+    from ..models.moodifier.folders import folders
+
+    return ["tiny", "tiny-eval", "moodifyclip", "ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k",
+            *host.current().list_files("open_clip"), *(f"moodifyclip/{name}" for name in folders())]
 
 
 class AffectTinyModelLoader:
@@ -112,7 +114,10 @@ class AffectEmotionReadout:
             device = next(classifier.parameters()).device
             probabilities = classifier(to_bchw(image).to(device)).float().softmax(dim=-1).tolist()
         chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))
-        rows = [{name: round(p, 4) for name, p in zip(MIKELS, row)} for row in probabilities]
+            fine = classifier.fine(to_bchw(image).to(device)).float().softmax(dim=-1).tolist() if hasattr(classifier, "fine") else []
+        rows: list[dict[str, Any]] = [{name: round(p, 4) for name, p in zip(MIKELS, row)} for row in probabilities]
+        for row, more in zip(rows, fine):  # zero-shot tells GoEmotions' 27 apart too
+            row["goemotions"] = {name: round(p, 4) for name, p in sorted(zip(GOEMOTIONS, more), key=lambda pair: -pair[1])}
         return chart, json.dumps(rows, indent=1)
 
 

@@ -99,10 +99,13 @@ class AffectMLLMMaskGenerator:
             else:
                 where = masks.saliency_mask(source)
             where = repeat_to_batch(masks.feathered(where.cpu(), feather), len(source))
-            masks.no_mask_note(where, names, grounding)
+            warnings = [*[found.warning] * bool(found.warning), *masks.doubts(where, found.objects, grounding, mask)]
+            for warning in warnings[bool(found.warning):]:  # the MLLM told its own already
+                host.current().note(warning)
             words = ", ".join(f"{c.attribute} {c.name}".strip() for c in found.objects) or "everything"
-            shown = masks.overlay(source.cpu(), where, f"{_label(emotion)}: {words}. {found.target_prompt}")
-        told = found.to_json() | masks.describe(found.objects, where) | {"grounding": grounding}
+            shown = masks.overlay(source.cpu(), where, " ".join([*(f"! {w}" for w in warnings), f"{_label(emotion)}: {words}. "
+                                                                 f"{found.target_prompt}"]))
+        told = found.to_json() | masks.describe(found.objects, where) | {"grounding": grounding, "warnings": warnings}
         return where[:, 0], found.source_prompt, found.target_prompt, to_bhwc(shown), json.dumps(told, indent=1)
 
     @staticmethod
@@ -187,14 +190,14 @@ class AffectMoodifyCLIPLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..models.moodifier.clip import folders
+        from ..models.moodifier.folders import folders
 
         return {"required": {"model": (["tiny", *folders()], {"tooltip":
                 "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in models/moodify_clip."})}}
 
     @classmethod
     def IS_CHANGED(cls, model: str) -> str:
-        from ..models.moodifier.clip import state_of
+        from ..models.moodifier.folders import state_of
 
         return state_of(model)
 

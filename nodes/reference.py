@@ -11,7 +11,7 @@ from ..models.errors import UserError
 from .layouts import to_bchw, to_bhwc
 
 EXAMPLE = "example_gallery"
-_NETWORKS = ["tiny-densenet", "tiny-vgg", "densenet121", "vgg19"]
+_NETWORKS = ["auto", "tiny-densenet", "tiny-vgg", "densenet121", "vgg19"]
 
 
 def _folder(name: str) -> Path:
@@ -109,7 +109,7 @@ class AffectDenseNetGramTransfer:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {
             "image": ("IMAGE", {"tooltip": "The image to change."}),
-            "reference": ("IMAGE", {"tooltip": "Where the feeling comes from; any size. One for all images, or one each."}),
+            "reference": ("IMAGE", {"tooltip": "Where the feeling comes from; any size. One for all images, one each, or several for one image."}),
             "iterations": ("INT", {"default": 500, "min": 1, "max": 10000, "tooltip":
                                    "At most so many evaluations; coarse-to-fine stops when nothing more is to be gained."}),
             "content_weight": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1e6, "step": 0.1, "round": False,
@@ -120,8 +120,8 @@ class AffectDenseNetGramTransfer:
                              "tooltip": "Draws the half grey level of dither that lets flat areas come alive."}),
         }, "optional": {
             "mask": ("MASK", {"tooltip": "Where the image may change."}),
-            "network": (_NETWORKS, {"default": "tiny-densenet", "tooltip": "Whose features count. densenet121 (the paper's) "
-                        "and vgg19 need torchvision's weights on this machine."}),
+            "network": (_NETWORKS, {"default": "auto", "tooltip": "Whose features count. auto: densenet121 (the paper's) where "
+                        "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too."}),
             "solver": (["coarse-to-fine", "adam"], {"default": "coarse-to-fine", "tooltip": "coarse-to-fine: L-BFGS from half the size up, "
                                        "several times faster. adam: as the paper."}),
             "layers": (["first", "last"], {"default": "first", "tooltip": "first: from the very first ReLU on, as the paper "
@@ -131,7 +131,7 @@ class AffectDenseNetGramTransfer:
         }}
 
     def run(self, image: Any, reference: Any, iterations: int, content_weight: float, sentiment_weight: float, seed: int,
-            mask: Any = None, network: str = "tiny-densenet", solver: str = "coarse-to-fine", layers: str = "first",
+            mask: Any = None, network: str = "auto", solver: str = "coarse-to-fine", layers: str = "first",
             colour_only: bool = False) -> tuple[Any, Any]:
         import torch
 
@@ -144,8 +144,8 @@ class AffectDenseNetGramTransfer:
         net = load_backbone(network)
         host.current().load(net)
         device = net.mean.device
-        sources = to_bchw(image).to(device)
-        references = repeat_to_batch(to_bchw(reference), len(sources)).to(device)
+        n = max(len(image), len(reference))  # one image and several references, or the other way about
+        sources, references = (repeat_to_batch(to_bchw(t), n).to(device) for t in (image, reference))
         masks = None
         if mask is not None:
             masks = repeat_to_batch(resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(sources), *sources.shape[-2:]), len(sources))

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -36,6 +38,21 @@ def test_zero_shot_prefers_the_emotion_whose_words_fit(scorer):
     finally:
         del scorer.image_features
     assert logits.argmax() == i and torch.isclose(logits[i], scorer.logit_scale, rtol=1e-4)
+
+
+def test_zero_shot_tells_the_twenty_seven_apart(scorer):
+    from comfyui_affect.models.emotions import GOEMOTIONS
+    from comfyui_affect.nodes.models import AffectEmotionReadout
+
+    model = ZeroShotEmotion(scorer)
+    words = scorer.text_features([t.format("grief") for t in ZeroShotEmotion.TEMPLATES]).mean(dim=0, keepdim=True)
+    scorer.image_features = lambda image: (words / words.norm()).expand(len(image), -1)
+    try:
+        assert model.fine(torch.rand(2, 3, 64, 64)).argmax(dim=1).tolist() == [GOEMOTIONS.index("grief")] * 2
+        row, = json.loads(AffectEmotionReadout().run(torch.rand(1, 64, 64, 3), model)[1])
+    finally:
+        del scorer.image_features
+    assert next(iter(row["goemotions"])) == "grief" and len(row["goemotions"]) == 27 and abs(sum(row["goemotions"].values()) - 1) < 0.01
 
 
 def test_zero_shot_is_differentiable_in_the_image(scorer):

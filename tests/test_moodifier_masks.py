@@ -66,13 +66,17 @@ def test_a_feather_rises_outside_and_ends():
     assert (row[:9] == 0).all() and (row[31:] == 0).all() and 0 < float(row[11]) < float(row[13]) <= 1
 
 
-def test_an_empty_mask_stays_empty_and_is_said(capsys):
-    empty = torch.zeros(1, 1, 16, 16)
+def test_an_empty_mask_stays_empty_and_what_is_doubtful_is_said():
+    empty, boat = torch.zeros(1, 1, 16, 16), Change("boat", "broken")
     assert not masks.feathered(empty, 4).any()
-    masks.no_mask_note(empty, ["boat"], "attention")
-    assert "boat by attention covers nothing" in capsys.readouterr().err
-    masks.no_mask_note(torch.ones(1, 1, 4, 4), [], "saliency")
-    assert "covers everything" in capsys.readouterr().err
+    assert "boat by attention covers nothing" in masks.doubts(empty, [boat], "attention")[0]
+    assert "covers everything" in masks.doubts(torch.ones(1, 1, 4, 4), [boat], "saliency")[0]
+    half = torch.zeros(1, 1, 16, 16)
+    half[..., :8] = 1
+    assert masks.doubts(half, [boat], "saliency") == []
+    assert "no box for boat" in masks.doubts(half, [boat, Change("tree", "", (0, 0, 1, 1))], "boxes")[0]
+    assert "20 x 10 and the image 16 x 16: it was stretched" in masks.doubts(half, [], "your mask", torch.zeros(1, 10, 20))[0]
+    assert masks.doubts(half, [], "your mask", torch.zeros(1, 64, 64)) == []
 
 
 def test_clipseg_without_weights_says_what_to_do(monkeypatch):

@@ -1,10 +1,12 @@
 """Galleries: what is read, kept, picked up and mended; and retrieval against brute force."""
 
+import json
 import os
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from comfyui_affect.models import gallery as index
@@ -271,3 +273,41 @@ def test_edge_responses():
 
 def test_a_black_query_gives_finite_scores(folder, notes):
     assert all(np.isfinite(f.score) for f in retrieve(Image.new("RGB", (64, 64)), open_gallery(folder), 3))
+
+
+def test_the_build_command_says_what_no_search_will_find(tmp_path, capsys):
+    from comfyui_affect.workflows.headless.cli import main
+
+    for name in ("warm_river/a.png", "gloomy_river/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path / name)
+    assert main(["gallery", "build", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pictures"] == 2 and told["adjectives_without_emotion"] == ["gloomy"] and told["absent"] == []
+    (tmp_path / "labels.csv").write_text("file,noun\nwarm_river/a.png,river\nelsewhere/c.png,river\n")
+    assert main(["gallery", "build", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "listed in a CSV and not there: 'elsewhere/c.png'" in out and "1 pictures" in out
+    (tmp_path / "labels.csv").write_text("file,noun\nelsewhere/c.png,river\n")
+    assert main(["gallery", "build", str(tmp_path)]) == 2
+    assert "its CSV lists are not there, such as 'elsewhere/c.png'" in capsys.readouterr().err
+    (tmp_path / "labels.csv").unlink()
+    gallery = open_gallery(tmp_path)
+    with pytest.raises(UserError, match="stand for no emotion yet.*gloomy"):
+        gallery.select(emotions=("awe",))
+
+
+def test_the_transfer_node_takes_several_references_for_one_image(monkeypatch):
+    from comfyui_affect.models import backbones, gram
+    from comfyui_affect.nodes.reference import AffectDenseNetGramTransfer
+
+    seen = []
+
+    result = lambda source: type("Done", (), {"image": source, "losses": [1.0, 0.5], "pixels": [1, 1]})()
+    monkeypatch.setattr(gram, "transfer", lambda *a: (seen.append([float(t.mean()) for t in (a[1], a[2], a[4])]), result(a[1]))[1])
+    monkeypatch.setattr(backbones, "cached_weights", lambda name: None)
+    image = torch.full((1, 32, 32, 3), 0.5)
+    references = torch.stack([torch.full((40, 20, 3), v) for v in (0.1, 0.2, 0.3)])
+    out, plots = AffectDenseNetGramTransfer().run(image, references, 5, 1.0, 1e6, 0, mask=torch.ones(1, 16, 16))
+    assert out.shape == (3, 32, 32, 3) and len(plots) == 3
+    assert [round(r, 3) for _, r, _ in seen] == [0.1, 0.2, 0.3] and all(s == 0.5 and m == 1.0 for s, _, m in seen)

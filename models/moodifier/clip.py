@@ -17,6 +17,7 @@ from ..clip import ClipScorer
 from ..diffusion.protocol import Conditioning
 from ..diffusion.text import CHUNK, END, START, bpe
 from ..errors import UserError
+from .folders import CONFIG, WEIGHTS
 
 LENGTH = 248
 KEPT = 20
@@ -80,9 +81,9 @@ def export(clip: Any, folder: Path, config: dict[str, Any]) -> Path:
     config = copy.deepcopy(config)
     config["text_cfg"]["context_length"] = len(clip.positional_embedding)
     folder.mkdir(parents=True, exist_ok=True)
-    files.save_safetensors(folder / _WEIGHTS, clip.state_dict(), {})
+    files.save_safetensors(folder / WEIGHTS, clip.state_dict(), {})
     text = json.dumps({"model_cfg": config, "preprocess_cfg": seen}, indent=1)
-    files.write_atomically(folder / _CONFIG, lambda p: p.write_text(text + "\n", encoding="utf-8"))
+    files.write_atomically(folder / CONFIG, lambda p: p.write_text(text + "\n", encoding="utf-8"))
     return folder
 
 
@@ -134,19 +135,6 @@ def as_conditioning(text: str) -> list[int]:
     return row + [END] * (CHUNK - len(row))
 
 
-_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-
-
-def folders() -> list[str]:
-    """The folders of models/moodify_clip that hold a model, as `load_moodify_clip` takes them."""
-    return [name.rpartition("/")[0] for name in host.current().list_files("moodify_clip", (".json",)) if name.endswith(f"/{_CONFIG}")]
-
-
-def state_of(name: str) -> str:
-    """Another text once a folder's weights or configuration have changed; "" for the bundled one."""
-    return "" if name == "tiny" else " ".join(files.state_of("moodify_clip", f"{name}/{part}") for part in (_CONFIG, _WEIGHTS))
-
-
 def load_moodify_clip(name: str) -> MoodifyScorer:
     """The MoodifyCLIP of a name: tiny, or a folder (one of `folders`) of models/moodify_clip that `export` wrote. UserError where the folder holds
     no CLIP of 248 tokens."""
@@ -157,7 +145,7 @@ def load_moodify_clip(name: str) -> MoodifyScorer:
         metadata = tiny.load("moodifyclip", clip)
         return MoodifyScorer(clip, None, name, metadata.get("lo"), metadata.get("hi")).to(host.current().device)
     folder = files.find_model("moodify_clip", name)
-    if not (folder / _CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no MoodifyCLIP: a folder with open_clip_config.json and open_clip_model.safetensors is "
                         "wanted, as `affect train moodifyclip` writes it.")
     clip = open_clip.create_model(f"local-dir:{folder}")

@@ -173,22 +173,32 @@ def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor
             lines, line = [*lines, line], word
         else:
             line = f"{line} {word}".strip()
-    lines = [*lines, line][:6]
+    lines = [*lines, line][:9]
     foot = Image.new("RGB", (w, 6 + len(lines) * (font.size + 4)), "white")
     ImageDraw.Draw(foot).multiline_text((4, 2), "\n".join(lines), fill="black", font=font, spacing=4)
     strip = torch.from_numpy(np.asarray(foot, np.float32) / 255).permute(2, 0, 1)[None].to(image)
     return torch.cat([shown, strip.expand(len(image), -1, -1, -1)], dim=2)
 
 
-def no_mask_note(mask: torch.Tensor, names: Sequence[str], grounding: str) -> None:
-    """Says so where a mask covers nothing, or all."""
+def doubts(mask: torch.Tensor, changes: Sequence[Change], grounding: str, given: torch.Tensor | None = None) -> list[str]:
+    """What the user should know of a mask [B, 1, H, W]: that it covers nothing or all, that objects are not in it, or that the
+    one that was `given` [.., H, W] had other proportions."""
     share = float((mask > 0).float().mean())
-    what = ", ".join(names) or "the picture"
+    what = ", ".join(c.name for c in changes) or "the picture"
+    out = []
     if share == 0:
-        host.current().note(f"The mask of {what} by {grounding} covers nothing: nothing will change. Name the object otherwise, or "
-                            "choose another grounding.")
-    elif share > 0.98:
-        host.current().note(f"The mask of {what} by {grounding} covers everything.")
+        out.append(f"The mask of {what} by {grounding} covers nothing: nothing will change. Name the object otherwise, or choose another "
+                   "grounding.")
+    elif share > 0.98 and changes:
+        out.append(f"The mask of {what} by {grounding} covers everything.")
+    boxless = [c.name for c in changes if not c.box]
+    if grounding == "boxes" and boxless:
+        out.append(f"The MLLM drew no box for {', '.join(boxless)}: not in the mask.")
+    if given is not None:
+        (h, w), (H, W) = given.shape[-2:], mask.shape[-2:]
+        if abs(w / h - W / H) > 0.02 * W / H:
+            out.append(f"Your mask is {w} x {h} and the image {W} x {H}: it was stretched to fit.")
+    return out
 
 
 def describe(changes: Sequence[Change], mask: torch.Tensor) -> dict[str, Any]:

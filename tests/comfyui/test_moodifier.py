@@ -52,7 +52,7 @@ def test_a_text_of_another_width_is_refused(comfy, tmp_path):
 
 
 def test_grounding_by_attention_looks_for_the_word(comfy, tmp_path):
-    prompt = {"50": node("AffectTinyModelLoader"), "51": node("AffectExampleImage", image="scene"),
+    prompt = {"50": node("AffectTinyModelLoader"), "51": node("AffectExampleImage", picture="scene"),
               "52": node("AffectEmotion", emotion="fear", intensity=1.0),
               "53": node("AffectMLLMLoader", provider="rules", model="a house on a hill with a tree", base_url=""),
               "54": node("AffectMLLMMaskGenerator", image=["51", 0], emotion=["52", 0], mllm=["53", 0], objects="house", grounding="attention",

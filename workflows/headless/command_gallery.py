@@ -33,10 +33,18 @@ def _build(args: argparse.Namespace) -> int:
         gallery = open_gallery(args.folder, args.edges, args.cache)
     if args.json:
         print(json.dumps({"status": "ok", "pictures": len(gallery.pictures), "skipped": gallery.skipped,
-                          "nouns": gallery.nouns, "adjectives": gallery.adjectives}))
+                          "absent": gallery.absent, "nouns": gallery.nouns, "adjectives": gallery.adjectives,
+                          "adjectives_without_emotion": gallery.speechless}))
         return 0
     print(f"{len(gallery.pictures)} pictures in {args.folder}; {len(gallery.skipped)} files skipped.")
     for name, why in gallery.skipped.items():
         print(f"  skipped {name!r}: {why}")
+    for name in gallery.absent[:20]:
+        print(f"  listed in a CSV and not there: {name!r}")
+    if len(gallery.absent) > 20:
+        print(f"  and {len(gallery.absent) - 20} more")
+    if gallery.speechless:
+        print("No search by emotion finds these adjectives; give each one of the eight in the folder's emotions.csv (adjective, emotion): "
+              f"{', '.join(gallery.speechless)}")
     print(f"nouns: {', '.join(gallery.nouns) or '(none)'}\nadjectives: {', '.join(gallery.adjectives) or '(none)'}")
     return 0
