@@ -113,8 +113,8 @@ class AffectEmotionReadout:
             host.current().load(classifier)
             device = next(classifier.parameters()).device
             probabilities = classifier(to_bchw(image).to(device)).float().softmax(dim=-1).tolist()
-        chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))
             fine = classifier.fine(to_bchw(image).to(device)).float().softmax(dim=-1).tolist() if hasattr(classifier, "fine") else []
+        chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))
         rows: list[dict[str, Any]] = [{name: round(p, 4) for name, p in zip(MIKELS, row)} for row in probabilities]
         for row, more in zip(rows, fine):  # zero-shot tells GoEmotions' 27 apart too
             row["goemotions"] = {name: round(p, 4) for name, p in sorted(zip(GOEMOTIONS, more), key=lambda pair: -pair[1])}
