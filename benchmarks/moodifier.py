@@ -176,17 +176,16 @@ def cases(n: int, split: str) -> list[Case]:
 # -- where --------------------------------------------------------------------------------------------------------
 
 def _maps(case: Case) -> torch.Tensor:
-    """[1, G, h, w]: the diffusion model's attention to each object that changes."""
+    """[1, G + 1, h, w]: the diffusion model's attention to each object that changes, and to any word."""
     model, _, vae = _pipeline()
-    columns = [masks.token_columns(case.source_prompt, name) for name in case.names]
+    columns = [*(masks.token_columns(case.source_prompt, name) for name in case.names), masks.word_columns(case.source_prompt)]
     return masks.attention_maps(model, model.context(conditioning(case.source_prompt, "clip")),
                                 model.latent_in(vae.encode(case.source[None])), columns)
 
 
 def grounded(case: Case) -> torch.Tensor:
     """[1, 1, H, W]: the mask that Moodifier makes of a case."""
-    mask = F.interpolate(masks.attention_mask(_maps(case)), size=case.source.shape[-2:], mode="nearest")
-    return masks.feathered(mask, FEATHER)
+    return masks.feathered(masks.attention_mask(_maps(case), case.source[None]), FEATHER)
 
 
 def iou(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -205,8 +204,8 @@ def grounding(found: list[Case]) -> dict[str, float]:
             size = maps.shape[-2:]
             back = lambda m: F.interpolate(m, size=truth.shape[-2:], mode="nearest")[0]
             ceiling = back((F.interpolate(truth[None], size=size, mode="area") > 0.5).float())
-            rows.setdefault(name, []).append((iou(back(masks.attention_mask(maps[:, g:g + 1])), truth), iou(salient, truth),
-                                              iou(ceiling, truth)))
+            mine = masks.attention_mask(maps[:, [g, -1]], case.source[None])[0]
+            rows.setdefault(name, []).append((iou(mine, truth), iou(salient, truth), iou(ceiling, truth)))
     every = np.array([r for part in rows.values() for r in part])
     figures = dict(zip(("iou_attention", "iou_saliency", "iou_ceiling"), map(float, every.mean(axis=0))))
     figures["iou_attention_of_ceiling"] = figures["iou_attention"] / figures["iou_ceiling"]

@@ -119,12 +119,11 @@ class AffectMLLMMaskGenerator:
         if missing:
             raise UserError(f"Grounding by attention looks into the diffusion model: connect {', '.join(missing)}, or choose another "
                             "grounding.")
-        columns = [masks.token_columns(found.source_prompt, name) for name in names]
+        columns = [*(masks.token_columns(found.source_prompt, name) for name in names), masks.word_columns(found.source_prompt)]
         adapter = engine(model)
         positive = adapter.encode_text(clip, found.source_prompt)
         maps = adapter.cross_attention_maps(model, positive, adapter.encode_image(vae, image), columns, seed=0)
-        mask = masks.attention_mask(maps)
-        return F.interpolate(mask, size=size, mode="nearest")
+        return F.interpolate(masks.attention_mask(maps, to_bchw(image).cpu()), size=size, mode="nearest")
 
 
 def _label(emotion: Any) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from comfyui_affect.models.diffusion.diffusers import UNetContext
 from comfyui_affect.models.errors import UserError
@@ -33,10 +34,31 @@ def test_otsu_parts_two_heaps():
 def test_an_attention_mask_is_each_objects_own():
     maps = torch.full((1, 2, 8, 8), 0.001)
     maps[0, 0, :2], maps[0, 1, :, 6:] = 0.002, 0.5  # a word that is looked at little counts as much
-    mask = masks.attention_mask(maps)
     want = torch.zeros(8, 8)
     want[:2], want[:, 6:] = 1, 1
-    assert torch.equal(mask[0, 0], want)
+    assert torch.equal(masks.above(maps)[0, 0], want)
+
+
+def test_attention_is_drawn_to_the_images_edges():
+    """A coarse blob over a red square: the mask takes the square's outline, also between the map's cells."""
+    image = torch.full((1, 3, 96, 128), 0.2)
+    square = torch.zeros(96, 128, dtype=torch.bool)
+    square[27:69, 45:87] = True
+    image[0, 0][square] = 0.9
+    maps = F.interpolate(square[None, None].float(), size=(6, 8), mode="area")
+    maps = F.avg_pool2d(F.pad(maps, (1, 1, 1, 1)), 3, 1)  # as blurred as attention is
+    coarse = F.interpolate(masks.above(maps), size=(96, 128), mode="nearest")[0, 0] > 0
+    fine = masks.attention_mask(torch.cat([maps, torch.ones_like(maps)], dim=1), image)[0, 0] > 0
+    iou = lambda m: float((m & square).sum() / (m | square).sum())
+    assert iou(fine) > 0.95 > 0.8 > iou(coarse)
+    large = F.interpolate(image, scale_factor=3.0)  # fitted at a bounded size, given at the image's own
+    assert masks.attention_mask(torch.cat([maps, torch.ones_like(maps)], dim=1), large).shape == (1, 1, 288, 384)
+
+
+def test_a_place_belongs_to_the_word_that_claims_it_most():
+    mine, other = torch.tensor([[[[0.4, 0.1]]]]), torch.tensor([[[[0.1, 0.4]]]])
+    assert torch.allclose(masks.contested(mine, mine + other), torch.tensor([[[[0.32, 0.02]]]]))
+    assert masks.word_columns("a house by a lake") == [1, 2, 3, 4, 5] and masks.word_columns("") == [1]
 
 
 def test_boxes():
