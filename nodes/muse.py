@@ -24,7 +24,7 @@ def _muse_inputs() -> dict[str, Any]:
         "emotion": ("AFFECT_EMOTION", {"tooltip": "What the image should make people feel."}),
         "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Says what it feels, and in which direction to go."}),
         "cfg": ("FLOAT", {"default": 7.5, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01,
-                          "tooltip": "Classifier-free guidance: how closely to follow the text."}),
+                          "tooltip": "Classifier-free guidance: how closely to follow the text. FLUX-dev wants 1 (with FluxGuidance)."}),
         "n_tokens": ("INT", {"default": 4, "min": 1, "max": 64, "tooltip": "Emotional tokens an image. More can say "
                                                                            "more, and drown the prompt sooner."}),
         "learning_rate": ("FLOAT", {"default": 0.01, "min": 0.0, "max": 1.0, "step": 0.001, "round": False,
