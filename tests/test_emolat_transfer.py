@@ -68,6 +68,14 @@ def test_a_trained_network_answers_to_text_and_code(vgg):
     assert not any(name.startswith("encoder") for name in net.state_dict())
 
 
+def test_an_untrained_network_can_learn(vgg):
+    """It gives the source back, and a gradient reaches the layer that keeps it from doing anything else."""
+    net = network(vgg)
+    image = torch.rand(1, 3, 32, 32)
+    (net(image, torch.randn(1, 8), torch.randn(1, 1, 12)) - 0.9).square().sum().backward()
+    assert net.last.weight.grad.abs().max() > 1e-3
+
+
 def test_content_loss_sees_places_and_not_brightness():
     source = maps([9, 9], [1.0, 3.0])
     assert float(losses.content_loss(maps([0, 0], [10.0, 30.0]), source)) == pytest.approx(0, abs=1e-4)

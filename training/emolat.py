@@ -205,11 +205,14 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
         real, index = vectors[index].to(emotions.device).float(), index.to(emotions.device)
         return space(data.graphs.batch(index), real, emotions[index], revive)
 
-    space = fit(space, loss, batches, loop, runs / name, name).eval()
+    space = fit(space, loss, batches, loop, runs / name, name)
+    # The running average forgets in a hundred steps and has counted entries that were moved since. Counted anew over all graphs,
+    # quantised as training does it: in batches, whose own statistics standardise them.
+    space.encoder.train()
     with torch.no_grad():
-        parts = torch.arange(len(data.rows), device=emotions.device).split(256)
-        space.codebooks.recount((space.encoder(data.graphs.batch(part)), emotions[part]) for part in parts)
-    return space
+        order = torch.randperm(len(data.rows), generator=torch.Generator().manual_seed(loop.seed)).to(emotions.device)
+        space.codebooks.recount((space.encoder(data.graphs.batch(part)), emotions[part]) for part in order.split(loop.batch) if len(part) > 1)
+    return space.eval()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -107,4 +107,5 @@ class TransferNet(nn.Module):
         # A share of the way to white or to black: always in range, and an untrained network gives the source back to the last
         # digit. (Added without a bound, the change ran away into flat colour: a clamp that passes gradients does not stop it.)
         change = self.last(y).tanh()
-        return image + change.clamp(min=0) * (1 - image) + change.clamp(max=0) * image
+        # Not by clamps: their gradient at nought, where training begins, is nought.
+        return image + change * torch.where(change >= 0, 1 - image, image)
