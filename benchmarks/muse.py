@@ -19,7 +19,7 @@ from .methods import Method, make_all
 from .store import Store, fingerprint
 from .tasks import editing, emotion_only, generation, scene
 
-MUSE = Method("muse", threshold=45.0, force_open_at=0.5, muse=MuseConfig(max_inner_steps=10, learning_rate=0.1))
+MUSE = Method("muse", threshold=60.0, force_open_at=0.5, muse=MuseConfig(max_inner_steps=10, learning_rate=0.05))
 """Chosen on validation layouts: in the tiny world content is settled by half of the steps, and an emotion that starts sooner
 takes its place."""
 

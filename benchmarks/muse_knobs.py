@@ -17,7 +17,7 @@ from .muse import INTENSITIES, MUSE
 from .store import Store
 from .tasks import Task, generation
 
-THRESHOLDS = (0.0, 25.0, 35.0, 45.0, 55.0)
+THRESHOLDS = (0.0, 25.0, 35.0, 45.0, 60.0)
 TIMES = (0.0, 1.0, 100.0)
 
 Column = tuple[str, Method, Sequence[Task]]
