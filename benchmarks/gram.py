@@ -64,7 +64,7 @@ def _photo(name: str, side: int) -> torch.Tensor:
     edge = min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
     image = image.crop((left, top, left + edge, top + edge)).resize((side, side), Image.LANCZOS)
-    return _tensor(np.asarray(image))
+    return _tensor(np.array(image))
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:
