@@ -343,7 +343,7 @@ def test_a_classifier_file_of_another_shape_is_refused(comfy, tmp_path):
     from comfyui_affect.workflows.headless.execute import NodeFailed
 
     (comfy.base / "models" / "affect").mkdir(exist_ok=True)
-    save_file({"fc.weight": torch.zeros(8, 768)}, comfy.base / "models" / "affect" / "head.safetensors")
+    save_file({"fc.weight": torch.zeros(8, 768), "fc.bias": torch.zeros(8)}, comfy.base / "models" / "affect" / "head.safetensors")
     comfy._registry = None
     prompt = graph()
     prompt["3"] = node("AffectEmotionClassifierLoader", classifier="head.safetensors", clip_model="tiny")

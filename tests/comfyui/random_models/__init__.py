@@ -169,7 +169,7 @@ class RandomControlNet:
         return {"required": {"dtype": (["float32", "float16"],)}}
 
     def run(self, dtype):
-        config = unet(dtype=getattr(torch, dtype), operations=comfy.ops.manual_cast, device="cpu", hint_channels=3)
+        config = unet(dtype=getattr(torch, dtype), operations=comfy.ops.manual_cast, device="cpu", hint_channels=3, num_heads=8)
         config = {k: v for k, v in config.items() if k not in ("out_channels", "transformer_depth_output", "use_temporal_attention")}
         network = randomise(comfy.cldm.cldm.ControlNet(**config), 5)
         return (comfy.controlnet.ControlNet(network, load_device=comfy.model_management.get_torch_device(), manual_cast_dtype=torch.float32),)
