@@ -31,7 +31,6 @@ from ..training.transfer import TransferConfig, train_transfer, with_network
 from . import measure
 from .store import fingerprint
 
-METHODS = ("with", "without", "baseline")
 _SCENES = ("training/data/moodscenes/*.py",)
 
 

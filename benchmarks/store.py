@@ -70,7 +70,7 @@ class Store:
                             "under the old ones is kept apart.")
         settings = json.dumps(asdict(method), sort_keys=True)
         name = f"{method.kind}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
-        of_emolat = ((*_CODE, "models/emolat/*.py"), (*_WEIGHTS, "emolat")) if getattr(method, "start", "") == "emolat" else ()
+        of_emolat = ((*_CODE, "models/emolat/*.py"), (*_WEIGHTS, "emolat")) if method.start == "emolat" else ()
         self.folder = root / fingerprint(*of_emolat) / name
         note = self.folder / "method.json"
         if not note.is_file():

@@ -116,16 +116,22 @@ class ZeroShotEmotion(nn.Module):
     def __init__(self, scorer: Any):
         super().__init__()
         self.scorer = scorer
-        for name, labels in (("text", MIKELS), ("fine_text", GOEMOTIONS)):
-            with torch.no_grad():
-                rows = [scorer.text_features([t.format(label) for t in self.TEMPLATES]).mean(dim=0) for label in labels]
-            self.register_buffer(name, F.normalize(torch.stack(rows), dim=-1), persistent=False)
+        self.register_buffer("text", self._features(MIKELS), persistent=False)
+        self.register_buffer("fine_text", None, persistent=False)  # made when it is first asked for: whoever guides never does
+
+    @torch.no_grad()
+    def _features(self, labels: tuple[str, ...]) -> torch.Tensor:
+        """[n, D] normalised: the mean over the templates of each label's features."""
+        rows = [self.scorer.text_features([t.format(label) for t in self.TEMPLATES]).mean(dim=0) for label in labels]
+        return F.normalize(torch.stack(rows), dim=-1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.scorer.logit_scale * self.scorer.image_features(image) @ self.text.T
 
     def fine(self, image: torch.Tensor) -> torch.Tensor:
         """[B, 3, H, W] in 0..1 -> logits [B, 27] in the order of `emotions.GOEMOTIONS`."""
+        if self.fine_text is None:
+            self.fine_text = self._features(GOEMOTIONS)
         return self.scorer.logit_scale * self.scorer.image_features(image) @ self.fine_text.T
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -303,8 +304,11 @@ def test_the_transfer_node_takes_several_references_for_one_image(monkeypatch):
 
     seen = []
 
-    result = lambda source: type("Done", (), {"image": source, "losses": [1.0, 0.5], "pixels": [1, 1]})()
-    monkeypatch.setattr(gram, "transfer", lambda *a: (seen.append([float(t.mean()) for t in (a[1], a[2], a[4])]), result(a[1]))[1])
+    def transfer(net, source, reference, config, mask):
+        seen.append([float(t.mean()) for t in (source, reference, mask)])
+        return SimpleNamespace(image=source, losses=[1.0, 0.5], pixels=[1, 1])
+
+    monkeypatch.setattr(gram, "transfer", transfer)
     monkeypatch.setattr(backbones, "cached_weights", lambda name: None)
     image = torch.full((1, 32, 32, 3), 0.5)
     references = torch.stack([torch.full((40, 20, 3), v) for v in (0.1, 0.2, 0.3)])

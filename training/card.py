@@ -15,7 +15,6 @@ from ..models.clip import load_scorer
 from ..models.diffusion.diffusers import CFGGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emotions import MIKELS
-from ..models.moodifier.clip import load_moodify_clip
 from ..models.plots import contact_sheet
 from .data.moodscenes import layout_seeds, make_scene
 from .data.photos import HELD_OUT, photograph, square
@@ -133,7 +132,7 @@ def gate_range(device: str, n: int = 128) -> dict[str, dict[str, float]]:
     for name, file in SCORERS.items():
         if not tiny.path(file).is_file():
             continue
-        scorer = (load_moodify_clip("tiny") if name == "moodifyclip" else load_scorer(name)).to(device)
+        scorer = load_scorer(name).to(device)
         text = scorer.text_features(prompts)
         lo, hi = (float((metrics.clip_features(scorer, x.to(device)) * text).sum(dim=1).mean()) for x in (first, last))
         result[name] = {"lo": round(lo, 4), "hi": round(hi, 4)}

@@ -113,13 +113,8 @@ def real_vectors(vgg: Backbone, data: Data, runs: Path) -> torch.Tensor:
     path = runs / f"vectors-{n}-{size}-{key.hexdigest()[:12]}.npy"
     if not path.is_file():
         out = [codes_of(vgg, data.images(torch.arange(i, min(i + 64, n)))).half().cpu().numpy() for i in range(0, n, 64)]
-        write_atomically(path, lambda temporary: _save(temporary, standardised(np.concatenate(out))))
+        write_atomically(path, lambda temporary: np.save(temporary, standardised(np.concatenate(out))))
     return torch.from_numpy(np.load(path))
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as f:  # given a name, numpy would add a suffix to it
-        np.save(f, array)
 
 
 def standardised(vectors: np.ndarray) -> np.ndarray:

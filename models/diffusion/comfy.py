@@ -77,13 +77,13 @@ class CondContext:
                 raise UserError("This MODEL does not read its text through cross-attention, so emotional tokens cannot be "
                                 "put behind it. Connect an SD1.5, SD2, SDXL, SD3 or FLUX model to the Emotion Token Optimizer.")
             bound = [name for name in _LENGTH_BOUND if name in given]
-            if len({_hooks_of(c) for c in self.conds}) > 1:
-                # ComfyUI writes each one's LoRA into the same weights in turn: gradients would be those of the last.
-                raise UserError("Parts of this conditioning carry different hooks (regional LoRAs), and gradients cannot follow weights that "
-                                "change within one step. Give all parts the same hooks, or put the LoRA on the MODEL.")
             if bound:
                 raise UserError(f"This MODEL's text comes with '{bound[0]}', which emotional tokens would make wrong. "
                                 "Connect an SD1.5, SD2, SDXL, SD3 or FLUX model to the Emotion Token Optimizer.")
+        if len({_hooks_of(cond) for cond in self.conds}) > 1:
+            # ComfyUI writes each one's LoRA into the same weights in turn: gradients would be those of the last.
+            raise UserError("Parts of this conditioning carry different hooks (regional LoRAs), and gradients cannot follow weights that "
+                            "change within one step. Give all parts the same hooks, or put the LoRA on the MODEL.")
         return self
 
     def append(self, tokens: torch.Tensor) -> "CondContext":
@@ -115,6 +115,8 @@ def _hooks_of(cond: dict[str, Any]) -> frozenset[int]:
 
 def _active(cond: dict[str, Any], sigma: torch.Tensor) -> bool:
     """Whether a cond counts at a noise level: ConditioningSetTimestepRange bounds it."""
+    if "timestep_start" not in cond and "timestep_end" not in cond:
+        return True  # asked at every model call: reading sigma would wait for the GPU
     now = float(sigma.flatten()[0])
     return cond.get("timestep_end", -1.0) <= now <= cond.get("timestep_start", float("inf"))
 

@@ -43,21 +43,21 @@ class Codebooks(nn.Module):
     @torch.no_grad()
     def count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
         """Lets a batch's numbers [B, S] into the averages, in the books of emotion [B]."""
-        seen = torch.zeros_like(self.use)
-        seen.index_put_((emotion[:, None].expand_as(numbers), numbers), torch.ones_like(numbers, dtype=self.use.dtype), True)
-        total = seen.sum(dim=1, keepdim=True)
+        seen = self._tally([(numbers, emotion)])
         for average in (self.use, self.vigour):
-            average.lerp_(torch.where(total > 0, seen / total.clamp(min=1), average), 1 - self.decay)
+            average.lerp_(_shares(seen, average), 1 - self.decay)
 
     @torch.no_grad()
     def recount(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Sets `use` to the exact shares over vectors (z [B, S, W], emotion [B]); a book without any keeps its own."""
+        self.use.copy_(_shares(self._tally((self.nearest(z, emotion), emotion) for z, emotion in parts), self.use))
+
+    def _tally(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """[8, N]: how often each entry stands among the numbers [B, S] of emotions [B]."""
         seen = torch.zeros_like(self.use)
-        for z, emotion in parts:
-            numbers = self.nearest(z, emotion)
+        for numbers, emotion in parts:
             seen.index_put_((emotion[:, None].expand_as(numbers), numbers), torch.ones_like(numbers, dtype=seen.dtype), True)
-        total = seen.sum(dim=1, keepdim=True)
-        self.use.copy_(torch.where(total > 0, seen / total.clamp(min=1), self.use))
+        return seen
 
     @torch.no_grad()
     def revive(self, z: torch.Tensor, emotion: torch.Tensor, least: float = 0.25) -> int:
@@ -88,6 +88,12 @@ class Codebooks(nn.Module):
         logits = self.use[emotion].clamp(min=1e-12).log() / temperature
         numbers = torch.multinomial(logits.softmax(dim=-1).cpu(), n, replacement=True, generator=generator)
         return self.entries[emotion[:, None], numbers.to(self.entries.device)]
+
+
+def _shares(seen: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
+    """Counts [8, N] as shares of each book's; a book without any has those of `otherwise`."""
+    total = seen.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, seen / total.clamp(min=1), otherwise)
 
 
 def mean_dispersion(entries: torch.Tensor, margin: torch.Tensor | float) -> torch.Tensor:

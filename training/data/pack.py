@@ -2,7 +2,8 @@
 
 A pack is a folder `images.npy` [N, S, S, 3] uint8, `emotions.npy` [N] int64 (-1 for photographs), `tokens.npy`
 [N, V, 77] int32, where `objects` are asked for `masks.npy` [N, K, 16, 16] uint8 (coverage times 255) and `places.npy`
-[N, V, K] int8 (the position of each object's word in each caption; -1: not said), and `pack.json`. It is made from seeds alone and complete or absent.
+[N, V, K] int8 (the position of each object's word in each caption; -1: not said), and `pack.json`. It is made from seeds
+alone and complete or absent.
 """
 
 from __future__ import annotations
