@@ -21,6 +21,7 @@ from ..models.diffusion.sampling import Sampler, ddim_inversion, prepare_noise, 
 from ..models.emolat.space import load_emolat
 from ..models.emotions import MIKELS
 from ..models.muse import EmotionTokens, MuseConfig, TimingGate, initial_tokens
+from ..models.views import view
 from .rivals import universal_guidance
 from .store import Store, fingerprint
 from .tasks import Task, scene
@@ -34,6 +35,7 @@ class Method:
     strength     of universal guidance; or of SDEdit's noise, as a share of the steps
     recurrences  of universal guidance
     start        MUSE's first tokens: random, or emolat (from the bundled EmoLat's codes)
+    muse         its settings; universal guidance takes its `views`
     """
 
     kind: str
@@ -87,6 +89,12 @@ def _first(method: Method, text: torch.Tensor, task: Task) -> torch.Tensor:
     return initial_tokens(1, method.muse.n_tokens, text, task.seed)
 
 
+def _seen(method: Method, image: torch.Tensor) -> torch.Tensor:
+    """The guide's logits [B, 8], the mean over as many random views of the image as MUSE's config says."""
+    classifier, views = _classifier(method.guide), method.muse.views
+    return torch.stack([classifier(view(image)) for _ in range(views)]).mean(dim=0) if views else classifier(image)
+
+
 def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     """Images [B, 3, 128, 128] in 0..1 of a batch of tasks, and notes on each."""
     model, _, vae = _models()
@@ -103,10 +111,10 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
         contexts = model.context(positive), model.context(negative)
         labels = torch.tensor([MIKELS.index(t.emotion) for t in tasks], device=model.device)
         fresh = iter(range(1, 10**6))
+        torch.manual_seed(tasks[0].seed)  # of the views
         start = noise.to(model.device) * float((sigmas[0] ** 2 + 1) ** 0.5)
-        classifier = _classifier(method.guide)
         samples = model.latent_out(universal_guidance(
-            model, vae, lambda image: F.cross_entropy(classifier(image), labels, reduction="none"), start,
+            model, vae, lambda image: F.cross_entropy(_seen(method, image), labels, reduction="none"), start,
             sigmas.to(model.device), *contexts, method.cfg, method.strength, method.recurrences,
             lambda: _noise(tasks, 1_000_003 * next(fresh)).to(model.device)))
     elif method.kind == "sdedit":

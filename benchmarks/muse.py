@@ -14,6 +14,7 @@ from ..models import metrics
 from ..models.emotions import MIKELS, neighbours
 from ..models.muse import MuseConfig
 from ..models.plots import contact_sheet, curve
+from ..training.data.moodscenes import layout_seeds
 from . import measure
 from .methods import Method, make_all
 from .store import Store, fingerprint
@@ -91,9 +92,12 @@ def _all_methods(args: argparse.Namespace) -> dict[str, float]:
     measure.save_picture(args.out / "universal.png", curve(
         {key: [figures[f"{name}.{key}"] for name in strengths] for key in keys}, STRENGTHS,
         "universal guidance: strength", "share", {f"MUSE {key}": figures[f"muse.{key}"] for key in keys}))
-    real = generation(args.n, args.split)
-    return figures | {key: value for key, value in measure.accuracies(
-        torch.stack([scene(t, t.emotion) for t in real]), real, "heldout").items()}
+    tasks = generation(args.n, args.split)
+    real = torch.stack([scene(t, t.emotion) for t in tasks])
+    # What the kernel distance is where nothing is wrong: the same emotions in scenes of other layouts.
+    others = [replace(t, layout=layout) for t, layout in zip(tasks, layout_seeds(args.split, args.n, seed=66))]
+    floor = measure.fidelity(torch.stack([scene(t, t.emotion) for t in others]), tasks, "heldout")["heldout.kid"]
+    return figures | measure.accuracies(real, tasks, "heldout") | measure.fidelity(real, tasks, "heldout") | {"heldout.kid": floor}
 
 
 def _emotion_only(args: argparse.Namespace) -> dict[str, float]:

@@ -7,6 +7,7 @@ const COLOURS = {
   AFFECT_CLIP_SCORER: "#4fb3bf",
   AFFECT_TIMING_GATE: "#8fbf4f",
   AFFECT_EMOTION_TOKENS: "#b08cff",
+  "AFFECT_EMOTION_TOKENS,AFFECT_EMOLAT_CODE": "#b08cff", // a socket that takes either
   AFFECT_REFERENCE_GALLERY: "#d98e5f",
   AFFECT_EMOLAT: "#e0c341",
   AFFECT_EMOLAT_CODE: "#f0dc82",

@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def comfy(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
-    server = start(Path(COMFYUI), PYTHON, base, packs=[Path(__file__).parent / "random_models"])
+    server = start(Path(COMFYUI), PYTHON, base, "--preview-method", "latent2rgb", packs=[Path(__file__).parent / "random_models"])
     yield server
     log = server.log
     stop(server)

@@ -43,7 +43,8 @@ def falls(trace):
     return all(first < 0 for first in fall[0]) and all(sum(image) < 0 for image in zip(*fall))
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd15-fp16", "sd15-bf16", "sd2", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("kind", ["sd15", "sd15-fp16", "sd15-bf16", "sd2", "sdxl", "sd3", "flux", "sd15-lowvram",
+                                  "sd15-fp16-lowvram", "flux-lowvram"])
 def test_every_family_is_guided_and_left_as_it_was(comfy, tmp_path, kind):
     trace, before, _ = results(comfy.run(graph(kind, batch=2, intensity=0.0, seed=1), tmp_path))
     assert "intensity is 0" in trace["notes"][0]
@@ -240,7 +241,7 @@ def lora(path, seed=0):
     save_file(state, path)
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd15-fp16"])
+@pytest.mark.parametrize("kind", ["sd15", "sd15-fp16", "sd15-lowvram"])
 def test_a_lora_is_in_the_guided_model(comfy, tmp_path, kind):
     lora(comfy.base / "models" / "loras" / "test.safetensors")
     loader = {"30": node("LoraLoaderModelOnly", model=["1", 0], lora_name="test.safetensors", strength_model=0.5)}

@@ -7,9 +7,8 @@ from pathlib import Path
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 
 
-def test_it_loads_without_a_warning_and_fast(comfy):
-    seconds = re.search(r"([\d.]+) seconds.*ComfyUI-Affect", comfy.log)
-    assert seconds and float(seconds.group(1)) <= 0.2, comfy.log[-2000:]
+def test_it_loads_without_a_warning(comfy):
+    assert re.search(r"[\d.]+ seconds:.*ComfyUI-Affect", comfy.log), comfy.log[-2000:]  # how many: `affect bench comfyui`
     ours = [line for line in comfy.log.splitlines() if "affect" in line.lower()]
     assert not any(word in line for line in ours for word in ("IMPORT FAILED", "WARNING", "Warning", "Traceback")), ours
 
@@ -28,6 +27,37 @@ def test_the_command_runs_a_workflow_on_it(comfy, tmp_path, capsys):
     assert run("--set", "1.width=0") == 2 and "width" in capsys.readouterr().err  # the server's own judgement, shown as ours
     assert run("--set", "1.width=wide") == 2
     assert main(["run", str(tmp_path / "w.json"), "--server", "http://127.0.0.1:9"]) == 2
+
+
+def test_progress_and_previews_while_it_samples(comfy, tmp_path):
+    """A browser sees every step's bar move and a picture of it: the tiny model's latents have colours of their own."""
+    import io
+
+    import websocket
+    from PIL import Image
+
+    from comfyui_affect.benchmarks.comfyui import _graph, _sampled
+
+    socket = websocket.create_connection(f"{comfy.url.replace('http', 'ws')}/ws?clientId=browser", timeout=300)
+    prompt = _sampled(_graph(seed=77, steps=3, inner=2))
+    asked = comfy.server._json("POST", "/prompt", json={"prompt": prompt, "client_id": "browser"})["prompt_id"]
+    steps, pictures = [], []
+    while True:
+        message = socket.recv()
+        if isinstance(message, bytes):
+            start = 8 if message[:4] == bytes([0, 0, 0, 1]) else 8 + int.from_bytes(message[4:8], "big")  # 4: with metadata
+            if message[3] in (1, 4):
+                pictures.append(Image.open(io.BytesIO(message[start:])).convert("RGB"))
+            continue
+        told = json.loads(message)
+        if told["type"] == "progress" and told["data"]["node"] == "11":
+            steps.append((told["data"]["value"], told["data"]["max"]))
+        assert told["type"] != "execution_error", told
+        if told["type"] == "executing" and told["data"]["node"] is None and told["data"]["prompt_id"] == asked:
+            break
+    socket.close()
+    assert (3, 3) in steps and len(set(steps)) >= 3
+    assert pictures and any(high > low for low, high in pictures[-1].getextrema())
 
 
 def test_every_node_is_there_and_explains_itself(comfy):

@@ -74,23 +74,31 @@ POOLED = {"sdxl": 1280, "sd3": 2048, "flux": 768}
 CHANNELS = {"sd3": 16, "flux": 16}
 
 
+class LowVram(comfy.model_patcher.ModelPatcher):
+    """Loaded by parts, as on a GPU that is too small: half of the weights are cast, and patched by LoRAs, at each use."""
+
+    def load(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+        return super().load(device_to, self.model_size() // 2, force_patch_weights)
+
+
 class RandomModel:
     CATEGORY, FUNCTION = "tests", "run"
     RETURN_TYPES = ("MODEL", "CONDITIONING", "CONDITIONING", "VAE", "LATENT")
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"kind": (list(CONFIGS),), "seed": ("INT", {"default": 0}),
+        return {"required": {"kind": ([*CONFIGS, *(f"{name}-lowvram" for name in CONFIGS)],), "seed": ("INT", {"default": 0}),
                              "batch": ("INT", {"default": 1}), "tokens": ("INT", {"default": 77})}}
 
     def run(self, kind, seed, batch, tokens):
+        kind, low = kind.removesuffix("-lowvram"), kind.endswith("-lowvram")
         config = CONFIGS[kind]()
         if config.unet_config["dtype"] != torch.float32:
             config.manual_cast_dtype = torch.float32  # half precision on a CPU, as ComfyUI has it there
         model = config.get_model({}, "", device="cpu")
         randomise(model.diffusion_model, seed)
-        patcher = comfy.model_patcher.ModelPatcher(model, comfy.model_management.get_torch_device(),
-                                                   comfy.model_management.unet_offload_device())
+        patcher = (LowVram if low else comfy.model_patcher.ModelPatcher)(
+            model, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device())
         generator = torch.Generator().manual_seed(seed + 1)
 
         def text():
