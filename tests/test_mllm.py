@@ -264,6 +264,9 @@ def test_the_users_objects_override(ask):
     found = ask("good", objects=["Tree", "boat"])
     assert [(c.name, c.attribute) for c in found.objects] == [("tree", "twisted"), ("boat", "")]
     assert "Tree, boat" in Handler.last["messages"][0]["content"][0]["text"]
+    assert "sees no boat" in found.warning and found.warning in ask.notes
+    again = ask("good", objects=["Tree", "boat"])
+    assert again == found and ask.notes.count(found.warning) == 2  # an answer from the cache says it too
 
 
 @pytest.mark.parametrize("how, calls", [("limit", 2), ("error-once", 2), ("second-time", 2), ("old", 2), ("fussy", 3)])

@@ -165,6 +165,18 @@ def test_one_step_by_hand(small_unet):
     assert torch.allclose(out, want, atol=1e-4)
 
 
+def test_a_mask_over_everything_marks_no_place(small_unet):
+    """The latent may change everywhere, and the source's maps still say what stands where; a mask with a hole marks one."""
+    source, target, _ = contexts()
+    latent, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
+    whole, part = torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
+    part[..., -1, -1] = 0
+    run = lambda mask, given: attention_blend(small_unet, source, target, None, latent, mask, torch.tensor([2.0, 1.0, 0.0]),
+                                              BlendConfig(cross_replace=1.0), lambda: noise, between(source, target), attention_mask=given)
+    assert torch.equal(run(whole, None), run(whole, 0 * whole)) and not torch.equal(run(whole, None), run(whole, whole))
+    assert torch.equal(run(part, None), run(part, part))
+
+
 def test_cross_replace_and_the_seed_matter(small_unet):
     source, target, _ = contexts()
     mask = torch.ones(1, 1, 8, 8)

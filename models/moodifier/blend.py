@@ -77,15 +77,17 @@ def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext
     noise           -> [B, C, h, w] standard normal, called once a step
     alignment       [T] of `token_alignment`
     callback        (step, prediction [B, C, h, w]) after each step
-    attention_mask  [B or 1, 1, h, w]: where the target's own maps hold, if not inside `mask`
+    attention_mask  [B or 1, 1, h, w]: where the target's own maps hold; if not given inside `mask`, or nowhere where `mask` is 1
+                    all over: such a mask marks no place, and the source's maps then keep what stands where
 
     The latents are blended by the mask at each step, so the last clean prediction is too.
     """
     b, steps = len(latent), len(sigmas) - 1
     mask = repeat_to_batch(mask.to(latent), b)
     texts = [source, target] if config.cfg == 1.0 else [source, target, source if negative is None else negative]
-    control = BlendControl(b, [t.embeds.shape[1] for t in texts], alignment,
-                           mask if attention_mask is None else attention_mask.to(latent))
+    if attention_mask is None:
+        attention_mask = mask * (mask.amin(dim=(1, 2, 3), keepdim=True) < 1)
+    control = BlendControl(b, [t.embeds.shape[1] for t in texts], alignment, attention_mask.to(latent))
     together = denoiser.side_by_side(texts, b)
     edited = latent
     with denoiser.attention(control):

@@ -70,10 +70,11 @@ class Asked:
         """UserError where the server or model cannot be reached; a broken answer is no error (see the module)."""
         path = self.cache / f"{self._key(image, emotion, objects)}.json"
         if path.is_file():
-            return _read(path)
+            return self._told(_read(path))
         size = shrunk(image).size
         question = _ASK.format(emotion=emotion, size=f"{size[0]} x {size[1]}", count="those the user names" if objects else "at most four", given=(
-            f"\nThe user wants these objects changed and no others: {', '.join(objects)}." if objects else ""))
+            f"\nThe user wants these objects changed and no others: {', '.join(objects)}. Leave out what the image does not show."
+            if objects else ""))
         reasons = []
         for _ in range(2):
             again = f"\nYour last answer could not be used: {reasons[-1]}. Give the JSON object alone." if reasons else ""
@@ -83,12 +84,21 @@ class Asked:
             except BrokenAnswer as error:
                 reasons.append(str(error))
                 continue
-            found = replace(complete(_chosen(found, objects)), provider=self.name)
+            unseen = [name for name in objects if name.lower() not in {c.name for c in found.objects}]
+            doubt = (f"{self.name} ({self.model}) sees no {', no '.join(unseen)} in the image. The mask is a guess there: name what the image "
+                     "shows, or connect a mask of your own." if unseen else "")
+            found = replace(complete(_chosen(found, objects)), provider=self.name, warning=doubt)
             _write(path, found)
-            return found
+            return self._told(found)
         warning = f"{self.name} ({self.model or 'no model named'}) gave no usable answer twice: {reasons[-1]}. Rules took its place."
-        host.current().note(warning)
-        return replace(by_rules(emotion, objects), warning=warning)
+        return self._told(replace(by_rules(emotion, objects), warning=warning))
+
+    @staticmethod
+    def _told(found: Instruction) -> Instruction:
+        """The instruction; its warning is said."""
+        if found.warning:
+            host.current().note(found.warning)
+        return found
 
     def _key(self, image: Any, emotion: str, objects: list[str]) -> str:
         small = image.convert("RGB")
