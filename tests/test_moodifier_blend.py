@@ -172,7 +172,8 @@ def test_a_mask_over_everything_marks_no_place(small_unet):
     whole, part = torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
     part[..., -1, -1] = 0
     run = lambda mask, given: attention_blend(small_unet, source, target, None, latent, mask, torch.tensor([2.0, 1.0, 0.0]),
-                                              BlendConfig(cross_replace=1.0), lambda: noise, between(source, target), attention_mask=given)
+                                              BlendConfig(cross_replace=1.0), lambda: noise, torch.arange(target.embeds.shape[1]) % 3,
+                                              attention_mask=given)
     assert torch.equal(run(whole, None), run(whole, 0 * whole)) and not torch.equal(run(whole, None), run(whole, whole))
     assert torch.equal(run(part, None), run(part, part))
 
