@@ -261,10 +261,11 @@ def _evened(t: torch.Tensor, scales: list[torch.Tensor]) -> torch.Tensor:
     """t [B, ...], whose gradient is divided by its largest entry, image by image, on the way back; that entry [B] is put
     into `scales`. Half precision has too little range for what a classifier's gradient and guidance may come to."""
     if t.requires_grad:
+        # A hook that knew `t` itself would keep it, and the graph behind it, for ever.
         def even(gradient: torch.Tensor) -> torch.Tensor:
             largest = gradient.flatten(1).abs().amax(dim=1).float()
-            scales.append(torch.where(largest > 0, largest, torch.ones_like(largest)).to(t.device))
-            return gradient / scales[-1].view(-1, *[1] * (t.ndim - 1)).to(gradient)
+            scales.append(torch.where(largest > 0, largest, torch.ones_like(largest)))
+            return gradient / scales[-1].view(-1, *[1] * (gradient.ndim - 1)).to(gradient)
 
         t.register_hook(even)
     return t

@@ -404,3 +404,21 @@ def test_trace_is_json_and_a_picture(small_unet, small_vae, small_classifier):
     assert data["opened_at_step"] == [1] and data["calls"][1]["inner_steps"] == 3
     picture = trace_plot(trace)
     assert picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 0.05
+
+
+def test_an_inner_step_keeps_nothing_of_its_graph():
+    """A hook that knew its own tensor would keep it for ever, and a server's memory would grow with each image."""
+    import gc
+    import weakref
+
+    from comfyui_affect.models.muse import _evened
+
+    scales = []
+    start = torch.ones(2, 3, requires_grad=True)
+    middle = start * torch.tensor([[2.0], [8.0]])
+    seen = weakref.ref(middle)
+    _evened(middle, scales).square().sum().backward()
+    assert torch.equal(scales[0], torch.tensor([4.0, 16.0])) and torch.equal(start.grad, torch.tensor([[2.0] * 3, [8.0] * 3]))
+    del middle
+    gc.collect()
+    assert seen() is None
