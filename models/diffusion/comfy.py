@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Iterator, Sequence
 
+import comfy.ldm.flux.math
 import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.model_patcher
@@ -188,6 +189,26 @@ def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
+def _turned(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding: x [..., d], each pair of numbers times its matrix in angles [..., d / 2, 2, 2]."""
+    return (angles * x.to(angles).unflatten(-1, (-1, 1, 2))).sum(dim=-1).flatten(-2).type_as(x)
+
+
+@contextmanager
+def _differentiable_rope() -> Iterator[None]:
+    """A block in which FLUX turns its queries and keys by PyTorch's own operators: newer versions of ComfyUI do it by one of
+    comfy_kitchen, which has no backward pass."""
+    ours = {"apply_rope": lambda q, k, angles: (_turned(q, angles), _turned(k, angles)), "apply_rope1": _turned}
+    before = {name: getattr(comfy.ldm.flux.math, name) for name in ours if hasattr(comfy.ldm.flux.math, name)}
+    try:
+        for name in before:
+            setattr(comfy.ldm.flux.math, name, ours[name])
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(comfy.ldm.flux.math, name, function)
+
+
 class ComfyDenoiser:
     """A loaded BaseModel under the model options of a run, as `protocol.Denoiser`. Lives as long as the run."""
 
@@ -224,7 +245,7 @@ class ComfyDenoiser:
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
         network = self.model.diffusion_model
         save_memory = save_memory or _casts(network)
-        with (deterministic(), ordinary_weights(self.model, *_patch_modules(self.options), *self._brought),
+        with (deterministic(), ordinary_weights(self.model, *_patch_modules(self.options), *self._brought), _differentiable_rope(),
               checkpointed(*[network] * save_memory), ExitStack() as stack):
             if not save_memory and not hasattr(network, "input_blocks"):
                 # Transformers add to their streams in place. (Checkpointing sees to that by itself, and the UNet has

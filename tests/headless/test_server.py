@@ -1,6 +1,7 @@
 """Running on a server, without one: what is left to its judgement, and what is said where it falls silent. The real thing is
 tested in tests/comfyui."""
 
+import json
 import pytest
 from PIL import Image
 
@@ -84,6 +85,15 @@ def test_a_prompt_that_vanished_ends_the_wait(registry):
         remote.run_on(server, prompt(), None, registry)
     patient = Fake([("silence", {})] * 5 + [("execution_success", {"prompt_id": "p"})], known=True)
     assert remote.run_on(patient, prompt(), None, registry) == []
+
+
+@pytest.mark.parametrize("entry", [[3, "abc-1", {}], {"prompt_id": "abc-1"}, {"queue_tuple": [3, "abc-1"]}])
+def test_a_waiting_prompt_is_known_however_its_queue_is_written(monkeypatch, entry):
+    server = remote.Server("http://127.0.0.1:1")
+    answer = type("Answer", (), {"text": json.dumps({"queue_running": [entry], "queue_pending": []})})
+    monkeypatch.setattr(server, "_call", lambda *_, **__: answer)
+    monkeypatch.setattr(server, "_json", lambda *_, **__: {})
+    assert server.knows("abc-1") and not server.knows("abc-2")
 
 
 def test_what_fails_after_queueing_is_no_wrong_request(registry):

@@ -125,9 +125,8 @@ class Server:
 
     def knows(self, prompt_id: str) -> bool:
         """Whether a prompt waits, runs, or has run."""
-        queue = self._json("GET", "/queue")
-        waiting = [entry for key in ("queue_running", "queue_pending") for entry in queue.get(key, [])]
-        return any(prompt_id in entry for entry in waiting) or prompt_id in self._json("GET", f"/history/{prompt_id}")
+        queue = self._call("GET", "/queue").text  # its entries are lists here and objects there; an id is like nothing else
+        return prompt_id in queue or prompt_id in self._json("GET", f"/history/{prompt_id}")
 
     def outputs(self, prompt_id: str) -> dict[str, dict[str, list[Any]]]:
         """What the output nodes of a finished prompt showed, by node id."""

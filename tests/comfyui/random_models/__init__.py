@@ -3,6 +3,7 @@
 import comfy.cldm.cldm
 import comfy.conds
 import comfy.controlnet
+import comfy.ldm.flux.model
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -66,7 +67,8 @@ CONFIGS = {
     "flux": lambda: families.Flux(dict(
         image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=768, context_in_dim=WIDTH,
         hidden_size=64, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10000,
-        qkv_bias=True, guidance_embed=True, dtype=torch.float32)),
+        qkv_bias=True, guidance_embed=True, dtype=torch.float32,
+        **({"txt_ids_dims": []} if "txt_ids_dims" in comfy.ldm.flux.model.FluxParams.__annotations__ else {}))),  # newer ones ask
     "mute": lambda: Mute(unet()),
     "bound": lambda: Bound(unet()),
 }
