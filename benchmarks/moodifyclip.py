@@ -73,7 +73,8 @@ def main(args: argparse.Namespace) -> int:
             # Student's interval of the mean over so few seeds.
             half = float({2: 12.7, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0) * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
             figures |= measure.with_interval(f"{name}.{key}", float(values.mean()), (float(values.mean()) - half, float(values.mean()) + half))
-    measure.write(args.json, "moodifyclip", figures, {key: "share" for key in figures}, seeds=args.seeds, scenes=args.scenes)
+    measure.write(args.json, "moodifyclip", figures, {key: "share" for key in figures}, seeds=args.seeds, scenes=args.scenes,
+                  steps=loop.steps, batch=loop.batch, captions=own.n)
     return 0
 
 

@@ -15,15 +15,16 @@ from comfyui_affect.models import tiny
 from comfyui_affect.models.backbones import load_backbone
 from comfyui_affect.models.classifiers import TINY, load_classifier
 from comfyui_affect.models.clip import load_scorer
+from comfyui_affect.models.files import load_safetensors
 
 WORKFLOWS = Path(workflows.__file__).parent
-NAMES = ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg")
+NAMES = ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg", "emolat", "moodifyclip")
 
 
 def test_every_file_is_there_and_together_they_are_small():
     assert sum(tiny.path(name).stat().st_size for name in NAMES) < 40e6
     for name in NAMES:
-        state, _ = tiny.read(name)
+        state, _ = load_safetensors(tiny.path(name))
         assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point()), name
 
 
@@ -42,7 +43,7 @@ def test_they_load_into_their_networks():
 
 def test_the_gates_scale_is_measured():
     """A scorer whose cosines live elsewhere than published CLIP's carries the two figures that map them."""
-    for name in ("tiny", "tiny-eval"):
+    for name in ("tiny", "tiny-eval", "moodifyclip"):
         scorer = load_scorer(name)
         assert scorer.lo is not None and scorer.hi > scorer.lo + 0.02
 
