@@ -16,6 +16,8 @@ from comfyui_affect.training import emolat as stage_one
 from comfyui_affect.training import transfer as stage_two
 from comfyui_affect.training.data.annotated import read_annotations
 from comfyui_affect.training.data.graphs import GraphRows, make_pictures, text_features
+from comfyui_affect.training.loop import LoopConfig
+from comfyui_affect.training.tokens import TokensConfig, train_tokens
 
 
 def put(folder, name, note, image=True, kind="emospace"):
@@ -281,3 +283,16 @@ def test_stage_two_keeps_the_token_map_and_refuses_other_books(world):
     assert torch.equal(spaces.load(path).token_map.weight, space.token_map.weight)
     with pytest.raises(UserError, match="entries = 8; the config's .model. says clip = tiny, vgg = tiny-vgg, entries = 16"):
         stage_two.with_network(space, EmoLatConfig(entries=16))
+
+
+def test_the_map_from_codes_to_tokens_is_trained(tmp_path):
+    """A few steps on the bundled models: the map moves, takes codes to the diffusion model's width, and is kept with the space."""
+    emolat = spaces.load_emolat("tiny")
+    loop = LoopConfig(steps=2, batch=2, lr=1e-2, warmup=0, save_every=2)
+    line = train_tokens(emolat, TokensConfig(n=4, n_tokens=2), loop, tmp_path, "cpu")
+    emolat.token_map = line
+    spaces.save(tmp_path / "e.safetensors", emolat)
+    again = spaces.load(tmp_path / "e.safetensors", "cpu")
+    code = emolat.sample(EmotionTarget.of("fear"), 3, 1.0, 0)
+    assert code.as_tokens().tokens.shape == (1, 3, 128)
+    assert torch.allclose(again.sample(EmotionTarget.of("fear"), 3, 1.0, 0).as_tokens().tokens, code.as_tokens().tokens, atol=1e-2)

@@ -54,11 +54,11 @@ def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: P
     clip = tiny.build_clip()
     tiny.load("clip", clip)
     classifier = load_classifier(config.classifier)
-    for part in (model.unet, vae.vae, clip, classifier):
+    for part in (model.unet, vae, clip, classifier):
         part.to(device).requires_grad_(False)
     pack = make_pack(PackSpec("train", config.n, variants=1, seed=config.data_seed), runs / "packs")
     rows = Rows([pack], device)
-    latents = encode(vae.vae, rows, runs)
+    latents = encode(vae, rows, runs)
     captions = torch.cat([rows.tokens[:, 0], torch.tensor([empty_tokens()], device=device)])
     contexts = encode_texts(clip.eval(), captions, runs)
     context = lambda index: model.context([[torch.from_numpy(contexts[index.cpu().numpy()]).to(device).float(), {}]])
