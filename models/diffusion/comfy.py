@@ -190,7 +190,7 @@ def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
 
 
 def _turned(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding: x [..., d], each pair of numbers times its matrix in angles [..., d / 2, 2, 2]."""
+    """Rotary embedding (Su et al. 2021): x [..., d], each pair of numbers times its matrix in angles [..., d / 2, 2, 2]."""
     return (angles * x.to(angles).unflatten(-1, (-1, 1, 2))).sum(dim=-1).flatten(-2).type_as(x)
 
 

@@ -44,7 +44,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What to change, and both prompts. `warning` says where it comes from when that is not what was asked."""
+    """What to change, and both prompts. `warning` says where it comes from when that is not what was asked, or what of
+    it is in doubt."""
 
     objects: tuple[Change, ...]
     source_prompt: str

@@ -2,6 +2,7 @@
 tested in tests/comfyui."""
 
 import json
+
 import pytest
 from PIL import Image
 
