@@ -1,6 +1,6 @@
 """What the program around us provides: progress bars, the interrupt flag, folders.
 
-Three hosts exist. ComfyUI (its modules are imported here and in `diffusion/comfy.py` alone, inside functions);
+Three hosts exist. ComfyUI (its modules are imported here, inside functions, and in `diffusion`, nowhere else);
 the embedded host of `workflows/headless`, which installs its own with `use`; and plain Python, which has
 neither bar nor flag. Algorithms ask `current()` and never know which one answers.
 """
@@ -83,24 +83,9 @@ class Host:
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def sampling_choices(self) -> tuple[list[str], list[str]]:
-        """The names of the samplers and of the schedulers that there are."""
-        from .diffusion.sampling import SAMPLERS, SCHEDULES
-
-        return list(SAMPLERS), list(SCHEDULES)
-
     def progress(self, total: int, label: str = "") -> Bar:
         """A bar for `total` units of work."""
         return SilentBar()
-
-    def tiny_pipeline(self) -> tuple[Any, Any, Any]:
-        """(MODEL, CLIP, VAE) of the bundled tiny model, as this host has them."""
-        from . import tiny
-
-        return tiny.load_pipeline()
-
-    def load(self, *networks: Any) -> None:
-        """Puts networks on the device they run on, where a host moves them about."""
 
     def check_interrupted(self) -> None:
         """Raises where the user asked to stop."""
@@ -144,21 +129,6 @@ class ComfyHost(Host):
 
     def progress(self, total: int, label: str = "") -> Bar:
         return _ComfyBar(total)
-
-    def sampling_choices(self) -> tuple[list[str], list[str]]:
-        from comfy.samplers import KSampler
-
-        return list(KSampler.SAMPLERS), list(KSampler.SCHEDULERS)
-
-    def tiny_pipeline(self) -> tuple[Any, Any, Any]:
-        from .diffusion.comfy_tiny import load_pipeline
-
-        return load_pipeline()
-
-    def load(self, *networks: Any) -> None:
-        from .diffusion import comfy
-
-        comfy.load(*networks)
 
     def check_interrupted(self) -> None:
         import comfy.model_management

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..models import files, host
+from ..models import diffusion, files, host
 from .layouts import to_bchw, to_bhwc
 
 
@@ -79,7 +79,7 @@ class AffectEmoLatTransfer:
         from ..models.emolat.repaint import repaint
         from ..models.gram import resized
 
-        host.current().load(*emolat.parts)
+        diffusion.load(*emolat.parts)
         source = to_bchw(image)
         if mask is not None:
             mask = resized(mask.reshape(-1, 1, *mask.shape[-2:]).float(), *source.shape[-2:])

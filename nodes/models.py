@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..models import files, host
+from ..models import diffusion, files, host
 from ..models.emotions import GOEMOTIONS, MIKELS
 from .layouts import to_bchw
 
@@ -34,7 +34,7 @@ class AffectTinyModelLoader:
         return {"required": {}}
 
     def run(self) -> tuple[Any, Any, Any]:
-        return host.current().tiny_pipeline()
+        return diffusion.tiny_pipeline()
 
 
 class AffectExampleImage:
@@ -110,7 +110,7 @@ class AffectEmotionReadout:
         from ..models.plots import emotion_bars
 
         with torch.no_grad():
-            host.current().load(classifier)
+            diffusion.load(classifier)
             device = next(classifier.parameters()).device
             probabilities = classifier(to_bchw(image).to(device)).float().softmax(dim=-1).tolist()
             fine = classifier.fine(to_bchw(image).to(device)).float().softmax(dim=-1).tolist() if hasattr(classifier, "fine") else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..models import host
+from ..models import diffusion, host
 from ..models.errors import UserError
 from .layouts import to_bchw, to_bhwc
 
@@ -112,7 +112,6 @@ class AffectMLLMMaskGenerator:
     def _attention(found: Any, names: list[str], image: Any, model: Any, clip: Any, vae: Any, size: tuple[int, int]) -> Any:
         from torch.nn import functional as F
 
-        from ..models.diffusion import engine
         from ..models.moodifier import masks
 
         missing = [name for name, part in (("model", model), ("clip", clip), ("vae", vae)) if part is None]
@@ -120,7 +119,7 @@ class AffectMLLMMaskGenerator:
             raise UserError(f"Grounding by attention looks into the diffusion model: connect {', '.join(missing)}, or choose another "
                             "grounding.")
         columns = [*(masks.token_columns(found.source_prompt, name) for name in names), masks.word_columns(found.source_prompt)]
-        adapter = engine(model)
+        adapter = diffusion.engine(model)
         positive = adapter.encode_text(clip, found.source_prompt)
         maps = adapter.cross_attention_maps(model, positive, adapter.encode_image(vae, image), columns, seed=0)
         return F.interpolate(masks.attention_mask(maps, to_bchw(image).cpu()), size=size, mode="nearest")
@@ -160,7 +159,7 @@ class AffectAttentionBlendSampler:
         }, "optional": {
             "negative": ("CONDITIONING", {"tooltip": "What the target is guided away from. Without it: the source's text, so that "
                                           "only the difference counts."}),
-            "scheduler": (host.current().sampling_choices()[1], {"default": "normal", "tooltip": "How noise falls over the steps."}),
+            "scheduler": (diffusion.sampling_choices()[1], {"default": "normal", "tooltip": "How noise falls over the steps."}),
             "source_text": ("STRING", {"forceInput": True, "tooltip": "The source's text: words are then matched exactly. Without it, by "
                                        "what the encoder made of them."}),
             "target_text": ("STRING", {"forceInput": True, "tooltip": "The target's text."}),
@@ -169,14 +168,13 @@ class AffectAttentionBlendSampler:
     def run(self, model: Any, source: Any, target: Any, latent_image: dict[str, Any], mask: Any, steps: int, cfg: float,
             cross_replace: float, seed: int, negative: Any = None, scheduler: str = "normal", source_text: str = "",
             target_text: str = "") -> tuple[Any]:
-        from ..models.diffusion import engine
         from ..models.moodifier.blend import BlendConfig
 
         if not float(mask.max()) > 0:
             host.current().note("The mask covers nothing: the image stays as it is.")
         config = BlendConfig(cfg, cross_replace)
-        return (engine(model).blend(model, source, target, negative, latent_image, mask, steps, scheduler, config, seed,
-                                    (source_text, target_text)),)
+        return (diffusion.engine(model).blend(model, source, target, negative, latent_image, mask, steps, scheduler, config,
+                                              seed, (source_text, target_text)),)
 
 
 class AffectMoodifyCLIPLoader:
@@ -225,7 +223,7 @@ class AffectMoodifyCLIPTextEncode:
     def run(self, moodify_clip: Any, text: str) -> tuple[Any]:
         from ..models.moodifier.clip import encode
 
-        host.current().load(moodify_clip)
+        diffusion.load(moodify_clip)
         return (encode(moodify_clip, text),)
 
 
@@ -256,7 +254,7 @@ class AffectEditMetrics:
         from ..models.moodifier.figures import edit_figures
         from ..models.plots import table
 
-        host.current().load(*[part for part in (classifier, clip_scorer) if part is not None])
+        diffusion.load(*[part for part in (classifier, clip_scorer) if part is not None])
         with torch.no_grad():
             rows = edit_figures(to_bchw(image), to_bchw(edited), mask, emotion, classifier, clip_scorer)
         return json.dumps(rows, indent=1), torch.from_numpy(table(rows))[None]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..models import files, host
+from ..models import diffusion, files, host
 from ..models.errors import UserError
 
 _TOKENS = "emotion_tokens"
@@ -54,12 +54,11 @@ def _config(inputs: dict[str, Any]) -> Any:
 
 
 def _guider(inputs: dict[str, Any]) -> Any:
-    from ..models.diffusion import engine
     from ..models.emolat.space import EmoLatCode
 
     first = inputs.get("init_tokens")
     first = first.as_tokens() if isinstance(first, EmoLatCode) else first
-    return engine(inputs["model"]).MuseGuider(
+    return diffusion.engine(inputs["model"]).MuseGuider(
         inputs["model"], inputs["vae"], inputs["classifier"], inputs["positive"], inputs["negative"], inputs["emotion"],
         _config(inputs), inputs.get("timing_gate"), first)
 
@@ -157,7 +156,7 @@ class AffectEmotionSampler:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        samplers, schedulers = host.current().sampling_choices()
+        samplers, schedulers = diffusion.sampling_choices()
         inputs = _muse_inputs()
         inputs["required"] |= {
             "latent_image": ("LATENT", {"tooltip": "Empty for generation; an encoded or inverted image for editing."}),
@@ -172,11 +171,10 @@ class AffectEmotionSampler:
 
     def run(self, latent_image: dict[str, Any], steps: int, sampler_name: str, scheduler: str, denoise: float,
             add_noise: bool, **inputs: Any) -> tuple[Any, Any, Any]:
-        from ..models.diffusion import engine
 
         guider = _guider(inputs)
-        latent = engine(inputs["model"]).sample(guider, latent_image, inputs["seed"], sampler_name, scheduler, steps,
-                                                denoise, add_noise)
+        latent = diffusion.engine(inputs["model"]).sample(guider, latent_image, inputs["seed"], sampler_name, scheduler, steps,
+                                                          denoise, add_noise)
         trace, tokens = guider.traces.get(latent["samples"])
         return latent, _plots(trace), tokens
 
@@ -197,19 +195,18 @@ class AffectDDIMInversion:
             "latent_image": ("LATENT", {"tooltip": "The encoded source image."}),
             "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "As many as the sampler will take."}),
         }, "optional": {
-            "scheduler": (host.current().sampling_choices()[1], {"default": "normal", "tooltip": "As the sampler's."}),
+            "scheduler": (diffusion.sampling_choices()[1], {"default": "normal", "tooltip": "As the sampler's."}),
         }}
 
     def run(self, model: Any, positive: Any, latent_image: dict[str, Any], steps: int,
             scheduler: str = "normal") -> tuple[Any]:
-        from ..models.diffusion import engine
 
         latent_image = dict(latent_image)
         if latent_image.pop("noise_mask", None) is not None:
             # A sampler would put back what lies outside the mask from this latent, which is noise now.
             host.current().note("DDIM Inversion inverts the whole image and drops the latent's mask.")
-        return ({**latent_image, "samples": engine(model).invert(model, positive, latent_image["samples"], steps,
-                                                                 scheduler)},)
+        return ({**latent_image, "samples": diffusion.engine(model).invert(model, positive, latent_image["samples"],
+                                                                           steps, scheduler)},)
 
 
 def _token_folders() -> list[Path]:

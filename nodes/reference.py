@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..models import files, host
+from ..models import diffusion, files, host
 from ..models.errors import UserError
 from .layouts import to_bchw, to_bhwc
 
@@ -142,7 +142,7 @@ class AffectDenseNetGramTransfer:
 
         config = GramConfig(iterations, content_weight, sentiment_weight, layers, solver, colour_only=colour_only, seed=seed)
         net = load_backbone(network)
-        host.current().load(net)
+        diffusion.load(net)
         device = net.mean.device
         n = max(len(image), len(reference))  # one image and several references, or the other way about
         sources, references = (repeat_to_batch(to_bchw(t), n).to(device) for t in (image, reference))

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Protocol
 
-from .. import files, host
+from .. import diffusion, files, host
 from ..errors import UserError
 from .chat_server import Server, shrunk
 from .instruction import BrokenAnswer, Change, Instruction, by_rules, complete, parse
@@ -146,7 +146,7 @@ class Local:
         import torch
 
         processor, model = self._loaded()
-        host.current().load(model)
+        diffusion.load(model)
 
         def stop(*_: Any) -> bool:
             host.current().check_interrupted()
