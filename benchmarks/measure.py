@@ -16,6 +16,7 @@ from ..models import files, host, metrics
 from ..models.classifiers import load_classifier
 from ..models.clip import load_scorer
 from ..models.emotions import MIKELS
+from .store import CODE, WEIGHTS, fingerprint
 from .tasks import Task, scene
 
 JUDGES = ("tiny-a", "tiny-b", "tiny-c")
@@ -86,29 +87,38 @@ def with_interval(key: str, value: float, interval: tuple[float, float]) -> dict
     return {key: value, f"{key}.low": interval[0], f"{key}.high": interval[1]}
 
 
-def accuracies(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict[str, float]:
-    """Each judge's accuracy with its Wilson interval."""
-    figures = {}
-    for judge in JUDGES:
-        share = metrics.accuracy(probabilities(images, judge), labels(tasks))
-        figures |= with_interval(f"{prefix}.{judge.replace('-', '_')}", share, metrics.wilson_interval(share, len(tasks)))
-    return figures
-
-
-@torch.no_grad()
-def fidelity(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict[str, float]:
-    """By tiny-eval: retrieval of an image's own prompt among 64, CLIP score (100 cosine), and kernel distance to the very
-    layouts rendered under the emotions asked for."""
+def seen(images: torch.Tensor, tasks: Sequence[Task]) -> dict[str, torch.Tensor]:
+    """For each image [n]: tiny_a, tiny_b, tiny_c, 1 where that judge names the emotion asked for, else 0; and by tiny-eval
+    own_prompt_r1, 1 where an image's own prompt is the nearest of 64 (as many images as make whole groups of 64), and clip, the
+    CLIP score (100 cosine)."""
+    by_judge = {judge.replace("-", "_"): (probabilities(images, judge).argmax(dim=1) == labels(tasks)).float() for judge in JUDGES}
     image, text = image_features(images), text_features([task.prompt for task in tasks])
     group = min(AMONG, len(tasks))
-    hits = [metrics.retrieval(image[i:i + group], text[i:i + group]) for i in range(0, len(tasks) - group + 1, group)]
-    share, n = sum(hits) / len(hits), group * len(hits)
-    scores = 100 * (image * text).sum(dim=1)
-    figures = with_interval(f"{prefix}.own_prompt_r1", share, metrics.wilson_interval(share, n))
-    figures |= with_interval(f"{prefix}.clip", float(scores.mean()), metrics.mean_interval(scores))
+    found = [metrics.retrieved(image[i:i + group], text[i:i + group]).float() for i in range(0, len(tasks) - group + 1, group)]
+    return {**by_judge, "own_prompt_r1": torch.cat(found), "clip": 100 * (image * text).sum(dim=1)}
+
+
+def described(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict[str, float]:
+    """The means of `seen` with their intervals (Wilson's, of shares), and where the tasks have layouts kid: the kernel distance
+    to the very layouts rendered under the emotions asked for, with its jackknife interval."""
+    figures: dict[str, float] = {}
+    for key, values in seen(images, tasks).items():
+        mean = float(values.mean())
+        interval = metrics.mean_interval(values) if key == "clip" else metrics.wilson_interval(mean, len(values))
+        figures |= with_interval(f"{prefix}.{key}", mean, interval)
     if tasks[0].layout >= 0:
-        figures[f"{prefix}.kid"] = metrics.kernel_distance(image, _real_features(tuple(tasks)))
+        both = image_features(images), _real_features(tuple(tasks))
+        figures |= with_interval(f"{prefix}.kid", metrics.kernel_distance(*both), metrics.jackknife_interval(metrics.kernel_distance, *both))
     return figures
+
+
+def compared(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], prefix: str,
+             keys: Sequence[str] = ("tiny_b", "tiny_c", "own_prompt_r1", "clip")) -> dict[str, float]:
+    """Ours less theirs (each as `seen` gives it, of the same tasks), with the paired bootstrap's interval."""
+    out: dict[str, float] = {}
+    for key in keys:
+        out |= with_interval(f"{prefix}.{key}", float((ours[key] - theirs[key]).mean()), paired_interval(ours[key], theirs[key]))
+    return out
 
 
 @lru_cache(maxsize=4)
@@ -135,6 +145,11 @@ def grouped_interval(values: torch.Tensor, groups: Sequence[Any], draws: int = 2
     return float(means.quantile(0.025)), float(means.quantile(0.975))
 
 
+def fingerprint_of_figures() -> str:
+    """Of the code and the models that make an image and judge it."""
+    return fingerprint((*CODE, "models/metrics.py", "benchmarks/measure.py"), (*WEIGHTS, "tiny-c", "clip-eval", "vgg"))
+
+
 def machine() -> str:
     """What the figures were measured on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
@@ -149,7 +164,7 @@ def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[st
         if value is None:
             print(f"{key:<44}not reached")
         elif not key.endswith((".low", ".high")):
-            interval = f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}" if f"{key}.low" in figures else ""
+            interval = f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}" if figures.get(f"{key}.low") is not None else ""
             print(f"{key:<44}{value:>9.4g}{interval}")
     if path:
         result = {"name": name, "machine": machine(), "figures": figures, "unit": unit, "settings": settings}

@@ -1,11 +1,14 @@
 """What MUSE costs, measured side by side: the unconditional pass outside the inner loop against inside it, one inner step
-against one plain forward pass, a whole run against plain sampling, a batch against single images, a warm start against a
-cold one, and memory with and without gradient checkpointing.
+against one plain forward pass, a whole run against plain sampling and universal guidance, a batch against single images,
+memory with and without gradient checkpointing; and what fewer inner steps cost in accuracy, by stopping sooner, by a lower
+limit, or from another image's tokens. Each part is kept as soon as it is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +16,23 @@ from typing import Any, Callable
 
 import torch
 
-from ..models import tiny
+from ..models import files, tiny
 from ..models.classifiers import load_classifier
 from ..models.diffusion.diffusers import CFGGuider, MuseGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emotions import MIKELS, EmotionTarget
 from ..models.muse import EmotionTokens, Muse, MuseConfig
+from ..models.plots import bars, contact_sheet
 from . import measure, memory
-from .methods import Method, _texts
+from .methods import Method, _texts, make, make_all
+from .muse import MUSE, UNIVERSAL
+from .store import Store
 from .tasks import generation
 
 _UNIT = {"speedup": "times", "speedup_batched_pair": "times", "inner_step_ratio": "plain forward passes",
-         "total_ratio": "times plain sampling", "max_abs_diff": "pixel, 0..1", "batch_of_eight_speedup": "times",
-         "warm_start_inner_steps": "share of a cold start's", "peak_memory_gb": "GiB",
-         "checkpointing_saves": "share of the inner loop's own memory"}
+         "total_ratio": "times plain sampling", "universal_ratio": "times plain sampling", "max_abs_diff": "pixel, 0..1",
+         "batch_of_eight_speedup": "times", "peak_memory_gb": "GB", "inner_loop_memory_gb": "GB", "checkpointed_memory_gb": "GB",
+         "checkpointing_saves": "share of the inner loop's own memory", "forward_ms": "ms", "total_seconds": "s", "plain_seconds": "s"}
 
 
 class _UncondInside(Muse):
@@ -56,7 +62,35 @@ class _UncondInside(Muse):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions, of which the fastest counts (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=64, help="prompts for the accuracy of fewer steps (default: %(default)s)")
+
+
+def main(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    fingerprint = measure.fingerprint_of_figures()
+    kept = args.out / fingerprint
+    figures: dict[str, float] = {}
+    parts = {"uncond": _uncond, "inner": _inner_step, "whole": _whole, "eight": _eight, "memory": _memory, "warm": _warm_start}
+    for name, part in tqdm(parts.items(), desc="speed"):
+        file = kept / f"speed-{name}.json"
+        if not file.is_file():
+            found = part(args)
+            files.write_atomically(file, lambda p: p.write_text(json.dumps(found), encoding="utf-8"))
+        figures |= json.loads(file.read_text(encoding="utf-8"))
+    figures |= _fewer_steps(args)
+    measure.write(args.json, "muse-speed", figures, {key: _unit(key) for key in figures}, fingerprint=fingerprint, n=args.n,
+                  rounds=args.rounds, threads=torch.get_num_threads(), load=list(os.getloadavg()) if hasattr(os, "getloadavg") else [])
+    measure.save_picture(args.out / "speed.png", bars({
+        "plain sampling": 1.0, "universal guidance": figures["universal_ratio"], "MUSE": figures["total_ratio"],
+        "MUSE, unconditional pass inside": figures["total_ratio"] * figures["speedup"]}, "times plain sampling"))
+    return 0
+
+
+def _unit(key: str) -> str:
+    return _UNIT.get(key) or ("steps an image" if "inner_steps" in key else "share")
 
 
 def guider(emotions: list[EmotionTarget], config: MuseConfig, init: EmotionTokens | None = None,
@@ -77,106 +111,141 @@ def run(made: CFGGuider, batch: int = 1, steps: int = 20) -> torch.Tensor:
 
 def fastest(rounds: int, *jobs: Callable[[], Any]) -> list[float]:
     """Seconds of each job, the fastest of the rounds; the jobs take turns, so that a noisy moment hits them alike."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     best = [float("inf")] * len(jobs)
     for job in jobs:
         job()
     for _ in range(rounds):
         for i, job in enumerate(jobs):
+            wait()
             start = time.perf_counter()
             job()
+            wait()
             best[i] = min(best[i], time.perf_counter() - start)
     return best
 
 
-def main(args: argparse.Namespace) -> int:
-    figures: dict[str, float] = {}
-    fear = [EmotionTarget.of("fear")]
-    # No early stop, so that every variant makes the same number of steps.
-    fixed = MuseConfig(cfg=Method("muse").cfg, max_inner_steps=10, stop_loss=-1e9)
-    ours, inside, paired = guider(fear, fixed), guider(fear, fixed, kind=_UncondInside), guider(fear, fixed, kind=_UncondInside, pair=True)
-    vae = ours.muse.autoencoder
-    a, b = (vae.decode(run(g).to(ours.model.device)) for g in (ours, inside))
-    figures["max_abs_diff"] = float((a - b).abs().max())
-    once, each, pair = fastest(args.rounds, *(lambda g=g: run(g, steps=4) for g in (ours, inside, paired)))
-    figures["speedup"], figures["speedup_batched_pair"] = each / once, pair / once
+FEAR = [EmotionTarget.of("fear")]
+FIXED = replace(MUSE.muse, cfg=MUSE.cfg, max_inner_steps=10, stop_loss=-1e9)
+"""No early stop, so that every variant makes the same number of steps."""
 
-    x = torch.randn(1, tiny.LATENT_CHANNELS, 16, 16, device=ours.model.device)
+
+def _uncond(args: argparse.Namespace) -> dict[str, float]:
+    """What it saves to make the unconditional pass once a step, and that the images are the same."""
+    ours, inside, paired = guider(FEAR, FIXED), guider(FEAR, FIXED, kind=_UncondInside), guider(FEAR, FIXED, kind=_UncondInside, pair=True)
+    vae = ours.muse.autoencoder
+    with torch.no_grad():
+        a, b = (vae.decode(run(g).to(ours.model.device)).cpu() for g in (ours, inside))
+    measure.save_picture(args.out / "speed-same.png", contact_sheet(
+        [x[0].permute(1, 2, 0).numpy() for x in (a, b)], ["once a step", "in every inner step"], 2, cell=256))
+    once, each, pair = fastest(args.rounds, *(lambda g=g: run(g, steps=4) for g in (ours, inside, paired)))
+    return {"max_abs_diff": float((a - b).abs().max()), "speedup": each / once, "speedup_batched_pair": pair / once}
+
+
+def _inner_step(args: argparse.Namespace) -> dict[str, float]:
+    """One inner step (the mean of ten) over one plain pass of UNet, VAE decoder and classifier."""
+    muse = guider(FEAR, FIXED).muse
+    denoiser, vae = muse.denoiser, muse.autoencoder
+    x = torch.randn(1, tiny.LATENT_CHANNELS, 16, 16, device=denoiser.device)
     sigma = torch.ones(1, device=x.device)
-    muse = ours.muse
-    muse.start(x, schedule("karras", ours.model.sigma_table, 20))
+    muse.start(x, schedule("karras", denoiser.sigma_table, 20))
     muse.open[:] = True
 
     def forward() -> None:
         with torch.no_grad():
-            muse.classifier(vae.decode(ours.model.latent_out(ours.model(x, sigma, muse.positive))))
+            muse.classifier(vae.decode(denoiser.latent_out(denoiser(x, sigma, muse.positive))))
 
     def inner(steps: int) -> Callable[[], None]:
         def job() -> None:
-            muse.config = replace(fixed, max_inner_steps=steps)
+            muse.config = replace(FIXED, max_inner_steps=steps)
             muse.predict(x, sigma)
         return job
 
     plain, few, many = fastest(args.rounds, forward, inner(2), inner(12))
-    figures["inner_step_ratio"] = (many - few) / 10 / plain
-    figures["forward_ms"] = 1000 * plain
-
-    config = replace(fixed, max_inner_steps=MuseConfig().max_inner_steps, stop_loss=MuseConfig().stop_loss)
-    whole = guider(fear, config)
-    sampling = CFGGuider(whole.model, _texts([generation(1)[0].prompt]), _texts([""]), config.cfg)
-    fast, slow = fastest(max(1, args.rounds // 2), lambda: run(sampling), lambda: run(whole))
-    figures["total_ratio"], figures["total_seconds"], figures["plain_seconds"] = slow / fast, slow, fast
-
-    eight = [EmotionTarget.of(name) for name in MIKELS]
-    batched = guider(eight, config)
-    together, alone = fastest(1, lambda: run(batched, 8), lambda: [run(guider([e], config)) for e in eight])
-    figures["batch_of_eight_speedup"] = alone / together
-    figures |= _warm_start(config)
-    figures |= _memory()
-    measure.write(args.json, "muse-speed", figures, {key: _UNIT.get(key, "") for key in figures})
-    return 0
+    return {"inner_step_ratio": (many - few) / 10 / plain, "forward_ms": 1000 * plain}
 
 
-def _warm_start(config: MuseConfig) -> dict[str, float]:
-    """Inner steps and tiny-b's accuracy from tokens that an image of another prompt was given for the same emotion, against
-    tokens drawn at random; 16 images."""
-    tasks = generation(24)[8:]
-    model, _, vae = tiny.load_pipeline()
-    emotions = [t.target for t in tasks]
-    source = guider([EmotionTarget.of(name) for name in MIKELS], config)
-    _, saved = source.traces.get(run(source, 8))
-    figures: dict[str, float] = {}
-    counts = {}
-    latent = torch.zeros(len(tasks), tiny.LATENT_CHANNELS, 16, 16)
-    for name, init in (("cold", None), ("warm", EmotionTokens(saved.tokens[[MIKELS.index(t.emotion) for t in tasks]]))):
-        made = MuseGuider(model, vae, load_classifier("tiny-a"), _texts([t.prompt for t in tasks]), _texts([""]), emotions,
-                          config, None, init)
-        out = made.sample(prepare_noise(latent, 3), latent, Sampler("euler"), schedule("karras", model.sigma_table, 20))
-        trace, _ = made.traces.get(out)
-        counts[name] = sum(sum(a != b for a, b in zip(before, after)) for call in trace.calls
-                           for before, after in zip(call.losses, call.losses[1:]))
-        with torch.no_grad():
-            p = measure.probabilities(vae.decode(out.to(model.device)).cpu(), "tiny-b")
-        figures[f"{name}_start.tiny_b"] = float((p.argmax(dim=1) == measure.labels(tasks)).float().mean())
-    return {**figures, "warm_start_inner_steps": counts["warm"] / max(1, counts["cold"])}
+def _whole(args: argparse.Namespace) -> dict[str, float]:
+    """One image by MUSE and by universal guidance, as `affect bench muse` makes them, over the plain image's time."""
+    task = generation(1)
+    plain, universal, muse = fastest(max(1, args.rounds // 2), *(lambda m=m: make(m, task) for m in (
+        Method("prompt"), replace(UNIVERSAL, strength=32.0), MUSE)))
+    return {"total_ratio": muse / plain, "universal_ratio": universal / plain, "total_seconds": muse, "plain_seconds": plain}
+
+
+def _eight(args: argparse.Namespace) -> dict[str, float]:
+    """The eight emotions of one prompt as one batch, against one after the other."""
+    tasks = [replace(generation(1)[0], emotion=name) for name in MIKELS]
+    together, alone = fastest(max(1, args.rounds // 3), lambda: make(MUSE, tasks), lambda: [make(MUSE, [t]) for t in tasks])
+    return {"batch_of_eight_speedup": alone / together}
 
 
 def _peak(steps: int, save_memory: bool) -> float:
-    """GiB at the peak of a process that makes one guided prediction for a batch of eight (0 steps: none at all)."""
+    """GB at the peak of a process that makes one guided prediction for a batch of eight (0 steps: none at all)."""
     torch.set_num_threads(1)
-    made = guider([EmotionTarget.of(name) for name in MIKELS], MuseConfig(max_inner_steps=max(1, steps), stop_loss=-1e9))
+    made = guider([EmotionTarget.of(name) for name in MIKELS], replace(FIXED, max_inner_steps=max(1, steps)))
     x = torch.randn(8, tiny.LATENT_CHANNELS, 16, 16, device=made.model.device)
     made.muse.start(x, schedule("karras", made.model.sigma_table, 20))
     made.muse.open[:] = steps > 0
     made.muse.intensity[:] = float(steps > 0)
     made.muse._save_memory = save_memory
     made.muse.predict(x, torch.ones(8, device=x.device))
-    if x.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return memory.peak() / 2**30
+    return (torch.cuda.max_memory_allocated() if x.device.type == "cuda" else memory.peak()) / 1e9
 
 
-def _memory() -> dict[str, float]:
+def _memory(args: argparse.Namespace) -> dict[str, float]:
     """Peak memory of the inner loop on a batch of eight; each measurement is a process of its own."""
     without, full, saving = (memory.alone(_peak, *settings) for settings in ((0, False), (2, False), (2, True)))
     return {"peak_memory_gb": full, "inner_loop_memory_gb": full - without, "checkpointed_memory_gb": saving - without,
             "checkpointing_saves": 1 - (saving - without) / max(full - without, 1e-9)}
+
+
+def _warm_start(args: argparse.Namespace) -> dict[str, float]:
+    """Inner steps, time and tiny-b's accuracy from tokens that an image of another prompt was given for the same emotion, against
+    tokens drawn at random; all open at half of the steps."""
+    tasks = generation(8 + args.n)[8:]
+    model, _, vae = tiny.load_pipeline()
+    config, begin = replace(MUSE.muse, cfg=MUSE.cfg), int(MUSE.force_open_at * MUSE.steps)
+    sigmas = schedule("karras", model.sigma_table, MUSE.steps)
+
+    def sampled(texts: list[str], emotions: list[EmotionTarget], noise: torch.Tensor, init: EmotionTokens | None) -> tuple[Any, Any, Any]:
+        """Plain to half of the steps, from there by MUSE: (latents, trace, tokens)."""
+        positive, negative = _texts(texts), _texts([""])
+        latent = torch.zeros(len(texts), tiny.LATENT_CHANNELS, 16, 16)
+        half = CFGGuider(model, positive, negative, config.cfg).sample(noise, latent, Sampler("euler"), sigmas[:begin + 1])
+        made = MuseGuider(model, vae, load_classifier("tiny-a"), positive, negative, emotions, config, None, init)
+        out = made.sample(torch.zeros_like(latent), half, Sampler("euler"), sigmas[begin:])
+        return out, *made.traces.get(out)
+
+    first = generation(8)
+    noises = lambda rows: torch.cat([prepare_noise(torch.zeros(1, tiny.LATENT_CHANNELS, 16, 16), t.seed) for t in rows])
+    _, _, saved = sampled([t.prompt for t in first], [t.target for t in first], noises(first), None)
+    figures: dict[str, float] = {}
+    for name in ("cold", "warm"):
+        images, steps, start = [], 0, time.perf_counter()
+        for part in (tasks[i:i + 8] for i in range(0, len(tasks), 8)):
+            init = None if name == "cold" else EmotionTokens(saved.tokens[[MIKELS.index(t.emotion) for t in part]])
+            out, trace, _ = sampled([t.prompt for t in part], [t.target for t in part], noises(part), init)
+            steps += sum(a != b for call in trace.calls for before, after in zip(call.losses, call.losses[1:]) for a, b in zip(before, after))
+            with torch.no_grad():
+                images.append(vae.decode(out.to(model.device)).cpu())
+        figures |= {f"{name}_start.inner_steps": steps / len(tasks), f"{name}_start.seconds": (time.perf_counter() - start) / len(tasks)}
+        figures |= {key: v for key, v in measure.described(torch.cat(images), tasks, f"{name}_start").items() if ".kid" not in key}
+    return figures | {"warm_start_inner_steps": figures["warm_start.inner_steps"] / max(1, figures["cold_start.inner_steps"])}
+
+
+FEWER = {"stop_off": {"stop_loss": -1e9}, "stop_usual": {}, "stop_0.05": {"stop_loss": 0.05}, "stop_0.2": {"stop_loss": 0.2},
+         "limit_5": {"max_inner_steps": 5}, "limit_3": {"max_inner_steps": 3}}
+
+
+def _fewer_steps(args: argparse.Namespace) -> dict[str, float]:
+    """Inner steps and accuracy where the loop stops sooner."""
+    tasks = generation(args.n)
+    methods = {name: replace(MUSE, muse=replace(MUSE.muse, **settings)) for name, settings in FEWER.items()}
+    make_all(args.out, [(m, tasks) for m in methods.values()], batch=memory.fitting_batch(), label="fewer steps")
+    figures: dict[str, float] = {}
+    for name, method in methods.items():
+        store = Store(args.out, method)
+        figures |= {key: v for key, v in measure.described(store.images(tasks), tasks, name).items() if ".kid" not in key}
+        figures[f"{name}.inner_steps"] = sum(note["inner_steps"] for note in store.notes(tasks)) / len(tasks)
+    return figures

@@ -22,11 +22,11 @@ from ..models.errors import UserError
 from .tasks import Task
 
 _PACKAGE = Path(__file__).parent.parent
-_CODE = ("models/muse.py", "models/views.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/tiny/__init__.py",
+CODE = ("models/muse.py", "models/views.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/tiny/__init__.py",
          "models/tiny/autoencoder.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py",
          "models/diffusion/text.py", "models/diffusion/protocol.py", "models/diffusion/inference.py", "benchmarks/methods.py",
          "benchmarks/rivals.py", "benchmarks/tasks.py", "training/data/moodscenes/*.py")
-_WEIGHTS = ("unet", "vae", "clip", "tiny-a", "tiny-b")
+WEIGHTS = ("unet", "vae", "clip", "tiny-a", "tiny-b")
 
 
 def _without_words(source: str) -> str:
@@ -40,7 +40,7 @@ def _without_words(source: str) -> str:
 
 
 @lru_cache(maxsize=32)
-def fingerprint(code: tuple[str, ...] = _CODE, weights: tuple[str, ...] = _WEIGHTS, settings: str = "") -> str:
+def fingerprint(code: tuple[str, ...] = CODE, weights: tuple[str, ...] = WEIGHTS, settings: str = "") -> str:
     """Twelve hex digits over the code, the libraries, the weights and the settings that an image depends on.
 
     code     files or globs below the package
@@ -70,7 +70,7 @@ class Store:
                             "under the old ones is kept apart.")
         settings = json.dumps(asdict(method), sort_keys=True)
         name = f"{method.kind}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
-        of_emolat = ((*_CODE, "models/emolat/*.py"), (*_WEIGHTS, "emolat")) if method.start == "emolat" else ()
+        of_emolat = ((*CODE, "models/emolat/*.py"), (*WEIGHTS, "emolat")) if method.start == "emolat" else ()
         self.folder = root / fingerprint(*of_emolat) / name
         note = self.folder / "method.json"
         if not note.is_file():

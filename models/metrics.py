@@ -7,7 +7,7 @@ Images are [B, 3, H, W] in 0..1; features are rows [n, D], normalised where it s
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch.nn import functional as F
@@ -32,9 +32,9 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
 
 
-def retrieval(image: torch.Tensor, text: torch.Tensor) -> float:
-    """R@1: the share of images [n, D] whose own text [n, D] is the nearest of the n (features normalised)."""
-    return float(((image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)).float().mean())
+def retrieved(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """[n] bool: whether an image's own text is the nearest of the n, of features [n, D], normalised. Its mean is R@1."""
+    return (image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)
 
 
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -73,6 +73,17 @@ def mean_interval(values: torch.Tensor, z: float = 1.96) -> tuple[float, float]:
     half = z * float(values.double().std()) / math.sqrt(len(values))
     mean = float(values.double().mean())
     return mean - half, mean + half
+
+
+def jackknife_interval(statistic: Callable[..., float], *rows: torch.Tensor, groups: int = 32, z: float = 1.96) -> tuple[float, float]:
+    """The interval (95 % by default) of a statistic of rows [n, ..], by the delete-a-group jackknife: for statistics that a
+    bootstrap's repeated rows would mislead, as a kernel distance, or that are no mean."""
+    n = len(rows[0])
+    groups = min(groups, n)
+    number, value = torch.arange(n) % groups, statistic(*rows)
+    left = torch.tensor([statistic(*(r[number != k] for r in rows)) for k in range(groups)], dtype=torch.float64)
+    half = z * math.sqrt((groups - 1) / groups * float((left - left.mean()).square().sum()))
+    return value - half, value + half
 
 
 def rank_correlation(a: list[float], b: list[float]) -> float:

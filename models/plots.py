@@ -150,6 +150,18 @@ def curve(series: dict[str, Sequence[float]], x: Sequence[float], x_label: str, 
     return _render(figure)
 
 
+def bars(values: dict[str, float], label: str) -> np.ndarray:
+    """One bar a name, from the top, each with its value."""
+    figure = _figure(6.4, 0.8 + 0.45 * len(values))
+    axis = figure.add_subplot()
+    drawn = axis.barh(list(values), list(values.values()), color="C0")
+    axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel(label)
+    axis.spines[["top", "right"]].set_visible(False)
+    return _render(figure)
+
+
 def loss_plot(losses: Sequence[float], pixels: Sequence[int]) -> np.ndarray:
     """A transfer's loss over its evaluations, on a logarithmic scale; each image size in a colour of its own."""
     figure = _figure(5.6, 3.2)

@@ -90,7 +90,7 @@ def figures(scenes: int, samples: int, device: str, runs: Path) -> dict[str, Any
         text = scorer.text_features(captions[:scenes])
         groups = range(0, scenes - 99, 100)
         result[f"{name} retrieval R@1 among 100"] = float(
-            np.mean([metrics.retrieval(image[i:i + 100], text[i:i + 100]) for i in groups]))
+            np.mean([metrics.retrieved(image[i:i + 100], text[i:i + 100]).float().mean() for i in groups]))
     judge = load_scorer("tiny-eval").to(device)
     made = plain_samples(captions[:samples], device)
     sample_sheet(made[:32], captions[:32], runs / "samples.png")
@@ -101,7 +101,7 @@ def figures(scenes: int, samples: int, device: str, runs: Path) -> dict[str, Any
     text = judge.text_features(captions[:samples])
     groups = range(0, samples - 63, 64)
     result["own-prompt retrieval of plain samples among 64"] = float(
-        np.mean([metrics.retrieval(features[0][i:i + 64], text[i:i + 64]) for i in groups]))
+        np.mean([metrics.retrieved(features[0][i:i + 64], text[i:i + 64]).float().mean() for i in groups]))
     return result
 
 
