@@ -7,7 +7,6 @@ limit, or from another image's tokens. Each part is kept as soon as it is measur
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any, Callable
 
 import torch
 
-from ..models import files, tiny
+from ..models import tiny
 from ..models.classifiers import load_classifier
 from ..models.diffusion.diffusers import CFGGuider, MuseGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
@@ -26,7 +25,7 @@ from ..models.plots import bars, contact_sheet
 from . import measure, memory
 from .methods import Method, _texts, make, make_all
 from .muse import MUSE, UNIVERSAL
-from .store import Store
+from .store import Store, kept
 from .tasks import generation
 
 _UNIT = {"speedup": "times", "speedup_batched_pair": "times", "inner_step_ratio": "plain forward passes",
@@ -71,15 +70,10 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     fingerprint = measure.fingerprint_of_figures()
-    kept = args.out / fingerprint
     figures: dict[str, float] = {}
     parts = {"uncond": _uncond, "inner": _inner_step, "whole": _whole, "eight": _eight, "memory": _memory, "warm": _warm_start}
     for name, part in tqdm(parts.items(), desc="speed"):
-        file = kept / f"speed-{name}.json"
-        if not file.is_file():
-            found = part(args)
-            files.write_atomically(file, lambda p: p.write_text(json.dumps(found), encoding="utf-8"))
-        figures |= json.loads(file.read_text(encoding="utf-8"))
+        figures |= kept(args.out / fingerprint / f"speed-{name}.json", lambda: part(args))
     figures |= _fewer_steps(args)
     measure.write(args.json, "muse-speed", figures, {key: _unit(key) for key in figures}, fingerprint=fingerprint, n=args.n,
                   rounds=args.rounds, threads=torch.get_num_threads(), load=list(os.getloadavg()) if hasattr(os, "getloadavg") else [])

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -55,6 +55,14 @@ def fingerprint(code: tuple[str, ...] = CODE, weights: tuple[str, ...] = WEIGHTS
         path = tiny.path(name)
         digest.update((path if path.is_file() else Path(name)).read_bytes())
     return digest.hexdigest()[:12]
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What `make` gives (anything that JSON can hold), kept in a file: a bench that is stopped does not measure it again."""
+    if not path.is_file():
+        found = make()
+        files.write_atomically(path, lambda p: p.write_text(json.dumps(found), encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 class Store:

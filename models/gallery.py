@@ -235,7 +235,7 @@ class _Index:
         head = b"affect statistics 2 " + self.id
         good = 0
         if path.is_file() and _start(path).rstrip() == head:
-            n = min((path.stat().st_size - _HEADER) // (2 * _CACHED), len(self.rows))
+            n = max(0, min((path.stat().st_size - _HEADER) // (2 * _CACHED), len(self.rows)))  # a header may be all there is
             if n:
                 there = np.memmap(path, np.uint16, "r", _HEADER, (n, _CACHED))
                 same = there[:, _STATISTICS:].copy().view(np.uint32).ravel() == self.checks[:n]

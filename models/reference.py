@@ -71,8 +71,8 @@ def read_picture(path: Path | str, small: bool = False) -> Any:
         try:
             image = Image.open(path)
             pixels = image.width * image.height
-            if pixels > index.LARGEST:
-                raise ValueError(f"it has {pixels / 1e6:.0f} megapixels; at most {index.LARGEST / 1e6:.0f} are read")
+            if pixels >= index.LARGEST:
+                raise ValueError(f"it has {pixels / 1e6:.0f} megapixels; fewer than {index.LARGEST / 1e6:.0f} are read")
             if min(image.size) < 2 * ssim.RADIUS + 1:
                 raise ValueError(f"it is {image.width} x {image.height} pixels small")
             if small:

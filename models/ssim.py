@@ -141,11 +141,11 @@ class Scan:
         return out
 
     def likely(self, cached: np.ndarray, numbers: np.ndarray, n: int) -> np.ndarray:
-        """The n of `numbers` that a look at every eighth place of every eighth line puts first."""
+        """The places of the n of `numbers` that a look at every eighth place of every eighth line puts first."""
         out = np.empty(len(numbers), np.float32)
         mean, deviation = self._mean.astype(np.float32), np.sqrt(self._variance).astype(np.float32)
         self.kernels.rough(mean, deviation, cached, numbers, 8, out)
-        return numbers[np.argpartition(-out, n - 1)[:n]]
+        return np.argpartition(-out, n - 1)[:n]
 
     def _torch_scores(self, rows: np.ndarray, numbers: np.ndarray, out: np.ndarray) -> None:
         import torch
@@ -198,8 +198,9 @@ def best(query: np.ndarray, rows: np.ndarray, numbers: np.ndarray, k: int, cache
         return [], [], 0
     cached = None if cached is None or scan.kernels is None else np.asarray(cached)  # torch has nothing to gain from them
     error = FAST_ERROR if cached is None else scan.cached_error
-    if cached is not None and _bounds_pay(scan, rows, numbers, k, cached):
-        visited, scores = _by_bounds(scan, rows, numbers, k, cached)
+    first = None if cached is None else _head_start(scan, rows, numbers, k, cached)
+    if first is not None:
+        visited, scores = _by_bounds(scan, rows, numbers, k, cached, *first)
     else:
         visited, scores = np.arange(len(numbers)), scan.scores(rows, numbers, cached)
     left = visited[scores >= _kth(scores, k) - 2 * error]
@@ -232,31 +233,38 @@ def _exact_once(query: np.ndarray, rows: np.ndarray, numbers: np.ndarray) -> np.
     return out
 
 
-_SAMPLE = 256
+_LIKELY, _SAMPLE = 64, 256
+
+Scored = tuple[np.ndarray, np.ndarray]
+"""Places in a search's numbers, and their scores."""
 
 
-def _bounds_pay(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray) -> bool:
-    """Whether most of an even sample is out of reach of what the likeliest pictures come to."""
-    if len(numbers) < 8 * _SAMPLE or k > _SAMPLE // 2:
-        return False
-    reached = _kth(scan.scores(rows, scan.likely(cached, numbers, _SAMPLE), cached), k)
+def _head_start(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray) -> Scored | None:
+    """The likeliest pictures, scored; None unless most of an even sample is out of reach of what they come to, so that bounds
+    pay."""
+    if len(numbers) < 8 * _SAMPLE or k > _LIKELY // 2:
+        return None
+    places = scan.likely(cached, numbers, _LIKELY)
+    scores = scan.scores(rows, numbers[places], cached)
     sample = numbers[np.linspace(0, len(numbers) - 1, _SAMPLE).astype(np.int64)]
-    return float((scan.bounds(cached, sample) >= reached - 2 * scan.cached_error).mean()) < 0.3
+    within_reach = scan.bounds(cached, sample) >= _kth(scores, k) - 2 * scan.cached_error
+    return (places, scores) if float(within_reach.mean()) < 0.3 else None
 
 
-def _by_bounds(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(places in `numbers` that were scored, their scores): in the order of falling bounds, until no bound is left that
-    could reach the k best."""
+def _by_bounds(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray, places: np.ndarray,
+               scores: np.ndarray) -> Scored:
+    """Those that were scored, beginning with `places`: the others follow in the order of falling bounds, until no bound is
+    left that could reach the k best."""
     bounds = scan.bounds(cached, numbers)
     order = np.argsort(-bounds, kind="stable")
-    scores = np.empty(0, np.float32)
-    step = 64
-    while len(scores) < len(order):
-        part = order[len(scores):len(scores) + step]
-        if len(scores) >= k:
-            part = part[bounds[part] >= _kth(scores, k) - 2 * scan.cached_error]
-            if len(part) == 0:
-                break
+    order = order[~np.isin(order, places)]
+    done, step = 0, 64
+    while done < len(order):
+        part = order[done:done + step]
+        part = part[bounds[part] >= _kth(scores, k) - 2 * scan.cached_error]
+        if len(part) == 0:
+            break
         scores = np.concatenate([scores, scan.scores(rows, numbers[part], cached)])
-        step = min(2 * step, 4096)
-    return order[:len(scores)], scores
+        places = np.concatenate([places, part])
+        done, step = done + len(part), min(2 * step, 4096)
+    return places, scores

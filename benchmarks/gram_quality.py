@@ -1,0 +1,173 @@
+"""What Gram transfer does to held-out scenes whose true counterfactual is known: the same layout rendered in the reference's
+emotion. DenseNet beside VGG, the retrieved reference beside random ones, SSIM's beside a perceptual distance's.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..models import host, metrics
+from ..models.backbones import Backbone, load_backbone
+from ..models.emotions import MIKELS, OPPOSITE
+from ..models.gram import GramConfig, transfer
+from ..models.plots import contact_sheet, curve
+from ..models.reference import edge_response, luminance
+from ..models.ssim import best
+from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
+from . import measure
+from .store import fingerprint, kept
+
+POSITIVE = torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0])
+RANDOM = 5
+"""Random references a scene, of the retrieved one's label."""
+
+DENSENET_WEIGHTS = (1e4, 1e5)
+VGG_WEIGHTS = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
+_CODE = ("models/gram.py", "models/backbones.py", "models/reference.py", "models/metrics.py", "training/data/moodscenes/*.py",
+         "benchmarks/gram_quality.py")
+SHOWN = 12
+
+
+def tensor_of(image: np.ndarray) -> torch.Tensor:
+    """[H, W, 3] of 8 bits -> [1, 3, H, W] in 0..1 on the host's device."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float().to(host.current().device) / 255
+
+
+def eight_bit(image: torch.Tensor) -> torch.Tensor:
+    return (image * 255).round() / 255
+
+
+def _edge(image: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    return edge_response(luminance(Image.fromarray(image)))
+
+
+def _gallery_scene(job: tuple[int, int]) -> Any:
+    i, layout = job
+    return make_scene(layout, MIKELS[i % len(MIKELS)], i)
+
+
+def gallery(n: int) -> list[Any]:
+    """n scenes of training layouts, the emotions in turn."""
+    jobs = list(enumerate(map(int, layout_seeds("train", n, 17))))
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(_gallery_scene, jobs, chunksize=50))
+
+
+def layout_iou(a: Any, b: Any) -> float:
+    """Mean intersection over union of two scenes' objects, name by name; a name that one lacks counts 0."""
+    def masks(scene: Any) -> dict[str, np.ndarray]:
+        out: dict[str, np.ndarray] = {}
+        for o in scene.objects:
+            here = scene.owners == o.number
+            out[o.name] = out[o.name] | here if o.name in out else here
+        return out
+
+    x, y = masks(a), masks(b)
+    shares = [float((x[n] & y[n]).sum() / max(1, (x[n] | y[n]).sum())) if n in x and n in y else 0.0 for n in {*x, *y}]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
+    """Held-out scenes, each with the picture of the opposite emotion and its own noun that SSIM finds among `size`."""
+    from tqdm import tqdm
+
+    folder = root / fingerprint(_CODE, ("densenet", "vgg", "tiny-b"), f"{size} {split}")
+    pictures = gallery(size)
+    edges = np.stack([_edge(s.image) for s in pictures]).reshape(len(pictures), -1)
+    nets = {"densenet": load_backbone("tiny-densenet"), "vgg": load_backbone("tiny-vgg")}
+    rows = [kept(folder / f"scene-{i:03d}.json", lambda: _scene(i, int(layout), pictures, edges, nets, folder))
+            for i, layout in enumerate(tqdm(list(layout_seeds(split, scenes, 18)), desc="transfers"))]
+    column = lambda key: torch.tensor([row[key] for row in rows], dtype=torch.float64)
+    lpips_random = torch.stack([column(f"random_{k}.lpips") for k in range(RANDOM)]).mean(dim=0)
+    figures = {"sentiment_gain": column(".gain"), "emotion_gain": column(".emotion_gain"),
+               "lpips_better_fraction": (column(".lpips") < column("lpips_source")).double(), "lpips_retrieved": column(".lpips"),
+               "lpips_random": lpips_random, "lpips_source": column("lpips_source"),
+               "lpips_random_less_retrieved": lpips_random - column(".lpips"), "ssim_mean": column(".ssim"),
+               "ssim_counterfactual": column("ssim_counterfactual"), "last.sentiment_gain": column("last.gain"),
+               "last.ssim_mean": column("last.ssim"), "layout_iou_ssim": column("layout_iou_ssim"),
+               "layout_iou_perceptual": column("layout_iou_perceptual"),
+               "layout_iou_ssim_less_perceptual": column("layout_iou_ssim") - column("layout_iou_perceptual")}
+    out = networks(rows)
+    for key, values in figures.items():
+        mean = float(values.mean())
+        out |= measure.with_interval(key, mean, metrics.wilson_interval(mean, len(values)) if "fraction" in key else metrics.mean_interval(values))
+    _draw(root, split, rows, folder, out)
+    return out
+
+
+def _scene(i: int, layout: int, pictures: list[Any], edges: np.ndarray, nets: dict[str, Backbone], folder: Path) -> dict[str, float]:
+    """One scene's transfers: its figures, and the pictures of the first dozen in `folder`."""
+    emotion = sample_emotion(layout, np.random.default_rng(i))
+    target = OPPOSITE[emotion]
+    scene, truth = make_scene(layout, emotion, i), make_scene(layout, target, i)
+    fits = np.array([n for n, s in enumerate(pictures) if s.emotion == target and s.noun == scene.noun], np.int64)
+    found = best(_edge(scene.image), edges, fits, 1)[0][0]
+    source, counterfactual = tensor_of(scene.image), tensor_of(truth.image)
+    away = measure.distances(source.expand(len(fits), -1, -1, -1), torch.cat([tensor_of(pictures[n].image) for n in fits]))
+    near = fits[int(away.argmin())]  # what retrieval by perceptual distance would take
+    usual, rng = GramConfig(), np.random.default_rng([3, i])
+    runs = {"": (found, nets["densenet"], usual), "last": (found, nets["densenet"], replace(usual, layers="last")),
+            **{f"random_{k}": (int(n), nets["densenet"], usual) for k, n in enumerate(rng.choice(fits, RANDOM))},
+            **{f"densenet_{w:g}": (found, nets["densenet"], replace(usual, sentiment_weight=w)) for w in DENSENET_WEIGHTS},
+            **{f"vgg_{w:g}": (found, nets["vgg"], replace(usual, sentiment_weight=w)) for w in VGG_WEIGHTS}}
+    polarity = POSITIVE if target in MIKELS[:4] else 1 - POSITIVE
+    before = measure.probabilities(source, "tiny-b")[0]
+    row = {"ssim_counterfactual": float(metrics.ssim(source, counterfactual)), "lpips_source": float(measure.distances(source, counterfactual)),
+           "layout_iou_ssim": layout_iou(scene, pictures[found]), "layout_iou_perceptual": layout_iou(scene, pictures[int(near)])}
+    for name, (number, net, config) in runs.items():
+        done = eight_bit(transfer(net, source, tensor_of(pictures[number].image), config).image).cpu()
+        gained = measure.probabilities(done, "tiny-b")[0] - before
+        row |= {f"{name}.gain": float((gained * polarity).sum()), f"{name}.emotion_gain": float(gained[MIKELS.index(target)]),
+                f"{name}.ssim": float(metrics.ssim(done, source.cpu())), f"{name}.lpips": float(measure.distances(done, counterfactual.cpu()))}
+        if name == "" and i < SHOWN:
+            for label, image in (("0-source", scene.image / 255), ("1-reference", pictures[number].image / 255),
+                                 ("2-transferred", done[0].permute(1, 2, 0).numpy()), ("3-truth", truth.image / 255)):
+                measure.save_picture(folder / f"scene-{i:03d}-{label}.png", image)
+    return row
+
+
+def networks(rows: list[dict[str, float]]) -> dict[str, float]:
+    """SSIM by DenseNet and by VGG at one sentiment gain: DenseNet's at its usual weight, or the largest that VGG reaches if that
+    is less. The interval is the bootstrap's over scenes, the same scenes for both."""
+    weights = [f"densenet_{w:g}" for w in DENSENET_WEIGHTS] + [""], [f"vgg_{w:g}" for w in VGG_WEIGHTS]
+    points = np.array([[[row[f"{name}.gain"], row[f"{name}.ssim"]] for name in names] for row in rows for names in (sum(weights, []),)])
+    densenet, vgg = points[:, :len(weights[0])], points[:, len(weights[0]):]
+
+    def at(chosen: np.ndarray) -> tuple[float, float, float]:
+        ours, theirs = densenet[chosen].mean(axis=0), vgg[chosen].mean(axis=0)
+        gain = min(ours[-1, 0], theirs[:, 0].max())
+        return gain, ssim_at(ours, gain), ssim_at(theirs, gain)
+
+    gain, ours, theirs = at(np.arange(len(rows)))
+    draws = np.random.default_rng(0).integers(len(rows), size=(500, len(rows)))
+    less = [a - b for _, a, b in map(at, draws)]
+    return {"vgg.sentiment_gain_compared": gain, "vgg.ssim_mean_densenet": ours, "ssim_mean_vgg": theirs,
+            **measure.with_interval("vgg.densenet_less_vgg", ours - theirs, tuple(np.nanquantile(less, (0.025, 0.975)).tolist()))}
+
+
+def ssim_at(points: np.ndarray, gain: float) -> float:
+    """points [k, 2] of (gain, SSIM) along rising weights -> the highest SSIM where the line through them has that gain; not a
+    number where it never does."""
+    found = [float("nan")]
+    for (g, s), (h, t) in zip(points, points[1:]):
+        if min(g, h) <= gain <= max(g, h):
+            found.append(s + (t - s) * ((gain - g) / (h - g) if h != g else 0.0))
+    return float(np.nanmax(found)) if len(found) > 1 else found[0]
+
+
+def _draw(root: Path, split: str, rows: list[dict[str, float]], folder: Path, figures: dict[str, float]) -> None:
+    shown = [measure.read_picture(path).permute(1, 2, 0).numpy() for path in sorted(folder.glob("scene-*-?-*.png"))]
+    measure.save_picture(root / f"transfers-{split}.png", contact_sheet(
+        shown, ["source", "reference", "transferred", "truth"] * (len(shown) // 4), columns=12))
+    mean = lambda key: float(np.mean([row[key] for row in rows]))
+    measure.save_picture(root / "vgg.png", curve(
+        {"VGG": [mean(f"vgg_{w:g}.ssim") for w in VGG_WEIGHTS]}, [mean(f"vgg_{w:g}.gain") for w in VGG_WEIGHTS],
+        "sentiment gained", "SSIM kept", {"DenseNet": figures["ssim_mean"]}))
