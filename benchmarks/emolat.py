@@ -5,6 +5,7 @@ without them (the text alone into the mapper, trained as long), and against a CL
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,12 @@ from typing import Callable
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from ..models import files, host, metrics
-from ..models.backbones import load_backbone, taps
-from ..models.clip import load_scorer
-from ..models.emolat.losses import content_loss, patch_clip_loss
+from ..models import host, metrics
+from ..models.backbones import Backbone
 from ..models.emolat.repaint import repaint
-from ..models.emolat.space import EmoLat, load, load_emolat, save
+from ..models.emolat.space import VGG_CHANNELS, EmoLat, load, load_emolat, save
+from ..models.emolat.transfer import TransferNet
 from ..models.emotions import MIKELS, OPPOSITE, EmotionTarget
 from ..models.errors import UserError
 from ..models.plots import contact_sheet
@@ -28,8 +27,8 @@ from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.emolat import DataConfig, read_data
 from ..training.loop import split
 from ..training.transfer import TransferConfig, train_transfer, with_network
-from . import measure
-from .store import fingerprint
+from . import clipstyler, measure, memory
+from .store import fingerprint, kept
 
 _SCENES = ("training/data/moodscenes/*.py",)
 
@@ -46,14 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     emolat = load_emolat(args.model)
     # What other code, weights or settings made is kept apart; the baseline knows nothing of EmoLat's.
-    file = "emolat" if args.model == "tiny" else str(files.find_model("emolat", args.model))
-    ours = args.out / fingerprint(("models/emolat/*.py", "training/transfer.py", *_SCENES), (file, "vgg", "clip"), str(args.overrides))
-    theirs = args.out / fingerprint(("benchmarks/emolat.py", "models/emolat/losses.py", *_SCENES), ("vgg", "clip"))
+    ours = args.out / fingerprint(("models/emolat/*.py", "training/transfer.py", *_SCENES), ("vgg", "clip"), f"{digest(emolat)} {args.overrides}")
+    theirs = args.out / fingerprint(("benchmarks/clipstyler.py", "models/emolat/losses.py", *_SCENES), ("vgg", "clip"))
     ours.mkdir(parents=True, exist_ok=True)
     bare = without_codes(emolat, args.out, ours, args.overrides)
-    methods: dict[str, Callable[[torch.Tensor, str, str, int], torch.Tensor]] = {
-        "with": lambda x, source, target, seed: one_pass(emolat, x, target, seed),
-        "without": lambda x, source, target, seed: one_pass(bare, x, target, seed), "baseline": clipstyler}
     figures: dict[str, float] = {}
     shown = []
     for towards in ("opposite", "seven"):
@@ -61,7 +56,12 @@ def main(args: argparse.Namespace) -> int:
         source = torch.stack([picture(layout, emotion, i) for i, (layout, emotion, _) in enumerate(jobs)])
         truth = torch.stack([picture(layout, target, i) for i, (layout, _, target) in enumerate(jobs)])
         prefix = "" if towards == "opposite" else "seven."
-        results = {name: made(theirs if name == "baseline" else ours, f"{name}-{towards}-{args.split}", method, source, jobs) for name, method in methods.items()}
+        names = [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)]
+        results = {name: measure.made(ours / "images" / f"{name}-{towards}-{args.split}", names,
+                                      lambda i: one_pass(network, source[i:i + 1], jobs[i][2], i))
+                   for name, network in (("with", emolat), ("without", bare))}
+        results["baseline"] = clipstyler.make_all(theirs / "images" / f"{towards}-{args.split}", [
+            (name, source[i:i + 1], jobs[i][1], jobs[i][2], i) for i, name in enumerate(names)])
         for name, x in results.items():
             figures |= judged(x, source, truth, jobs, f"{prefix}{name}")
         figures |= judged(source, source, truth, jobs, f"{prefix}source") | judged(truth, source, truth, jobs, f"{prefix}truth")
@@ -69,12 +69,12 @@ def main(args: argparse.Namespace) -> int:
         for key, network in (("lpips", ""), ("densenet", "tiny-densenet")):  # EmoLat learned through the VGG; not through this one
             own = measure.distances(source, truth, network)
             nearer = (measure.distances(results["with"], truth, network) < own).float()
-            figures |= measure.with_interval(f"{prefix}{key}_better_fraction", float(nearer.mean()),
-                                             measure.grouped_interval(nearer, layouts))
-        p = {name: measure.probabilities(x, "tiny-b").argmax(dim=1) == labels_of(jobs) for name, x in results.items()}
+            figures |= measure.with_mean(f"{prefix}{key}_better_fraction", nearer, layouts)
+        each = {name: seen(x, source, truth, jobs) for name, x in results.items()}
         for rival in ("without", "baseline"):
-            figures |= measure.with_interval(f"{prefix}acc8_above_{rival}", float(p["with"].float().mean() - p[rival].float().mean()),
-                                             measure.grouped_interval(p["with"].float() - p[rival].float(), layouts))
+            for key, ours in each["with"].items():
+                less = ours - each[rival][key]
+                figures |= measure.with_interval(f"{prefix}with_less_{rival}.{key}", float(less.mean()), measure.grouped_interval(less, layouts))
         if towards == "opposite":
             shown = [(t[i], label) for i in range(min(12, len(jobs))) for t, label in (
                 (source, jobs[i][1]), (results["with"], jobs[i][2]), (results["without"], "without codes"),
@@ -82,13 +82,16 @@ def main(args: argparse.Namespace) -> int:
     measure.save_picture(args.out / f"emolat-{args.split}.png", contact_sheet(
         [t.permute(1, 2, 0).numpy() for t, _ in shown], [label for _, label in shown], columns=10))
     figures["seconds_512"] = seconds(emolat)
+    figures["paper_sized.seconds_512"], figures["paper_sized.peak_memory_gb"] = kept(ours / "paper-sized.json", lambda: memory.alone(_paper_sized))
+    figures["streamed_10.peak_memory_gb"], figures["streamed_100.peak_memory_gb"] = memory.alone(_streamed, args.model)
     measure.write(args.json, "emolat", figures, {key: _unit(key) for key in figures}, n=args.n, split=args.split,
                   lpips=measure.distance_name(), fid="Frechet distance on tiny-eval's features")
     return 0
 
 
 def _unit(key: str) -> str:
-    units = {"lpips_better": "share", "lpips": "distance", "reconstruction": "grey levels", "fid": "distance", "seconds": "s"}
+    units = {"better": "share", "lpips": "distance", "reconstruction": "grey levels", "fid": "distance", "kid": "squared MMD",
+             "ssim": "SSIM", "seconds": "s", "memory": "GB"}
     return next((unit for part, unit in units.items() if part in key), "share")
 
 
@@ -115,38 +118,6 @@ def one_pass(emolat: EmoLat, image: torch.Tensor, target: str, seed: int) -> tor
     return repaint(emolat, image, emolat.sample(emotion, 1, 1.0, seed)).cpu()
 
 
-def clipstyler(image: torch.Tensor, source: str, target: str, seed: int, steps: int = 100, rate: float = 0.02,
-               content: float = 0.5) -> torch.Tensor:
-    """Pixels optimised by Adam against the patch CLIP directional loss and a content loss (Kwon and Ye 2022, whose network is
-    fitted to one image in the same way). Its settings were chosen on validation layouts."""
-    device = host.current().device
-    scorer, vgg, image = load_scorer("tiny").to(device), load_backbone("tiny-vgg").to(device), image.to(device)
-    maps = taps(vgg, ("relu4_4",))
-    torch.manual_seed(seed)
-    encode = lambda x: F.normalize(scorer.image_features(x), dim=-1)
-    with torch.no_grad():
-        text, source_text = scorer.text_features([target])[:1], scorer.text_features([source])[:1]
-        there = maps(image)
-    x = image.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([x], lr=rate)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        crops = patch_clip_loss(encode, x, image, text, source_text, patches=16)
-        whole = patch_clip_loss(encode, x, image, text, source_text, patches=1, size=1.0, threshold=0.0, perspective=0.0)
-        variation = x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()
-        (crops + whole + content * content_loss(maps(x), there) + 0.1 * variation).backward()
-        optimizer.step()
-        with torch.no_grad():
-            x.clamp_(0, 1)
-    return x.detach().cpu()
-
-
-def made(out: Path, name: str, method: Callable, source: torch.Tensor, jobs: list[Job]) -> torch.Tensor:
-    """[n, 3, H, W]: a method's results."""
-    return measure.made(out / "images" / name, [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)],
-                        lambda i: method(source[i:i + 1], jobs[i][1], jobs[i][2], i))
-
-
 def labels_of(jobs: list[Job]) -> torch.Tensor:
     return torch.tensor([MIKELS.index(target) for *_, target in jobs])
 
@@ -154,18 +125,33 @@ def labels_of(jobs: list[Job]) -> torch.Tensor:
 def judged(x: torch.Tensor, source: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str) -> dict[str, float]:
     """The paper's figures (section V-A) and the distance to the truth. Acc-2 is the share on the target's side of positive
     and negative; the reconstruction error the mean absolute difference from the source in grey levels."""
-    labels = labels_of(jobs)
-    p = measure.probabilities(x, "tiny-b")
-    eight = metrics.accuracy(p, labels)
-    side = float(((p[:, :4].sum(dim=1) > 0.5) == (labels < 4)).float().mean())
-    low, high = measure.grouped_interval((p.argmax(dim=1) == labels).float(), [layout for layout, *_ in jobs])
-    kept, away, features = metrics.ssim(x, source), measure.distances(x, truth), [measure.image_features(t) for t in (x, truth)]
-    return {f"{name}.acc8": eight, f"{name}.acc8_low": low, f"{name}.acc8_high": high,
-            **measure.with_interval(f"{name}.acc2", side, metrics.wilson_interval(side, len(labels))),
-            **measure.with_interval(f"{name}.ssim", float(kept.mean()), metrics.mean_interval(kept)),
-            f"{name}.reconstruction_error": 255 * float((x - source).abs().mean()),
-            f"{name}.fid": metrics.frechet_distance(*features), f"{name}.kid": metrics.kernel_distance(*features),
-            **measure.with_interval(f"{name}.lpips_counterfactual", float(away.mean()), metrics.mean_interval(away))}
+    layouts, each = [layout for layout, *_ in jobs], seen(x, source, truth, jobs)
+    out: dict[str, float] = {}
+    for key, values in each.items():
+        out |= measure.with_mean(f"{name}.{key}", values, layouts)
+    out |= {f"{name}.acc8_low": out[f"{name}.acc8.low"], f"{name}.acc8_high": out[f"{name}.acc8.high"]}
+    features = measure.image_features(x), measure.image_features(truth)
+    for key, statistic in (("fid", metrics.frechet_distance), ("kid", metrics.kernel_distance)):
+        out |= measure.with_interval(f"{name}.{key}", statistic(*features), metrics.jackknife_interval(
+            statistic, *features, number=measure.numbered(layouts)))
+    return out
+
+
+def seen(x: torch.Tensor, source: torch.Tensor, truth: torch.Tensor, jobs: list[Job]) -> dict[str, torch.Tensor]:
+    """What `judged` takes the means of: [n] each."""
+    labels, p = labels_of(jobs), measure.probabilities(x, "tiny-b")
+    return {"acc8": (p.argmax(dim=1) == labels).float(), "acc2": ((p[:, :4].sum(dim=1) > 0.5) == (labels < 4)).float(),
+            "ssim": metrics.ssim(x, source), "reconstruction_error": 255 * (x - source).abs().mean(dim=(1, 2, 3)),
+            "lpips_counterfactual": measure.distances(x, truth)}
+
+
+def digest(emolat: EmoLat) -> str:
+    """Of what repaints: the codebooks and the network, not the projection onto MUSE's tokens."""
+    found = hashlib.sha256(str(emolat.config).encode())
+    for key, value in emolat.state_dict().items():
+        if not key.startswith("token_map"):
+            found.update(value.cpu().numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 def without_codes(emolat: EmoLat, caches: Path, out: Path, overrides: list[str]) -> EmoLat:
@@ -190,9 +176,36 @@ def without_codes(emolat: EmoLat, caches: Path, out: Path, overrides: list[str])
 def seconds(emolat: EmoLat, side: int = 512) -> float:
     """The median time of a transfer of one image, of five after one to warm up."""
     image, code = torch.rand(1, 3, side, side), emolat.sample(EmotionTarget.of("awe"), 1, 1.0, 0)
+    return _median(lambda: repaint(emolat, image, code))
+
+
+def _median(job: Callable[[], object]) -> float:
     times = []
     for _ in range(6):
         start = time.perf_counter()
-        repaint(emolat, image, code)
+        job()
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[2]
+
+
+def _paper_sized(side: int = 512) -> tuple[float, float]:
+    """(seconds, GB at the peak) of one transfer by a network of the paper's size: VGG-19, CLIP ViT-B/32's texts, three layers
+    of eight heads. Its weights are random: time and memory do not ask what it learned."""
+    from torchvision.models import vgg19
+
+    torch.manual_seed(0)
+    net = TransferNet(Backbone("vgg19", vgg19(weights=None).features).eval(), VGG_CHANNELS["vgg19"][:4], 512, 1024, 3, 8).eval()
+    image, text, codes = torch.rand(1, 3, side, side), torch.randn(1, 512), torch.randn(1, 1, 1024)
+    with torch.no_grad():
+        took = _median(lambda: net(image, text, codes))
+    return took, memory.peak() / 1e9
+
+
+def _streamed(model: str) -> tuple[float, float]:
+    """GB at the peak after ten images of 256 x 256, one after the other, and after a hundred."""
+    emolat, peaks = load_emolat(model), {}
+    code = emolat.sample(EmotionTarget.of("awe"), 1, 1.0, 0)
+    for i in range(1, 101):
+        repaint(emolat, torch.rand(1, 3, 256, 256), code)
+        peaks[i] = memory.peak() / 1e9
+    return peaks[10], peaks[100]

@@ -13,13 +13,14 @@ import torch
 from ..models import host
 from ..models.emolat.losses import Weights
 from ..models.emolat.space import load, load_emolat, save
+from ..models.errors import UserError
 from ..models.plots import contact_sheet
 from ..training.config import overridden, read
 from ..training.emolat import DataConfig, read_data
 from ..training.loop import split
 from ..training.transfer import TransferConfig, train_transfer, with_network
 from . import measure
-from .emolat import judged, one_pass, picture, tasks
+from .emolat import _unit, digest, judged, one_pass, picture, seen, tasks
 from .store import fingerprint
 
 LOSSES = tuple(f.name for f in fields(Weights))
@@ -37,16 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     emolat, device = load_emolat(args.model), host.current().device
+    if "transfer" not in emolat.training_config:
+        raise UserError("This EmoLat's file does not say how its transfer network was trained. Train it again with `affect train transfer`.")
     config = overridden(emolat.training_config, args.overrides)
     own, loop = split(config["transfer"], TransferConfig, "transfer")
     loop = replace(loop, steps=max(1, int(args.share * loop.steps)))
-    out = args.out / fingerprint(("models/emolat/*.py", "training/transfer.py"), ("emolat", "vgg", "clip"), f"{own} {loop}")
+    out = args.out / fingerprint(("models/emolat/*.py", "training/transfer.py", "training/data/moodscenes/*.py"), ("vgg", "clip"),
+                                 f"{digest(emolat)} {own} {loop}")
     out.mkdir(parents=True, exist_ok=True)
     jobs = tasks(args.n, args.split, "opposite")
     source = torch.stack([picture(layout, emotion, i) for i, (layout, emotion, _) in enumerate(jobs)])
     truth = torch.stack([picture(layout, target, i) for i, (layout, _, target) in enumerate(jobs)])
     figures: dict[str, float] = {}
-    shown = {"source": source}
+    shown, each = {"source": source}, {}
     for left_out in ("", *(name for name in LOSSES if getattr(own, name))):
         name = f"no_{left_out}" if left_out else "all"
         path = out / f"{name}.safetensors"
@@ -60,9 +64,14 @@ def main(args: argparse.Namespace) -> int:
         trained = load(path)
         shown[name] = torch.cat([one_pass(trained, source[i:i + 1], target, i) for i, (*_, target) in enumerate(jobs)])
         figures |= judged(shown[name], source, truth, jobs, name)
+        each[name] = seen(shown[name], source, truth, jobs)
+        for key, values in each[name].items():
+            if name != "all":
+                figures |= measure.with_interval(f"all_less_{name}.{key}", float((each["all"][key] - values).mean()),
+                                                 measure.paired_interval(each["all"][key], values))
     shown["truth"] = truth
     measure.save_picture(args.out / f"emolat-ablation-{args.split}.png", contact_sheet(
         [x[i].permute(1, 2, 0).numpy() for i in range(min(8, len(jobs))) for x in shown.values()],
         [f"{name}\n{jobs[i][2]}" for i in range(min(8, len(jobs))) for name in shown], columns=len(shown), cell=112))
-    measure.write(args.json, "emolat-ablation", figures, {}, n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
+    measure.write(args.json, "emolat-ablation", figures, {key: _unit(key) for key in figures}, n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
     return 0

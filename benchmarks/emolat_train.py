@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..models.backbones import load_backbone
 from ..models.clip import load_scorer
 from ..models.emolat.codebook import Codebooks, separation
 from ..models.emolat.graph import GraphBatch, GraphEncoder
-from ..models.emolat.repaint import codebook_map
+from ..models.emolat.repaint import clustered, codebook_map, map_points
 from ..models.emolat.space import EmoLat, EmoLatConfig, save
 from ..models.emotions import MIKELS
 from ..models.plots import curve
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)")
     parser.add_argument("--config", default="emolat")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of each variant (default: %(default)s)")
     parser.add_argument("--graphs", type=int, default=2048, help="graphs encoded for the speed (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
 
@@ -43,39 +45,53 @@ def main(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     model = read(EmoLatConfig, config["model"], "[model]")
     own, loop = split(config["emolat"], SpaceConfig, "emolat")
-    # What other code or settings trained is kept apart.
-    args.out = args.out / fingerprint(("models/emolat/*.py", "training/emolat.py", "training/data/graphs.py", "training/loop.py"),
-                                      ("vgg", "clip"), json.dumps(config, sort_keys=True))
-    args.out.mkdir(parents=True, exist_ok=True)
-    device = host.current().device
-    data = read_data(read(DataConfig, config["data"], "[data]"), model, args.out, device)
+    # What other code or settings trained is kept apart; data and features are known by what they are.
+    used = {key: config[key] for key in ("model", "data", "emolat")}
+    out = args.out / fingerprint(("models/emolat/*.py", "training/emolat.py", "training/data/graphs.py", "training/loop.py"),
+                                 ("vgg", "clip"), json.dumps(used, sort_keys=True))
+    out.mkdir(parents=True, exist_ok=True)
+    data = read_data(read(DataConfig, config["data"], "[data]"), model, args.out, host.current().device)
     figures = speed(data, model, own, args.graphs)
     vgg = load_backbone(model.vgg)
-    vectors = real_vectors(vgg, data, args.out)
-    probe, figures["probe_accuracy_real"] = train_probe(vectors, data.graphs.emotions)
-    figures |= looks(probe, start_books(vectors, data.graphs.emotions, model, loop.seed), "_untrained")
+    vectors, emotions = real_vectors(vgg, data, args.out), data.graphs.emotions
+    # The books begin on the other half of the images.
+    probe, figures["probe_accuracy_real"] = train_probe(vectors[0::2], emotions[0::2])
+    figures |= measured(probe, start_books(vectors[1::2], emotions[1::2], model, loop.seed).to(emotions.device), "_untrained")
     variants = {"": own, "_no_adversary": replace(own, adversary=0.0), "_no_dispersion": replace(own, dispersion=0.0)}
     for name, variant in variants.items():
-        torch.manual_seed(loop.seed)
-        run = f"emolat{name}"
-        space = train_space(data, vectors, model, variant, loop, args.out, run)
-        figures |= looks(probe, space.codebooks, name)
-        figures[f"perplexity_end{name}"] = float(space.codebooks.perplexity().min())
-        log = [json.loads(line) for line in (args.out / run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-        figures[f"perplexity_min{name}"] = min(row["perplexity"] for row in log)
-        steps = [row["step"] for row in log]
-        measure.save_picture(args.out / f"{run}.png", curve(
-            {key: [row[key] for row in log] for key in ("generator", "adversary", "quantisation", "recognised")}, steps, "step", "loss"))
-        measure.save_picture(args.out / f"{run}-perplexity.png", curve(
-            {"entries in use (perplexity)": [row["perplexity"] for row in log]}, steps, "step", "of the least used book",
-            {"half of them": model.entries / 2}))
-        emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)
-        emolat.codebooks.load_state_dict(space.codebooks.state_dict())
-        save(args.out / f"{run}.safetensors", emolat)
-        for method in ("t-SNE", "PCA"):
-            measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
-    measure.write(args.json, "emolat-train", figures, {key: _unit(key) for key in figures}, config=config)
+        found: list[dict[str, float]] = []
+        for seed in range(loop.seed, loop.seed + args.seeds):
+            torch.manual_seed(seed)
+            run = f"emolat{name}-{seed}"
+            space = train_space(data, vectors, model, variant, replace(loop, seed=seed), out, run)
+            found.append(measured(probe, space.codebooks, name) | _followed(out / run, args.out / run, model.entries, name))
+            emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)
+            emolat.codebooks.load_state_dict(space.codebooks.state_dict())
+            save(out / f"{run}.safetensors", emolat)
+            for method in ("t-SNE", "PCA"):
+                measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
+            found[-1] |= {f"map_clustered{name}": clustered(*map_points(emolat, "t-SNE")),
+                          f"perplexity_end{name}": float(space.codebooks.perplexity().min())}
+        figures |= {key: sum(f[key] for f in found) / len(found) for key in found[0]}
+        figures |= {f"{key}.seed_{i}": f[key] for i, f in enumerate(found) for key in f if args.seeds > 1 and not key.endswith((".low", ".high"))}
+    measure.write(args.json, "emolat-train", figures, {key: _unit(key) for key in figures}, config=used, seeds=args.seeds)
     return 0
+
+
+def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, float]:
+    """The least perplexity of a training's books on its way, and its curves as pictures."""
+    rows = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    log = list({row["step"]: row for row in rows}.values())  # a run that went on says some steps twice
+    steps = [row["step"] for row in log]
+    measure.save_picture(picture.with_suffix(".png"), curve(
+        {key: [row[key] for row in log] for key in ("generator", "adversary", "quantisation", "recognised")}, steps, "step", "loss"))
+    measure.save_picture(picture.with_name(f"{picture.name}-perplexity.png"), curve(
+        {"entries in use (perplexity)": [row["perplexity"] for row in log]}, steps, "step", "of the least used book",
+        {"half of them": entries / 2}))
+    perplexity = [row["perplexity"] for row in log]
+    finite = all(math.isfinite(value) for row in log for value in row.values())
+    return {f"perplexity_min{name}": min(perplexity), f"perplexity_min_second_half{name}": min(perplexity[len(perplexity) // 2:]),
+            f"losses_finite{name}": float(finite)}
 
 
 def _unit(key: str) -> str:
@@ -119,8 +135,8 @@ def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int 
 
 
 def train_probe(vectors: torch.Tensor, emotions: torch.Tensor, steps: int = 3000) -> tuple[nn.Module, float]:
-    """(a probe vectors [n, W] -> logits [n, 8] trained on the vectors of seven real images in eight, its accuracy on the
-    vectors of the eighth). It never sees a codebook."""
+    """(a probe vectors [n, W] -> logits [n, 8] trained on the vectors of seven of these real images in eight, its accuracy on the
+    vectors of the eighth). It never sees a codebook, nor the images that the books began on."""
     held, device, emotions = torch.arange(len(vectors)) % 8 == 7, emotions.device, emotions.cpu()
     flat = lambda keep: (vectors[keep].flatten(0, 1).float().to(device), emotions[keep].repeat_interleave(vectors.shape[1]).to(device))
     x, y = flat(~held)
@@ -141,7 +157,7 @@ def train_probe(vectors: torch.Tensor, emotions: torch.Tensor, steps: int = 3000
 
 
 @torch.no_grad()
-def looks(probe: nn.Module, books: Codebooks, name: str) -> dict[str, float]:
+def measured(probe: nn.Module, books: Codebooks, name: str) -> dict[str, float]:
     """What a probe makes of codes sampled as inference samples them, and how far the books lie apart."""
     labels = torch.arange(len(MIKELS), device=books.entries.device).repeat_interleave(DRAWS)
     codes = books.sample(labels, 1, 1.0, torch.Generator().manual_seed(0))[:, 0]

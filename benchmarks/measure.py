@@ -134,13 +134,29 @@ def paired_interval(a: torch.Tensor, b: torch.Tensor, draws: int = 2000) -> tupl
     return float(means.quantile(0.025)), float(means.quantile(0.975))
 
 
+def with_mean(key: str, values: torch.Tensor, groups: Sequence[Any]) -> dict[str, float]:
+    """The mean of values [n] with its interval: Wilson's for shares, the normal one for others, the bootstrap over groups where
+    values share one (a layout)."""
+    mean = float(values.double().mean())
+    if len(set(groups)) < len(groups):
+        return with_interval(key, mean, grouped_interval(values, groups))
+    share = bool(((values == 0) | (values == 1)).all())
+    return with_interval(key, mean, metrics.wilson_interval(mean, len(values)) if share else metrics.mean_interval(values))
+
+
+def numbered(groups: Sequence[Any]) -> torch.Tensor:
+    """[n]: each group's number, in the order in which they come."""
+    names = {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    return torch.tensor([names[g] for g in groups])
+
+
 def grouped_interval(values: torch.Tensor, groups: Sequence[Any], draws: int = 2000) -> tuple[float, float]:
     """The bootstrap's 95 % interval of the mean of values [n], drawn by group: values of one group (a layout) go together."""
-    names = list(dict.fromkeys(groups))
-    number = torch.tensor([names.index(g) for g in groups])
-    sums = torch.zeros(len(names), dtype=torch.float64).index_add(0, number, values.double())
-    counts = torch.zeros(len(names), dtype=torch.float64).index_add(0, number, torch.ones(len(values), dtype=torch.float64))
-    index = torch.randint(len(names), (draws, len(names)), generator=torch.Generator().manual_seed(0))
+    number = numbered(groups)
+    n = int(number.max()) + 1
+    sums = torch.zeros(n, dtype=torch.float64).index_add(0, number, values.double())
+    counts = torch.zeros(n, dtype=torch.float64).index_add(0, number, torch.ones(len(values), dtype=torch.float64))
+    index = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(0))
     means = sums[index].sum(dim=1) / counts[index].sum(dim=1)
     return float(means.quantile(0.025)), float(means.quantile(0.975))
 

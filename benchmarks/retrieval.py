@@ -5,6 +5,7 @@ scikit-image loop over the same edge responses, in the same run.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ..models import files, gallery, ssim
+from ..models import files, gallery, host, ssim
+from ..models.errors import UserError
 from ..models.gallery import EDGE, SIDE
 from . import measure, memory
 
 K = 5
-_UNIT = {"top5_identical": "share of queries", "visited_near_duplicates": "share of the gallery"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,10 +72,8 @@ def write_index(path: Path, edges: Any, n: int) -> Path:
 
 def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[str, Any]:
     """In a process of its own: seconds a query (the mean of three rounds), the references, and memory beyond what importing
-    the package and numba or torch takes."""
-    if fast:
-        ssim.kernels()
-    else:
+    the package takes (and torch, where torch searches)."""
+    if not fast:
         import torch  # noqa: F401
     before = memory.peak()
     if fast:
@@ -150,6 +149,8 @@ def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
 
 
 def main(args: argparse.Namespace) -> int:
+    if ssim.kernels() is None:
+        raise UserError("This bench measures the fast path, which takes numba: `pip install numba`, or the extra `fast`.")
     args.out.mkdir(parents=True, exist_ok=True)
     sizes = [int(n) for n in args.sizes.split(",")]
     drawn = min(max(sizes), 10_000)
@@ -164,10 +165,10 @@ def main(args: argparse.Namespace) -> int:
         for name, cache in (("numba", False), ("numba, cached", True)):
             got = alone(index, queries, cache, True)
             seconds[name].append(1000 * got["seconds"])
-            sizes_gb[name].append(got["bytes"] / 2**30)
+            sizes_gb[name].append(got["bytes"] / 1e9)
             if n == 10_000:
                 end = "_cached" if cache else ""
-                figures[f"milliseconds{end}"], figures[f"peak_memory_gb{end}"] = 1000 * got["seconds"], got["bytes"] / 2**30
+                figures[f"milliseconds{end}"], figures[f"peak_memory_gb{end}"] = 1000 * got["seconds"], got["bytes"] / 1e9
                 found.append(got["found"])
         if n == 50_000:
             figures["peak_memory_gb_50k"] = sizes_gb["numba"][-1]
@@ -182,15 +183,21 @@ def main(args: argparse.Namespace) -> int:
         figures["speedup_vs_skimage"] = loop / (figures["milliseconds"] / 1000)
         figures["speedup_vs_skimage_cached"] = loop / (figures["milliseconds_cached"] / 1000)
         figures["speedup_torch_path"] = loop / torch_path["seconds"]
-    figures["visited_near_duplicates"] = _near_duplicates(args.out, edges, queries)
+    figures |= _near_duplicates(args.out, edges, queries)
+    measure.write(args.json, "retrieval", figures, {key: _unit(key) for key in figures}, queries=args.queries, sizes=sizes,
+                  threads=host.cores(), load=list(os.getloadavg()) if hasattr(os, "getloadavg") else [])
     _plot(args.out / "retrieval.png", sizes, seconds, sizes_gb)
-    measure.write(args.json, "retrieval", figures, {k: _UNIT.get(k, "GiB" if "memory" in k else "times") for k in figures})
     return 0
 
 
-def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, n: int = 10_000, each: int = 50) -> float:
+def _unit(key: str) -> str:
+    return next((unit for part, unit in (("identical", "share of queries"), ("visited", "share of the gallery"), ("memory", "GB"),
+                                         ("milliseconds", "ms"), ("seconds", "s")) if part in key), "times")
+
+
+def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, n: int = 10_000, each: int = 50) -> dict[str, float]:
     """The share of a gallery of near-duplicates (n / each scenes, `each` copies of each with noise) that a search for such
-    a copy scores."""
+    a copy scores, and whether it finds what a search without bounds does."""
     path = root / "near-duplicates.index"
 
     def write(target: Path) -> None:
@@ -206,12 +213,14 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, n: int 
     rng = np.random.default_rng(1)
     chosen = rng.integers(n // each, size=len(queries))
     copies = np.stack([np.clip(edges[i].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8) for i in chosen])
-    return alone(path, copies, True, True)["visited"]
+    bounded, scan = (alone(path, copies, cache, True) for cache in (True, False))
+    return {"visited_near_duplicates": bounded["visited"],
+            "near_duplicates_identical": float(np.mean([a == b for a, b in zip(bounded["found"], scan["found"])]))}
 
 
 def _plot(path: Path, sizes: list[int], seconds: dict[str, list[float]], memory: dict[str, list[float]]) -> None:
     from ..models.plots import curve
 
     pictures = [curve(seconds, sizes, "pictures in the gallery", "milliseconds a query"),
-                curve(memory, sizes, "pictures in the gallery", "GiB beyond the imports")]
+                curve(memory, sizes, "pictures in the gallery", "GB beyond the imports")]
     measure.save_picture(path, np.concatenate(pictures, axis=1))

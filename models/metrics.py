@@ -75,12 +75,14 @@ def mean_interval(values: torch.Tensor, z: float = 1.96) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def jackknife_interval(statistic: Callable[..., float], *rows: torch.Tensor, groups: int = 32, z: float = 1.96) -> tuple[float, float]:
+def jackknife_interval(statistic: Callable[..., float], *rows: torch.Tensor, number: torch.Tensor | None = None, groups: int = 32,
+                       z: float = 1.96) -> tuple[float, float]:
     """The interval (95 % by default) of a statistic of rows [n, ..], by the delete-a-group jackknife: for statistics that a
-    bootstrap's repeated rows would mislead, as a kernel distance, or that are no mean."""
-    n = len(rows[0])
-    groups = min(groups, n)
-    number, value = torch.arange(n) % groups, statistic(*rows)
+    bootstrap's repeated rows would mislead, as a kernel distance, or that are no mean. number [n]: rows of one number leave
+    together (default: each by itself)."""
+    number = torch.arange(len(rows[0])) if number is None else number
+    groups = min(groups, len(number.unique()))
+    number, value = number % groups, statistic(*rows)
     left = torch.tensor([statistic(*(r[number != k] for r in rows)) for k in range(groups)], dtype=torch.float64)
     half = z * math.sqrt((groups - 1) / groups * float((left - left.mean()).square().sum()))
     return value - half, value + half

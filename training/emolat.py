@@ -189,7 +189,8 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
 
     emotions, process = data.graphs.emotions, PartialState().process_index
     space = Space(model, config, data.graphs.features.shape[1], margin_of(vectors, emotions))
-    space.codebooks = start_books(vectors, emotions, model, loop.seed)
+    # Of every other image: what names the emotion of others may then be asked about these books.
+    space.codebooks = start_books(vectors[1::2], emotions[1::2], model, loop.seed)
 
     def batches(step: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed((loop.seed + 7919 * process) * 1_000_003 + step)

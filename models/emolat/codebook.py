@@ -12,6 +12,10 @@ from ..emotions import MIKELS
 from ..errors import UserError
 
 
+VIGOUR_DECAY = 0.9
+"""An entry that no graph comes near is noticed in fourteen steps, so that the books stay in use from the beginning."""
+
+
 class Codebooks(nn.Module):
     """entries [8, N, W], and how often each was used lately: `use` [8, N], which sums to 1 in each book that was used.
 
@@ -22,7 +26,7 @@ class Codebooks(nn.Module):
         super().__init__()
         self.entries = nn.Parameter(torch.randn(len(MIKELS), entries, width) * width**-0.5)
         self.register_buffer("use", torch.full((len(MIKELS), entries), 1.0 / entries))
-        # What revival goes by: the same average, but one that lends a revived entry an even share, so that it is given time.
+        # What revival goes by: a shorter average, and one that lends a revived entry an even share, so that it is given time.
         self.register_buffer("vigour", self.use.clone())
         self.decay = decay
 
@@ -44,8 +48,8 @@ class Codebooks(nn.Module):
     def count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
         """Lets a batch's numbers [B, S] into the averages, in the books of emotion [B]."""
         seen = self._tally([(numbers, emotion)])
-        for average in (self.use, self.vigour):
-            average.lerp_(_shares(seen, average), 1 - self.decay)
+        for average, decay in ((self.use, self.decay), (self.vigour, VIGOUR_DECAY)):
+            average.lerp_(_shares(seen, average), 1 - decay)
 
     @torch.no_grad()
     def recount(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:

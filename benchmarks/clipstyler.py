@@ -1,0 +1,77 @@
+"""EmoLat's rival: an image's pixels optimised against the patch CLIP directional loss and a content loss (Kwon and Ye 2022, who
+fit a network to one image in the same way).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+from torch.nn import functional as F
+
+from ..models import host
+from ..models.backbones import load_backbone, taps
+from ..models.clip import load_scorer
+from ..models.emolat.losses import content_loss, patch_clip_loss
+from . import measure
+
+SENTENCE = "{}"
+STEPS, RATE, CONTENT = 100, 0.02, 0.5
+
+Job = tuple[str, torch.Tensor, str, str, int]
+"""A picture's name, the source [1, 3, H, W] in 0..1, its emotion, the target, a seed."""
+
+
+@lru_cache(maxsize=1)
+def _networks(device: str) -> tuple[Any, Any]:
+    return load_scorer("tiny").to(device), taps(load_backbone("tiny-vgg").to(device), ("relu4_4",))
+
+
+def clipstyler(image: torch.Tensor, source: str, target: str, seed: int, steps: int = STEPS, rate: float = RATE,
+               content: float = CONTENT, sentence: str = SENTENCE) -> torch.Tensor:
+    """image [1, 3, H, W] in 0..1 of an emotion `source` -> the same, repainted towards `target`. `sentence` says the emotions in
+    words."""
+    device = host.current().device
+    scorer, maps = _networks(device)
+    image = image.to(device)
+    torch.manual_seed(seed)
+    encode = lambda x: F.normalize(scorer.image_features(x), dim=-1)
+    with torch.no_grad():
+        text, source_text = (scorer.text_features([sentence.format(word)])[:1] for word in (target, source))
+        there = maps(image)
+    x = image.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([x], lr=rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        crops = patch_clip_loss(encode, x, image, text, source_text, patches=16)
+        whole = patch_clip_loss(encode, x, image, text, source_text, patches=1, size=1.0, threshold=0.0, perspective=0.0)
+        variation = x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()
+        (crops + whole + content * content_loss(maps(x), there) + 0.1 * variation).backward()
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(0, 1)
+    return x.detach().cpu()
+
+
+def _make(folder: Path, job: Job) -> None:
+    name, image, source, target, seed = job
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    measure.save_picture(folder / f"{name}.png", clipstyler(image, source, target, seed)[0].permute(1, 2, 0).numpy())
+
+
+def make_all(folder: Path, jobs: Sequence[Job]) -> torch.Tensor:
+    """[n, 3, H, W]: the jobs' results, 8-bit, kept image by image; one process a core makes what is missing."""
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in jobs if not (folder / f"{job[0]}.png").is_file()]
+    workers = 1 if torch.cuda.is_available() else host.cores()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for _ in tqdm(pool.map(_make, [folder] * len(missing), missing), total=len(missing), desc="CLIPstyler-like", disable=not missing):
+            pass
+    return torch.stack([measure.read_picture(folder / f"{job[0]}.png") for job in jobs])
