@@ -20,8 +20,8 @@ from ..models.moodifier.clip import encode, load_moodify_clip
 
 @dataclass(frozen=True)
 class Edit:
-    """kind: "blend" (Moodifier), "infedit" (its sampler as published: in the first steps every aligned word keeps the source's
-    maps, and self-attention the source's; no mask), "img2img" or "inversion" (DDIM inversion and prompt-to-prompt, with the
+    """kind: "blend" (Moodifier), "infedit" (its sampler as published: guided from the empty text; in the first steps every aligned
+    word keeps the source's maps, and self-attention the source's; no mask of its own), "img2img" or "inversion" (DDIM inversion and prompt-to-prompt, with the
     same two controls). `encoder`: "moodify" or "clip". `strength` is img2img's; self_replace the share of the steps in which
     self-attention is the source's (both papers' 0.5 where they give one)."""
 
@@ -38,8 +38,8 @@ class Edit:
 
 
 @lru_cache(maxsize=1)
-def _pipeline() -> tuple[Any, Any, Any]:
-    return tiny.load_pipeline()
+def pipeline() -> tuple[Any, Any, Any]:
+    return tiny.loadpipeline()
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +48,7 @@ def _moodify() -> Any:
 
 
 def conditioning(text: str, encoder: str) -> Conditioning:
-    return encode(_moodify(), text) if encoder == "moodify" else _pipeline()[1].encode(text)
+    return encode(_moodify(), text) if encoder == "moodify" else pipeline()[1].encode(text)
 
 
 class SelfControl:
@@ -81,7 +81,7 @@ def self_attention(model: DiffusersModel, groups: int) -> Iterator[SelfControl]:
 @torch.no_grad()
 def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: torch.Tensor, seed: int) -> torch.Tensor:
     """image [1, 3, H, W] in 0..1 under two texts, mask [1, 1, H, W] -> [1, 3, H, W]."""
-    model, _, vae = _pipeline()
+    model, _, vae = pipeline()
     latent = model.latent_in(vae.encode(image))
     encoded = [conditioning(text, method.encoder) for text in (source, target)]
     contexts, alignment = [model.context(c) for c in encoded], token_alignment(*encoded)
@@ -96,7 +96,7 @@ def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: to
         with self_attention(model, 3) as control:
             control.active = method.self_replace > 0
             last = lambda i, _: setattr(control, "active", i + 1 < method.self_replace * method.steps)
-            out = attention_blend(model, *contexts, None, latent, where, sigmas, config, noise, alignment, last,
+            out = attention_blend(model, *contexts, model.context(conditioning("", "clip")), latent, where, sigmas, config, noise, alignment, last,
                                   attention_mask=torch.zeros_like(where))
     elif method.kind == "img2img":
         out = _img2img(model, contexts, latent, where, method, noise())

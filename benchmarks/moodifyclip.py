@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..models import host, tiny
+from ..models import host, metrics, tiny
 from ..models.diffusion.text import CHUNK
 from ..models.emotions import MIKELS
 from ..models.moodifier import losses
@@ -28,6 +28,7 @@ from . import measure
 from .store import fingerprint
 
 COLUMNS = ("top1", "top2", "top3", "i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")
+VARIANTS = ("gl", "gl_fg", "gl_ot", "full")
 AMONG = 100
 
 
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench-moodifyclip"), help="runs (default: %(default)s)")
     parser.add_argument("--config", default="moodifyclip")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", default="test", choices=("val", "test"), help="layouts (tune on val)")
+    parser.add_argument("--only", nargs="+", default=VARIANTS, choices=VARIANTS, metavar="VARIANT",
+                        help=f"of {', '.join(VARIANTS)}: two processes may train different ones into one --out")
     parser.add_argument("--scenes", type=int, default=800, help="held-out scenes (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
 
@@ -52,30 +56,52 @@ def main(args: argparse.Namespace) -> int:
     device = host.current().device
     clip, _ = base_clip("tiny")
     clip.to(device)
-    images, labels, captions = scenes(args.scenes)
+    images, labels, captions = scenes(args.scenes, args.split)
     # What other code, settings or weights trained is kept apart. The base reads its own 77 tokens, which hold every caption here.
-    args.out = args.out / fingerprint(("training/moodifyclip.py", "training/loop.py", "training/data/pack.py", "models/moodifier/clip.py",
-                                       "models/moodifier/losses.py"), ("clip",), json.dumps(config, sort_keys=True))
-    figures: dict[str, float] = {f"base.{k}": v for k, v in figures_of(clip, images, labels, captions).items()}
+    out = args.out / fingerprint(("training/moodifyclip.py", "training/clip.py", "training/loop.py", "training/data/pack.py", "models/views.py",
+                                  "models/moodifier/clip.py", "models/moodifier/losses.py", "training/data/moodscenes/*.py"), ("clip",),
+                                 json.dumps(config, sort_keys=True))
+    figures: dict[str, float] = {}
+    for key, value in figures_of(clip, images, labels, captions).items():  # one model: the interval is that of so many scenes
+        figures |= measure.with_interval(f"base.{key}", value, metrics.wilson_interval(value, args.scenes))
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
-        for name, variant in variants(own).items():
+        for name in args.only:
             torch.manual_seed(seed)
             run = f"{name}-{seed}"
-            model = train(clip, variant, replace(loop, seed=seed), args.out, device, run)[0].eval()
+            model = train(clip, variants(own)[name], replace(loop, seed=seed), out, device, run)[0].eval()
             found = figures_of(model, images, labels, captions)
             found["drift"] = drift_of(clip, model, captions)
             rows.setdefault(name, []).append(found)
-            torch.save(model.state_dict(), args.out / run / "model.pt")
+            torch.save(model.state_dict(), out / run / "model.pt")
+        every = figures | compared(rows, figures)
+        measure.write(args.json, "moodifyclip", every, {key: "share" for key in every}, seeds=seed + 1, scenes=args.scenes, split=args.split,
+                      steps=loop.steps, batch=loop.batch, captions=own.n, interval="of the base: Wilson's over scenes; of the others: "
+                      "Student's over seeds; of differences: Student's over seeds that share their batches")
+    return 0
+
+
+def compared(rows: dict[str, list[dict[str, float]]], base: dict[str, float]) -> dict[str, float]:
+    """The means of each variant over seeds, and what all losses gain over GL alone and over the base."""
+    figures: dict[str, float] = {}
     for name, seeds in rows.items():
         for key in seeds[0]:
-            values = np.array([row[key] for row in seeds])
-            # Student's interval of the mean over so few seeds.
-            half = float({2: 12.7, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0) * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-            figures |= measure.with_interval(f"{name}.{key}", float(values.mean()), (float(values.mean()) - half, float(values.mean()) + half))
-    measure.write(args.json, "moodifyclip", figures, {key: "share" for key in figures}, seeds=args.seeds, scenes=args.scenes,
-                  steps=loop.steps, batch=loop.batch, captions=own.n)
-    return 0
+            figures |= over_seeds(f"{name}.{key}", [row[key] for row in seeds])
+    for key in COLUMNS:
+        if "full" in rows:
+            figures |= over_seeds(f"order.full-base.{key}", [row[key] - base[f"base.{key}"] for row in rows["full"]])
+        if {"full", "gl"} <= set(rows):
+            figures |= over_seeds(f"order.full-gl.{key}", [a[key] - b[key] for a, b in zip(rows["full"], rows["gl"])])
+    return figures
+
+
+def over_seeds(key: str, values: list[float]) -> dict[str, float]:
+    """The mean over so few seeds with Student's interval."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return {key: mean}
+    half = {2: 12.7, 3: 4.30, 4: 3.18, 5: 2.78}.get(n, 2.0) * float(np.std(values, ddof=1)) / n**0.5
+    return measure.with_interval(key, mean, (mean - half, mean + half))
 
 
 def scenes(n: int, split_name: str = "test") -> tuple[torch.Tensor, torch.Tensor, list[list[str]]]:

@@ -105,7 +105,11 @@ class AffectMLLMMaskGenerator:
             words = ", ".join(f"{c.attribute} {c.name}".strip() for c in found.objects) or "everything"
             shown = masks.overlay(source.cpu(), where, " ".join([*(f"! {w}" for w in warnings), f"{_label(emotion)}: {words}. "
                                                                  f"{found.target_prompt}"]))
-        told = found.to_json() | masks.describe(found.objects, where) | {"grounding": grounding, "warnings": warnings}
+        unchecked = names if found.provider == "rules" and grounding == "attention" else []
+        if unchecked:
+            host.current().note(f"Rules do not look at the image, and attention finds a place for any word: nobody checked that it shows "
+                                f"{' and '.join(unchecked)}. Look at the overlay.")
+        told = found.to_json() | masks.describe(found.objects, where) | {"grounding": grounding, "warnings": warnings, "unchecked": unchecked}
         return where[:, 0], found.source_prompt, found.target_prompt, to_bhwc(shown), json.dumps(told, indent=1)
 
     @staticmethod

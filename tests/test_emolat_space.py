@@ -109,7 +109,7 @@ def test_quantisation_takes_the_nearest_entry_of_the_emotions_own_book():
 
 
 def test_use_perplexity_and_revival():
-    books = Codebooks(4, 3, decay=0.0)
+    books = Codebooks(4, 3, decay=0.0, vigour_decay=0.0)
     assert books.perplexity().tolist() == pytest.approx([4.0] * 8)
     z = books.entries.detach()[2, [0, 0, 0, 1]][None]
     books(z, torch.tensor([2]))

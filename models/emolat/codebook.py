@@ -12,23 +12,20 @@ from ..emotions import MIKELS
 from ..errors import UserError
 
 
-VIGOUR_DECAY = 0.9
-"""An entry that no graph comes near is noticed in fourteen steps, so that the books stay in use from the beginning."""
-
-
 class Codebooks(nn.Module):
     """entries [8, N, W], and how often each was used lately: `use` [8, N], which sums to 1 in each book that was used.
 
     Sampling draws codes by their use, tempered; a high temperature is the paper's uniform draw.
     """
 
-    def __init__(self, entries: int = 256, width: int = 1024, decay: float = 0.97):
+    def __init__(self, entries: int = 256, width: int = 1024, decay: float = 0.97, vigour_decay: float = 0.9):
         super().__init__()
         self.entries = nn.Parameter(torch.randn(len(MIKELS), entries, width) * width**-0.5)
         self.register_buffer("use", torch.full((len(MIKELS), entries), 1.0 / entries))
-        # What revival goes by: a shorter average, and one that lends a revived entry an even share, so that it is given time.
+        # What revival goes by: a shorter average, in which an entry that no graph comes near is noticed after fourteen steps, and
+        # one that lends a revived entry an even share, so that it is given time.
         self.register_buffer("vigour", self.use.clone())
-        self.decay = decay
+        self.decay, self.vigour_decay = decay, vigour_decay
 
     def nearest(self, z: torch.Tensor, emotion: torch.Tensor) -> torch.Tensor:
         """Equation 7: z [B, S, W], emotion [B] -> [B, S] the nearest entry's number in the emotion's own book."""
@@ -48,7 +45,7 @@ class Codebooks(nn.Module):
     def count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
         """Lets a batch's numbers [B, S] into the averages, in the books of emotion [B]."""
         seen = self._tally([(numbers, emotion)])
-        for average, decay in ((self.use, self.decay), (self.vigour, VIGOUR_DECAY)):
+        for average, decay in ((self.use, self.decay), (self.vigour, self.vigour_decay)):
             average.lerp_(_shares(seen, average), 1 - decay)
 
     @torch.no_grad()
