@@ -11,8 +11,8 @@ from ..models.emolat.space import load_emolat
 from ..models.errors import UserError
 from ..models.muse import MuseConfig
 from . import measure, memory
-from .methods import Method, make_all
-from .muse import MUSE
+from .methods import make_all
+from .muse import MUSE, PROMPT
 from .store import Store
 from .tasks import add_arguments, generation
 
@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     tasks = generation(args.n, args.split)
     unmoved: MuseConfig = replace(MUSE.muse, max_inner_steps=0)
     methods = {"random": replace(MUSE, start="random"), "emolat": replace(MUSE, start="emolat"),
-               "emolat_unmoved": replace(MUSE, start="emolat", muse=unmoved), "prompt": Method("prompt")}
+               "emolat_unmoved": replace(MUSE, start="emolat", muse=unmoved), "prompt": PROMPT}
     make_all(args.out, [(method, tasks) for method in methods.values()], batch=memory.fitting_batch(), label="first tokens")
     figures: dict[str, float] = {}
     steps: dict[str, torch.Tensor] = {}

@@ -15,7 +15,7 @@ from ..models.errors import UserError
 from ..models.plots import contact_sheet, curve
 from . import measure, memory
 from .methods import Method, make_all
-from .muse import MUSE
+from .muse import MUSE, PROMPT
 from .store import Store
 from .tasks import Task, add_arguments, generation
 
@@ -28,14 +28,18 @@ forces it here."""
 SUPPRESSION = ("target_only", "suppress_1", "suppress_10", "suppress_100")
 
 
-def variants() -> dict[str, Method]:
-    """Figure prefix -> method. Suppression's terms are taken off the loss, which would fall below its stop the sooner the
-    heavier they weigh; so that all four take the same steps, none of them stops."""
+def suppressed(times: float) -> Method:
+    """MUSE with so much suppression. Its terms are taken off the loss, which would fall below its stop the sooner the heavier
+    they weigh; so that all take the same steps, none of them stops."""
     tokens = MUSE.muse
-    times = lambda k: replace(MUSE, muse=replace(tokens, stop_loss=-1e9, inherent_weight=k * tokens.inherent_weight,
-                                                 similar_weight=k * tokens.similar_weight))
-    return {"no_tokens": replace(MUSE, muse=replace(tokens, max_inner_steps=0)),
-            **{name: times(k) for name, k in zip(SUPPRESSION, (0, 1, 10, 100))},
+    return replace(MUSE, muse=replace(tokens, stop_loss=-1e9, inherent_weight=times * tokens.inherent_weight,
+                                      similar_weight=times * tokens.similar_weight))
+
+
+def variants() -> dict[str, Method]:
+    """Figure prefix -> method."""
+    return {"no_tokens": replace(MUSE, muse=replace(MUSE.muse, max_inner_steps=0)),
+            **{name: suppressed(k) for name, k in zip(SUPPRESSION, (0, 1, 10, 100))},
             **{f"gate_{t:g}": replace(MUSE, threshold=t, force_open_at=1.0) for t in THRESHOLDS}}
 
 
@@ -44,9 +48,8 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"Intervals take two prompts at least, got --n {args.n}.")
     tasks = generation(args.n, args.split)
     methods = variants()
-    plain = Method("prompt")
-    make_all(args.out, [(m, tasks) for m in (plain, *methods.values())], batch=memory.fitting_batch(), label="ablation")
-    before = measure.probabilities(Store(args.out, plain).images(tasks), "tiny-a")
+    make_all(args.out, [(m, tasks) for m in (PROMPT, *methods.values())], batch=memory.fitting_batch(), label="ablation")
+    before = measure.probabilities(Store(args.out, PROMPT).images(tasks), "tiny-a")
     ends = [MIKELS[int(row.argmax())] for row in before]  # what the plain image feels like
     images, held = {}, {}
     figures: dict[str, float] = {}

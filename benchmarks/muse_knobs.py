@@ -1,5 +1,5 @@
-"""Pictures of MUSE's knobs, for docs/artists.md: one knob turned, everything else as it was. Validation layouts, which
-nothing was trained on and no figure is reported for.
+"""Pictures of MUSE's knobs, for docs/artists.md: one knob turned, everything else as it was. Validation layouts, on which MUSE's
+settings were chosen and no figure is reported.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
-from ..models.emotions import WHEEL
+from ..models.emotions import MIKELS, WHEEL
 from ..models.plots import contact_sheet
-from . import measure
+from . import measure, memory
 from .methods import Method, make_all
-from .muse import INTENSITIES, MUSE
+from .muse import INTENSITIES, MUSE, PROMPT
+from .muse_ablation import suppressed
 from .store import Store
 from .tasks import Task, generation
 
-THRESHOLDS = (0.0, 25.0, 35.0, 45.0, 60.0)
-TIMES = (0.0, 1.0, 100.0)
+OPENINGS = (0.0, 0.25, 0.5, 0.75)
+"""When the gate opens, as a share of the steps: what a threshold decides, told the same for every prompt."""
+
+TIMES = (0.0, 1.0, 10.0, 100.0)
 
 Column = tuple[str, Method, Sequence[Task]]
 
@@ -29,25 +32,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sheets(tasks: list[Task]) -> dict[str, list[Column]]:
-    """Name -> columns of images: (what it says below, the method, its tasks), where {} stands for the emotion."""
-    suppressed = lambda k: replace(MUSE.muse, inherent_weight=k * MUSE.muse.inherent_weight, similar_weight=k * MUSE.muse.similar_weight)
-    plain: Column = ("plain", Method("prompt"), tasks)
+    """Name -> columns of images: (what it says below, the method, its tasks)."""
+    plain: Column = ("plain", PROMPT, tasks)
+    opening = lambda share: replace(MUSE, threshold=1e3, force_open_at=share)
     around = [(a, b) for a, b in zip(WHEEL, (*WHEEL[1:], WHEEL[0]))]
     return {
-        "threshold": [plain, *((f"{{}}\nthreshold {t:g}", replace(MUSE, threshold=t, force_open_at=1.0), tasks) for t in THRESHOLDS)],
-        "suppression": [plain, *((f"{{}}\nweights x {k:g}", replace(MUSE, muse=suppressed(k)), tasks) for k in TIMES)],
-        "intensity": [(f"{{}}\nintensity {k:g}", MUSE, [replace(t, intensity=k) for t in tasks]) for k in INTENSITIES],
-        "wheel": [(f"{a}\n+ {b}", MUSE, [replace(t, emotion=a, second=b) for t in tasks]) for a, b in around],
+        "threshold": [plain, *((f"opens at {round(s * MUSE.steps)} of {MUSE.steps}", opening(s), tasks) for s in OPENINGS)],
+        "suppression": [plain, *((f"weights x {k:g}", suppressed(k), tasks) for k in TIMES)],
+        "intensity": [(f"intensity {k:g}", MUSE, [replace(t, intensity=k) for t in tasks]) for k in INTENSITIES],
+        "wheel": [(f"{a} + {b}", MUSE, [replace(t, emotion=a, second=b) for t in tasks]) for a, b in around],
     }
 
 
 def main(args: argparse.Namespace) -> int:
     tasks = generation(args.rows, "val")
     every = sheets(tasks)
-    make_all(args.out, [(method, row) for columns in every.values() for _, method, row in columns], label="knobs")
+    make_all(args.out, [(method, row) for columns in every.values() for _, method, row in columns], batch=memory.fitting_batch(), label="knobs")
     for name, columns in every.items():
-        made = [Store(args.out, method).images(list(row)) for _, method, row in columns]
+        made = [(label, list(row), Store(args.out, method).images(list(row))) for label, method, row in columns]
+        sure = [measure.probabilities(images, "tiny-b") for *_, images in made]
         measure.save_picture(args.out / f"knob-{name}.jpg", contact_sheet(
-            [images[i].permute(1, 2, 0).numpy() for i in range(len(tasks)) for images in made],
-            [label.format(tasks[i].emotion) for i in range(len(tasks)) for label, _, _ in columns], columns=len(columns), cell=112))
+            [images[i].permute(1, 2, 0).numpy() for i in range(len(tasks)) for *_, images in made],
+            [f"{label}\n{_says(p[i], row[i])}" for i in range(len(tasks)) for (label, row, _), p in zip(made, sure)],
+            columns=len(columns), cell=112))
     return 0
+
+
+def _says(p: Sequence[float], task: Task) -> str:
+    """tiny-b's probability of what was asked for."""
+    shares = [f"{100 * float(p[MIKELS.index(name)]):.0f}" for name in (task.emotion, task.second) if name]
+    return f"{task.emotion} {shares[0]} %" if len(shares) == 1 else f"{shares[0]} + {shares[1]} %"

@@ -23,8 +23,8 @@ from ..models.emotions import MIKELS, EmotionTarget
 from ..models.muse import EmotionTokens, Muse, MuseConfig
 from ..models.plots import bars, contact_sheet
 from . import measure, memory
-from .methods import Method, _texts, make, make_all
-from .muse import MUSE, UNIVERSAL
+from .methods import _texts, make, make_all
+from .muse import MUSE, PROMPT, UNIVERSAL
 from .store import Store, kept
 from .tasks import generation
 
@@ -120,7 +120,7 @@ def fastest(rounds: int, *jobs: Callable[[], Any]) -> list[float]:
 
 
 FEAR = [EmotionTarget.of("fear")]
-FIXED = replace(MUSE.muse, cfg=MUSE.cfg, max_inner_steps=10, stop_loss=-1e9)
+FIXED = replace(MUSE.muse, max_inner_steps=10, stop_loss=-1e9)
 """No early stop, so that every variant makes the same number of steps."""
 
 
@@ -163,7 +163,7 @@ def _whole(args: argparse.Namespace) -> dict[str, float]:
     """One image by MUSE and by universal guidance, as `affect bench muse` makes them, over the plain image's time."""
     task = generation(1)
     plain, universal, muse = fastest(max(1, args.rounds // 2), *(lambda m=m: make(m, task) for m in (
-        Method("prompt"), replace(UNIVERSAL, strength=32.0), MUSE)))
+        PROMPT, replace(UNIVERSAL, strength=32.0), MUSE)))
     return {"total_ratio": muse / plain, "universal_ratio": universal / plain, "total_seconds": muse, "plain_seconds": plain}
 
 
@@ -199,7 +199,7 @@ def _warm_start(args: argparse.Namespace) -> dict[str, float]:
     tokens drawn at random; all open at half of the steps."""
     tasks = generation(8 + args.n)[8:]
     model, _, vae = tiny.load_pipeline()
-    config, begin = replace(MUSE.muse, cfg=MUSE.cfg), int(MUSE.force_open_at * MUSE.steps)
+    config, begin = MUSE.muse, int(MUSE.force_open_at * MUSE.steps)
     sigmas = schedule("karras", model.sigma_table, MUSE.steps)
 
     def sampled(texts: list[str], emotions: list[EmotionTarget], noise: torch.Tensor, init: EmotionTokens | None) -> tuple[Any, Any, Any]:

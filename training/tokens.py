@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..models import host, tiny
 from ..models.classifiers import load_classifier
-from ..models.emolat.space import EmoLat, load, save
+from ..models.emolat.space import EmoLat, TokenMap, load, save
 from ..models.emotions import MIKELS
 from ..models.views import view
 from .batches import Rows
@@ -32,21 +32,22 @@ __all__ = ["add_arguments", "main"]
 @dataclass
 class TokensConfig:
     """n: scenes whose latents and captions are used; n_tokens: codes an image; low, high: the noise levels, in which what an
-    image shows is settled and what it makes people feel is not; size: the weight of the tokens' mean square, which keeps the
-    prompt alive."""
+    image shows is settled and what it makes people feel is not; views: random views of an image that the classifier judges;
+    size: the weight of the tokens' mean square, which keeps the prompt alive."""
 
     n: int = 2000
     n_tokens: int = 4
-    cfg: float = 7.5
-    low: float = 0.3
-    high: float = 6.0
-    size: float = 0.01
+    cfg: float = 4.0
+    low: float = 0.6
+    high: float = 5.0
+    views: int = 2
+    size: float = 0.1
     classifier: str = "tiny-a"
     data_seed: int = 91
 
 
 def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: Path, device: str,
-                 name: str = "emolat-tokens") -> nn.Linear:
+                 name: str = "emolat-tokens") -> TokenMap:
     """Trains the map [.., W] -> [.., D] onto the tiny diffusion model's tokens and returns it."""
     from accelerate import PartialState
 
@@ -81,13 +82,14 @@ def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: P
         tokens = line(codes)
         with model.gradients(), vae.gradients():
             guess = uncond + config.cfg * (model(x, sigma, context(index).append(tokens)) - uncond)
-            logits = classifier(view(vae.decode(model.latent_out(guess)), each=True))
+            image = vae.decode(model.latent_out(guess))
+            logits = torch.stack([classifier(view(image, each=True)) for _ in range(config.views)]).mean(dim=0)
         wanted, size = F.cross_entropy(logits.float(), emotion), tokens.square().mean()
         hit = (logits.argmax(dim=1) == emotion).float().mean()
         return {"loss": wanted + config.size * size, "wanted": wanted, "size": size, "hit": hit}
 
-    line = nn.Linear(books.entries.shape[-1], tiny.CONTEXT_WIDTH)
-    nn.init.normal_(line.weight, std=0.1 * books.entries.shape[-1] ** -0.5)
+    line = TokenMap(books.entries.shape[-1], tiny.CONTEXT_WIDTH)
+    nn.init.normal_(line.weight, std=0.3 * books.entries.shape[-1] ** -0.5)
     nn.init.zeros_(line.bias)
     return fit(line, loss, batches, loop, runs / name, name)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .. import files, host, tiny
 from ..backbones import Backbone, load_backbone
@@ -68,6 +69,15 @@ class EmoLatCode:
         return EmotionTokens(self.tokens[None], self.emotion.label)
 
 
+class TokenMap(nn.Linear):
+    """Codes [.., W] -> MUSE's first tokens [.., D]: linear in the standardised code (its direction says the emotion, its length
+    does not), and no longer than a text's own embeddings, whose root mean square is 1."""
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        tokens = super().forward(F.layer_norm(codes, codes.shape[-1:]))
+        return tokens / tokens.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1.0)
+
+
 class EmoLat(nn.Module):
     """Codebooks and transfer network. `network` is None after stage one; `token_map` where nobody trained it. `training_config`: the
     tables of the configs it was trained by, for whoever trains a rival."""
@@ -79,7 +89,7 @@ class EmoLat(nn.Module):
         self.codebooks = Codebooks(config.entries, config.code_width)
         self.network = TransferNet(vgg, VGG_CHANNELS[config.vgg][:4], scorer.feature_width, config.code_width, config.layers,
                                    config.heads, config.codes) if network else None
-        self.token_map = nn.Linear(config.code_width, token_width) if token_width else None
+        self.token_map = TokenMap(config.code_width, token_width) if token_width else None
         self.training_config: dict[str, Any] = {}
 
     @property
