@@ -18,6 +18,7 @@ from ..models import host
 from ..models.backbones import Backbone, load_backbone
 from ..models.gram import GramConfig, GramLoss, transfer
 from ..models.plots import contact_sheet
+from ..training.data.photos import photograph, square
 from . import measure, memory
 from .gram_quality import VGG_WEIGHTS, eight_bit, quality, tensor_of
 from .store import fingerprint, kept
@@ -67,15 +68,7 @@ def _unit(key: str) -> str:
 
 
 def _photo(name: str, side: int) -> torch.Tensor:
-    from PIL import Image
-
-    from ..training.data.photos import photograph
-
-    image = photograph(name)
-    edge = min(image.size)
-    left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    image = image.crop((left, top, left + edge, top + edge)).resize((side, side), Image.LANCZOS)
-    return tensor_of(np.array(image))
+    return tensor_of(square(photograph(name), side).copy())
 
 
 def _now() -> float:

@@ -20,6 +20,7 @@ from ..models.plots import contact_sheet, curve
 from ..models.reference import edge_response, luminance
 from ..models.ssim import best
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
+from ..training.data.photos import photograph, square
 from . import measure
 from .store import fingerprint, kept
 
@@ -32,6 +33,7 @@ VGG_WEIGHTS = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
 _CODE = ("models/gram.py", "models/backbones.py", "models/reference.py", "models/metrics.py", "training/data/moodscenes/*.py",
          "benchmarks/gram_quality.py")
 SHOWN = 12
+PHOTOGRAPHS = (("coffee", "fear"), ("chelsea", "anger"), ("china", "contentment"), ("rocket", "excitement"))
 
 
 def tensor_of(image: np.ndarray) -> torch.Tensor:
@@ -100,6 +102,7 @@ def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
         mean = float(values.mean())
         out |= measure.with_interval(key, mean, metrics.wilson_interval(mean, len(values)) if "fraction" in key else metrics.mean_interval(values))
     _draw(root, split, rows, folder, out)
+    photographs(root, pictures, edges)
     return out
 
 
@@ -161,6 +164,19 @@ def ssim_at(points: np.ndarray, gain: float) -> float:
         if min(g, h) <= gain <= max(g, h):
             found.append(s + (t - s) * ((gain - g) / (h - g) if h != g else 0.0))
     return float(np.nanmax(found)) if len(found) > 1 else found[0]
+
+
+def photographs(root: Path, pictures: list[Any], edges: np.ndarray, side: int = 256) -> None:
+    """Real photographs, each with the scene of an emotion that SSIM finds for it, and its feeling on them: a picture to look at."""
+    net, shown, words = load_backbone("tiny-densenet"), [], []
+    for name, emotion in PHOTOGRAPHS:
+        photo = square(photograph(name), side).copy()
+        fits = np.array([n for n, s in enumerate(pictures) if s.emotion == emotion], np.int64)
+        reference = pictures[best(_edge(square(photograph(name), 128)), edges, fits, 1)[0][0]].image
+        done = transfer(net, tensor_of(photo), tensor_of(reference)).image[0].permute(1, 2, 0).cpu().numpy()
+        shown += [photo / 255, reference / 255, done]
+        words += [name, f"reference: {emotion}", "transferred"]
+    measure.save_picture(root / "photographs.jpg", contact_sheet(shown, words, columns=6, cell=192))
 
 
 def _draw(root: Path, split: str, rows: list[dict[str, float]], folder: Path, figures: dict[str, float]) -> None:

@@ -196,14 +196,14 @@ def _memory(args: argparse.Namespace) -> dict[str, float]:
 
 def _warm_start(args: argparse.Namespace) -> dict[str, float]:
     """Inner steps, time and tiny-b's accuracy from tokens that an image of another prompt was given for the same emotion, against
-    tokens drawn at random; all open at half of the steps."""
+    tokens drawn at random; all open when the gate does by itself."""
     tasks = generation(8 + args.n)[8:]
     model, _, vae = tiny.load_pipeline()
     config, begin = MUSE.muse, int(MUSE.force_open_at * MUSE.steps)
     sigmas = schedule("karras", model.sigma_table, MUSE.steps)
 
     def sampled(texts: list[str], emotions: list[EmotionTarget], noise: torch.Tensor, init: EmotionTokens | None) -> tuple[Any, Any, Any]:
-        """Plain to half of the steps, from there by MUSE: (latents, trace, tokens)."""
+        """Plain to where the gate opens, from there by MUSE: (latents, trace, tokens)."""
         positive, negative = _texts(texts), _texts([""])
         latent = torch.zeros(len(texts), tiny.LATENT_CHANNELS, 16, 16)
         half = CFGGuider(model, positive, negative, config.cfg).sample(noise, latent, Sampler("euler"), sigmas[:begin + 1])
