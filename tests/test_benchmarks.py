@@ -1,5 +1,8 @@
 """The benchmarks' own machinery on small stand-ins; their figures come from `affect bench`."""
 
+import zlib
+
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +10,9 @@ from comfyui_affect.benchmarks import methods, store
 from comfyui_affect.benchmarks.methods import Method
 from comfyui_affect.benchmarks.rivals import universal_guidance
 from comfyui_affect.benchmarks.tasks import Task, editing, emotion_only, generation
+from comfyui_affect.models import metrics
+from comfyui_affect.models.emotions import MIKELS
+from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.diffusion.sampling import Sampler, schedule
 from comfyui_affect.training.data.moodscenes import split_of
 
@@ -81,3 +87,99 @@ def test_universal_guidance_is_euler_at_strength_zero_and_lowers_the_loss(small_
     value = lambda latent: float(loss(small_vae.decode(small_unet.latent_out(latent))).sum())
     assert value(run(20.0)) < value(plain)
     assert not torch.allclose(run(0.0, 2), plain, atol=1e-2)
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Methods that answer with noise, seeded by method and task, in this process."""
+    def make(method, tasks):
+        images = [torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(zlib.crc32(repr((method, task)).encode()))) for task in tasks]
+        return torch.stack(images), [{"opened_at": 7, "inherent": "awe", "inner_steps": 3} for _ in tasks]
+
+    monkeypatch.setattr(methods.host, "cores", lambda: 1)
+    monkeypatch.setattr(methods, "make", make)
+    return tmp_path
+
+
+def figures_of(bench, folder, *options):
+    import argparse
+    import json
+
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    assert bench.main(parser.parse_args(["--out", str(folder), "--json", str(folder / "figures.json"), *options])) == 0
+    found = json.loads((folder / "figures.json").read_text())
+    assert set(found["figures"]) == set(found["unit"]) and found["settings"]["fingerprint"]
+    return found["figures"]
+
+
+def test_bench_muse_has_every_figure(pictures):
+    from comfyui_affect.benchmarks import muse
+
+    figures = figures_of(muse, pictures, "--n", "4")
+    keys = [f"{name}.{key}" for name in ("prompt", "word", "universal", "muse", "guide_b")
+            for key in ("tiny_a", "tiny_b", "tiny_c", "own_prompt_r1", "clip", "kid")]
+    keys += ["heldout.tiny_a", "heldout.tiny_b", "heldout.tiny_c", "intensity_rank_correlation", "edit.tiny_b",
+             "edit.lpips_counterfactual", "edit.lpips_source_counterfactual", "edit.ssim", "edit.ssim_reconstruction",
+             "emotion_only.muse.diversity", "emotion_only.muse.kid", "mix.first_less_between"]
+    assert not [key for key in keys if figures.get(key) is None]
+    assert figures["heldout.tiny_a"] != figures["muse.tiny_a"] or figures["heldout.clip"] != figures["muse.clip"]
+    assert figures["universal.strength"] in muse.STRENGTHS
+    assert (pictures / "methods-test.png").is_file() and (pictures / "universal.png").is_file()
+    with pytest.raises(UserError, match="two prompts"):
+        figures_of(muse, pictures, "--n", "1")
+
+
+def test_bench_muse_ablation_has_every_figure(pictures):
+    from comfyui_affect.benchmarks import muse_ablation
+
+    figures = figures_of(muse_ablation, pictures, "--n", "4")
+    names = ["no_tokens", "target_only", "suppress_1", "suppress_10", "suppress_100", *(f"gate_{t:g}" for t in muse_ablation.THRESHOLDS)]
+    keys = [f"{name}.{key}" for name in names for key in ("tiny_a", "tiny_b", "own_prompt_r1", "kid", "p_inherent", "p_similar")]
+    assert len(muse_ablation.THRESHOLDS) >= 6 and not [key for key in keys if figures.get(key) is None]
+
+
+def test_what_is_held_down_is_read_where_it_stands():
+    from comfyui_affect.benchmarks.muse_ablation import _held_down
+
+    p = torch.eye(8)[[MIKELS.index("fear"), MIKELS.index("sadness")]]
+    held = _held_down(p, ["fear", "awe"], [Task("a", "awe", 0), Task("a", "awe", 1)])
+    assert held["p_inherent"].tolist() == [1.0]  # the second's inherent emotion is the one asked for
+    assert held["p_similar"].tolist() == [0.0] * 4
+    assert _held_down(p, ["fear", "fear"], [Task("a", "excitement", 0)] * 2)["p_similar"].sum() == 1  # fear stands beside excitement
+
+
+def test_a_jackknife_knows_a_mean():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    low, high = metrics.jackknife_interval(lambda x: float(x.mean()), values, groups=400)
+    assert (low, high) == pytest.approx(metrics.mean_interval(values), abs=2e-3)
+
+
+def test_networks_are_compared_along_their_sweeps():
+    from comfyui_affect.benchmarks.gram_quality import networks, ssim_at
+
+    turned = np.array([[0.30, 0.60], [0.33, 0.45], [0.31, 0.40]])  # the gain falls again beyond the best weight
+    assert ssim_at(turned, 0.305) == pytest.approx(0.575) and ssim_at(turned, 0.32) == pytest.approx(0.5)
+    assert np.isnan(ssim_at(turned, 0.5))
+    from comfyui_affect.benchmarks import gram_quality
+
+    row = {f"vgg_{w:g}.{key}": value for i, w in enumerate(gram_quality.VGG_WEIGHTS) for key, value in (("gain", 0.1 * i), ("ssim", 0.9 - 0.1 * i))}
+    row |= {"densenet_10000.gain": 0.0, "densenet_10000.ssim": 1.0, "densenet_100000.gain": 0.2, "densenet_100000.ssim": 0.95}
+    found = networks([row | {".gain": 0.3, ".ssim": 0.8}] * 3)
+    assert found["ssim_mean_vgg"] == pytest.approx(0.6) and found["vgg.densenet_less_vgg"] == pytest.approx(0.2)
+    found = networks([row | {".gain": 0.9, ".ssim": 0.6}] * 3)  # more than VGG ever reaches: at VGG's largest
+    assert found["vgg.sentiment_gain_compared"] == pytest.approx(0.6) and found["ssim_mean_vgg"] == pytest.approx(0.3)
+
+
+def test_the_papers_orders_are_signed_as_printed():
+    from comfyui_affect.benchmarks import moodifier
+
+    keys = ("clip", "structure", "lpips", "psnr", "mse", "ssim", "lpips_counterfactual", "lpips_masked_truth")
+    rows = {name: {key: torch.full((4,), value) for key in keys} for name, value in (("both", 2.0), ("infedit", 1.0), ("clip_text", 3.0))}
+    found = moodifier.orders(rows)
+    assert found["order.table4.clip"] == 1 and found["order.table4.lpips"] == -1  # ours nearer to the emotion: holds; background: fails
+    assert found["order.table4.structure"] == 1 and found["order.table4.ssim"] == -1
+    assert found["order.clip.both-clip_text"] == -1 and found["lead.structure.infedit"] == -1
+    unit = moodifier._unit
+    assert [unit(k) for k in ("both.clip", "clip_text.ssim", "clip_text.clip.low", "order.table4.psnr", "lead.lpips_counterfactual.infedit",
+                              "iou_attention", "order.clip.a-b")] == ["100 cosine", "share", "100 cosine", "dB", "distance", "share", "100 cosine"]

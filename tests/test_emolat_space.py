@@ -103,7 +103,7 @@ def test_quantisation_takes_the_nearest_entry_of_the_emotions_own_book():
             assert numbers[b, s] == distances.argmin()
             assert torch.allclose(quantised[b, s], books.entries[emotion[b], numbers[b, s]], atol=1e-6)
     e = books.entries[emotion[:, None], numbers]
-    assert float(loss.detach()) == pytest.approx(1.25 * float(((e - z) ** 2).mean()), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(1.25 * float(((e - z).detach() ** 2).mean()), rel=1e-5)
     quantised.sum().backward()
     assert torch.equal(z.grad, torch.ones_like(z)) and books.entries.grad is None or not books.entries.grad.abs().sum()
 
