@@ -4,16 +4,18 @@ emotion. DenseNet beside VGG, the retrieved reference beside random ones, SSIM's
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..models import host, metrics
-from ..models.backbones import Backbone, load_backbone
+from ..models import files, host, metrics
+from ..models.backbones import load_backbone
 from ..models.emotions import MIKELS, OPPOSITE
 from ..models.gram import GramConfig, transfer
 from ..models.plots import contact_sheet, curve
@@ -22,14 +24,17 @@ from ..models.ssim import best
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.data.photos import photograph, square
 from . import measure
-from .store import fingerprint, kept
+from .store import fingerprint
 
 POSITIVE = torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0])
-RANDOM = 5
+USUAL = GramConfig(iterations=150)
+"""As many evaluations as the templates make."""
+
+RANDOM = 3
 """Random references a scene, of the retrieved one's label."""
 
 DENSENET_WEIGHTS = (1e4, 1e5)
-VGG_WEIGHTS = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
+VGG_WEIGHTS = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
 _CODE = ("models/gram.py", "models/backbones.py", "models/reference.py", "models/metrics.py", "training/data/moodscenes/*.py",
          "benchmarks/gram_quality.py")
 SHOWN = 12
@@ -77,16 +82,34 @@ def layout_iou(a: Any, b: Any) -> float:
     return float(np.mean(shares)) if shares else 0.0
 
 
+@dataclass(frozen=True)
+class Job:
+    """One scene's work: 8-bit images [H, W, 3], what retrieval says of it, and where its figures go."""
+
+    file: Path
+    number: int
+    target: str
+    scene: np.ndarray
+    truth: np.ndarray
+    references: list[np.ndarray]
+    said: dict[str, float]
+
+
 def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
-    """Held-out scenes, each with the picture of the opposite emotion and its own noun that SSIM finds among `size`."""
+    """Held-out scenes, each with the picture of the opposite emotion and its own noun that SSIM finds among `size`. One process a
+    core, one thread each."""
     from tqdm import tqdm
 
     folder = root / fingerprint(_CODE, ("densenet", "vgg", "tiny-b"), f"{size} {split}")
     pictures = gallery(size)
     edges = np.stack([_edge(s.image) for s in pictures]).reshape(len(pictures), -1)
-    nets = {"densenet": load_backbone("tiny-densenet"), "vgg": load_backbone("tiny-vgg")}
-    rows = [kept(folder / f"scene-{i:03d}.json", lambda: _scene(i, int(layout), pictures, edges, nets, folder))
-            for i, layout in enumerate(tqdm(list(layout_seeds(split, scenes, 18)), desc="transfers"))]
+    layouts = list(map(int, layout_seeds(split, scenes, 18)))
+    file = lambda i: folder / f"scene-{i:03d}.json"
+    jobs = [_job(file(i), i, layout, pictures, edges) for i, layout in enumerate(layouts) if not file(i).is_file()]
+    with ProcessPoolExecutor(1 if torch.cuda.is_available() else host.cores(), mp_context=get_context("spawn")) as pool:
+        for _ in tqdm(pool.map(_transfers, jobs), total=len(jobs), desc="transfers", disable=not jobs):
+            pass
+    rows = [json.loads(file(i).read_text(encoding="utf-8")) for i in range(len(layouts))]
     column = lambda key: torch.tensor([row[key] for row in rows], dtype=torch.float64)
     lpips_random = torch.stack([column(f"random_{k}.lpips") for k in range(RANDOM)]).mean(dim=0)
     figures = {"sentiment_gain": column(".gain"), "emotion_gain": column(".emotion_gain"),
@@ -106,35 +129,44 @@ def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
     return out
 
 
-def _scene(i: int, layout: int, pictures: list[Any], edges: np.ndarray, nets: dict[str, Backbone], folder: Path) -> dict[str, float]:
-    """One scene's transfers: its figures, and the pictures of the first dozen in `folder`."""
+def _job(file: Path, i: int, layout: int, pictures: list[Any], edges: np.ndarray) -> Job:
+    """What one scene needs: the reference that SSIM finds, then random ones of the same label."""
     emotion = sample_emotion(layout, np.random.default_rng(i))
     target = OPPOSITE[emotion]
     scene, truth = make_scene(layout, emotion, i), make_scene(layout, target, i)
     fits = np.array([n for n, s in enumerate(pictures) if s.emotion == target and s.noun == scene.noun], np.int64)
     found = best(_edge(scene.image), edges, fits, 1)[0][0]
-    source, counterfactual = tensor_of(scene.image), tensor_of(truth.image)
-    away = measure.distances(source.expand(len(fits), -1, -1, -1), torch.cat([tensor_of(pictures[n].image) for n in fits]))
+    away = measure.distances(tensor_of(scene.image).expand(len(fits), -1, -1, -1), torch.cat([tensor_of(pictures[n].image) for n in fits]))
     near = fits[int(away.argmin())]  # what retrieval by perceptual distance would take
-    usual, rng = GramConfig(), np.random.default_rng([3, i])
-    runs = {"": (found, nets["densenet"], usual), "last": (found, nets["densenet"], replace(usual, layers="last")),
-            **{f"random_{k}": (int(n), nets["densenet"], usual) for k, n in enumerate(rng.choice(fits, RANDOM))},
-            **{f"densenet_{w:g}": (found, nets["densenet"], replace(usual, sentiment_weight=w)) for w in DENSENET_WEIGHTS},
-            **{f"vgg_{w:g}": (found, nets["vgg"], replace(usual, sentiment_weight=w)) for w in VGG_WEIGHTS}}
-    polarity = POSITIVE if target in MIKELS[:4] else 1 - POSITIVE
+    chosen = [found, *np.random.default_rng([3, i]).choice(fits, RANDOM).tolist()]
+    return Job(file, i, target, scene.image, truth.image, [pictures[n].image for n in chosen],
+               {"layout_iou_ssim": layout_iou(scene, pictures[found]), "layout_iou_perceptual": layout_iou(scene, pictures[int(near)])})
+
+
+def _transfers(job: Job) -> None:
+    """One scene's transfers: its figures into its file, and the pictures of the first dozen beside it."""
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    densenet, vgg = load_backbone("tiny-densenet"), load_backbone("tiny-vgg")
+    source, counterfactual = tensor_of(job.scene), tensor_of(job.truth)
+    runs = {"": (0, densenet, USUAL), "last": (0, densenet, replace(USUAL, layers="last")),
+            **{f"random_{k}": (1 + k, densenet, USUAL) for k in range(RANDOM)},
+            **{f"densenet_{w:g}": (0, densenet, replace(USUAL, sentiment_weight=w)) for w in DENSENET_WEIGHTS},
+            **{f"vgg_{w:g}": (0, vgg, replace(USUAL, sentiment_weight=w)) for w in VGG_WEIGHTS}}
+    polarity = POSITIVE if job.target in MIKELS[:4] else 1 - POSITIVE
     before = measure.probabilities(source, "tiny-b")[0]
-    row = {"ssim_counterfactual": float(metrics.ssim(source, counterfactual)), "lpips_source": float(measure.distances(source, counterfactual)),
-           "layout_iou_ssim": layout_iou(scene, pictures[found]), "layout_iou_perceptual": layout_iou(scene, pictures[int(near)])}
+    row = {**job.said, "ssim_counterfactual": float(metrics.ssim(source, counterfactual)),
+           "lpips_source": float(measure.distances(source, counterfactual))}
     for name, (number, net, config) in runs.items():
-        done = eight_bit(transfer(net, source, tensor_of(pictures[number].image), config).image).cpu()
+        done = eight_bit(transfer(net, source, tensor_of(job.references[number]), config).image).cpu()
         gained = measure.probabilities(done, "tiny-b")[0] - before
-        row |= {f"{name}.gain": float((gained * polarity).sum()), f"{name}.emotion_gain": float(gained[MIKELS.index(target)]),
+        row |= {f"{name}.gain": float((gained * polarity).sum()), f"{name}.emotion_gain": float(gained[MIKELS.index(job.target)]),
                 f"{name}.ssim": float(metrics.ssim(done, source.cpu())), f"{name}.lpips": float(measure.distances(done, counterfactual.cpu()))}
-        if name == "" and i < SHOWN:
-            for label, image in (("0-source", scene.image / 255), ("1-reference", pictures[number].image / 255),
-                                 ("2-transferred", done[0].permute(1, 2, 0).numpy()), ("3-truth", truth.image / 255)):
-                measure.save_picture(folder / f"scene-{i:03d}-{label}.png", image)
-    return row
+        if name == "" and job.number < SHOWN:
+            for label, image in (("0-source", job.scene / 255), ("1-reference", job.references[0] / 255),
+                                 ("2-transferred", done[0].permute(1, 2, 0).numpy()), ("3-truth", job.truth / 255)):
+                measure.save_picture(job.file.with_name(f"{job.file.stem}-{label}.png"), image)
+    files.write_atomically(job.file, lambda p: p.write_text(json.dumps(row), encoding="utf-8"))
 
 
 def networks(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -173,7 +205,7 @@ def photographs(root: Path, pictures: list[Any], edges: np.ndarray, side: int = 
         photo = square(photograph(name), side).copy()
         fits = np.array([n for n, s in enumerate(pictures) if s.emotion == emotion], np.int64)
         reference = pictures[best(_edge(square(photograph(name), 128)), edges, fits, 1)[0][0]].image
-        done = transfer(net, tensor_of(photo), tensor_of(reference)).image[0].permute(1, 2, 0).cpu().numpy()
+        done = transfer(net, tensor_of(photo), tensor_of(reference), USUAL).image[0].permute(1, 2, 0).cpu().numpy()
         shown += [photo / 255, reference / 255, done]
         words += [name, f"reference: {emotion}", "transferred"]
     measure.save_picture(root / "photographs.jpg", contact_sheet(shown, words, columns=6, cell=192))
