@@ -62,15 +62,15 @@ def main(args: argparse.Namespace) -> int:
                    for name, network in (("with", emolat), ("without", bare))}
         results["baseline"] = clipstyler.make_all(theirs / "images" / f"{towards}-{args.split}", [
             (name, source[i:i + 1], jobs[i][1], jobs[i][2], i) for i, name in enumerate(names)])
-        for name, x in results.items():
-            figures |= judged(x, source, truth, jobs, f"{prefix}{name}")
-        figures |= judged(source, source, truth, jobs, f"{prefix}source") | judged(truth, source, truth, jobs, f"{prefix}truth")
+        shown_to = {**results, "source": source, "truth": truth}
+        each = {name: seen(x, source, truth, jobs) for name, x in shown_to.items()}
+        for name, x in shown_to.items():
+            figures |= judged(x, truth, jobs, f"{prefix}{name}", each[name])
         layouts = [layout for layout, *_ in jobs]
         for key, network in (("lpips", ""), ("densenet", "tiny-densenet")):  # EmoLat learned through the VGG; not through this one
             own = measure.distances(source, truth, network)
             nearer = (measure.distances(results["with"], truth, network) < own).float()
             figures |= measure.with_mean(f"{prefix}{key}_better_fraction", nearer, layouts)
-        each = {name: seen(x, source, truth, jobs) for name, x in results.items()}
         for rival in ("without", "baseline"):
             for key, ours in each["with"].items():
                 less = ours - each[rival][key]
@@ -122,12 +122,13 @@ def labels_of(jobs: list[Job]) -> torch.Tensor:
     return torch.tensor([MIKELS.index(target) for *_, target in jobs])
 
 
-def judged(x: torch.Tensor, source: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str) -> dict[str, float]:
-    """The paper's figures (section V-A) and the distance to the truth. Acc-2 is the share on the target's side of positive
+def judged(x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str, found: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The paper's figures (section V-A) and the distance to the truth: the means of `found` (as `seen` gives it of x), and the
+    distances of the whole sets. Acc-2 is the share on the target's side of positive
     and negative; the reconstruction error the mean absolute difference from the source in grey levels."""
-    layouts, each = [layout for layout, *_ in jobs], seen(x, source, truth, jobs)
+    layouts = [layout for layout, *_ in jobs]
     out: dict[str, float] = {}
-    for key, values in each.items():
+    for key, values in found.items():
         out |= measure.with_mean(f"{name}.{key}", values, layouts)
     out |= {f"{name}.acc8_low": out[f"{name}.acc8.low"], f"{name}.acc8_high": out[f"{name}.acc8.high"]}
     features = measure.image_features(x), measure.image_features(truth)

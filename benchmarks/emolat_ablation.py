@@ -63,8 +63,8 @@ def main(args: argparse.Namespace) -> int:
             save(path, variant)
         trained = load(path)
         shown[name] = torch.cat([one_pass(trained, source[i:i + 1], target, i) for i, (*_, target) in enumerate(jobs)])
-        figures |= judged(shown[name], source, truth, jobs, name)
         each[name] = seen(shown[name], source, truth, jobs)
+        figures |= judged(shown[name], truth, jobs, name, each[name])
         for key, values in each[name].items():
             if name != "all":
                 figures |= measure.with_interval(f"all_less_{name}.{key}", float((each["all"][key] - values).mean()),

@@ -5,7 +5,6 @@ measured is kept, and a run that is stopped goes on there.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
         figures |= quality(args.out, args.scenes, args.gallery, args.split)
     measure.write(args.json, "gram", figures, {key: _unit(key) for key in figures}, parts=list(args.only), scenes=args.scenes,
                   gallery=args.gallery, split=args.split, network="tiny-densenet", lpips=measure.distance_name(),
-                  vgg_weights=VGG_WEIGHTS, threads=torch.get_num_threads(), load=list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
+                  vgg_weights=VGG_WEIGHTS,
                   sentiment_gain="of tiny-b's probability of the four emotions of the reference's polarity; emotion_gain: of its own emotion")
     return 0
 

@@ -98,11 +98,12 @@ def seen(images: torch.Tensor, tasks: Sequence[Task]) -> dict[str, torch.Tensor]
     return {**by_judge, "own_prompt_r1": torch.cat(found), "clip": 100 * (image * text).sum(dim=1)}
 
 
-def described(images: torch.Tensor, tasks: Sequence[Task], prefix: str) -> dict[str, float]:
-    """The means of `seen` with their intervals (Wilson's, of shares), and where the tasks have layouts kid: the kernel distance
-    to the very layouts rendered under the emotions asked for, with its jackknife interval."""
+def described(images: torch.Tensor, tasks: Sequence[Task], prefix: str, found: dict[str, torch.Tensor] | None = None) -> dict[str, float]:
+    """The means of `seen` (`found`, where it has been asked already) with their intervals (Wilson's, of shares), and where the
+    tasks have layouts kid: the kernel distance to the very layouts rendered under the emotions asked for, with its jackknife
+    interval."""
     figures: dict[str, float] = {}
-    for key, values in seen(images, tasks).items():
+    for key, values in (found or seen(images, tasks)).items():
         mean = float(values.mean())
         interval = metrics.mean_interval(values) if key == "clip" else metrics.wilson_interval(mean, len(values))
         figures |= with_interval(f"{prefix}.{key}", mean, interval)
@@ -174,7 +175,8 @@ def machine() -> str:
 
 def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[str, str], **settings: Any) -> None:
     """Prints the figures, and writes them where a path is given: {"name", "machine", "figures", "unit", "settings"}. The
-    settings say what was run: a file of other settings, code or models is told apart by them."""
+    settings say what was run: a file of other settings, code or models is told apart by them. Threads and the machine's load stand
+    beside them, for times."""
     figures = {key: value if math.isfinite(value) else None for key, value in figures.items()}  # JSON knows no infinity
     for key, value in figures.items():
         if value is None:
@@ -183,7 +185,9 @@ def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[st
             interval = f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}" if figures.get(f"{key}.low") is not None else ""
             print(f"{key:<44}{value:>9.4g}{interval}")
     if path:
-        result = {"name": name, "machine": machine(), "figures": figures, "unit": unit, "settings": settings}
+        result = {"name": name, "machine": machine(), "threads": torch.get_num_threads(),
+                  "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else [], "figures": figures, "unit": unit,
+                  "settings": settings}
         files.write_atomically(path, lambda p: p.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8"))
 
 

@@ -56,11 +56,11 @@ def cases(n: int, split: str) -> list[Case]:
             target_prompt = described(target_prompt, name, words[name])
         whole = after.content_caption(np.random.default_rng([22, i]), attributes=1.0).rsplit(", ", 1)
         weather = f", {whole[1]}" if len(whole) > 1 and len(whole[1].split()) < 4 else ""
-        # The emotion's word stands in both: what sets them apart is detail.
         mask = lambda scene, name: torch.from_numpy(np.isin(scene.owners, [o.number for o in scene.objects if o.name == name]))[None].float()
         where = {name: mask(before, name) for name in names}
         region = torch.stack([mask(scene, name) for scene in (before, after) for name in names]).amax(dim=0)
         picture = lambda s: torch.from_numpy(s.image).permute(2, 0, 1).float() / 255
+        # The emotion's word stands in both prompts: what sets them apart is detail.
         out.append(Case(picture(before), picture(after), emotion, target, source_prompt, f"{source_prompt}, {target}",
                         plain(f"{target_prompt}{weather}, {target}", 600), names, where, region))
         if len(out) == n:

@@ -107,7 +107,7 @@ def _generation(args: argparse.Namespace, methods: dict[str, Method]) -> tuple[d
     for name, method in methods.items():
         images = Store(args.out, method).images(tasks)
         seen[name] = measure.seen(images, tasks)
-        figures |= measure.described(images, tasks, name)
+        figures |= measure.described(images, tasks, name, seen[name])
     if "muse" in methods:
         figures |= _opening(Store(args.out, methods["muse"]).notes(tasks), methods["muse"])
         _sheet(args, tasks[:64], {name: methods[name] for name in ("prompt", "muse")}, "muse", columns=16)
@@ -154,7 +154,7 @@ def _all_methods(args: argparse.Namespace) -> dict[str, float]:
 
 def _best_universal(args: argparse.Namespace) -> tuple[Method, dict[str, float]]:
     """Universal guidance at five strengths, and at the best of them with more recurrences, on the first prompts; what counts is the
-    one with the best accuracy by tiny-b there, on the very images that are reported, which favours it."""
+    one with the best accuracy by tiny-b there, on a part of what is reported, which favours it."""
     tasks = generation(min(args.n, TRIED_ON), args.split)
     tried = {f"universal_{s:g}": replace(UNIVERSAL, strength=s) for s in STRENGTHS}
     figures: dict[str, float] = {}

@@ -7,7 +7,6 @@ limit, or from another image's tokens. Each part is kept as soon as it is measur
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
         figures |= kept(args.out / fingerprint / f"speed-{name}.json", lambda: part(args))
     figures |= _fewer_steps(args)
     measure.write(args.json, "muse-speed", figures, {key: _unit(key) for key in figures}, fingerprint=fingerprint, n=args.n,
-                  rounds=args.rounds, threads=torch.get_num_threads(), load=list(os.getloadavg()) if hasattr(os, "getloadavg") else [])
+                  rounds=args.rounds)
     measure.save_picture(args.out / "speed.png", bars({
         "plain sampling": 1.0, "universal guidance": figures["universal_ratio"], "MUSE": figures["total_ratio"],
         "MUSE, unconditional pass inside": figures["total_ratio"] * figures["speedup"]}, "times plain sampling"))

@@ -5,7 +5,6 @@ scikit-image loop over the same edge responses, in the same run.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models import files, gallery, host, ssim
+from ..models import files, gallery, ssim
 from ..models.errors import UserError
 from ..models.gallery import EDGE, SIDE
 from . import measure, memory
@@ -184,8 +183,7 @@ def main(args: argparse.Namespace) -> int:
         figures["speedup_vs_skimage_cached"] = loop / (figures["milliseconds_cached"] / 1000)
         figures["speedup_torch_path"] = loop / torch_path["seconds"]
     figures |= _near_duplicates(args.out, edges, queries)
-    measure.write(args.json, "retrieval", figures, {key: _unit(key) for key in figures}, queries=args.queries, sizes=sizes,
-                  threads=host.cores(), load=list(os.getloadavg()) if hasattr(os, "getloadavg") else [])
+    measure.write(args.json, "retrieval", figures, {key: _unit(key) for key in figures}, queries=args.queries, sizes=sizes)
     _plot(args.out / "retrieval.png", sizes, seconds, sizes_gb)
     return 0
 

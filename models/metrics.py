@@ -77,7 +77,7 @@ def mean_interval(values: torch.Tensor, z: float = 1.96) -> tuple[float, float]:
 
 def jackknife_interval(statistic: Callable[..., float], *rows: torch.Tensor, number: torch.Tensor | None = None, groups: int = 32,
                        z: float = 1.96) -> tuple[float, float]:
-    """The interval (95 % by default) of a statistic of rows [n, ..], by the delete-a-group jackknife: for statistics that a
+    """The interval (95 % by default) of a statistic of rows [n, ..], by the delete-a-group jackknife (Efron 1982): for statistics that a
     bootstrap's repeated rows would mislead, as a kernel distance, or that are no mean. number [n]: rows of one number leave
     together (default: each by itself)."""
     number = torch.arange(len(rows[0])) if number is None else number

@@ -79,6 +79,7 @@ class AffectMLLMMaskGenerator:
         from ..models.diffusion.protocol import repeat_to_batch
         from ..models.gram import resized
         from ..models.moodifier import masks
+        from ..models.moodifier.words import article
 
         named = [name.strip() for name in objects.split(",") if name.strip()]
         found = mllm.ask(_pictures(image[:1])[0], _label(emotion), named)
@@ -108,7 +109,7 @@ class AffectMLLMMaskGenerator:
         unchecked = names if found.provider == "rules" and grounding == "attention" else []
         if unchecked:
             host.current().note(f"Rules do not look at the image, and attention finds a place for any word: nobody checked that it shows "
-                                f"{' and '.join(unchecked)}. Look at the overlay.")
+                                f"{' and '.join(map(article, unchecked))}. Look at the overlay.")
         told = found.to_json() | masks.describe(found.objects, where) | {"grounding": grounding, "warnings": warnings, "unchecked": unchecked}
         return where[:, 0], found.source_prompt, found.target_prompt, to_bhwc(shown), json.dumps(told, indent=1)
 
