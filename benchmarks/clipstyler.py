@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ..models import host
 from ..models.backbones import load_backbone, taps
-from ..models.clip import load_scorer
 from ..models.emolat.losses import content_loss, patch_clip_loss
+from ..models.scorers import load_scorer
 from . import measure
 
 SENTENCE = "{}"

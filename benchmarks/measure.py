@@ -14,8 +14,8 @@ import torch
 
 from ..models import files, host, metrics
 from ..models.classifiers import load_classifier
-from ..models.clip import load_scorer
 from ..models.emotions import MIKELS
+from ..models.scorers import load_scorer
 from .store import CODE, WEIGHTS, fingerprint
 from .tasks import Task, scene
 

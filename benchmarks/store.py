@@ -22,8 +22,8 @@ from ..models.errors import UserError
 from .tasks import Task
 
 _PACKAGE = Path(__file__).parent.parent
-CODE = ("models/muse.py", "models/views.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/tiny/__init__.py",
-         "models/tiny/autoencoder.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py",
+CODE = ("models/muse.py", "models/views.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/scorers.py",
+         "models/tiny/__init__.py", "models/tiny/autoencoder.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py",
          "models/diffusion/text.py", "models/diffusion/protocol.py", "models/diffusion/inference.py", "benchmarks/methods.py",
          "benchmarks/rivals.py", "benchmarks/tasks.py", "training/data/moodscenes/*.py")
 WEIGHTS = ("unet", "vae", "clip", "tiny-a", "tiny-b")

@@ -156,10 +156,10 @@ def read_head(path: Any) -> dict[str, torch.Tensor]:
 def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     """The classifier of a name: tiny-a, tiny-b, tiny-c, clip-zero-shot, or a head file under models/affect.
 
-    clip_model names the CLIP (see `clip.load_scorer`) that zero-shot and published heads look through; the tiny CLIP
+    clip_model names the CLIP (see `scorers.load_scorer`) that zero-shot and published heads look through; the tiny CLIP
     that judges is tiny-eval, since the one that conditions the sampler must not judge.
     """
-    from .clip import load_scorer
+    from .scorers import load_scorer
     from .diffusion.protocol import frozen
 
     if name in TINY:

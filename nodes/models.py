@@ -139,7 +139,7 @@ class AffectClipScorerLoader:
         return files.state_of("open_clip", model)
 
     def run(self, model: str) -> tuple[Any]:
-        from ..models.clip import load_scorer
+        from ..models.scorers import load_scorer
 
         return (load_scorer(model),)
 

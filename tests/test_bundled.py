@@ -14,8 +14,8 @@ from comfyui_affect import workflows
 from comfyui_affect.models import tiny
 from comfyui_affect.models.backbones import load_backbone
 from comfyui_affect.models.classifiers import TINY, load_classifier
-from comfyui_affect.models.clip import load_scorer
 from comfyui_affect.models.files import load_safetensors
+from comfyui_affect.models.scorers import load_scorer
 
 WORKFLOWS = Path(workflows.__file__).parent
 NAMES = ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg", "emolat", "moodifyclip")

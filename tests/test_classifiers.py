@@ -124,7 +124,7 @@ def test_scores_live_on_published_clips_scale(scorer):
 
 def test_a_clip_file_names_its_own_architecture():
     import open_clip
-    from comfyui_affect.models.clip import architecture_of
+    from comfyui_affect.models.scorers import architecture_of
 
     states = {name: open_clip.create_model(name, pretrained=None, device="meta").state_dict()
               for name in ("ViT-B-32", "ViT-L-14")}
@@ -138,7 +138,7 @@ def test_a_clip_file_names_its_own_architecture():
 
 def test_a_clip_file_is_a_choice_and_loads(tmp_path, monkeypatch):
     import open_clip
-    from comfyui_affect.models import clip, files, host
+    from comfyui_affect.models import files, host, scorers
     from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 
     small = open_clip.get_model_config("ViT-S-32")
@@ -148,7 +148,7 @@ def test_a_clip_file_is_a_choice_and_loads(tmp_path, monkeypatch):
     files.save_safetensors(tmp_path / "models/open_clip/mine.safetensors", model.state_dict(), {})
     with host.use(host.Host(tmp_path)):
         assert "mine.safetensors" in NODE_CLASS_MAPPINGS["AffectClipScorerLoader"].INPUT_TYPES()["required"]["model"][0]
-        scorer = clip.load_scorer("mine.safetensors")
+        scorer = scorers.load_scorer("mine.safetensors")
     assert scorer.feature_width == small["embed_dim"] and scorer.size == small["vision_cfg"]["image_size"]
     assert torch.equal(scorer.clip.state_dict()["visual.proj"], model.state_dict()["visual.proj"])
 

@@ -12,6 +12,7 @@ from comfyui_affect.models.emolat import space as spaces
 from comfyui_affect.models.emolat.space import EmoLat, EmoLatCode, EmoLatConfig
 from comfyui_affect.models.emotions import MIKELS, EmotionTarget
 from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.scorers import load_scorer
 from comfyui_affect.training import emolat as stage_one
 from comfyui_affect.training import transfer as stage_two
 from comfyui_affect.training.data.annotated import read_annotations
@@ -100,6 +101,14 @@ def test_words_are_encoded_once_and_graphs_are_lookups(tmp_path):
     again = GraphRows(rows, words, tmp_path, "cpu")
     assert len(words.encoded) == before and torch.equal(again.features, graphs.features)
     assert not torch.equal(text_features(["", "tree"], words, tmp_path)[1], torch.zeros(8))
+
+
+def test_words_that_the_text_encoder_never_learned_are_counted(tmp_path):
+    put(tmp_path, "a", note("fear", [("tree", "bare"), ("zeppelin", "")]))
+    reading = read_annotations(tmp_path)
+    reading.outside = GraphRows(reading.rows, load_scorer("tiny"), tmp_path, "cpu").outside
+    assert reading.outside == ["zeppelin"]
+    assert "1 x a word outside the text encoder's vocabulary" in reading.summary() and "zeppelin" in reading.summary()
 
 
 def test_pictures_are_read_once_and_broken_ones_named(tmp_path):

@@ -11,11 +11,13 @@ import torch
 
 from ..models import files, metrics, tiny
 from ..models.classifiers import TINY, load_classifier
-from ..models.clip import load_scorer
 from ..models.diffusion.diffusers import CFGGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
-from ..models.emotions import MIKELS
+from ..models.emolat.repaint import repaint
+from ..models.emolat.space import load_emolat
+from ..models.emotions import MIKELS, OPPOSITE, EmotionTarget
 from ..models.plots import contact_sheet
+from ..models.scorers import load_scorer
 from .data.moodscenes import layout_seeds, make_scene
 from .data.photos import HELD_OUT, photograph, square
 
@@ -102,7 +104,20 @@ def figures(scenes: int, samples: int, device: str, runs: Path) -> dict[str, Any
     groups = range(0, samples - 63, 64)
     result["own-prompt retrieval of plain samples among 64"] = float(
         np.mean([metrics.retrieved(features[0][i:i + 64], text[i:i + 64]).float().mean() for i in groups]))
-    return result
+    return result | emolat_figures(x[:96], labels[:96], device)
+
+
+def emolat_figures(x: torch.Tensor, labels: torch.Tensor, device: str) -> dict[str, float]:
+    """The bundled EmoLat on held-out scenes x [n, 3, 128, 128] of emotions labels [n], each repainted in the opposite emotion."""
+    emolat, judge = load_emolat("tiny"), load_classifier("tiny-b").to(device)
+    for part in emolat.parts:
+        part.to(device)
+    targets = [EmotionTarget.of(OPPOSITE[MIKELS[int(k)]]) for k in labels]
+    after = torch.cat([repaint(emolat, image[None], emolat.sample(target, 1, 1.0, i)) for i, (image, target) in enumerate(zip(x, targets))])
+    wanted = torch.tensor([MIKELS.index(target.dominant) for target in targets])
+    return {"EmoLat, least codebook perplexity of 256": float(emolat.codebooks.perplexity().min()),
+            "EmoLat towards the opposite emotion, accuracy by tiny-b": metrics.accuracy(judge(after.to(device)).cpu(), wanted),
+            "EmoLat towards the opposite emotion, SSIM to the source": float(metrics.ssim(after, x).mean())}
 
 
 def sample_sheet(images: torch.Tensor, captions: list[str], target: Path) -> None:

@@ -19,7 +19,6 @@ from torch.func import functional_call
 
 from ..models import host
 from ..models.backbones import VGG_CUTS, Backbone, load_backbone
-from ..models.clip import load_scorer
 from ..models.emolat.codebook import Codebooks, mean_dispersion
 from ..models.emolat.discriminator import Discriminator, discriminator_loss, generator_loss
 from ..models.emolat.graph import GraphBatch, GraphEncoder
@@ -27,6 +26,7 @@ from ..models.emolat.space import EmoLat, EmoLatConfig, save
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
 from ..models.files import write_atomically
+from ..models.scorers import load_scorer
 from .config import load_config, read
 from .data.annotated import Annotated, read_annotations
 from .data.graphs import GraphRows, make_pictures
@@ -63,12 +63,13 @@ class SpaceConfig:
 @dataclass
 class Data:
     """What both stages train on: annotations and graphs [N]; pictures [M, S, S, 3] uint8, memory-mapped, of which row i's is
-    number `at[i]` (those that cannot be read have no row)."""
+    number `at[i]` (those that cannot be read have no row). summary: what was used, skipped and unusual."""
 
     rows: list[Annotated]
     graphs: GraphRows
     pictures: np.ndarray
     at: list[int]
+    summary: str = ""
 
     def images(self, index: torch.Tensor) -> torch.Tensor:
         """[B, 3, S, S] in 0..1 on the graphs' device."""
@@ -89,8 +90,10 @@ def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str) 
     by_emotion = [[i for i in kept if reading.rows[i].emotion == k] for k in range(len(MIKELS))]
     kept = sorted(i for own in by_emotion for i in own[:math.ceil(config.share * len(own))])
     reading.rows = [reading.rows[i] for i in kept]
+    graphs = GraphRows(reading.rows, load_scorer(model.clip), runs, device)
+    reading.outside = graphs.outside
     host.current().note(reading.summary())
-    return Data(reading.rows, GraphRows(reading.rows, load_scorer(model.clip), runs, device), pictures, kept)
+    return Data(reading.rows, graphs, pictures, kept, reading.summary())
 
 
 def _moodscenes(config: DataConfig, runs: Path) -> Path:
@@ -239,5 +242,6 @@ def main(args: argparse.Namespace) -> int:
     save(args.out, emolat)
     used = ", ".join(f"{p:.0f}" for p in emolat.codebooks.perplexity().tolist())
     host.current().note(f"Of {model.entries} entries a book these are in use (perplexity): {used}.")
+    host.current().note(data.summary)  # once more: what stood above the training has scrolled away
     host.current().note(f"Wrote {args.out}. Stage two: affect train transfer --out {args.out}")
     return 0

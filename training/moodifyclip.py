@@ -18,12 +18,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import host, tiny
-from ..models.clip import ClipScorer, published
+from ..models.clip import ClipScorer
 from ..models.diffusion.text import CHUNK
 from ..models.errors import UserError
 from ..models.files import safe_join
 from ..models.moodifier import clip as moodify
 from ..models.moodifier import losses
+from ..models.scorers import published
 from ..models.views import view
 from .clip import drop_words
 from .config import load_config

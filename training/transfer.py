@@ -151,5 +151,6 @@ def main(args: argparse.Namespace) -> int:
     emolat.network.load_state_dict(network.state_dict())
     emolat.training_config |= {"data": config["data"], "transfer": config["transfer"]}
     save(args.out, emolat)
+    host.current().note(data.summary)
     host.current().note(f"Wrote {args.out}.")
     return 0

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from .. import files, host, tiny
 from ..backbones import Backbone, load_backbone
-from ..clip import ClipScorer, load_scorer
+from ..clip import ClipScorer
 from ..emotions import MIKELS, EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens
+from ..scorers import load_scorer
 from .codebook import Codebooks
 from .transfer import TransferNet
 
@@ -29,7 +30,7 @@ VGG_CHANNELS = {"tiny-vgg": (16, 32, 48, 96, 128), "vgg19": (64, 128, 256, 512, 
 class EmoLatConfig:
     """What an EmoLat is made of.
 
-    clip     the `clip.load_scorer` name of the text encoder
+    clip     the `scorers.load_scorer` name of the text encoder
     vgg      the `backbones.load_backbone` name of the feature network; a code is two neighbouring vectors of its relu5_1
     entries  codes in each of the eight books
     layers, heads  the multi-modal transformer's

@@ -205,7 +205,7 @@ def keep_fitting(folder: Path, rows: list[dict[str, Any]], clip: str, share: flo
     import torch
     from PIL import Image
 
-    from ...models.clip import load_scorer
+    from ...models.scorers import load_scorer
 
     scorer, scores = load_scorer(clip), []
     for row in rows:

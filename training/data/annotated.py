@@ -41,11 +41,13 @@ class Reading:
 
     skipped  file -> why
     unusual  what -> how many: "no objects", "more than 14 pairs", "no attribute", "no global adjective"
+    outside  words that the text encoder reads as an unknown one (`graphs.outside`)
     """
 
     rows: list[Annotated] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     unusual: Counter[str] = field(default_factory=Counter)
+    outside: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """The closing words of a run: what was used, skipped and unusual."""
@@ -54,6 +56,9 @@ class Reading:
             first = next(name for name, reason in self.skipped.items() if reason == why)
             lines.append(f"  {n} x {why} (the first: {first})")
         lines += [f"  {n} x {what}: encoded" for what, n in sorted(self.unusual.items())]
+        if self.outside:
+            lines.append(f"  {len(self.outside)} x a word outside the text encoder's vocabulary: encoded as an unknown one (the first: "
+                         f"{self.outside[0]})")
         return "\n".join(lines)
 
 

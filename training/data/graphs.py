@@ -12,7 +12,7 @@ from typing import Any, Sequence
 import numpy as np
 import torch
 
-from ...models import host
+from ...models import host, tiny
 from ...models.emolat.graph import GraphBatch
 from ...models.emotions import MIKELS
 from ...models.files import load_safetensors, save_safetensors, write_atomically
@@ -44,16 +44,29 @@ def text_features(words: Sequence[str], scorer: Any, cache: Path) -> torch.Tenso
     return load_safetensors(path)[0]["features"]
 
 
+def outside(words: Sequence[str], scorer: Any) -> list[str]:
+    """Of the words those with a token that the scorer's text encoder never learned: its embedding is the one that all such
+    tokens share (`tiny.pack_vocabulary`). Published CLIPs know every token."""
+    embedding = getattr(scorer.clip, "token_embedding", None)
+    if embedding is None:
+        return []
+    never = (embedding.weight == embedding.weight[tiny.UNKNOWN_TOKEN]).all(dim=1)
+    never[tiny.UNKNOWN_TOKEN] = False  # also what texts are padded with
+    return [word for word in words if word and bool(never[scorer.tokenizer([word]).to(never.device)].any())]
+
+
 class GraphRows:
     """The graphs of annotated images as numbers of words, encoded a batch at a time.
 
     objects, attributes [N, P], adjectives [N], emotions [N]: P is the largest number of pairs that an image has.
+    outside: the words that the text encoder reads as an unknown one.
     """
 
     def __init__(self, rows: Sequence[Annotated], scorer: Any, cache: Path, device: torch.device | str):
         words = vocabulary(rows)
         number = {w: i for i, w in enumerate(words)}
         self.features = text_features(words, scorer, cache).to(device)
+        self.outside = outside(words, scorer)
         pairs = torch.full((len(rows), max(1, max(len(r.pairs) for r in rows)), 2), -1)
         for i, row in enumerate(rows):
             for j, pair in enumerate(row.pairs):

@@ -1,0 +1,94 @@
+"""CLIP scorers by name: bundled ones, files, and those that open_clip downloads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from . import files, host, tiny
+from .clip import ClipScorer
+from .errors import UserError
+
+def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
+    """The open_clip name whose CLIP has a state dict's shapes: for example "ViT-B-32" (vision transformers alone).
+
+    Guarantee: weights load into what is named. Not guaranteed: that the activation is right, because a state dict does
+    not tell QuickGELU from GELU. OpenAI's weights use the former: a file name with "openai" or "quickgelu" chooses it.
+    UserError where no architecture fits.
+    """
+    import open_clip
+
+    def layers(prefix: str) -> int:
+        return len({k[len(prefix):].split(".")[0] for k in state if k.startswith(prefix)})
+
+    try:
+        visual, text = state["visual.conv1.weight"], state["token_embedding.weight"]
+        found = (state["text_projection"].shape[1], visual.shape[0], visual.shape[-1],
+                 layers("visual.transformer.resblocks."), len(state["visual.positional_embedding"]), *text.shape,
+                 layers("transformer.resblocks."), len(state["positional_embedding"]))
+    except KeyError as error:
+        raise UserError(f"'{name}' is no open_clip model with a vision transformer: it has no {error}. transformers' "
+                        "own format has other keys; take the file that open_clip publishes.") from error
+    fitting = []
+    for architecture in open_clip.list_models():
+        config = open_clip.get_model_config(architecture)
+        v, t = config["vision_cfg"], config["text_cfg"]
+        if isinstance(v.get("layers"), int) and {"layers", "width"} <= set(t) and not config.get("custom_text"):
+            cells = (v["image_size"] // v["patch_size"]) ** 2 + 1
+            if found == (config["embed_dim"], v["width"], v["patch_size"], v["layers"], cells, t["vocab_size"],
+                         t["width"], t["layers"], t["context_length"]):
+                fitting.append(architecture)
+    if not fitting:
+        raise UserError(f"'{name}' has the shapes of no CLIP that this open_clip knows: {found}.")
+    quick = any(mark in name.lower() for mark in ("openai", "quickgelu"))
+    return min(fitting, key=lambda a: (a.endswith("quickgelu") != quick, len(a), a))
+
+
+TINY = {"tiny": "clip", "tiny-eval": "clip-eval"}
+
+
+def load_scorer(name: str) -> ClipScorer:
+    """The scorer of a name: tiny, tiny-eval, moodifyclip (the bundled MoodifyCLIP; moodifyclip/NAME: a folder of
+    models/moodify_clip), a file of models/open_clip (OpenAI's own weights have "openai" in their name), or an
+    open_clip name "MODEL:PRETRAINED" whose PRETRAINED is one of open_clip's tags (downloaded where it is not cached). It runs
+    on the host's device."""
+    import open_clip
+
+    if name in TINY:
+        clip = tiny.build_clip()
+        metadata = tiny.load(TINY[name], clip)
+        scorer = ClipScorer(clip, open_clip.get_tokenizer("ViT-B-32"), name, metadata.get("lo"), metadata.get("hi"))
+        return scorer.to(host.current().device)
+    if name.split("/")[0] == "moodifyclip":
+        from .moodifier.clip import load_moodify_clip
+
+        return load_moodify_clip(name.partition("/")[2] or "tiny")
+    if name.endswith(".safetensors"):
+        state, _ = files.load_safetensors(files.find_model("open_clip", name))
+        architecture = architecture_of(state, name)
+        # A file does not say which activation it was trained with: OpenAI's were with QuickGELU, nearly all others were not.
+        clip = open_clip.create_model(architecture, pretrained=None, force_quick_gelu="openai" in name.lower())
+        files.load_into(clip, state, name)
+        return ClipScorer(clip, open_clip.get_tokenizer(architecture), name).to(host.current().device)
+    clip, _ = published(name)
+    return ClipScorer(clip, open_clip.get_tokenizer(name.partition(":")[0]), name).to(host.current().device)
+
+
+def published(name: str) -> tuple[Any, dict[str, Any]]:
+    """(an open_clip CLIP, its model_cfg) of a name "MODEL:PRETRAINED" (openai where none is given), with the activation that those
+    weights were trained with. UserError where it is unknown, or cannot be had."""
+    import open_clip
+
+    architecture, _, tag = name.partition(":")
+    tag = tag or "openai"
+    if architecture not in open_clip.list_models():
+        raise UserError(f"'{name}' is no CLIP known here. Use tiny, tiny-eval or an open_clip name such as "
+                        "ViT-B-32:openai, or a file in models/open_clip.")
+    quick = bool((open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
+    try:
+        clip = open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=quick)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"The weights of '{name}' could not be loaded: {error}. They are downloaded at first use; "
+                        "without a network, put its safetensors file into models/open_clip.") from error
+    return clip, (open_clip.get_model_config(architecture) or {}) | ({"quick_gelu": True} if quick else {})
