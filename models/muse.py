@@ -36,6 +36,8 @@ class MuseConfig:
     views  the classifier's answer inside the loop is the mean over so many random views of the image (expectation over
            transformation, Athalye et al. 2018); 0 shows it the image itself, as the paper does. With them an image convinces
            classifiers that did not guide it far more often.
+    content_weight  how much weighs what the image loses, against the plain prediction of the same step, of its fit to the gate's
+           prompt (CLIP cosine); 0 leaves it out, as the paper does. The gate knows scorer and prompt: without one it is left out.
     """
 
     cfg: float = 7.5
@@ -47,10 +49,11 @@ class MuseConfig:
     similar_weight: float = 0.0015
     seed: int = 0
     views: int = 2
+    content_weight: float = 5.0
 
     def __post_init__(self) -> None:
         for name, low in (("n_tokens", 1), ("max_inner_steps", 0), ("learning_rate", 0.0), ("inherent_weight", 0.0),
-                          ("similar_weight", 0.0), ("views", 0)):
+                          ("similar_weight", 0.0), ("views", 0), ("content_weight", 0.0)):
             if getattr(self, name) < low:
                 raise UserError(f"MUSE's {name} is at least {low}, got {getattr(self, name)}.")
 
@@ -271,6 +274,12 @@ def _evened(t: torch.Tensor, scales: list[torch.Tensor]) -> torch.Tensor:
     return t
 
 
+def _brought_to(module: Any, image: torch.Tensor) -> torch.Tensor:
+    """The image where a network's weights are."""
+    weight = next(module.parameters(), None) if isinstance(module, torch.nn.Module) else None
+    return image if weight is None else image.to(weight.device)
+
+
 # -- the method -------------------------------------------------------------------------------------------------
 
 class Muse:
@@ -386,8 +395,13 @@ class Muse:
 
     def _feels(self, image: torch.Tensor) -> torch.Tensor:
         """The classifier's logits [B, 8], wherever it lies, on the latents' device."""
-        weight = next(self.classifier.parameters(), None) if isinstance(self.classifier, torch.nn.Module) else None
-        return self.classifier(image if weight is None else image.to(weight.device)).float().to(self.open.device)
+        return self.classifier(_brought_to(self.classifier, image)).float().to(self.open.device)
+
+    def _fit(self, image: torch.Tensor, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
+        """[B]: the cosine of images, which are some rows of the batch, with the gate's prompt; differentiable."""
+        features = self.gate.scorer.image_features(_brought_to(self.gate.scorer, image))
+        text = ordinary(self._gate_text)[rows].to(features)
+        return (features * text).sum(dim=-1).float().to(self.open.device)
 
     def _seen_variously(self, image: torch.Tensor, call: int, inner: int) -> torch.Tensor:
         """The classifier's logits [B, 8], the mean over `views` of the image. Draws follow the seed and the step alone."""
@@ -477,14 +491,17 @@ class Muse:
         rows = torch.arange(len(x), device=x.device)
         parts = self.positive.rows(rows) is not None
         rows = rows[self.open] if parts else rows
+        scorer = self.gate.scorer if self.gate and config.content_weight else None
         with torch.no_grad():
             uncond = None if config.cfg == 1.0 else self.denoiser(x, sigma, self.negative)
         with (self.denoiser.gradients(self._save_memory), self.autoencoder.gradients(self._save_memory),
-              ordinary_weights(*[self.classifier] * isinstance(self.classifier, torch.nn.Module))):
+              ordinary_weights(*(m for m in (self.classifier, scorer) if isinstance(m, torch.nn.Module)))):
             x, sigma, uncond, is_open, rows = (ordinary(t) for t in (x, sigma, uncond, self.open, rows))
             prediction = torch.zeros_like(x)
             tokens = self.tokens.clone().requires_grad_(True)
             optimizer = torch.optim.Adam([tokens], lr=record.learning_rate)
+            with torch.no_grad():
+                fitted = self._fit(self._image(self._guess(x, sigma, uncond, None, None))) if scorer else None
             for inner in range(limit):
                 scales: list[torch.Tensor] = []
                 x0 = self._guess(x, sigma, uncond, tokens, rows if parts else None)
@@ -494,6 +511,8 @@ class Muse:
                 self._record(record, rows, logits, loss)
                 prediction[rows] = x0.detach()
                 active = is_open[rows] & ~(loss.detach() < config.stop_loss)
+                if fitted is not None:
+                    loss = loss + config.content_weight * (fitted[rows] - self._fit(image, rows)).clamp(min=0)
                 if not bool(active.any()):
                     rows = rows[:0]
                     break
@@ -513,11 +532,11 @@ class Muse:
                 self._record(record, rows, logits, self._loss(rows)(logits))
         return prediction
 
-    def _guess(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None, tokens: torch.Tensor,
+    def _guess(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None, tokens: torch.Tensor | None,
                rows: torch.Tensor | None) -> torch.Tensor:
-        """The guided clean latents (equations 6 and 7) of `rows`, or of all, with tokens appended."""
+        """The guided clean latents (equations 6 and 7) of `rows`, or of all, with tokens appended if there are any."""
         if rows is None:
-            cond = self.denoiser(x, sigma, self.positive.append(tokens))
+            cond = self.denoiser(x, sigma, self.positive if tokens is None else self.positive.append(tokens))
         else:
             uncond = None if uncond is None else uncond[rows]
             cond = self.denoiser(x[rows], sigma[rows], self.positive.rows(rows).append(tokens[rows]))

@@ -44,6 +44,9 @@ def _muse_inputs() -> dict[str, Any]:
                         "Start from saved tokens, or from an EmoLat code, instead of random ones."}),
         "views": ("INT", {"default": 2, "min": 0, "max": 16, "tooltip": "The classifier looks at so many random crops and "
                           "mirrorings: others are convinced too, and it takes a little longer. 0: the image as it is."}),
+        "content_weight": ("FLOAT", {"default": 5.0, "min": 0.0, "max": 1000.0, "step": 0.5, "tooltip": "How strongly to hold on to what "
+                           "the gate's prompt says, by the gate's CLIP: more keeps the content and convinces less. 0: the paper's "
+                           "loss. It takes a timing gate."}),
     }}
 
 

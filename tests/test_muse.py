@@ -28,6 +28,9 @@ class FixedScorer:
     def text_features(self, texts):
         return torch.zeros(1, 4)
 
+    def image_features(self, image):
+        return torch.nn.functional.normalize(torch.nn.functional.pad(image.mean(dim=(2, 3)), (0, 1)), dim=-1)
+
     def score(self, image, text):
         self.asked += 1
         value = self.answers[min(self.asked, len(self.answers)) - 1]
@@ -127,6 +130,21 @@ def test_gate_can_be_forced(small_unet, small_vae, small_classifier):
     gate = TimingGate(FixedScorer([3.0]), "a house", force_open_at=0.5)
     _, trace, _ = run(guider(small_unet, small_vae, small_classifier, gate=gate))
     assert trace.opened_at == [2]
+
+
+def test_content_is_held_on_to_by_the_gates_prompt(small_unet, small_vae, small_classifier):
+    """The emotion would make this picture redder, and the prompt wants no red: it then stays nearer to the plain picture's."""
+    class NoRed(FixedScorer):
+        def text_features(self, texts):
+            return torch.tensor([[-1.0, 0, 0, 0]])
+
+    settings = {"stop_loss": 0.0, "max_inner_steps": 10, "learning_rate": 0.3}
+    made = lambda **more: run(guider(small_unet, small_vae, small_classifier, **settings, **more), batch=2)[0]
+    plain, free = made(intensity=0.0), made()
+    held, off = (made(gate=TimingGate(NoRed([20.0]), "no red"), content_weight=weight) for weight in (300.0, 0.0))
+    red = lambda latent: NoRed([]).image_features(small_vae.decode(latent))[:, 0].double()
+    assert torch.equal(free, off)  # no weight: as without a scorer
+    assert bool((red(free) > red(plain)).all()) and bool((red(held) < red(free)).all())
 
 
 def test_full_estimate_walks_once_under_a_deterministic_sampler(small_unet, small_vae, small_classifier):
