@@ -56,8 +56,11 @@ holds on to the content, guided by 4, with four views, on 64 prompts:
 The CLIP is the gate's; the score is tiny-eval's, which took no part. Few images score 60 before their share of the steps is over,
 which opens the gate for most (`muse.opened_by_score`)."""
 
-EDIT = replace(MUSE, threshold=None, cfg=1.5, muse=replace(MUSE.muse, cfg=1.5))
-"""From a DDIM inversion, whose way back strays the farther the more it is guided; the edit template's."""
+EDIT = replace(MUSE, threshold=-100.0, cfg=1.5, muse=replace(MUSE.muse, cfg=1.5))
+"""From a DDIM inversion, whose way back strays the farther the more it is guided; the edit template's. Its gate opens at once and is
+there for its CLIP: on 24 validation scenes 5 times the lost cosine brings the CLIP score from 37 to 45, the similarity to the
+source from 56 to 68, and what is gained towards the counterfactual (LPIPS) from 0.11 to 0.28; tiny-b goes from 0.63 to 0.67, tiny-c
+from 0.88 to 0.75."""
 
 UNIVERSAL = Method("universal", cfg=CFG, recurrences=2, muse=MuseConfig(views=4))
 """With MUSE's random views, without which it convinces its guide alone. On the same 64 validation prompts at strengths 16,
