@@ -325,7 +325,7 @@ class Muse:
         self._end: torch.Tensor | None = None
         self._gate_text = None
         if self.gate:
-            self._gate_text = repeat_to_batch(self.gate.scorer.text_features(list(self.gate.prompts)), batch)
+            self._gate_text = ordinary(repeat_to_batch(self.gate.scorer.text_features(list(self.gate.prompts)), batch))
         self.trace = Trace(emotions, self.gate.threshold if self.gate else None, opened_at=[None] * batch,
                            inherent=[None] * batch)
         if any(e.intensity == 0.0 for e in emotions):
@@ -397,11 +397,10 @@ class Muse:
         """The classifier's logits [B, 8], wherever it lies, on the latents' device."""
         return self.classifier(_brought_to(self.classifier, image)).float().to(self.open.device)
 
-    def _fit(self, image: torch.Tensor, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """[B]: the cosine of images, which are some rows of the batch, with the gate's prompt; differentiable."""
+    def _fit(self, image: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """[n]: the cosine of images [n, 3, H, W], which are `rows` of the batch, with the gate's prompt; differentiable."""
         features = self.gate.scorer.image_features(_brought_to(self.gate.scorer, image))
-        text = ordinary(self._gate_text)[rows].to(features)
-        return (features * text).sum(dim=-1).float().to(self.open.device)
+        return (features * self._gate_text[rows].to(features)).sum(dim=-1).float().to(self.open.device)
 
     def _seen_variously(self, image: torch.Tensor, call: int, inner: int) -> torch.Tensor:
         """The classifier's logits [B, 8], the mean over `views` of the image. Draws follow the seed and the step alone."""
@@ -483,7 +482,8 @@ class Muse:
 
         Adam is fresh at each model call, with lr (1 - i/100) of the outer step i (the paper's formula is null-text
         inversion's, where i is the outer step). The unconditional prediction does not depend on the tokens: it is made
-        once. An image that is done keeps its tokens, and leaves the batch where the host can take a batch apart.
+        once. An image that is done keeps its tokens, and leaves the batch where the host can take a batch apart. Whether it
+        is done the emotion's loss says alone; the gradient is also that of the content's (ours, `content_weight`).
         """
         config, ui = self.config, host.current()
         record.learning_rate = config.learning_rate * max(0.0, 1 - record.step / 100)
@@ -500,8 +500,11 @@ class Muse:
             prediction = torch.zeros_like(x)
             tokens = self.tokens.clone().requires_grad_(True)
             optimizer = torch.optim.Adam([tokens], lr=record.learning_rate)
-            with torch.no_grad():
-                fitted = self._fit(self._image(self._guess(x, sigma, uncond, None, None))) if scorer else None
+            fitted = torch.zeros_like(sigma)  # how well each plain prediction fits the prompt
+            if scorer and limit:
+                with torch.no_grad():
+                    plain = self._guess(x, sigma, uncond, None, rows if parts else None)
+                    fitted[rows] = self._fit(self._image(plain, rows), rows).to(fitted)
             for inner in range(limit):
                 scales: list[torch.Tensor] = []
                 x0 = self._guess(x, sigma, uncond, tokens, rows if parts else None)
@@ -511,11 +514,11 @@ class Muse:
                 self._record(record, rows, logits, loss)
                 prediction[rows] = x0.detach()
                 active = is_open[rows] & ~(loss.detach() < config.stop_loss)
-                if fitted is not None:
-                    loss = loss + config.content_weight * (fitted[rows] - self._fit(image, rows)).clamp(min=0)
                 if not bool(active.any()):
                     rows = rows[:0]
                     break
+                if scorer:
+                    loss = loss + config.content_weight * (fitted[rows] - self._fit(image, rows)).clamp(min=0)
                 ui.check_interrupted()
                 self._step_tokens(tokens, optimizer, loss, scales, rows, active)
                 ui.check_interrupted()
@@ -535,11 +538,11 @@ class Muse:
     def _guess(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None, tokens: torch.Tensor | None,
                rows: torch.Tensor | None) -> torch.Tensor:
         """The guided clean latents (equations 6 and 7) of `rows`, or of all, with tokens appended if there are any."""
-        if rows is None:
-            cond = self.denoiser(x, sigma, self.positive if tokens is None else self.positive.append(tokens))
-        else:
-            uncond = None if uncond is None else uncond[rows]
-            cond = self.denoiser(x[rows], sigma[rows], self.positive.rows(rows).append(tokens[rows]))
+        positive = self.positive
+        if rows is not None:
+            x, sigma, positive = x[rows], sigma[rows], positive.rows(rows)
+            uncond, tokens = (t if t is None else t[rows] for t in (uncond, tokens))
+        cond = self.denoiser(x, sigma, positive if tokens is None else positive.append(tokens))
         return cond if uncond is None else uncond + self.config.cfg * (cond - uncond)
 
     def _step_tokens(self, tokens: torch.Tensor, optimizer: torch.optim.Optimizer, loss: torch.Tensor,
