@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     photo = _photograph(args.photo)
     write_atomically(inputs / "example.png", lambda p: photo.save(p))
 
-    describe = [f"What the photograph shows.text={args.describe}"] if args.photo else []
+    describe = [f"What the photograph shows.value={args.describe}"] if args.photo else []
     eight, edits = _side_by_side((TEMPLATES / "eight_emotions.json", inputs, args.output_dir, []),
                                  (TEMPLATES / "edit_photograph.json", inputs, args.output_dir, describe))
     images, captions, table = [], [], {}
