@@ -19,8 +19,9 @@ from ..models.classifiers import load_classifier
 from ..models.diffusion.diffusers import CFGGuider, MuseGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emotions import MIKELS, EmotionTarget
-from ..models.muse import EmotionTokens, Muse, MuseConfig
+from ..models.muse import EmotionTokens, Muse, MuseConfig, TimingGate
 from ..models.plots import bars, contact_sheet
+from ..models.scorers import load_scorer
 from . import measure, memory
 from .methods import _texts, make, make_all
 from .muse import MUSE, PROMPT, UNIVERSAL
@@ -28,6 +29,7 @@ from .store import Store, kept
 from .tasks import generation
 
 _UNIT = {"speedup": "times", "speedup_batched_pair": "times", "inner_step_ratio": "plain forward passes",
+         "inner_step_ratio_no_views": "plain forward passes", "inner_step_ratio_content": "plain forward passes",
          "total_ratio": "times plain sampling", "universal_ratio": "times plain sampling", "max_abs_diff": "pixel, 0..1",
          "batch_of_eight_speedup": "times", "peak_memory_gb": "GB", "inner_loop_memory_gb": "GB", "checkpointed_memory_gb": "GB",
          "checkpointing_saves": "share of the inner loop's own memory", "forward_ms": "ms", "total_seconds": "s", "plain_seconds": "s"}
@@ -86,12 +88,13 @@ def _unit(key: str) -> str:
     return _UNIT.get(key) or ("steps an image" if "inner_steps" in key else "share")
 
 
-def guider(emotions: list[EmotionTarget], config: MuseConfig, init: EmotionTokens | None = None,
-           kind: type[Muse] = Muse, pair: bool = False) -> MuseGuider:
-    """MUSE without a gate on the first held-out prompt."""
+def guider(emotions: list[EmotionTarget], config: MuseConfig, kind: type[Muse] = Muse, pair: bool = False,
+           content: bool = False) -> MuseGuider:
+    """MUSE on the first held-out prompt, without a gate and so without the content's weight, or with one that opens at once."""
     model, _, vae = tiny.load_pipeline()
     prompt = generation(1)[0].prompt
-    made = MuseGuider(model, vae, load_classifier("tiny-a"), _texts([prompt]), _texts([""]), emotions, config, None, init)
+    gate = TimingGate(load_scorer("tiny"), prompt, ALWAYS) if content else None
+    made = MuseGuider(model, vae, load_classifier("tiny-a"), _texts([prompt]), _texts([""]), emotions, config, gate)
     made.muse.__class__ = kind
     made.muse.pair = pair
     return made
@@ -118,6 +121,9 @@ def fastest(rounds: int, *jobs: Callable[[], Any]) -> list[float]:
     return best
 
 
+ALWAYS = -100.0
+"""A gate's threshold: open from the first step, there for its CLIP."""
+
 FEAR = [EmotionTarget.of("fear")]
 FIXED = replace(MUSE.muse, max_inner_steps=10, stop_loss=-1e9)
 """No early stop, so that every variant makes the same number of steps."""
@@ -136,26 +142,29 @@ def _uncond(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _inner_step(args: argparse.Namespace) -> dict[str, float]:
-    """One inner step (the mean of ten) over one plain pass of UNet, VAE decoder and classifier."""
-    muse = guider(FEAR, FIXED).muse
-    denoiser, vae = muse.denoiser, muse.autoencoder
-    x = torch.randn(1, tiny.LATENT_CHANNELS, 16, 16, device=denoiser.device)
+    """One inner step (the mean of ten) over one plain pass of UNet, VAE decoder and classifier: as it is without the content's
+    weight, as the paper has it (no views either), and as the benchmark runs it, with the weight and its CLIP."""
+    kinds = {"inner_step_ratio": guider(FEAR, FIXED).muse, "inner_step_ratio_no_views": guider(FEAR, replace(FIXED, views=0)).muse,
+             "inner_step_ratio_content": guider(FEAR, FIXED, content=True).muse}
+    muse = kinds["inner_step_ratio"]
+    x = torch.randn(1, tiny.LATENT_CHANNELS, 16, 16, device=muse.denoiser.device)
     sigma = torch.ones(1, device=x.device)
-    muse.start(x, schedule("karras", denoiser.sigma_table, 20))
-    muse.open[:] = True
+    for each in kinds.values():
+        each.start(x, schedule("karras", each.denoiser.sigma_table, 20))
+        each.open[:] = True
 
     def forward() -> None:
         with torch.no_grad():
-            muse.classifier(vae.decode(denoiser.latent_out(denoiser(x, sigma, muse.positive))))
+            muse.classifier(muse.autoencoder.decode(muse.denoiser.latent_out(muse.denoiser(x, sigma, muse.positive))))
 
-    def inner(steps: int) -> Callable[[], None]:
+    def inner(each: Muse, steps: int) -> Callable[[], None]:
         def job() -> None:
-            muse.config = replace(FIXED, max_inner_steps=steps)
-            muse.predict(x, sigma)
+            each.config = replace(each.config, max_inner_steps=steps)
+            each.predict(x, sigma)
         return job
 
-    plain, few, many = fastest(args.rounds, forward, inner(2), inner(12))
-    return {"inner_step_ratio": (many - few) / 10 / plain, "forward_ms": 1000 * plain}
+    plain, *both = fastest(args.rounds, forward, *(inner(each, steps) for each in kinds.values() for steps in (2, 12)))
+    return {key: (many - few) / 10 / plain for key, few, many in zip(kinds, both[::2], both[1::2])} | {"forward_ms": 1000 * plain}
 
 
 def _whole(args: argparse.Namespace) -> dict[str, float]:
@@ -206,7 +215,8 @@ def _warm_start(args: argparse.Namespace) -> dict[str, float]:
         positive, negative = _texts(texts), _texts([""])
         latent = torch.zeros(len(texts), tiny.LATENT_CHANNELS, 16, 16)
         half = CFGGuider(model, positive, negative, config.cfg).sample(noise, latent, Sampler("euler"), sigmas[:begin + 1])
-        made = MuseGuider(model, vae, load_classifier("tiny-a"), positive, negative, emotions, config, None, init)
+        gate = TimingGate(load_scorer("tiny"), tuple(texts), ALWAYS)
+        made = MuseGuider(model, vae, load_classifier("tiny-a"), positive, negative, emotions, config, gate, init)
         out = made.sample(torch.zeros_like(latent), half, Sampler("euler"), sigmas[begin:])
         return out, *made.traces.get(out)
 
