@@ -1,5 +1,7 @@
 """EmoLat's transfer on held-out MoodScenes, towards the opposite emotion and towards all seven others: with its codebooks,
 without them (the text alone into the mapper, trained as long), and against a CLIPstyler-like optimisation of the image.
+
+With and without codes are one training each, so the intervals speak of other scenes, not of other trainings.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from ..training.emolat import DataConfig, read_data
 from ..training.loop import split
 from ..training.transfer import TransferConfig, train_transfer, with_network
 from . import clipstyler, measure, memory
-from .store import fingerprint, kept
+from .store import fingerprint
 
 _SCENES = ("training/data/moodscenes/*.py",)
 
@@ -43,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.n < 4:
+        raise UserError(f"Intervals take four scenes at least, got --n {args.n}.")
     emolat = load_emolat(args.model)
     # What other code, weights or settings made is kept apart; the baseline knows nothing of EmoLat's.
     ours = args.out / fingerprint(("models/emolat/*.py", "training/transfer.py", *_SCENES), ("vgg", "clip"), f"{digest(emolat)} {args.overrides}")
@@ -72,8 +76,8 @@ def main(args: argparse.Namespace) -> int:
             nearer = (measure.distances(results["with"], truth, network) < own).float()
             figures |= measure.with_mean(f"{prefix}{key}_better_fraction", nearer, layouts)
         for rival in ("without", "baseline"):
-            for key, ours in each["with"].items():
-                less = ours - each[rival][key]
+            for key, values in each["with"].items():
+                less = values - each[rival][key]
                 figures |= measure.with_interval(f"{prefix}with_less_{rival}.{key}", float(less.mean()), measure.grouped_interval(less, layouts))
         if towards == "opposite":
             shown = [(t[i], label) for i in range(min(12, len(jobs))) for t, label in (
@@ -82,9 +86,10 @@ def main(args: argparse.Namespace) -> int:
     measure.save_picture(args.out / f"emolat-{args.split}.png", contact_sheet(
         [t.permute(1, 2, 0).numpy() for t, _ in shown], [label for _, label in shown], columns=10))
     figures["seconds_512"] = seconds(emolat)
-    figures["paper_sized.seconds_512"], figures["paper_sized.peak_memory_gb"] = kept(ours / "paper-sized.json", lambda: memory.alone(_paper_sized))
+    figures["paper_sized.seconds_512"], figures["paper_sized.peak_memory_gb"] = memory.alone(_paper_sized)
     figures["streamed_10.peak_memory_gb"], figures["streamed_100.peak_memory_gb"] = memory.alone(_streamed, args.model)
-    measure.write(args.json, "emolat", figures, {key: _unit(key) for key in figures}, n=args.n, split=args.split,
+    measure.write(args.json, "emolat", figures, {key: _unit(key) for key in figures}, fingerprint=ours.name, model=args.model,
+                  digest=digest(emolat), trainings=1, n=args.n, split=args.split,
                   lpips=measure.distance_name(), fid="Frechet distance on tiny-eval's features")
     return 0
 

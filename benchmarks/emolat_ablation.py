@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.n < 4:
+        raise UserError(f"Intervals take four scenes at least, got --n {args.n}.")
     emolat, device = load_emolat(args.model), host.current().device
     if "transfer" not in emolat.training_config:
         raise UserError("This EmoLat's file does not say how its transfer network was trained. Train it again with `affect train transfer`.")
@@ -73,5 +75,6 @@ def main(args: argparse.Namespace) -> int:
     measure.save_picture(args.out / f"emolat-ablation-{args.split}.png", contact_sheet(
         [x[i].permute(1, 2, 0).numpy() for i in range(min(8, len(jobs))) for x in shown.values()],
         [f"{name}\n{jobs[i][2]}" for i in range(min(8, len(jobs))) for name in shown], columns=len(shown), cell=112))
-    measure.write(args.json, "emolat-ablation", figures, {key: _unit(key) for key in figures}, n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
+    measure.write(args.json, "emolat-ablation", figures, {key: _unit(key) for key in figures}, fingerprint=out.name, model=args.model,
+                  digest=digest(emolat), n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
     return 0

@@ -29,14 +29,18 @@ def main(args: argparse.Namespace) -> int:
     make_all(args.out, [(method, tasks) for method in methods.values()], batch=memory.fitting_batch(), label="first tokens")
     figures: dict[str, float] = {}
     steps: dict[str, torch.Tensor] = {}
+    found: dict[str, dict[str, torch.Tensor]] = {}
     for name, method in methods.items():
         store = Store(args.out, method)
-        figures |= measure.described(store.images(tasks), tasks, name)
+        images = store.images(tasks)
+        found[name] = measure.seen(images, tasks)
+        figures |= measure.described(images, tasks, name, found[name])
         steps[name] = torch.tensor([float(note.get("inner_steps", 0)) for note in store.notes(tasks)])
     for name in ("random", "emolat"):
         figures[f"{name}.inner_steps"] = float(steps[name].mean())
     saved = (steps["random"] - steps["emolat"]) / steps["random"].mean()
     figures |= measure.with_interval("inner_steps_saved", float(saved.mean()), measure.paired_interval(saved, torch.zeros_like(saved)))
+    figures |= measure.compared(found["emolat"], found["random"], "emolat_less_random")  # fewer steps may be a worse image
     measure.write(args.json, "emolat-tokens", figures, {key: _unit(key) for key in figures}, fingerprint=measure.fingerprint_of_figures(),
                   n=args.n, split=args.split)
     return 0

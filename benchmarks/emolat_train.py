@@ -47,10 +47,11 @@ def main(args: argparse.Namespace) -> int:
     own, loop = split(config["emolat"], SpaceConfig, "emolat")
     # What other code or settings trained is kept apart; data and features are known by what they are.
     used = {key: config[key] for key in ("model", "data", "emolat")}
-    out = args.out / fingerprint(("models/emolat/*.py", "training/emolat.py", "training/data/graphs.py", "training/loop.py"),
+    out = args.out / fingerprint(("models/emolat/*.py", "training/emolat.py", "training/data/graphs.py", "training/loop.py",
+                                  "training/data/moodscenes/*.py"),
                                  ("vgg", "clip"), json.dumps(used, sort_keys=True))
     out.mkdir(parents=True, exist_ok=True)
-    data = read_data(read(DataConfig, config["data"], "[data]"), model, args.out, host.current().device)
+    data = read_data(read(DataConfig, config["data"], "[data]"), model, args.out, host.current().device, whole=True)
     figures = speed(data, model, own, args.graphs)
     vgg = load_backbone(model.vgg)
     vectors, emotions = real_vectors(vgg, data, args.out), data.graphs.emotions
@@ -72,10 +73,19 @@ def main(args: argparse.Namespace) -> int:
                 measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
             found[-1] |= {f"map_clustered{name}": clustered(*map_points(emolat, "t-SNE")),
                           f"perplexity_end{name}": float(space.codebooks.perplexity().min())}
-        figures |= {key: sum(f[key] for f in found) / len(found) for key in found[0]}
+        figures |= {key: over_seeds(key, [f[key] for f in found]) for key in found[0]}
         figures |= {f"{key}.seed_{i}": f[key] for i, f in enumerate(found) for key in f if args.seeds > 1 and not key.endswith((".low", ".high"))}
-    measure.write(args.json, "emolat-train", figures, {key: _unit(key) for key in figures}, config=used, seeds=args.seeds)
+    measure.write(args.json, "emolat-train", figures, {key: _unit(key) for key in figures}, fingerprint=out.name, config=used,
+                  seeds=args.seeds)
     return 0
+
+
+def over_seeds(key: str, values: list[float]) -> float:
+    """One figure of several trainings: the mean, but of what must hold to the end of each (use, finite losses) the worst, and of
+    intervals the outer ends."""
+    if key.startswith(("perplexity", "losses_finite")) or key.endswith(".low"):
+        return min(values)
+    return max(values) if key.endswith(".high") else sum(values) / len(values)
 
 
 def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, float]:

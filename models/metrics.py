@@ -40,8 +40,11 @@ def retrieved(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Frechet distance between Gaussians fitted to feature rows a [n, D] and b [m, D] (Heusel et al. 2017).
 
-    FID where the features are Inception's. On other features the caller's name for it must say so.
+    FID where the features are Inception's. On other features the caller's name for it must say so. ValueError for fewer than two
+    rows, which have no covariance.
     """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"The Frechet distance takes two rows of features at least, got {len(a)} and {len(b)}.")
     a, b = a.double(), b.double()
     mean = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)

@@ -184,3 +184,69 @@ def test_the_papers_orders_are_signed_as_printed():
     unit = moodifier._unit
     assert [unit(k) for k in ("both.clip", "clip_text.ssim", "clip_text.clip.low", "order.table4.psnr", "lead.lpips_counterfactual.infedit",
                               "iou_attention", "order.clip.a-b")] == ["100 cosine", "share", "100 cosine", "dB", "distance", "share", "100 cosine"]
+
+
+@pytest.fixture
+def small_emolat(monkeypatch):
+    """The bundled EmoLat as one that was trained for two steps on sixteen scenes."""
+    from comfyui_affect.models.emolat.space import load_emolat
+    from comfyui_affect.training.config import load_config
+
+    emolat = load_emolat("tiny")
+    config = load_config("emolat", ["data.n=16", "data.size=64", "transfer.steps=2", "transfer.batch=2"])
+    monkeypatch.setattr(emolat, "training_config", {key: config[key] for key in ("data", "emolat", "transfer")})
+    monkeypatch.setattr(methods.host, "cores", lambda: 1)
+    return emolat
+
+
+def test_bench_emolat_has_every_figure(small_emolat, tmp_path, monkeypatch):
+    from comfyui_affect.benchmarks import clipstyler, emolat
+
+    monkeypatch.setattr(emolat, "load_emolat", lambda name: small_emolat)
+    monkeypatch.setattr(emolat.memory, "alone", lambda job, *given: (1.0, 2.0))
+    monkeypatch.setattr(emolat, "seconds", lambda model: 0.5)
+    monkeypatch.setattr(clipstyler, "make_all", lambda folder, jobs: torch.cat([image for _, image, *_ in jobs]))
+    figures = figures_of(emolat, tmp_path, "--n", "4")
+    keys = [f"{prefix}{name}.{key}" for prefix in ("", "seven.") for name in ("with", "without", "baseline")
+            for key in ("acc8", "acc2", "acc8_low", "acc8_high", "ssim", "reconstruction_error", "fid", "lpips_counterfactual")]
+    keys += ["lpips_better_fraction", "seconds_512", "with_less_without.acc8", "paper_sized.peak_memory_gb", "streamed_100.peak_memory_gb"]
+    assert not [key for key in keys if key not in figures]
+    assert figures["baseline.reconstruction_error"] == 0 < figures["with.reconstruction_error"] != figures["without.reconstruction_error"]
+
+
+def test_bench_emolat_ablation_has_every_figure(small_emolat, tmp_path, monkeypatch):
+    from comfyui_affect.benchmarks import emolat_ablation
+
+    monkeypatch.setattr(emolat_ablation, "load_emolat", lambda name: small_emolat)
+    figures = figures_of(emolat_ablation, tmp_path, "--n", "4", "--share", "0.5")
+    names = ["all", *(f"no_{loss}" for loss in emolat_ablation.LOSSES)]
+    assert not [key for key in (f"{name}.{key}" for name in names for key in ("acc8", "ssim", "lpips_counterfactual")) if key not in figures]
+    assert figures["all_less_no_emotion.lpips_counterfactual"] != 0  # what is left out is missed
+
+
+def test_bench_emolat_train_has_every_figure(tmp_path, monkeypatch):
+    from functools import partial
+
+    from comfyui_affect.benchmarks import emolat_train
+
+    monkeypatch.setattr(emolat_train, "train_probe", partial(emolat_train.train_probe, steps=2))
+    figures = figures_of(emolat_train, tmp_path, "--graphs", "16", "data.n=32", "data.size=64", "emolat.steps=3", "emolat.batch=8", "model.entries=8")
+    keys = [f"{key}{name}" for name in ("", "_no_adversary", "_no_dispersion")
+            for key in ("probe_accuracy", "separation", "perplexity_min", "perplexity_end", "map_clustered", "losses_finite")]
+    assert not [key for key in (*keys, "speedup", "probe_accuracy_real", "probe_accuracy_untrained") if key not in figures]
+    assert figures["perplexity_min"] == min(figures["perplexity_min.seed_0"], figures["perplexity_min.seed_1"])
+    assert figures["probe_accuracy.low"] <= min(figures["probe_accuracy.seed_0"], figures["probe_accuracy.seed_1"])
+
+
+def test_bench_emolat_tokens_has_every_figure(pictures, monkeypatch):
+    from types import SimpleNamespace
+
+    from comfyui_affect.benchmarks import emolat_tokens
+
+    monkeypatch.setattr(emolat_tokens, "load_emolat", lambda name: SimpleNamespace(token_map=None))
+    with pytest.raises(UserError, match="no projection"):
+        figures_of(emolat_tokens, pictures, "--n", "4")
+    monkeypatch.setattr(emolat_tokens, "load_emolat", lambda name: SimpleNamespace(token_map=1))
+    figures = figures_of(emolat_tokens, pictures, "--n", "4")
+    assert figures["inner_steps_saved"] == 0 and figures["random.inner_steps"] == 3  # the stand-in always takes three
+    assert not [key for key in ("emolat.tiny_b", "emolat_unmoved.clip", "emolat_less_random.tiny_b.low") if key not in figures]

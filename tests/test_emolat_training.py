@@ -73,10 +73,10 @@ def test_annotations_are_read_skipped_and_counted(tmp_path):
 
 
 def test_emosets_own_form(tmp_path):
-    put(tmp_path, "a", {"emotion": "Amusement", "object": ["Dog", "Ball"], "facial_expression": "smile", "brightness": 0.2,
+    put(tmp_path, "a", {"emotion": "Amusement", "object": ["Dog", "Ball"], "scene": "beach", "facial_expression": "smile", "brightness": 0.2,
                         "colorfulness": 0.9, "image_id": "a.jpg"}, kind="annotation")
     row, = read_annotations(tmp_path).rows
-    assert row.pairs == (("dog", ""), ("ball", ""), ("person", "smile")) and row.adjective == "dark"
+    assert row.pairs == (("dog", ""), ("ball", ""), ("beach", ""), ("person", "smile")) and row.adjective == "dark"
 
 
 def test_nothing_usable_stops_with_the_reasons(tmp_path):
@@ -217,6 +217,8 @@ def test_repainting_strength_mask_and_size(world):
     assert torch.equal(masked[..., 35:], image[..., 35:]) and torch.allclose(masked[..., :35], whole[..., :35], atol=1e-6)
     with pytest.raises(UserError, match="too small"):
         repaint(emolat, torch.rand(1, 3, 8, 8), code)
+    with pytest.raises(UserError, match="another EmoLat"):
+        repaint(emolat, image, EmoLatCode(torch.zeros(1, 7), EmotionTarget.of("fear")))
 
 
 def test_a_foreign_file_is_refused(world, tmp_path):
@@ -305,3 +307,19 @@ def test_the_map_from_codes_to_tokens_is_trained(tmp_path):
     code = emolat.sample(EmotionTarget.of("fear"), 3, 1.0, 0)
     assert code.as_tokens().tokens.shape == (1, 3, 128)
     assert torch.allclose(again.sample(EmotionTarget.of("fear"), 3, 1.0, 0).as_tokens().tokens, code.as_tokens().tokens, atol=1e-2)
+
+
+def test_enormous_graphs_and_left_rows_are_told(tmp_path, monkeypatch):
+    put(tmp_path / "data", "a", note("awe", [(f"thing{i}", "odd") for i in range(300)]))
+    for i in range(8):
+        put(tmp_path / "data", f"b{i}", note("fear", [("hill", "")] if i else ()))
+    put(tmp_path / "data", "c", note())
+    (tmp_path / "data" / "images" / "c.png").write_bytes(b"no picture")
+    put(tmp_path / "data", "d", note())
+    (tmp_path / "data" / "images" / "d.png").write_bytes(b"none either")
+    monkeypatch.setattr(stage_one, "load_scorer", lambda name: Words())
+    read = lambda whole: stage_one.read_data(stage_one.DataConfig(str(tmp_path / "data"), size=16, share=0.5), EmoLatConfig(), tmp_path, "cpu", whole)
+    said = read(False).summary
+    assert "4 annotated images; 3 skipped, 4 left for testing" in said and "2 x unreadable (the first:" in said
+    assert "1 x more than 256 pairs" in said and "3 x no attribute" in said and "1 x no objects" in said
+    assert len(read(True).rows) == 8  # the space is learned from all

@@ -8,7 +8,7 @@ import torch
 
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.training.config import load_config, read
-from comfyui_affect.training.loop import LoopConfig, fit, learning_rate
+from comfyui_affect.training.loop import LoopConfig, digest, fit, learning_rate
 
 
 def _run(out, steps, stop_at=None, seed=0, optimizer="adamw"):
@@ -183,3 +183,20 @@ def test_texts_are_encoded_once_for_a_set_of_captions_and_a_state_of_the_clip(tm
         assert len(list(tmp_path.iterdir())) == 1
         next(clip.parameters()).add_(0.1)
     assert not np.array_equal(encode_texts(clip, tokens, tmp_path), contexts)
+
+
+def test_a_folder_with_another_training_is_refused(tmp_path):
+    _run(tmp_path, 4)
+    assert torch.equal(_run(tmp_path, 4)[0].weight, _run(tmp_path, 4)[0].weight)
+    with pytest.raises(UserError, match="holds a training of other settings"):
+        _run(tmp_path, 8)
+
+
+def test_a_digest_tells_tensors_weights_and_settings_apart():
+    torch.manual_seed(0)
+    x, line = torch.randn(3, 4), torch.nn.Linear(3, 4)
+    known = digest(x, line, LoopConfig(steps=1, batch=2))
+    assert known == digest(x.clone(), line, LoopConfig(steps=1, batch=2)) and len(known) == 12
+    others = [digest(x + 1, line, LoopConfig(1, 2)), digest(x, torch.nn.Linear(3, 4), LoopConfig(1, 2)), digest(x, line, LoopConfig(1, 3)),
+              digest(x.T.contiguous(), line, LoopConfig(1, 2))]
+    assert known not in others and len(set(others)) == 4

@@ -64,5 +64,5 @@ def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: s
         hit = (logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)).float().mean()
         return {"loss": total, "hit": hit, "scale": scale}
 
-    clip = fit(tiny.build_clip(), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name)
+    clip = fit(tiny.build_clip(), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name, config, rows.tokens)
     return clip, rows.tokens.unique().cpu()

@@ -30,7 +30,7 @@ from ..models.scorers import load_scorer
 from .config import load_config, read
 from .data.annotated import Annotated, read_annotations
 from .data.graphs import GraphRows, make_pictures
-from .loop import LoopConfig, Losses, fit, split
+from .loop import LoopConfig, Losses, fit, on_device, split
 
 VECTORS = 32
 """Real vectors of an image that the adversary sees, drawn once where there are more: 118,100 images of 196 would be 23 GB."""
@@ -39,7 +39,8 @@ VECTORS = 32
 @dataclass
 class DataConfig:
     """folder: annotated images (`data.annotated`); empty: `n` MoodScenes are made. size: pixels a side. share: of each emotion's
-    images so many are trained on, the first; the others are left for testing (the paper's 95 %)."""
+    images the transfer network is trained on so many, the first; the others are left for testing (the paper's 95 %). The space is
+    learned from all, as the paper's."""
 
     folder: str = ""
     n: int = 8000
@@ -71,14 +72,19 @@ class Data:
     at: list[int]
     summary: str = ""
 
+    def given(self) -> tuple[torch.Tensor, ...]:
+        """What tells these data from others, for `loop.fit`."""
+        graphs = self.graphs
+        return graphs.features, graphs.objects, graphs.attributes, graphs.adjectives, graphs.emotions
+
     def images(self, index: torch.Tensor) -> torch.Tensor:
         """[B, 3, S, S] in 0..1 on the graphs' device."""
         part = torch.from_numpy(np.stack([self.pictures[self.at[i]] for i in index.tolist()]))
         return part.to(self.graphs.emotions.device).permute(0, 3, 1, 2).float() / 255
 
 
-def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str) -> Data:
-    """The training data of a config, prepared and cached in `runs`. Says what was skipped."""
+def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str, whole: bool = False) -> Data:
+    """The training data of a config, prepared and cached in `runs`; all of them, where `whole`. Says what was skipped."""
     folder = Path(config.folder) if config.folder else _moodscenes(config, runs)
     reading = read_annotations(folder)
     pictures, broken = make_pictures(reading.rows, config.size, runs)
@@ -88,8 +94,9 @@ def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str) 
     if not kept:
         raise UserError(f"No image in {folder} can be read. {reading.summary()}")
     by_emotion = [[i for i in kept if reading.rows[i].emotion == k] for k in range(len(MIKELS))]
-    kept = sorted(i for own in by_emotion for i in own[:math.ceil(config.share * len(own))])
-    reading.rows = [reading.rows[i] for i in kept]
+    share, readable = 1.0 if whole else config.share, len(kept)
+    kept = sorted(i for own in by_emotion for i in own[:math.ceil(share * len(own))])
+    reading.rows, reading.left = [reading.rows[i] for i in kept], readable - len(kept)
     graphs = GraphRows(reading.rows, load_scorer(model.clip), runs, device)
     reading.outside = graphs.outside
     host.current().note(reading.summary())
@@ -97,11 +104,12 @@ def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str) 
 
 
 def _moodscenes(config: DataConfig, runs: Path) -> Path:
-    from .data.moodscenes.dataset import write_dataset
+    from .data.moodscenes import dataset
 
-    folder = runs / f"moodscenes-{config.n}-{config.size}-{config.data_seed}"
+    painted = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(dataset.__file__).parent.glob("*.py")))).hexdigest()[:8]
+    folder = runs / f"moodscenes-{config.n}-{config.size}-{config.data_seed}-{painted}"
     if not (folder / "index.csv").is_file():  # written last
-        write_dataset(folder, config.n, config.size, config.data_seed, split="train", workers=host.cores(), uniform=True)
+        dataset.write_dataset(folder, config.n, config.size, config.data_seed, split="train", workers=host.cores(), uniform=True)
     return folder
 
 
@@ -204,7 +212,7 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
         real, index = vectors[index].to(emotions.device).float(), index.to(emotions.device)
         return space(data.graphs.batch(index), real, emotions[index], revive)
 
-    space = fit(space, loss, batches, loop, runs / name, name)
+    space = fit(space, loss, batches, loop, runs / name, name, model, config, *data.given(), vectors)
     # The running average forgets in a hundred steps and has counted entries that were moved since. Counted anew over all graphs,
     # quantised as training does it: in batches, whose own statistics standardise them.
     space.encoder.train()
@@ -222,16 +230,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE", help="for example data.folder=EmoSpace")
 
 
-def prepared(args: argparse.Namespace) -> tuple[dict[str, Any], EmoLatConfig, Data]:
-    """(config, what the model is made of, the data) of a command line."""
+def prepared(args: argparse.Namespace, whole: bool = False) -> tuple[dict[str, Any], EmoLatConfig, Data]:
+    """(config, what the model is made of, the data) of a command line; `whole` as `read_data` takes it."""
     config = load_config(args.config, args.overrides)
     model = read(EmoLatConfig, config["model"], "[model]")
     args.runs.mkdir(parents=True, exist_ok=True)
-    return config, model, read_data(read(DataConfig, config["data"], "[data]"), model, args.runs, args.device)
+    on_device(args.device)
+    return config, model, read_data(read(DataConfig, config["data"], "[data]"), model, args.runs, args.device, whole)
 
 
 def main(args: argparse.Namespace) -> int:
-    config, model, data = prepared(args)
+    config, model, data = prepared(args, whole=True)
     own, loop = split(config["emolat"], SpaceConfig, "emolat")
     vgg = load_backbone(model.vgg).to(args.device)
     torch.manual_seed(loop.seed)

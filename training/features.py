@@ -72,7 +72,8 @@ def train(config: FeatureConfig, loop: LoopConfig, runs: Path, device: str, name
     features = build_tiny_vgg(norm=True) if name == "vgg" else build_tiny_densenet()
     with torch.no_grad():
         width = features(torch.zeros(2, 3, 64, 64)).shape[1]
-    net = fit(WordNet(features, width, words.shape[1]), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name)
+    net = fit(WordNet(features, width, words.shape[1]), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name,
+              config, rows.tokens)
     features = net.backbone.features.eval()
     return folded(features) if name == "vgg" else features
 

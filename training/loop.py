@@ -8,10 +8,11 @@ never was, with no data loader state to save.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -78,12 +79,15 @@ def make_optimizer(module: nn.Module, config: LoopConfig, fused: bool) -> torch.
 
 
 def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batches: Callable[[int], Any],
-        config: LoopConfig, out: Path, label: str) -> nn.Module:
+        config: LoopConfig, out: Path, label: str, *given: Any) -> nn.Module:
     """Trains `module` and returns it with the averaged weights where `ema` is on, else its own.
 
     loss     (module, batch, step) -> named losses
     batches  step -> batch, a pure function of the step
     out      folder for checkpoint.pt, log.jsonl and TensorBoard's events; training resumes from it
+    given    what else decides the weights that come out (configs, data, other models' weights), as `digest` takes it
+
+    UserError where `out` holds a training that was given something else: its weights would pass for this one's.
     """
     from accelerate import Accelerator, PartialState
     from tqdm import tqdm
@@ -97,8 +101,12 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
 
     checkpoint = out / "checkpoint.pt"
     start, elapsed = 0, 0.0
+    known = digest(replace(config, log_every=0, save_every=0), *given)
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
+        if state.get("given") != known:
+            raise UserError(f"{out} holds a training of other settings, data or models. Delete that folder to train anew, or name another "
+                            "one with --runs.")
         accelerator.unwrap_model(model).load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
@@ -109,7 +117,7 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
         if accelerator.is_main_process:
             state = {"model": accelerator.unwrap_model(model).state_dict(), "optimizer": optimizer.state_dict(),
                      "average": average.state_dict() if average is not None else {}, "step": step,
-                     "elapsed": elapsed + time.monotonic() - began}
+                     "elapsed": elapsed + time.monotonic() - began, "given": known}
             write_atomically(checkpoint, lambda p: torch.save(state, p))
 
     began = time.monotonic()
@@ -150,6 +158,28 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
     save(step)
     log.close()
     return average if average is not None else accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+
+def on_device(device: str) -> Any:
+    """accelerate's state of this process on a device of that name: the first call decides, and without it a machine with a GPU
+    would train there whatever was asked for."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device == "cpu")
+
+
+def digest(*things: Any) -> str:
+    """Twelve hex digits of what a training is given: tensors by shape and some thousand of their values, modules by their weights,
+    anything else by its text."""
+    found = hashlib.sha256()
+    for thing in things:
+        if not isinstance(thing, (nn.Module, torch.Tensor)):
+            found.update(repr(thing).encode())
+            continue
+        for tensor in [thing] if isinstance(thing, torch.Tensor) else thing.state_dict().values():
+            flat = tensor.detach().flatten()
+            found.update(str(tuple(tensor.shape)).encode() + flat[::max(1, len(flat) // 4096)].cpu().double().numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 @torch.no_grad()

@@ -168,7 +168,7 @@ def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device
         return torch.randint(len(data.captions), (loop.batch,), generator=generator)
 
     held = torch.cat([t.unique() for t in (texts.longer, texts.short, texts.stimuli, texts.read)])
-    return fit(model, loss, batches, loop, runs / name, name), held.unique().cpu()
+    return fit(model, loss, batches, loop, runs / name, name, config, base, texts.whole), held.unique().cpu()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,21 +20,19 @@ from .classifier import ClassifierConfig
 from .clip import ClipConfig
 from .config import load_config
 from .features import FeatureConfig
-from .loop import split
+from .loop import on_device, split
 from .moodifyclip import MoodifyConfig
 from .unet import UnetConfig
 from .vae import VaeConfig
 
-STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "vgg", "densenet", "moodifyclip", "card")
+STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "vgg", "densenet", "moodifyclip", "emolat", "card")
 
 
 def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> None:
     """Trains one stage and writes its weights beside `models/tiny`. Later stages load the earlier ones' files."""
-    from accelerate import PartialState
+    from . import classifier, clip, emolat, features, moodifyclip, tokens, transfer, unet, vae
 
-    from . import classifier, clip, features, moodifyclip, unet, vae
-
-    state = PartialState(cpu=device == "cpu")  # the first call decides: without it two processes would not find each other
+    state = on_device(device)
     save = tiny.save if state.is_main_process else lambda *_: None
     torch.manual_seed(table.get("seed", 0))  # the initial weights
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -60,6 +58,9 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
         model, used = moodifyclip.train(base.to(device), *split(table, MoodifyConfig, stage), runs, device)
         known = files.load_safetensors(tiny.path("clip"))[0]["token_embedding.ids"].long()
         save(stage, tiny.pack_vocabulary(model.state_dict(), torch.cat([known, used]).unique()))
+    elif stage == "emolat":
+        for part in (emolat, transfer, tokens):
+            part.main(argparse.Namespace(config="emolat", out=tiny.path("emolat"), runs=runs, device=device, overrides=[]))
     elif stage == "card":
         from .card import write_card
 
@@ -87,5 +88,5 @@ def main(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     config.setdefault("moodifyclip", load_config("moodifyclip")["moodifyclip"])
     for stage in args.stage or STAGES:
-        run_stage(stage, config[stage], args.runs, args.device)
+        run_stage(stage, config.get(stage, {}), args.runs, args.device)
     return 0

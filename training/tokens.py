@@ -23,7 +23,7 @@ from .batches import Rows
 from .config import load_config
 from .data.pack import PackSpec, make_pack
 from .emolat import add_arguments
-from .loop import LoopConfig, Losses, fit, split
+from .loop import LoopConfig, Losses, fit, on_device, split
 from .unet import empty_tokens, encode, encode_texts
 
 __all__ = ["add_arguments", "main"]
@@ -91,14 +91,17 @@ def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: P
     line = TokenMap(books.entries.shape[-1], tiny.CONTEXT_WIDTH)
     nn.init.normal_(line.weight, std=0.3 * books.entries.shape[-1] ** -0.5)
     nn.init.zeros_(line.bias)
-    return fit(line, loss, batches, loop, runs / name, name)
+    return fit(line, loss, batches, loop, runs / name, name, config, rows.tokens, books, model.unet, classifier)
 
 
 def main(args: argparse.Namespace) -> int:
-    own, loop = split(load_config(args.config, args.overrides)["tokens"], TokensConfig, "tokens")
+    on_device(args.device)
+    table = load_config(args.config, args.overrides)["tokens"]
+    own, loop = split(table, TokensConfig, "tokens")
     emolat = load(args.out, args.device)
     torch.manual_seed(loop.seed)
     emolat.token_map = train_tokens(emolat, own, loop, args.runs, args.device)
+    emolat.training_config |= {"tokens": table}
     save(args.out, emolat)
     host.current().note(f"Wrote {args.out}.")
     return 0

@@ -125,7 +125,8 @@ def train_transfer(data: Data, emolat: EmoLat, config: TransferConfig, loop: Loo
             images = tuple(F.avg_pool2d(x, 2) for x in images)
         return module(*images, words[target], words[source], codes, target)
 
-    return fit(Transfer(network, config, emolat.scorer, classifier), loss, batches, loop, runs / name, name).network
+    return fit(Transfer(network, config, emolat.scorer, classifier), loss, batches, loop, runs / name, name, model, config, *data.given(),
+               emolat.codebooks, emolat.scorer, classifier).network
 
 
 def with_network(space: EmoLat, config: EmoLatConfig) -> EmoLat:
@@ -145,8 +146,9 @@ def with_network(space: EmoLat, config: EmoLatConfig) -> EmoLat:
 def main(args: argparse.Namespace) -> int:
     config, model, data = prepared(args)
     own, loop = split(config["transfer"], TransferConfig, "transfer")
-    torch.manual_seed(loop.seed)
-    emolat = with_network(load(args.out, args.device), model)
+    space = load(args.out, args.device)
+    torch.manual_seed(loop.seed)  # the network's first weights
+    emolat = with_network(space, model)
     network = train_transfer(data, emolat, own, loop, args.runs, args.device)
     emolat.network.load_state_dict(network.state_dict())
     emolat.training_config |= {"data": config["data"], "transfer": config["transfer"]}

@@ -134,7 +134,8 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
     maps = Maps(unet) if config.grounding else None
     if config.start:
         tiny.load(config.start, unet)
-    return fit(unet, loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name)
+    return fit(unet, loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name, config, rows.tokens, vae,
+               clip, unet if config.start else "")
 
 
 def empty_tokens() -> list[int]:

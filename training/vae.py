@@ -76,7 +76,7 @@ def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Mo
                  + config.prior * prior)
         return {"loss": total, "l1": pixel, "1-ssim": structure, "colour": colour, "z^2": prior}
 
-    vae = fit(tiny.build_vae(), loss, steps(rows, loop.seed, loop.batch), loop, runs / "vae", "vae")
+    vae = fit(tiny.build_vae(), loss, steps(rows, loop.seed, loop.batch), loop, runs / "vae", "vae", config, rows.tokens)
     standardise(vae, rows)
     return vae
 

@@ -1,6 +1,6 @@
 """The emotion semantic graph and its encoder (equations 1 to 6). Graphs of a batch are encoded at once.
 
-An image's graph has up to `MAX_PAIRS` objects, each pointing to its attribute and to the image's one global adjective. A
+An image's graph has commonly up to `MAX_PAIRS` objects, each pointing to its attribute and to the image's one global adjective. A
 second graph adds one node for every such edge, into which the emotion is injected. Without a single object there is no edge, and
 the emotion would be lost: such a graph has the emotion's own node instead.
 """
@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 MAX_PAIRS = 14
+"""What annotations commonly hold at most. Larger graphs are encoded alike, and counted."""
 
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """The first graphs of a batch (equation 1): text features of their words, padded to `MAX_PAIRS`.
+    """The first graphs of a batch (equation 1): text features of their words, padded to the largest graph's pairs P.
 
     objects, attributes  [B, P, D]
     there                [B, P] bool: which pairs exist

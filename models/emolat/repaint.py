@@ -29,10 +29,14 @@ def repaint(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "
     strength  times the emotion's intensity: 0 returns the image, 1 the network's answer, more exaggerates
     mask      [B or 1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit
 
-    UserError where the EmoLat has no transfer network, or the image is too small for the VGG's pools.
+    UserError where the EmoLat has no transfer network, the code is of another width, or the image is too small for the VGG's pools.
     """
     if emolat.network is None:
         raise UserError("This EmoLat holds codebooks alone. Train its transfer network: affect train transfer.")
+    width = emolat.config.code_width
+    if code.codes.shape[-1] != width:
+        raise UserError(f"This code is {code.codes.shape[-1]} wide and this EmoLat's are {width}: it was drawn from another EmoLat's "
+                        "codebooks. Connect the same EmoLat to the codebook sampler and to the transfer.")
     h, w = image.shape[-2:]
     if min(h, w) < SMALLEST:
         raise UserError(f"An image of {w} x {h} is too small for EmoLat: {SMALLEST} pixels a side at least.")

@@ -5,7 +5,7 @@ or itself; an image belongs to the JSON whose `image_id` (else file name) is its
 
     EmoSpace and MoodScenes   emotion, global_adjective, ontology_adjective: [[object, attribute], ...] or {object: attribute}
     `affect data annotate`    one JSONL of such objects, each with `file`, the image's path below the folder
-    EmoSet-118K               emotion, object: [names], facial_expression, human_action, brightness and colorfulness 0..1
+    EmoSet-118K               emotion, object: [names], scene, facial_expression, human_action, brightness and colorfulness 0..1
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from ...models.emolat.graph import MAX_PAIRS
 from ...models.emotions import LABELS, MIKELS, EmotionTarget
 from ...models.errors import UserError
 from ...models.files import safe_join
+
+MOST_PAIRS = 256
+"""Of one image: a graph's adjacency grows with their square, and one broken note would take the memory of a whole run."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -39,22 +42,29 @@ class Annotated:
 class Reading:
     """What a folder held: the usable rows, why others were skipped, and what was encoded although it is out of the ordinary.
 
-    skipped  file -> why
-    unusual  what -> how many: "no objects", "more than 14 pairs", "no attribute", "no global adjective"
+    skipped  file -> why; what follows a colon says more of that file
+    left     how many usable ones were left for testing
     outside  words that the text encoder reads as an unknown one (`graphs.outside`)
     """
 
     rows: list[Annotated] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    unusual: Counter[str] = field(default_factory=Counter)
+    left: int = 0
     outside: list[str] = field(default_factory=list)
+
+    @property
+    def unusual(self) -> Counter[str]:
+        """What is out of the ordinary in the rows -> how many."""
+        return Counter(what for row in self.rows for what in _unusual(row.pairs, row.adjective))
 
     def summary(self) -> str:
         """The closing words of a run: what was used, skipped and unusual."""
-        lines = [f"{len(self.rows)} annotated images; {len(self.skipped)} skipped."]
-        for why, n in Counter(self.skipped.values()).most_common():
-            first = next(name for name, reason in self.skipped.items() if reason == why)
-            lines.append(f"  {n} x {why} (the first: {first})")
+        lines = [f"{len(self.rows)} annotated images; {len(self.skipped)} skipped" + f", {self.left} left for testing" * bool(self.left) + "."]
+        kinds: dict[str, list[str]] = {}
+        for name, why in self.skipped.items():
+            kind, _, more = why.partition(": ")
+            kinds.setdefault(kind, []).append(f"{name}: {more}" if more else name)
+        lines += [f"  {len(names)} x {kind} (the first: {names[0]})" for kind, names in sorted(kinds.items(), key=lambda item: -len(item[1]))]
         lines += [f"  {n} x {what}: encoded" for what, n in sorted(self.unusual.items())]
         if self.outside:
             lines.append(f"  {len(self.outside)} x a word outside the text encoder's vocabulary: encoded as an unknown one (the first: "
@@ -67,8 +77,8 @@ def read_annotations(folder: Path) -> Reading:
 
     What cannot be used is skipped and listed: a JSON that is none, an emotion that nobody knows (GoEmotions' and Ekman's count
     as the one of Mikels' that they are nearest to), an image that is missing or outside the folder, a note with neither
-    object nor adjective. What is unusual is encoded and counted: no objects (the graph is the adjective and the emotion),
-    more than 14 pairs (graphs are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where
+    object nor adjective, more than `MOST_PAIRS` pairs. What is unusual is encoded and counted: no objects (the graph is the adjective
+    and the emotion), more than 14 pairs (graphs are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where
     the folder is missing or nothing usable is left.
     """
     if not folder.is_dir():
@@ -92,12 +102,13 @@ def read_annotations(folder: Path) -> Reading:
             reading.skipped[name] = f"the unknown emotion '{emotion}'"
         elif not pairs and not adjective:
             reading.skipped[name] = "neither an object nor a global adjective"
+        elif len(pairs) > MOST_PAIRS:
+            reading.skipped[name] = f"more than {MOST_PAIRS} pairs: {len(pairs)}"
         elif image is None or not image.is_file():
             reading.skipped[name] = "its image is missing"
         else:
             emotion = emotion if emotion in MIKELS else EmotionTarget.of(emotion).dominant
             reading.rows.append(Annotated(image, MIKELS.index(emotion), pairs, adjective))
-            reading.unusual.update(_unusual(pairs, adjective))
     if not reading.rows:
         raise UserError(f"Nothing in {folder} can be used. {reading.summary()}")
     return reading
@@ -128,7 +139,7 @@ def _words(note: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], str]:
         pairs = [(word(name), word(attribute)) for name, attribute in given]
         return tuple(p for p in pairs if p[0]), word(note.get("global_adjective"))
     # EmoSet names objects without attributes; what it says of people is theirs, and of light and colour the whole's.
-    pairs = [(word(name), "") for name in note.get("object") or []]
+    pairs = [(word(name), "") for name in [*(note.get("object") or []), note.get("scene")]]
     for key in ("facial_expression", "human_action"):
         if note.get(key):
             pairs.append(("person", word(note[key])))
