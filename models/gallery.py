@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -60,11 +61,13 @@ GROUPS = ({"mountain", "hill", "landscape"}, {"home", "room", "house"}, {"river"
 
 
 def singular(noun: str) -> str:
-    """A noun in lower case, without the plural of VSO's folders (mountains, cities)."""
+    """What nouns are compared by: lower case, without the plural of VSO's folders (mountains, cities, beaches, movies). No word to
+    show: a movie is a "movy"."""
     noun = noun.lower().strip()
-    if noun.endswith("ies"):
-        return noun[:-3] + "y"
-    return noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
+    if noun.endswith(("ches", "shes", "sses", "xes", "zes")):
+        return noun[:-2]
+    noun = noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
+    return noun[:-2] + "y" if noun.endswith("ie") else noun
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,10 @@ class _Index:
                 self.checks[i] = meta["edge"]
                 self.known[meta["path"]] = (i, meta["file"], meta.get("skipped", ""))
 
-    def append(self, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]) -> None:
+    def append(self, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]) -> dict[str, str]:
+        """Reads files into records. Returns those that could not be read now, path -> why: they are asked again next time. What is
+        wrong with a file itself is kept, and it is not read again until it changes."""
+        failed: dict[str, str] = {}
         self.rows = np.empty((0, RECORD), np.uint8)  # a mapped file cannot grow everywhere
         bar = host.current().progress(len(fresh), f"gallery {folder.name}")
         try:
@@ -197,18 +203,28 @@ class _Index:
                 for name, size, time in fresh:
                     host.current().check_interrupted()
                     meta: dict[str, Any] = {"path": name, "file": [size, time]}
+                    edge = None
                     try:
                         edge = read(folder / name)
+                    except (UserError, MemoryError):  # nothing that is wrong with this file
+                        raise
                     except Exception as error:  # whatever a decoder makes of a broken file must not end a build of thousands
-                        edge, meta["skipped"] = np.zeros((SIDE, SIDE), np.uint8), (str(error) or type(error).__name__)[:200]
-                    record = _pack(edge, meta)
-                    if record is not None:
+                        why = str(error) or type(error).__name__
+                        if isinstance(error, OSError) and error.errno is not None:  # the system's: rights, a network, open files
+                            failed[name] = why
+                        else:  # a record has room for so many letters and a usual path, even where JSON makes six of each
+                            edge, meta["skipped"] = np.zeros((SIDE, SIDE), np.uint8), why[:100]
+                    record = None if edge is None else _pack(edge, meta)
+                    if record is None:
+                        failed.setdefault(name, "its path is too long for the index")
+                    else:
                         f.write(record)
                         f.flush()
                     bar.update()
         finally:
             bar.close()
         self.open()
+        return failed
 
     def compact(self, keep: list[int]) -> None:
         """Writes the file anew with some of its records. Not done where another program holds it open and the system
@@ -241,8 +257,16 @@ class _Index:
                 same = there[:, _STATISTICS:].copy().view(np.uint32).ravel() == self.checks[:n]
                 good = n if same.all() else int(np.argmin(same))
                 del there
+        whole = good and path.stat().st_size == _HEADER + good * 2 * _CACHED  # other processes may have it mapped
         if good < len(self.rows) or not path.is_file():
-            self._make_statistics(path, head, good)
+            if whole:
+                self._make_statistics(path, head, good)
+            else:
+                try:
+                    files.write_atomically(path, lambda target: self._make_statistics(target, head, 0))
+                except PermissionError:  # another program holds it open, and the system forbids this
+                    host.current().note("Another program uses the gallery's statistics: this search goes without.")
+                    return None
         return np.memmap(path, np.uint16, "r", _HEADER, (len(self.rows), _CACHED))
 
     def _make_statistics(self, path: Path, head: bytes, good: int) -> None:
@@ -282,8 +306,8 @@ def walk(folder: Path) -> Iterator[tuple[str, int, int]]:
         here = stack.pop()
         try:
             inside = sorted(os.scandir(here), key=lambda e: e.name)
-        except PermissionError:
-            host.current().note(f"The folder '{here}' cannot be read: it is left out of the gallery.")
+        except OSError as error:
+            host.current().note(f"The folder '{here}' cannot be read ({error.strerror}): it is left out of the gallery.")
             continue
         for entry in inside:
             if entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in SUFFIXES:
@@ -293,6 +317,27 @@ def walk(folder: Path) -> Iterator[tuple[str, int, int]]:
                     continue
                 yield Path(entry.path).relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns
         stack += [Path(e.path) for e in reversed(inside) if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
+
+
+@contextmanager
+def _alone(lock: Any, folder: Path) -> Iterator[None]:
+    """Holds a lock; while another builder has it, waits so that the user is told and may interrupt."""
+    from filelock import Timeout
+
+    told = False
+    while True:
+        host.current().check_interrupted()
+        try:
+            lock.acquire(timeout=1)
+            break
+        except Timeout:
+            if not told:
+                host.current().note(f"Another program is building the index of the gallery '{folder.name}': waiting for it.")
+            told = True
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def state(folder: Path) -> str:
@@ -325,40 +370,44 @@ def build(folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "
     found = [f for f in files_there if labels(f[0]) is not None]
     absent = sorted(listed - {f[0] for f in files_there})
     path = _index_path(folder, edges)
-    with FileLock(path.with_suffix(".lock")):
+    with _alone(FileLock(path.with_suffix(".lock")), folder):
         index = _Index(path, edges)
         fresh = [f for f in found if index.known.get(f[0], (0, None))[1] != [f[1], f[2]]]
         stale = len(index.rows) - (len(found) - len(fresh))
         if len(index.rows) > COMPACT_FROM and stale > len(index.rows) // 2:
             index.compact([index.known[name][0] for name, *_ in found if name in index.known])
-        if fresh:
-            index.append(folder, fresh, read)
+        failed = index.append(folder, fresh, read) if fresh else {}
         cached = index.statistics(cache) if len(index.rows) else None
     pictures, skipped = [], {}
     for name, *_ in found:
-        row, _, why = index.known.get(name, (0, None, "its path is too long for the index"))
+        row, _, why = index.known.get(name, (0, None, ""))
+        why = failed.get(name) or why
         if why:
             skipped[name] = why
         else:
             pictures.append(Picture(name, row, *labels(name)))
     if not pictures:
         also = f", and {len(absent)} that its CSV lists are not there, such as '{absent[0]}'" if absent else ""
-        raise UserError(f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped{also}). It takes "
-                        f"{', '.join(sorted(SUFFIXES))}, in folders named adjective_noun or with a CSV of file, noun, adjective.")
+        first = "".join(f"; {name}: {why}" for name, why in list(skipped.items())[:3])
+        raise UserError(f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped{also}{first}). It takes "
+                        f"{', '.join(sorted(SUFFIXES))} (links are not followed), in folders named adjective_noun or with a CSV of file, noun, adjective.")
     return Gallery(folder, pictures, index.rows, skipped, cached, edges, absent)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------
 
 def _table(path: Path) -> list[dict[str, str]]:
-    """A CSV's rows with lower-case keys; a table that Excel wrote in the machine's own alphabet is read too."""
+    """A CSV's rows with lower-case keys; a table that Excel wrote in the machine's own alphabet, or with semicolons or tabs, is
+    read too."""
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
+    lines = text.splitlines()
+    between = max(",;\t", key=lines[0].count) if lines else ","
     return [{(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
-            for row in csv.DictReader(text.splitlines())]
+            for row in csv.DictReader(lines, delimiter=between)]
 
 
 def _emotion(name: str, where: str) -> str:
@@ -375,10 +424,15 @@ def _labels(folder: Path) -> tuple[Callable[[str], tuple[str, str, str] | None],
     table: dict[str, dict[str, str]] = {}
     listed = False
     for path in sorted(folder.glob("*.csv")):
-        for row in _table(path):
+        rows, key = _table(path), "adjective" if path.name == "emotions.csv" else "file"
+        if rows and key not in rows[0]:
+            host.current().note(f"'{path.name}' in the gallery '{folder.name}' has no column '{key}' in its first line: it is not used.")
+        for row in rows:
+            if not row.get(key):
+                continue
             if path.name == "emotions.csv":
-                emotions[row.get("adjective", "").lower()] = _emotion(row.get("emotion", ""), f"'{path.name}'")
-            elif "file" in row:
+                emotions[row["adjective"].lower()] = _emotion(row.get("emotion", ""), f"'{path.name}'")
+            else:
                 listed = True
                 name = Path(row["file"].replace("\\", "/")).as_posix()
                 table[name] = {**row, "emotion": _emotion(row.get("emotion", ""), f"'{path.name}', at {name},")}

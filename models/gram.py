@@ -31,8 +31,7 @@ CHECKPOINT_FROM = 768 * 768
 """Images of more pixels than this compute their activations again in the backward pass."""
 
 LARGEST = 1536 * 1536
-"""Larger images are transferred at this size, and the change is enlarged: L-BFGS keeps a dozen copies of the pixels in
-float64."""
+"""Larger images are transferred at this size, and the change is enlarged: L-BFGS keeps ten pairs of copies of the pixels."""
 
 SMALLEST = 32
 
@@ -48,7 +47,7 @@ class GramConfig:
                 size. "adam": the paper's, pixel by pixel
     rate        Adam's
     tolerance   the solver stops where the loss has fallen by less than this share in ten evaluations; Adam never
-    colour_only keeps the source's luminance
+    colour_only keeps the source's luminance, but where the colour leaves what a screen can show
     """
 
     iterations: int = 500
@@ -161,7 +160,7 @@ class _Enough(Exception):
 
 
 class _Run:
-    """Evaluations of one transfer: counts them, keeps the best image, shows progress, and says when it is enough."""
+    """Evaluations of one transfer: counts them, shows progress, and says when it is enough."""
 
     def __init__(self, config: GramConfig, shown: torch.Tensor):
         self.config, self.result = config, Transfer(shown)

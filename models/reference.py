@@ -92,6 +92,7 @@ def open_gallery(folder: Path | str, edges: str = "scharr", cache: bool = False)
     """The gallery of a folder with its index of Scharr or Canny edges brought up to date (see `gallery.build`)."""
     if edges not in EDGES:
         raise UserError(f"There is no edge response '{edges}'. Choose {' or '.join(EDGES)}.")
+    edge_response(np.zeros((SIDE, SIDE), np.float32), edges)  # whatever it lacks is missing before thousands of files are read
     return index.build(folder, lambda path: _edge_of_file(path, edges), edges, cache)
 
 
@@ -101,10 +102,16 @@ def retrieve(query: Any, gallery: Gallery, k: int = 1, noun: str = "", adjective
     in float64 finds. Filters: see `Gallery.select`; an emotion keeps the pictures of any emotion that belongs to it.
     UserError where nothing is left.
     """
+    return nearest(edge_response(luminance(query), gallery.edges), gallery, k, noun, adjective, emotion)
+
+
+def nearest(edge: np.ndarray, gallery: Gallery, k: int = 1, noun: str = "", adjective: str = "",
+            emotion: EmotionTarget | None = None) -> list[Reference]:
+    """`retrieve` of an edge response [SIDE, SIDE] uint8 of the gallery's kind."""
     if k < 1:
         raise UserError(f"k is the number of references to find: at least 1, got {k}.")
     pictures = gallery.select(noun, adjective, emotion.wanted() if emotion else ())
     by_row = {p.row: p for p in pictures}
     numbers = np.array([p.row for p in pictures], np.int64)
-    found, scores, _ = ssim.best(edge_response(luminance(query), gallery.edges), gallery.rows, numbers, k, gallery.cached)
+    found, scores, _ = ssim.best(edge, gallery.rows, numbers, k, gallery.cached)
     return [Reference(by_row[row], score) for row, score in zip(found, scores)]

@@ -322,3 +322,69 @@ def test_the_transfer_node_takes_several_references_for_one_image(monkeypatch):
     out, plots = AffectDenseNetGramTransfer().run(image, references, 5, 1.0, 1e6, 0, mask=torch.ones(1, 16, 16))
     assert out.shape == (3, 32, 32, 3) and len(plots) == 3
     assert [round(r, 3) for _, r, _ in seen] == [0.1, 0.2, 0.3] and all(s == 0.5 and m == 1.0 for s, _, m in seen)
+
+
+def test_what_fails_for_now_is_asked_again(folder, notes, monkeypatch):
+    """A network that is down, or too many open files: nothing is wrong with the pictures."""
+    original = reference._edge_of_file
+
+    def fails(path, edges):
+        if path.parent.name == "dark_home":
+            raise OSError(24, "Too many open files")
+        return original(path, edges)
+
+    monkeypatch.setattr(reference, "_edge_of_file", fails)
+    gallery = open_gallery(folder)
+    assert len(gallery.pictures) == 9 and "Too many open files" in gallery.skipped["dark_home/0.png"]
+    monkeypatch.setattr(reference, "_edge_of_file", original)
+    assert len(open_gallery(folder).pictures) == 12
+
+
+def test_what_is_missing_for_an_edge_response_is_said_and_spoils_no_picture(folder, notes, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "skimage.feature", None)
+    with pytest.raises(UserError, match="pip install scikit-image"):
+        open_gallery(folder, "canny")
+    monkeypatch.undo()
+    assert len(open_gallery(folder, "canny").pictures) == 12
+
+
+def test_a_gallery_that_is_open_keeps_its_statistics_when_another_compacts(folder, notes, monkeypatch):
+    monkeypatch.setattr(index, "COMPACT_FROM", 4)
+    opened = open_gallery(folder, cache=True)
+    before = np.array(opened.cached)
+    for name in ("misty_lake", "misty_mountain", "clear_river"):
+        shutil.rmtree(folder / name)
+    after = open_gallery(folder, cache=True)
+    assert len(after.rows) == 3 and np.array_equal(opened.cached, before)
+    assert retrieve(picture(30), opened, 1)[0].score == pytest.approx(1)
+
+
+def test_a_csv_with_semicolons_is_read_and_one_without_files_is_told(folder, notes):
+    (folder / "labels.csv").write_text("file;noun;adjective;emotion\nmisty_lake/0.png;city;great;anger\n;;;\n")
+    (folder / "more.csv").write_text("filename,noun\nmisty_lake/1.png,city\n")
+    (folder / "emotions.csv").write_text("adjective,emotion\n,fear\n")
+    gallery = open_gallery(folder)
+    assert [(p.path, p.emotion) for p in gallery.pictures] == [("misty_lake/0.png", "anger")] and gallery.absent == []
+    assert any("'more.csv'" in note and "no column 'file'" in note for note in notes)
+    assert index._labels(folder)[0]("misty_lake/0.png")[2] == "anger"
+
+
+def test_plurals_are_compared():
+    pairs = (("beaches", "beach"), ("churches", "church"), ("movies", "movie"), ("cities", "city"), ("houses", "house"), ("grass", "grass"))
+    assert all(index.singular(a) == index.singular(b) for a, b in pairs)
+
+
+def test_who_waits_for_another_builder_is_told_and_may_leave(folder, notes):
+    from filelock import FileLock
+
+    class Impatient(Listening):
+        def check_interrupted(self):
+            if self.notes:
+                raise KeyboardInterrupt
+
+    with FileLock((folder / index.INDEX).with_suffix(".lock")), host.use(Impatient(folder)) as waiting:
+        with pytest.raises(KeyboardInterrupt):
+            open_gallery(folder)
+    assert "building the index" in waiting.notes[0] and len(open_gallery(folder).pictures) == 12
