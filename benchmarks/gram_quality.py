@@ -17,6 +17,7 @@ import torch
 from ..models import files, host, metrics
 from ..models.backbones import load_backbone
 from ..models.emotions import MIKELS, OPPOSITE
+from ..models.errors import UserError
 from ..models.gram import GramConfig, transfer
 from ..models.plots import contact_sheet, curve
 from ..models.reference import edge_response, luminance
@@ -34,10 +35,13 @@ RANDOM = 3
 """Random references a scene, of the retrieved one's label."""
 
 DENSENET_WEIGHTS = (1e4, 1e5)
-VGG_WEIGHTS = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
+VGG_WEIGHTS = (1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8)
+"""Close to one another: VGG is read on chords between them, which lie below a curve that bends."""
+
 _CODE = ("models/gram.py", "models/backbones.py", "models/reference.py", "models/metrics.py", "training/data/moodscenes/*.py",
          "benchmarks/gram_quality.py")
 SHOWN = 12
+LEAST = 400
 PHOTOGRAPHS = (("coffee", "fear"), ("chelsea", "anger"), ("china", "contentment"), ("rocket", "excitement"))
 
 
@@ -102,6 +106,8 @@ def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
 
     folder = root / fingerprint(_CODE, ("densenet", "vgg", "tiny-b"), f"{size} {split}")
     pictures = gallery(size)
+    if size < LEAST:
+        raise UserError(f"Every emotion and noun needs pictures in the gallery: {LEAST} at least, got {size}.")
     edges = np.stack([_edge(s.image) for s in pictures]).reshape(len(pictures), -1)
     layouts = list(map(int, layout_seeds(split, scenes, 18)))
     file = lambda i: folder / f"scene-{i:03d}.json"

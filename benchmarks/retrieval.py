@@ -12,12 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from ..models import files, gallery, ssim
+from ..models import files, gallery, reference, ssim
 from ..models.errors import UserError
 from ..models.gallery import EDGE, SIDE
 from . import measure, memory
+from .store import fingerprint
 
 K = 5
+EACH = 50
+"""Copies of each scene in the gallery of near-duplicates."""
+
+USUAL, LARGE = 10_000, 50_000
+_CODE = ("models/reference.py", "models/gallery.py", "models/ssim.py", "models/ssim_kernels.py", "training/data/moodscenes/*.py",
+         "benchmarks/retrieval.py")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,26 +77,22 @@ def write_index(path: Path, edges: Any, n: int) -> Path:
 
 
 def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[str, Any]:
-    """In a process of its own: seconds a query (the mean of three rounds), the references, and memory beyond what importing
-    the package takes (and torch, where torch searches)."""
-    if not fast:
-        import torch  # noqa: F401
+    """In a process of its own: seconds a query (the mean of three rounds), from its edge response on, through an open gallery as a
+    user's goes (by torch, `fast` off, the scan alone); the references, and memory beyond what importing the package and torch takes;
+    the share of the gallery that was scored."""
     before = memory.peak()
     if fast:
         ssim.warm_up()
     opened = gallery._Index(index, "scharr")
-    rows, cached = opened.rows, opened.statistics(cache) if cache else None
-    numbers = np.arange(len(rows))
-    found, visited = [], []
+    pictures = [gallery.Picture(name, row, "house", "calm", "awe") for name, (row, *_) in opened.known.items()]
+    held = gallery.Gallery(index.parent, pictures, opened.rows, {}, opened.statistics(True) if cache else None)
+    plain = lambda query: ssim.best(query, held.rows, np.arange(len(pictures)), K, held.cached, fast)
+    search = (lambda query: [one.picture.row for one in reference.nearest(query, held, K)]) if fast else lambda query: plain(query)[0]
     start = time.perf_counter()
     for _ in range(3):
-        found, visited = [], []
-        for query in queries:
-            got, _, seen = ssim.best(query, rows, numbers, K, cached, fast)
-            found.append(got)
-            visited.append(seen)
-    seconds = (time.perf_counter() - start) / 3 / len(queries)
-    return {"seconds": seconds, "found": found, "visited": float(np.mean(visited)) / len(rows), "bytes": memory.peak() - before}
+        found = [search(query) for query in queries]
+    seconds, used = (time.perf_counter() - start) / 3 / len(queries), memory.peak() - before
+    return {"seconds": seconds, "found": found, "bytes": used, "visited": float(np.mean([plain(query)[2] for query in queries])) / len(pictures)}
 
 
 def alone(*settings: Any) -> dict[str, Any]:
@@ -150,29 +153,32 @@ def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
 def main(args: argparse.Namespace) -> int:
     if ssim.kernels() is None:
         raise UserError("This bench measures the fast path, which takes numba: `pip install numba`, or the extra `fast`.")
-    args.out.mkdir(parents=True, exist_ok=True)
     sizes = [int(n) for n in args.sizes.split(",")]
-    drawn = min(max(sizes), 10_000)
-    edges = scenes(args.out, drawn + args.queries)
+    if min(sizes) < USUAL // EACH:
+        raise UserError(f"The galleries hold {USUAL // EACH} pictures at least, got --sizes {args.sizes}.")
+    folder = args.out / fingerprint(_CODE, ())  # what other code indexed is kept apart
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = min(max(sizes), USUAL)
+    edges = scenes(folder, drawn + args.queries)
     edges, queries = edges[:drawn], np.array(edges[drawn:])
     figures: dict[str, float] = {}
     found: list[list[list[int]]] = []
     seconds: dict[str, list[float]] = {"numba": [], "numba, cached": []}
     sizes_gb: dict[str, list[float]] = {"numba": [], "numba, cached": []}
     for n in sizes:
-        index = write_index(args.out / f"{n}.index", edges, n)
+        index = write_index(folder / f"{n}.index", edges, n)
         for name, cache in (("numba", False), ("numba, cached", True)):
             got = alone(index, queries, cache, True)
             seconds[name].append(1000 * got["seconds"])
             sizes_gb[name].append(got["bytes"] / 1e9)
-            if n == 10_000:
+            if n == USUAL:
                 end = "_cached" if cache else ""
                 figures[f"milliseconds{end}"], figures[f"peak_memory_gb{end}"] = 1000 * got["seconds"], got["bytes"] / 1e9
                 found.append(got["found"])
-        if n == 50_000:
+        if n == LARGE:
             figures["peak_memory_gb_50k"] = sizes_gb["numba"][-1]
-    index = args.out / "10000.index"
-    if 10_000 in sizes:
+    index = folder / f"{USUAL}.index"
+    if USUAL in sizes:
         torch_path = alone(index, queries[:5], False, False)
         loop = scikit_image(index, queries[0])
         want = brute_force(index, queries)
@@ -182,8 +188,8 @@ def main(args: argparse.Namespace) -> int:
         figures["speedup_vs_skimage"] = loop / (figures["milliseconds"] / 1000)
         figures["speedup_vs_skimage_cached"] = loop / (figures["milliseconds_cached"] / 1000)
         figures["speedup_torch_path"] = loop / torch_path["seconds"]
-    figures |= _near_duplicates(args.out, edges, queries)
-    measure.write(args.json, "retrieval", figures, {key: _unit(key) for key in figures}, queries=args.queries, sizes=sizes)
+    figures |= _near_duplicates(folder, edges, queries)
+    measure.write(args.json, "retrieval", figures, {key: _unit(key) for key in figures}, fingerprint=folder.name, queries=args.queries, sizes=sizes)
     _plot(args.out / "retrieval.png", sizes, seconds, sizes_gb)
     return 0
 
@@ -193,8 +199,8 @@ def _unit(key: str) -> str:
                                          ("milliseconds", "ms"), ("seconds", "s")) if part in key), "times")
 
 
-def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, n: int = 10_000, each: int = 50) -> dict[str, float]:
-    """The share of a gallery of near-duplicates (n / each scenes, `each` copies of each with noise) that a search for such
+def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: int = EACH) -> dict[str, float]:
+    """The share of a gallery of near-duplicates (`USUAL` / each scenes, `each` copies of each with noise) that a search for such
     a copy scores, and whether it finds what a search without bounds does."""
     path = root / "near-duplicates.index"
 
@@ -202,14 +208,14 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, n: int 
         rng = np.random.default_rng(0)
         with target.open("wb") as f:
             f.write(gallery._header("scharr").ljust(gallery._HEADER))
-            for i in range(n):
+            for i in range(USUAL):
                 noisy = np.clip(edges[i // each].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8)
                 f.write(gallery._pack(noisy, {"path": f"{i}.png", "file": [0, 0]}))
 
     if not path.is_file():
         files.write_atomically(path, write)
     rng = np.random.default_rng(1)
-    chosen = rng.integers(n // each, size=len(queries))
+    chosen = rng.integers(USUAL // each, size=len(queries))
     copies = np.stack([np.clip(edges[i].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8) for i in chosen])
     bounded, scan = (alone(path, copies, cache, True) for cache in (True, False))
     return {"visited_near_duplicates": bounded["visited"],
