@@ -39,7 +39,7 @@ class Edit:
 
 @lru_cache(maxsize=1)
 def pipeline() -> tuple[Any, Any, Any]:
-    return tiny.loadpipeline()
+    return tiny.load_pipeline()
 
 
 @lru_cache(maxsize=1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..models import host, metrics
+from ..models import files, host, metrics
 from ..models.backbones import load_backbone, taps
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
@@ -49,9 +51,9 @@ TABLE_4 = {"clip": 1, "lpips": -1, "structure": 1, "psnr": -1, "mse": 1, "ssim":
 four others."""
 
 _CODE = ("models/moodifier/blend.py", "models/moodifier/attention.py", "models/moodifier/masks.py", "models/moodifier/words.py",
-         "models/moodifier/clip.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py", "models/diffusion/text.py",
-         "models/diffusion/protocol.py", "models/tiny/*.py", "benchmarks/edit_methods.py", "benchmarks/moodifier_cases.py",
-         "training/data/moodscenes/*.py")
+         "models/moodifier/clip.py", "models/moodifier/instruction.py", "models/emotions.py", "models/diffusion/diffusers.py",
+         "models/diffusion/sampling.py", "models/diffusion/text.py", "models/diffusion/protocol.py", "models/tiny/*.py",
+         "benchmarks/edit_methods.py", "benchmarks/moodifier_cases.py", "training/data/moodscenes/*.py")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +82,7 @@ def main(args: argparse.Namespace) -> int:
         if method.kind == "img2img":
             method, tried = strongest(out, name)
             figures |= {f"{name}.strength": method.strength, **{f"{name}.val_lpips_{s:g}": away for s, away in tried.items()}}
-        results[name] = made(out, f"{name}-{args.split}-{method.strength:g}", method, found, where)
+        results[name] = made(out, f"{name}-{args.split}", method, found, where)
     for name, x in results.items():
         rows[name] = judged(x, found)
         for key, values in rows[name].items():
@@ -130,7 +132,7 @@ def strongest(out: Path, name: str) -> tuple[Edit, dict[float, float]]:
     found = cases(TUNED_ON, "val")
     where, truth = [grounded(case) for case in found], torch.stack([case.truth for case in found])
     tried = [replace(METHODS[name], strength=s) for s in STRENGTHS]
-    away = [float(measure.distances(made(out, f"{name}-val-{m.strength:g}", m, found, where), truth).mean()) for m in tried]
+    away = [float(measure.distances(made(out, f"{name}-val", m, found, where), truth).mean()) for m in tried]
     return tried[away.index(min(away))], dict(zip(STRENGTHS, away))
 
 
@@ -184,16 +186,20 @@ def grounding(found: list[Case]) -> dict[str, float]:
 # -- how ----------------------------------------------------------------------------------------------------------
 
 def made(out: Path, name: str, method: Edit, found: list[Case], where: list[torch.Tensor]) -> torch.Tensor:
-    """[n, 3, H, W]: a method's results."""
+    """[n, 3, H, W]: a method's results, kept in a folder named after it and after all its settings."""
+    settings = json.dumps(asdict(method), sort_keys=True)
+    folder = out / "images" / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
+    files.write_atomically(folder / "method.json", lambda p: p.write_text(settings + "\n", encoding="utf-8"))
     text = lambda case: case.target_prompt if method.detailed else case.plain_prompt
-    return measure.made(out / "images" / name, [f"{i:04d}" for i in range(len(found))], lambda i: edited(
+    return measure.made(folder, [f"{i:04d}" for i in range(len(found))], lambda i: edited(
         method, found[i].source[None], found[i].source_prompt, text(found[i]), where[i], i))
 
 
 @torch.no_grad()
 def judged(x: torch.Tensor, found: list[Case]) -> dict[str, torch.Tensor]:
-    """[n] each: the paper's figures outside the true region of change and (`_whole`) over the image, CLIP's similarity to the emotion
-    (`clip_region`: with the source outside the region for everybody), and the distance to the truth.
+    """[n] each: the paper's figures outside the true region of change and (`_whole`) over the image, except `structure`, which is over
+    the image as in the paper's tables (`structure_outside`: with the region put back to the source's); CLIP's similarity to the
+    emotion (`clip_region`: with the source outside the region for everybody), and the distance to the truth.
 
     The true counterfactual changes light and palette everywhere, which a mask forbids; `lpips_masked_truth` is therefore the
     distance to what an ideal edit inside the region would be: the truth there, the source elsewhere.
@@ -204,10 +210,11 @@ def judged(x: torch.Tensor, found: list[Case]) -> dict[str, torch.Tensor]:
     device = host.current().device
     seen_by = taps(load_backbone("tiny-vgg").to(device), ("relu4_4",))
     last = lambda images: [maps.cpu() for maps in seen_by(images.to(device))]
+    structure = lambda images, before=last(source)[0]: metrics.structure_distance(before, last(images)[0])
     labels = torch.tensor([MIKELS.index(case.target) for case in found])
     text = measure.text_features([f"an image of {case.target}" for case in found])
     return {
-        "structure": metrics.structure_distance(last(source)[0], last(x)[0]), "psnr": metrics.psnr(source, x, ~region),
+        "structure": structure(x), "structure_outside": structure(outside), "psnr": metrics.psnr(source, x, ~region),
         "psnr_whole": metrics.psnr(source, x), "lpips": measure.distances(source, outside), "lpips_whole": measure.distances(source, x),
         "mse": metrics.mean_square(source, x, ~region), "mse_whole": metrics.mean_square(source, x), "ssim": metrics.ssim(source, outside),
         "ssim_whole": metrics.ssim(source, x), "clip": 100 * (measure.image_features(x) * text).sum(dim=1),

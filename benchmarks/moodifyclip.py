@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..models import host, metrics, tiny
 from ..models.diffusion.text import CHUNK
 from ..models.emotions import MIKELS
+from ..models.errors import UserError
 from ..models.moodifier import losses
 from ..models.moodifier import clip as moodify
 from ..training.clip import preprocess
@@ -51,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.scenes < AMONG:
+        raise UserError(f"Retrieval is among {AMONG} scenes: give --scenes {AMONG} or more, not {args.scenes}.")
     config = load_config(args.config, args.overrides)
     own, loop = split(config["moodifyclip"], MoodifyConfig, "moodifyclip")
     device = host.current().device

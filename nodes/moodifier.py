@@ -85,22 +85,26 @@ class AffectMLLMMaskGenerator:
         found = mllm.ask(_pictures(image[:1])[0], _label(emotion), named)
         source = to_bchw(image)
         h, w = source.shape[-2:]
-        names = [c.name for c in found.objects]
+        names, each, said = [c.name for c in found.objects], None, []
         with torch.no_grad():
             if mask is not None:
                 where, grounding = resized(mask.reshape(-1, 1, *mask.shape[-2:]).float(), h, w), "your mask"
             elif not names:
                 where = torch.ones(1, 1, h, w)
+                if found.provider != "rules":  # which do so by design
+                    said = [f"{found.provider} names no object to change: the mask covers everything. Name objects, or connect a mask of "
+                            "your own."]
             elif grounding == "attention":
                 where = self._attention(found, names, image, model, clip, vae, (h, w))
             elif grounding == "clipseg":
-                where = masks.clipseg_mask(source, names)
+                each = masks.clipseg_mask(source, names)
+                where = each.amax(dim=1, keepdim=True)
             elif grounding == "boxes":
                 where = masks.box_mask(found.objects, h, w)
             else:
                 where = masks.saliency_mask(source)
             where = repeat_to_batch(masks.feathered(where.cpu(), feather), len(source))
-            warnings = [*[found.warning] * bool(found.warning), *masks.doubts(where, found.objects, grounding, mask)]
+            warnings = [*[found.warning] * bool(found.warning), *said, *masks.doubts(where, found.objects, grounding, mask, each)]
             for warning in warnings[bool(found.warning):]:  # the MLLM told its own already
                 host.current().note(warning)
             words = ", ".join(f"{c.attribute} {c.name}".strip() for c in found.objects) or "everything"

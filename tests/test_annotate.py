@@ -8,6 +8,7 @@ from PIL import Image
 from comfyui_affect.models.emotions import MIKELS
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier.instruction import BrokenAnswer
+from comfyui_affect.models.scorers import load_scorer
 from comfyui_affect.training.data import annotate as A
 from comfyui_affect.training.data.annotated import read_annotations
 
@@ -94,7 +95,7 @@ def test_what_it_writes_trains_emolat(folder, tmp_path):
 
 def test_the_lowest_fifth_is_left_out(folder):
     rows = [{"file": f, "emotion": "sadness"} for f in ("sadness/a.png", "awe/b.jpg", "c.png")] * 2
-    kept = A.keep_fitting(folder, rows, "tiny")
+    kept = A.keep_fitting(folder, rows, load_scorer("tiny"))
     assert len(kept) == 5 and all("clip" in row for row in kept)
 
     from comfyui_affect.benchmarks.tasks import Task, scene
@@ -103,8 +104,8 @@ def test_the_lowest_fifth_is_left_out(folder):
         picture = scene(Task("", emotion, i, layout=i), emotion)
         Image.fromarray((picture.permute(1, 2, 0) * 255).byte().numpy()).save(folder / f"{i}.png")
     rows = [{"file": f"{i}.png", "emotion": "awe"} for i in range(5)]
-    kept = A.keep_fitting(folder, rows, "tiny")
-    every = A.keep_fitting(folder, rows, "tiny", share=1.0)
+    kept = A.keep_fitting(folder, rows, load_scorer("tiny"))
+    every = A.keep_fitting(folder, rows, load_scorer("tiny"), share=1.0)
     lowest = min(every, key=lambda row: row["clip"])
     assert len({row["clip"] for row in every}) == 5 and [r for r in every if r != lowest] == kept
 
@@ -132,6 +133,35 @@ def test_refusals_without_end_stop_the_run(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(A, "MOST_IN_A_ROW", 3)
     with pytest.raises(UserError, match="3 images in a row"):
         A.annotate(folder, A.Lines(tmp_path / "rows.jsonl"), "emospace", Asked(adjective="no " * 9), {}, workers=1)
+
+
+def test_files_that_cannot_be_read_are_no_refusals_and_hidden_ones_no_images(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(A, "MOST_IN_A_ROW", 2)
+    for name in ("._c.png", ".trash/d.png", "a1.png", "a2.png", "a3.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\x00\x05\x16\x07 no image")
+    skipped = A.annotate(folder, A.Lines(tmp_path / "rows.jsonl"), "emospace", Asked(), {}, workers=1)
+    assert set(skipped) == {"a1.png", "a2.png", "a3.png", "broken.png"} and all("unreadable" in why for why in skipped.values())
+
+
+def test_the_filter_is_there_before_anything_is_asked_and_misses_no_image_that_has_gone(folder, tmp_path, monkeypatch, capfd):
+    import argparse
+
+    from comfyui_affect.models.moodifier import mllm
+
+    ask = Asked()
+    monkeypatch.setattr(mllm, "load_mllm", lambda *_: argparse.Namespace(complete=ask))
+    parser = argparse.ArgumentParser()
+    A.add_arguments(parser)
+    run = lambda *more: A.main(parser.parse_args([str(folder), "--out", str(tmp_path / "rows.jsonl"), "--model", "m", "--form", "moodarchive", *more]))
+    with pytest.raises(UserError):
+        run("--clip", "no such clip")
+    assert not ask.questions
+    (tmp_path / "rows.jsonl").write_text(json.dumps(CAPTION | {"file": "gone.png"}) + "\n")
+    assert run("--clip", "tiny") == 0
+    kept = [json.loads(line)["file"] for line in (tmp_path / "rows.kept.jsonl").read_text().splitlines()]
+    assert len(kept) == 2 and "gone.png" not in kept  # four fifths of three
+    assert "'gone.png' is left out" in "".join(capfd.readouterr())
 
 
 def test_an_estimate_and_empty_folders(tmp_path):

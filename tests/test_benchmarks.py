@@ -250,3 +250,56 @@ def test_bench_emolat_tokens_has_every_figure(pictures, monkeypatch):
     figures = figures_of(emolat_tokens, pictures, "--n", "4")
     assert figures["inner_steps_saved"] == 0 and figures["random.inner_steps"] == 3  # the stand-in always takes three
     assert not [key for key in ("emolat.tiny_b", "emolat_unmoved.clip", "emolat_less_random.tiny_b.low") if key not in figures]
+
+
+def test_bench_retrieval_has_every_figure(tmp_path, monkeypatch):
+    from comfyui_affect.benchmarks import retrieval
+
+    monkeypatch.setattr(retrieval, "USUAL", 100)
+    monkeypatch.setattr(retrieval, "LARGE", 120)
+    monkeypatch.setattr(retrieval.memory, "alone", lambda job, *given: job(*given))
+    edges = np.random.default_rng(0).integers(0, 256, (110, 128, 128), dtype=np.uint8)
+    monkeypatch.setattr(retrieval, "scenes", lambda folder, n: edges[:n])
+    figures = figures_of(retrieval, tmp_path, "--queries", "4", "--sizes", "50,100,120")
+    keys = ("top5_identical", "speedup_vs_skimage", "speedup_vs_skimage_cached", "speedup_torch_path", "milliseconds", "milliseconds_cached",
+            "peak_memory_gb", "peak_memory_gb_cached", "peak_memory_gb_50k", "visited_near_duplicates", "torchmetrics_seconds")
+    assert not [key for key in keys if key not in figures]
+    assert figures["top5_identical"] == figures["torch_identical"] == figures["near_duplicates_identical"] == 1
+    with pytest.raises(UserError, match="pictures at least"):
+        figures_of(retrieval, tmp_path, "--sizes", "1")
+
+
+class Inline:
+    """A pool of no processes."""
+
+    def __init__(self, *_, **__):
+        self.map = lambda job, *given, **_: map(job, *given)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+
+def test_bench_gram_has_every_figure(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from comfyui_affect.benchmarks import gram, gram_quality
+
+    monkeypatch.setattr(gram_quality, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(gram_quality, "USUAL", replace(gram_quality.USUAL, iterations=2))
+    monkeypatch.setattr(gram_quality, "LEAST", 200)
+    monkeypatch.setattr(gram_quality, "photographs", lambda *_: None)
+    monkeypatch.setattr(gram, "BUDGETS", (3,))
+    monkeypatch.setattr(gram.memory, "alone", lambda job, *given: 1.0)
+    monkeypatch.setattr(gram, "GramConfig", lambda: replace(gram_quality.USUAL, iterations=3))
+    photo = gram._photo
+    monkeypatch.setattr(gram, "_photo", lambda name, side: photo(name, 64))
+    figures = figures_of(gram, tmp_path, "--scenes", "3", "--gallery", "200")
+    keys = ("time_ratio_512", "time_ratio_512_by_itself", "reached_fraction", "peak_memory_gb_1024", "sentiment_gain", "lpips_better_fraction",
+            "lpips_retrieved", "lpips_random", "layout_iou_ssim", "layout_iou_perceptual", "ssim_mean", "ssim_mean_vgg")
+    assert not [key for key in keys if key not in figures]
+    assert figures["ssim_mean"] > 0.5
+    with pytest.raises(UserError, match="at least"):
+        figures_of(gram, tmp_path, "--gallery", "8", "--only", "quality")

@@ -95,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
     calls: dict = {}
     last: dict = {}
     headers_seen: list = []
+    away: str = ""
 
     def log_message(self, *_):
         pass
@@ -191,6 +192,28 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(json.dumps({"error": {"message": f"Unsupported parameter: '{key}'"}}).encode(), 400)
         self.reply(answer())
 
+    def do_strict(self, n):
+        """FastAPI's way to refuse, without OpenAI's "error" around it."""
+        if "response_format" in Handler.last:
+            detail = [{"type": "extra_forbidden", "loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"}]
+            return self.reply(json.dumps({"detail": detail}).encode(), 422)
+        self.reply(answer())
+
+    def do_moody(self, n):
+        self.do_policy(n) if n <= 2 else self.reply(answer())
+
+    def do_away(self, n):
+        self.reply(b"", 307, Location=Handler.away)
+
+    def do_echo(self, n):
+        self.reply(answer(source_prompt=f"a tree and {self.headers['Authorization']}"))
+
+    def do_echo_error(self, n):
+        self.reply(json.dumps({"error": {"message": f"no: {' ' * 500} {self.headers['Authorization']}"}}).encode(), 500)
+
+    def do_echo_away(self, n):
+        self.reply(b"", 307, Location=f"/login/{self.headers['Authorization']}")
+
     def do_policy(self, n):
         self.reply(b'{"error": {"message": "your picture is against our rules"}}', 400)
 
@@ -260,6 +283,16 @@ def test_answers_are_cached_by_image_emotion_and_model(ask):
     assert Handler.calls["good"] == 4
 
 
+def test_a_damaged_answer_in_the_cache_is_asked_for_again(ask, tmp_path):
+    found = ask("good")
+    path, = tmp_path.glob("*.json")
+    whole = path.read_text()
+    for damaged in ("", whole[:40], "[1]", "7", '{"objects": [{"name": "x"}]}', '{"objects": [], "colour": 1}'):
+        path.write_text(damaged)
+        assert ask("good") == found and path.read_text() == whole
+    assert Handler.calls["good"] == 7
+
+
 def test_the_users_objects_override(ask):
     found = ask("good", objects=["Tree", "boat"])
     assert [(c.name, c.attribute) for c in found.objects] == [("tree", "twisted"), ("boat", "")]
@@ -269,7 +302,7 @@ def test_the_users_objects_override(ask):
     assert again == found and ask.notes.count(found.warning) == 2  # an answer from the cache says it too
 
 
-@pytest.mark.parametrize("how, calls", [("limit", 2), ("error-once", 2), ("second-time", 2), ("old", 2), ("fussy", 3)])
+@pytest.mark.parametrize("how, calls", [("limit", 2), ("error-once", 2), ("second-time", 2), ("old", 2), ("strict", 2), ("fussy", 3)])
 def test_what_mends_itself(ask, how, calls):
     began = time.monotonic()
     assert ask(how).objects[0].name == "tree" and Handler.calls[how] == calls
@@ -288,11 +321,27 @@ def test_a_broken_answer_is_asked_again_once_and_then_rules_answer(ask, how, why
 
 
 @pytest.mark.parametrize("how, why", [("error", "error 500"), ("unknown", "does not know the model"), ("locked", "wants a key"), ("policy", "against our rules"),
-                                      ("cut", "cannot be reached")])
+                                      ("cut", "broke off the connection")])
 def test_what_ends_in_a_clear_error(ask, how, why):
     with pytest.raises(UserError, match=why) as caught:
         ask(how)
     assert "openai-compatible" in str(caught.value) and how in str(caught.value)
+
+
+@pytest.mark.parametrize("how, one_image", [("error", True), ("cut", True), ("policy", True), ("unknown", False),
+                                            ("locked", False)])
+def test_what_another_image_may_be_spared_is_told_apart(ask, how, one_image):
+    with pytest.raises(UserError) as caught:
+        ask(how)
+    assert isinstance(caught.value, chat_server.Refused) == one_image
+
+
+def test_the_form_of_answers_is_not_given_up_for_a_refusal_that_it_was_not_the_cause_of(ask, url):
+    server = chat_server.Server(url, "moody")
+    with pytest.raises(chat_server.Refused):  # with the schema and without
+        server(Image.new("RGB", (8, 8)), "what is it")
+    server(Image.new("RGB", (8, 8)), "what is it")
+    assert "response_format" in Handler.last and Handler.calls["moody"] == 3
 
 
 @pytest.mark.parametrize("how", ["slow", "drip", "headers"])
@@ -305,8 +354,9 @@ def test_no_server_can_make_us_wait_for_ever(ask, how, monkeypatch):
 
 
 def test_a_server_that_is_not_there(ask):
-    with pytest.raises(UserError, match="cannot be reached.*rules need no server"):
+    with pytest.raises(UserError, match="cannot be reached.*rules need no server") as caught:
         ask("good", where="http://127.0.0.1:9/v1")
+    assert not isinstance(caught.value, chat_server.Refused)  # it ends a run over many images
 
 
 def test_text_in_the_image_gives_no_orders(ask):
@@ -324,9 +374,50 @@ def test_a_key_goes_only_where_it_belongs(monkeypatch):
     assert chat_server.key_for("http://localhost:1/v1") == chat_server.key_for("https://gpu.lan/v1") == "sk-mine"
     for url in ("https://evil.example/v1", "http://api.openai.com/v1", "https://api.openai.com.evil.example/v1"):
         assert chat_server.key_for(url) == ""
-    for url in ("https://me:pass@host/v1", "https://host/v1?key=sk", "ftp://host", "host"):
-        with pytest.raises(UserError, match="no address|environment"):
+    for url in ("https://me:pass@host/v1", "https://host/v1?key=sk", "https://host/v1#pass", "ftp://host", "host", "http://host:abc/v1",
+                "http://me:pass@host:99999/v1", "http://me:pass@[::1/v1"):
+        with pytest.raises(UserError, match="no address|environment") as caught:
             chat_server.check_url(url)
+        assert "pass" not in str(caught.value).replace("password", "")
+    pytest.importorskip("openai")
+    with pytest.raises(UserError, match="no address"):
+        chat_server.Server("http://\u2603/v1", "m")  # an address for us, none for the client library
+
+
+@pytest.fixture
+def elsewhere():
+    """(address, what it was sent) of a server on another address of this machine, which no key is for."""
+    try:
+        server = ThreadingHTTPServer(("127.0.0.2", 0), Handler)
+    except OSError:
+        pytest.skip("this machine has one loopback address only")
+    seen = []
+
+    class Keeping(Handler):
+        def do_POST(self):
+            seen.append((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
+            self.reply(answer())
+
+    server.RequestHandlerClass = Keeping
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.2:{server.server_address[1]}/v1/chat/completions", seen
+    server.shutdown()
+
+
+def test_who_is_sent_on_does_not_go(ask, url, elsewhere, monkeypatch):
+    """Neither the key nor the image goes where a server points; and a key is for the address that is asked, not for the first."""
+    openai = pytest.importorskip("openai")
+    monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-very-secret")
+    address, seen = elsewhere
+    Handler.away = address
+    with pytest.raises(UserError, match=f"sends us on to {address.removesuffix('/chat/completions')}, .* as base_url") as caught:
+        ask("away")
+    assert not seen and not isinstance(caught.value, chat_server.Refused)
+    with pytest.raises(UserError, match="sends us on to .*/login/Bearer%20\\[key\\]"):
+        ask("echo-away")
+    http = chat_server.Server(url, "good").http
+    assert chat_server._bounded_client(openai, http, url, 5.0).post(address, json={"model": "good"}).status_code == 200
+    assert "sk-very-secret" not in str(seen) and len(seen) == 1
 
 
 def test_nothing_of_the_environment_goes_to_a_server_that_a_workflow_names(ask, monkeypatch):
@@ -346,7 +437,7 @@ def test_the_key_stands_nowhere(ask, monkeypatch, tmp_path, capfd, caplog):
     monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-very-secret")
     texts = []
     with caplog.at_level("DEBUG"):
-        for how in ("good", "no-json", "locked", "error-once", "cut"):
+        for how in ("good", "no-json", "locked", "error-once", "cut", "echo", "echo-error"):
             try:
                 texts.append(repr(ask(how)))
             except UserError as error:
@@ -354,6 +445,7 @@ def test_the_key_stands_nowhere(ask, monkeypatch, tmp_path, capfd, caplog):
     out, err = capfd.readouterr()
     files = [p.read_text() for p in tmp_path.rglob("*") if p.is_file()]
     assert any("sk-very-secret" in str(h) for h in Handler.headers_seen) and files
+    assert "Bearer key" in texts[-2] and "Bearer [key]" in texts[-1]  # a prompt has no brackets
     for text in (*texts, *ask.notes, out, err, caplog.text, *files):
         assert "sk-very-secret" not in text
 

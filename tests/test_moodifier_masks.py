@@ -88,6 +88,12 @@ def test_a_feather_rises_outside_and_ends():
     assert (row[:9] == 0).all() and (row[31:] == 0).all() and 0 < float(row[11]) < float(row[13]) <= 1
 
 
+def test_a_feather_grows_by_the_largest_value_of_its_window():
+    mask = torch.rand(2, 1, 30, 41, generator=torch.Generator().manual_seed(0))
+    for pixels in (0, 1, 5, 40):
+        assert torch.equal(masks._grown(mask, pixels), F.max_pool2d(mask, 2 * pixels + 1, 1, pixels))
+
+
 def test_an_empty_mask_stays_empty_and_what_is_doubtful_is_said():
     empty, boat = torch.zeros(1, 1, 16, 16), Change("boat", "broken")
     assert not masks.feathered(empty, 4).any()
@@ -99,12 +105,36 @@ def test_an_empty_mask_stays_empty_and_what_is_doubtful_is_said():
     assert "no box for boat" in masks.doubts(half, [boat, Change("tree", "", (0, 0, 1, 1))], "boxes")[0]
     assert "20 x 10 and the image 16 x 16: it was stretched" in masks.doubts(half, [], "your mask", torch.zeros(1, 10, 20))[0]
     assert masks.doubts(half, [], "your mask", torch.zeros(1, 64, 64)) == []
+    own, = masks.doubts(empty, [boat], "your mask", torch.zeros(1, 16, 16))
+    assert own == "Your mask covers nothing: nothing will change. Paint where to change, or disconnect it."
+    assert "Choose another grounding." in masks.doubts(empty, [boat], "saliency")[0]
+    each = torch.cat([empty, half], dim=1)
+    said, = masks.doubts(half, [boat, Change("tree", "")], "clipseg", each=each)
+    assert "shows no boat: not in the mask" in said and len(masks.doubts(empty, [boat], "clipseg", each=empty)) == 1
 
 
 def test_clipseg_without_weights_says_what_to_do(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="not on this machine"):
         masks.clipseg_mask(torch.rand(1, 3, 64, 64), ["house"], model="nobody/clipseg-absent")
+
+
+def test_clipseg_makes_a_mask_of_each_name(monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    from types import SimpleNamespace
+
+    class Words(dict):
+        def to(self, device):
+            return self
+
+    class Network(torch.nn.Module):
+        def forward(self, text):
+            return SimpleNamespace(logits=torch.stack([torch.full((8, 8), 5.0 if t == "house" else -5.0) for t in text]))
+
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", lambda *_, **__: lambda text, **more: Words(text=text))
+    monkeypatch.setattr(transformers.CLIPSegForImageSegmentation, "from_pretrained", lambda *_, **__: Network())
+    each = masks.clipseg_mask(torch.rand(2, 3, 32, 48), ["house", "boat"])
+    assert each.shape == (2, 2, 32, 48) and (each[:, 0] == 1).all() and not each[:, 1].any()
 
 
 def test_the_overlay_shows_mask_and_words():

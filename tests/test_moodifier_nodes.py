@@ -71,6 +71,24 @@ def test_ones_own_mask_and_no_object_at_all(parts, scene):
     assert float(generated(parts, scene, objects="")[0].min()) == 1.0  # rules without a list change the whole picture
 
 
+def test_an_mllm_that_names_no_object_and_objects_that_clipseg_misses_are_said(parts, scene, monkeypatch):
+    from comfyui_affect.models.moodifier import masks
+    from comfyui_affect.models.moodifier.mllm import Asked
+
+    nothing = Asked("transformers", "llava", lambda *_: json.dumps({"objects": [], "source_prompt": "a lake", "target_prompt": "a dark lake"}))
+    monkeypatch.setattr(nothing, "_key", lambda *_: "absent")
+    monkeypatch.setattr("comfyui_affect.models.moodifier.mllm._write", lambda *_: None)
+    mask, *_, told = generated(parts, scene, mllm=nothing, objects="")
+    assert float(mask.min()) == 1 and "transformers names no object" in json.loads(told)["warnings"][0]
+    assert json.loads(generated(parts, scene, objects="")[4])["warnings"] == []  # rules do so by design
+
+    found = torch.zeros(1, 2, 128, 128)
+    found[:, 0, 10:20, 10:20] = 1
+    monkeypatch.setattr(masks, "clipseg_mask", lambda image, names: found)
+    mask, *_, told = generated(parts, scene, objects="house, boat", grounding="clipseg", feather=0)
+    assert torch.equal(mask[0], found[0, 0]) and "shows no boat" in json.loads(told)["warnings"][0]
+
+
 def test_an_object_that_is_not_in_the_prompt_and_missing_parts_are_named(parts, scene):
     mllm = load_mllm("rules", "", "")
     mllm_source = generated(parts, scene, mllm=mllm, objects="castle")[1]
@@ -113,6 +131,7 @@ def test_figures_of_an_edit(scene):
     told, table = NODES["AffectEditMetrics"]().run(scene, edited, mask, EmotionTarget.of("fear"))
     row, = json.loads(told)
     assert row["mse_outside"] == 0 and row["mse"] > 0 and row["ssim_outside"] == pytest.approx(1, abs=1e-4)
+    assert row["structure"] > 0 == row["structure_outside"]
     assert row["perceptual"] > row["perceptual_outside"] and table.shape[-1] == 3
     with pytest.raises(UserError, match="differ in size"):
         NODES["AffectEditMetrics"]().run(scene, edited[:, :64])

@@ -130,6 +130,31 @@ def test_sinkhorn_is_pots():
     assert torch.allclose(losses.sinkhorn(cost, 0.05, 3000).double(), torch.from_numpy(want), atol=1e-5)
 
 
+@pytest.mark.parametrize("epsilon", [0.05, 0.01])
+@pytest.mark.parametrize("n, alike", [(12, False), (64, True)])
+def test_sinkhorn_goes_on_until_it_is_pots(epsilon, n, alike):
+    """As it is called: on cosines as in training, of regions that lie near their stimuli, half of which may have a twin."""
+    ot = pytest.importorskip("ot", reason="the POT library is in the dev extra")
+    text = F.normalize(rows(n, 128) + rows(1, 128, seed=1), dim=-1)
+    twin = torch.randint(0, n // 2, (n,), generator=torch.Generator().manual_seed(5))
+    image = F.normalize(text + 0.5 * rows(n, 128, seed=2), dim=-1)
+    cost = 1 - image @ (text[twin] if alike else text).T
+    weights = [1 / n] * n
+    want = ot.sinkhorn(weights, weights, cost.double().numpy(), epsilon, method="sinkhorn_log", numItermax=10000, stopThr=1e-9, warn=False)
+    assert float((losses.sinkhorn(cost, epsilon).double() - torch.from_numpy(want)).abs().max()) < 1e-5
+
+
+def test_sinkhorn_lets_gradients_through_as_its_iterations_do():
+    cost = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    k, f, g = -cost / 0.05, torch.zeros(6), torch.zeros(6)
+    for _ in range(1000):
+        f = -math.log(6) - torch.logsumexp(k + g, dim=1)
+        g = -math.log(6) - torch.logsumexp(k + f[:, None], dim=0)
+    want, = torch.autograd.grad(((k + f[:, None] + g).exp() * cost).sum(), cost)
+    found, = torch.autograd.grad((losses.sinkhorn(cost) * cost).sum(), cost)
+    assert torch.allclose(found, want, atol=1e-3)
+
+
 def test_optimal_transport_by_hand_and_its_gradient():
     image, text = rows(4, 8), rows(4, 8, seed=1).requires_grad_(True)
     loss = losses.optimal_transport(image, text, 10.0)
@@ -216,6 +241,18 @@ def test_texts_are_cut_behind_a_sentence_and_conditioning_is_as_long_as_it_needs
     said = "".join(capsys.readouterr())
     assert long.shape[1] == 2 + 7 * 35 and "longer than MoodifyCLIP's 246" in said and "by a lake." in said
     assert len(scorer.text_features(["a house. " * 200])) == 1
+
+
+def test_a_bench_of_too_few_scenes_says_so():
+    import argparse
+
+    from comfyui_affect.benchmarks import moodifyclip as bench
+    from comfyui_affect.models.errors import UserError
+
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    with pytest.raises(UserError, match="--scenes 100 or more, not 99"):
+        bench.main(parser.parse_args(["--scenes", "99"]))
 
 
 def test_training_reads_structured_captions_of_ones_own(tmp_path, capsys):

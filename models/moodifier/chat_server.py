@@ -24,6 +24,7 @@ SIDE = 768
 LARGEST_ANSWER = 200_000
 """Bytes of an answer; what is longer is no answer to what was asked."""
 
+_NO_ADDRESS = "The MLLM's base_url is no address. Write it as http://127.0.0.1:11434/v1."  # not repeated: a password may stand in it
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _HEADERS = {"host", "accept", "content-type", "content-length", "connection", "user-agent"}
 
@@ -61,10 +62,14 @@ def key_for(base_url: str) -> str:
 
 def check_url(base_url: str) -> str:
     """The address, or UserError where it is none or carries a password (it would stand in the workflow)."""
-    where = urlsplit(base_url)
-    if where.scheme not in ("http", "https") or not where.hostname:
-        raise UserError(f"The MLLM's base_url '{base_url}' is no address. Write it as http://127.0.0.1:11434/v1.")
-    if where.username or where.password or where.query:
+    try:
+        where = urlsplit(base_url)
+        good = where.scheme in ("http", "https") and where.hostname and where.port != 0  # a port that is no number raises
+    except ValueError:
+        good = False
+    if not good:
+        raise UserError(_NO_ADDRESS)
+    if where.username or where.password or where.query or where.fragment:
         raise UserError("The MLLM's base_url carries a name, password or key, which would be saved in the workflow. Put the key "
                         "into the environment as AFFECT_MLLM_API_KEY.")
     return base_url
@@ -90,10 +95,13 @@ class Server:
         self.url, self.model, self.seconds = check_url(base_url), model, seconds
         # httpx, or in newer versions of the library its successor.
         self.http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
-        self.client = openai.OpenAI(base_url=base_url, api_key="none", timeout=seconds, max_retries=retries,
-                                    http_client=_bounded_client(openai, self.http, base_url, seconds))
+        try:
+            self.client = openai.OpenAI(base_url=base_url, api_key="none", timeout=seconds, max_retries=retries,
+                                        http_client=_bounded_client(openai, self.http, base_url, seconds))
+        except self.http.InvalidURL:
+            raise UserError(_NO_ADDRESS) from None
         self.schema = True
-        self.unknown: set[str] = set()  # parameters that this server has refused
+        self.unknown: set[str] = set()  # parameters that this server has refused, and answered without
 
     def __call__(self, image: Any, question: str) -> str:
         """The answer, waited for in a thread of its own: a server that never ends a header could not be interrupted otherwise.
@@ -117,61 +125,75 @@ class Server:
             raise done[0]
         return done[0]
 
-    def _parameters(self) -> dict[str, Any]:
+    def _parameters(self, unknown: set[str]) -> dict[str, Any]:
         """What goes along with the question, less what this server does not know."""
         wanted: dict[str, Any] = {"temperature": 0, "max_tokens": 2000}
         if self.schema:
             wanted["response_format"] = {"type": "json_schema", "json_schema": {"name": "instruction", "strict": True, "schema": SCHEMA}}
-        if "max_tokens" in self.unknown:
+        if "max_tokens" in unknown:
             wanted["max_completion_tokens"] = wanted["max_tokens"]
-        return {k: v for k, v in wanted.items() if k not in self.unknown}
+        return {k: v for k, v in wanted.items() if k not in unknown}
 
-    def _asked(self, picture: bytes, question: str) -> str:
+    def _asked(self, picture: bytes, question: str, refused: frozenset[str] = frozenset()) -> str:
+        """`refused`: parameters that it has just refused. Only an answer without them shows that it was they that it minded."""
         import openai
 
         data = base64.b64encode(picture).decode()
         messages = [{"role": "user", "content": [{"type": "text", "text": question},
                     {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}]}]
-        sent = self._parameters()
+        sent = self._parameters(self.unknown | refused)
         try:
             made = self.client.chat.completions.with_raw_response.create(model=self.model, messages=messages, **sent)
+            self.unknown |= refused
             content = json.loads(made.content)["choices"][0]["message"]["content"]
-        except openai.BadRequestError as error:
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             # Older servers know no response format, newer models no temperature: whatever it names it is not sent again.
-            named = [key for key in sent if key in str(error)] or ["response_format"] * ("response_format" in sent)
+            named = [key for key in sent if key in f"{error} {error.body}"] or ["response_format"] * ("response_format" in sent)
             if not named:
-                raise Refused(self._say(f"refused the request: {_short(error)}")) from None
-            self.unknown |= set(named)
-            return self._asked(picture, question)
+                raise Refused(self._say(f"refused the request: {self._short(error)}")) from None
+            return self._asked(picture, question, refused | set(named))
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             raise UserError(self._say("wants a key. Set AFFECT_MLLM_API_KEY in the environment, and AFFECT_MLLM_HOSTS to this "
                                       "server's name where it is another machine")) from None
         except openai.NotFoundError as error:
-            raise UserError(self._say(f"does not know the model or the address: {_short(error)}")) from None
+            raise UserError(self._say(f"does not know the model or the address: {self._short(error)}")) from None
         except openai.APIStatusError as error:
-            raise UserError(self._say(f"answered with error {error.status_code}, after the retries: {_short(error)}")) from None
+            code, onward = error.status_code, error.response.next_request
+            if onward:
+                to = str(onward.url).partition("?")[0].removesuffix("/chat/completions")
+                raise UserError(self._say(f"sends us on to {self._short(to)}, where we do not follow. If that is the server you mean, "
+                                          "give that address as base_url")) from None
+            # Too many questions, or a fault of the server's: the next image may fare better.
+            kind = Refused if code in (408, 409, 429) or code >= 500 else UserError
+            raise kind(self._say(f"answered with error {code}, after the retries: {self._short(error)}")) from None
         except (_TooLong, openai.APIConnectionError, self.http.HTTPError) as error:
             # Raised while the body is read they may come as they are, or as the cause of the library's own.
             if _caused(error, _TooLong):
                 raise BrokenAnswer(f"it is longer than {LARGEST_ANSWER} bytes, or compressed, which was not asked for") from None
             if _caused(error, self.http.TimeoutException):
                 raise Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds")) from None
+            if _caused(error, (self.http.ReadError, self.http.WriteError, self.http.RemoteProtocolError)):
+                raise Refused(self._say("broke off the connection, after the retries too")) from None
             raise UserError(self._say("cannot be reached. Start it, or correct base_url; rules need no server")) from None
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise BrokenAnswer("the server's reply is no chat completion") from None
         if not isinstance(content, str):
             raise BrokenAnswer("the server's reply has no text")
-        return content
+        return self._without_key(content)
+
+    def _without_key(self, text: str) -> str:
+        """A server's words as they may be told: some repeat the headers that they were sent."""
+        key = key_for(self.url)
+        return text.replace(key, "[key]") if key else text
+
+    def _short(self, error: Any) -> str:
+        return " ".join(self._without_key(str(getattr(error, "message", error))).split())[:200]
 
     def _say(self, what: str) -> str:
         return f"The MLLM server at {self.url} (provider openai-compatible, model '{self.model}') {what}."
 
 
-def _short(error: Any) -> str:
-    return " ".join(str(getattr(error, "message", error)).split())[:200]
-
-
-def _caused(error: BaseException | None, kind: type[BaseException]) -> bool:
+def _caused(error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
     """Whether an error or what it comes from is of a kind."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
@@ -180,8 +202,8 @@ def _caused(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> Any:
     """The client library's HTTP client with answers cut off at `LARGEST_ANSWER` bytes and at a deadline (its own timeouts run
-    anew with every byte), and with no header but its own and our key: the library would send what it finds in the
-    environment to any server that a workflow names."""
+    anew with every byte), with no header but its own and our key (the library would send what it finds in the environment to
+    any server that a workflow names), and going nowhere that it is sent on to."""
 
     class Stream(http.SyncByteStream):
         def __init__(self, inner: Any, end: float):
@@ -205,8 +227,8 @@ def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> An
             end = time.monotonic() + seconds
             headers = {name: value for name, value in request.headers.items() if name.lower() in _HEADERS}
             headers["accept-encoding"] = "identity"
-            if key_for(base_url):
-                headers["authorization"] = f"Bearer {key_for(base_url)}"
+            if key := key_for(str(request.url)):
+                headers["authorization"] = f"Bearer {key}"
             # The library goes on reading the headers of its own request.
             sent = http.Request(request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions)
             response = super().handle_request(sent)
@@ -218,4 +240,4 @@ def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> An
 
     where = urlsplit(base_url)
     proxy = None if proxy_bypass(where.hostname or "") or where.hostname in _LOCAL else getproxies().get(where.scheme)
-    return openai.DefaultHttpxClient(transport=Transport(proxy=proxy), timeout=seconds)
+    return openai.DefaultHttpxClient(transport=Transport(proxy=proxy), timeout=seconds, follow_redirects=False)

@@ -162,7 +162,8 @@ def saliency_mask(image: torch.Tensor) -> torch.Tensor:
 
 
 def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/clipseg-rd64-refined") -> torch.Tensor:
-    """[B, 1, H, W] of 0 and 1 by CLIPSeg. UserError where its weights are not on this machine."""
+    """[B, G, H, W] of 0 and 1 by CLIPSeg, a mask a name (empty where it finds none). UserError where its weights are not
+    on this machine."""
     from transformers import AutoProcessor, CLIPSegForImageSegmentation
 
     try:
@@ -172,7 +173,7 @@ def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/
         raise UserError(f"CLIPSeg's weights are not on this machine. Get them once, with a network: huggingface-cli download {model}. "
                         "Or choose the grounding attention.") from error
     network = network.eval().to(image.device)
-    out = torch.zeros(len(image), 1, *image.shape[-2:], device=image.device)
+    out = torch.zeros(len(image), len(names), *image.shape[-2:], device=image.device)
     for b in range(len(image)):
         pixels = (image[b].movedim(0, -1).cpu().numpy() * 255).round().astype("uint8")
         given = processor(text=list(names), images=[pixels] * len(names), padding=True, return_tensors="pt").to(image.device)
@@ -180,7 +181,7 @@ def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/
             logits = network(**given).logits
         logits = logits.reshape(len(names), 1, *logits.shape[-2:])
         found = F.interpolate(logits.sigmoid(), size=image.shape[-2:], mode="bilinear", align_corners=False)
-        out[b] = (found.amax(dim=0) > 0.4).to(out)
+        out[b] = (found[:, 0] > 0.4).to(out)
     return out
 
 
@@ -194,12 +195,18 @@ def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
     size = 2 * pixels + 1
     kernel = torch.hann_window(size + 2, periodic=False)[1:-1].to(mask)
     kernel = kernel / kernel.sum()
-    wide = F.max_pool2d(mask, size, 1, pixels)
+    wide = _grown(mask, pixels)
     # Blurring a mask grown by half the feather keeps the ramp inside the grown one.
-    half = F.max_pool2d(mask, 2 * (pixels // 2) + 1, 1, pixels // 2)
+    half = _grown(mask, pixels // 2)
     blur = F.pad(half, (pixels,) * 4, mode="replicate")
     blur = F.conv2d(F.conv2d(blur, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
     return torch.maximum(mask, torch.where(wide > 0, blur, torch.zeros_like(blur))).clamp(0, 1)
+
+
+def _grown(mask: torch.Tensor, pixels: int) -> torch.Tensor:
+    """[B, 1, H, W] -> the largest value within so many pixels; by rows and then by columns, as a window of both takes minutes."""
+    size = 2 * pixels + 1
+    return F.max_pool2d(F.max_pool2d(mask, (1, size), 1, (0, pixels)), (size, 1), 1, (pixels, 0))
 
 
 def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor:
@@ -229,17 +236,25 @@ def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor
     return torch.cat([shown, strip.expand(len(image), -1, -1, -1)], dim=2)
 
 
-def doubts(mask: torch.Tensor, changes: Sequence[Change], grounding: str, given: torch.Tensor | None = None) -> list[str]:
-    """What the user should know of a mask [B, 1, H, W]: that it covers nothing or all, that objects are not in it, or that the
-    one that was `given` [.., H, W] had other proportions."""
+def doubts(mask: torch.Tensor, changes: Sequence[Change], grounding: str, given: torch.Tensor | None = None,
+           each: torch.Tensor | None = None) -> list[str]:
+    """What the user should know of a mask [B, 1, H, W]: that it covers nothing or all, that objects are not in it (by `each`
+    object's own mask [B, G, H, W], where the grounding makes one), or that the one that was `given` [.., H, W] had other
+    proportions."""
     share = float((mask > 0).float().mean())
     what = ", ".join(c.name for c in changes) or "the picture"
+    which = f"The mask of {what} by {grounding}" if given is None else "Your mask"
     out = []
     if share == 0:
-        out.append(f"The mask of {what} by {grounding} covers nothing: nothing will change. Name the object otherwise, or choose another "
-                   "grounding.")
+        remedies = {"your mask": "Paint where to change, or disconnect it.", "saliency": "Choose another grounding."}
+        remedy = remedies.get(grounding, "Name the object otherwise, or choose another grounding.")
+        out.append(f"{which} covers nothing: nothing will change. {remedy}")
     elif share > 0.98 and changes:
-        out.append(f"The mask of {what} by {grounding} covers everything.")
+        out.append(f"{which} covers everything.")
+    absent = [] if each is None or share == 0 else [c.name for c, m in zip(changes, each.unbind(dim=1)) if not m.any()]
+    if absent:
+        out.append(f"By {grounding} the image shows no {', no '.join(absent)}: not in the mask. Name what it shows, or choose another "
+                   "grounding.")
     boxless = [c.name for c in changes if not c.box]
     if grounding == "boxes" and boxless:
         out.append(f"The MLLM drew no box for {', '.join(boxless)}: not in the mask.")

@@ -69,8 +69,8 @@ class Asked:
     def ask(self, image: Any, emotion: str, objects: list[str]) -> Instruction:
         """UserError where the server or model cannot be reached; a broken answer is no error (see the module)."""
         path = self.cache / f"{self._key(image, emotion, objects)}.json"
-        if path.is_file():
-            return self._told(_read(path))
+        if kept := _read(path):
+            return self._told(kept)
         size = shrunk(image).size
         question = _ASK.format(emotion=emotion, size=f"{size[0]} x {size[1]}", count="those the user names" if objects else "at most four", given=(
             f"\nThe user wants these objects changed and no others: {', '.join(objects)}. Leave out what the image does not show."
@@ -121,10 +121,14 @@ def _write(path: Path, found: Instruction) -> None:
         host.current().note(f"The answer could not be cached in {path.parent}: {error}.")
 
 
-def _read(path: Path) -> Instruction:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    objects = tuple(Change(c["name"], c["attribute"], tuple(c["box"]) if c["box"] else None) for c in data.pop("objects"))
-    return Instruction(objects, **data)
+def _read(path: Path) -> Instruction | None:
+    """The answer in a cached file; none where it is absent or damaged (it is then asked for, and written, anew)."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        objects = tuple(Change(c["name"], c["attribute"], tuple(c["box"]) if c["box"] else None) for c in data.pop("objects"))
+        return Instruction(objects, **data)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def cache_folder() -> Path:

@@ -85,10 +85,12 @@ def _emotion(answer: str) -> str:
 
 
 def pictures(folder: Path) -> list[tuple[str, str]]:
-    """(name below the folder, emotion) of its images, sorted; the emotion is the sub-folder's name where that is one, else ""."""
+    """(name below the folder, emotion) of its images, sorted, without hidden ones; the emotion is the sub-folder's name where that
+    is one, else ""."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
     found = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    found = [p for p in found if not any(part.startswith(".") for part in p.parts)]  # macOS's ._x.jpg is no image
     if not found:
         raise UserError(f"There is no image in {folder} ({', '.join(sorted(_SUFFIXES))}).")
     return [(p.as_posix(), p.parent.name if p.parent.name in LABELS else "") for p in found]
@@ -139,19 +141,30 @@ class Lines:
             self.done[row["file"]] = row
 
 
+def opened(path: Path) -> Any:
+    """A picture as PIL image, upright, RGB. OSError where it cannot be read."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (ValueError, Image.DecompressionBombError) as error:
+        raise OSError(str(error)) from error
+
+
 def annotate(folder: Path, lines: Lines, form: str, ask: Ask, tags: dict[str, list[str]], workers: int) -> dict[str, str]:
     """Annotates what is not there yet, `workers` images at once; returns file -> why, for those that were skipped. An answer that
-    cannot be used is asked for again once. A server that cannot be reached ends the run, as do twenty refusals in a row; what is
-    done is kept."""
-    from PIL import Image, ImageOps
+    cannot be used is asked for again once. A server that cannot be reached ends the run, as do twenty refusals in a row (files that
+    cannot be read are not among them); what is done is kept."""
     from tqdm import tqdm
 
-    def one(name: str, emotion: str) -> dict[str, Any] | str:
+    def one(name: str, emotion: str) -> dict[str, Any] | str | None:
+        """The row; why there is none; or None for a file that cannot be read."""
         try:
-            with Image.open(folder / name) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            return f"unreadable: {error}"
+            image = opened(folder / name)
+        except OSError as error:
+            skipped[name] = f"unreadable: {error}"
+            return None
         why = ""
         for _ in range(2):
             try:
@@ -173,7 +186,7 @@ def annotate(folder: Path, lines: Lines, form: str, ask: Ask, tags: dict[str, li
                 in_a_row += 1
                 if in_a_row >= MOST_IN_A_ROW:
                     raise UserError(f"{in_a_row} images in a row were skipped, the last because: {found}. What is done is kept.")
-            else:
+            elif found:
                 lines.add(found)
                 in_a_row = 0
             bar.update()
@@ -199,23 +212,26 @@ def _some_at_once(pool: ThreadPoolExecutor, work: Callable[..., Any], jobs: list
             future.cancel()
 
 
-def keep_fitting(folder: Path, rows: list[dict[str, Any]], clip: str, share: float = KEPT) -> list[dict[str, Any]]:
-    """The rows less the lowest fifth by CLIP score of the image against its emotion's descriptors (the best of them counts)."""
+def keep_fitting(folder: Path, rows: list[dict[str, Any]], scorer: Any, share: float = KEPT) -> list[dict[str, Any]]:
+    """The rows less the lowest fifth by CLIP score (`scorer`: a ClipScorer) of the image against its emotion's descriptors (the
+    best of them counts). Images that are no longer there are noted and left out."""
     import numpy as np
     import torch
-    from PIL import Image
 
-    from ...models.scorers import load_scorer
-
-    scorer, scores = load_scorer(clip), []
+    there, scores = [], []
     for row in rows:
-        with Image.open(folder / row["file"]) as image:
-            x = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255).permute(2, 0, 1)[None]
+        try:
+            image = opened(folder / row["file"])
+        except OSError as error:
+            host.current().note(f"{row['file']!r} is left out of the kept: {error}")
+            continue
+        x = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
         with torch.no_grad():
             feature = torch.nn.functional.normalize(scorer.image_features(x.to(host.current().device)), dim=-1)
             scores.append(float((feature @ scorer.text_features(rules.descriptors(row["emotion"])).T).max()))
-    order = sorted(range(len(rows)), key=lambda i: -scores[i])[:max(1, round(share * len(rows)))]
-    return [rows[i] | {"clip": round(scores[i], 4)} for i in sorted(order)]
+        there.append(row)
+    order = sorted(range(len(there)), key=lambda i: -scores[i])[:max(1, round(share * len(there)))]
+    return [there[i] | {"clip": round(scores[i], 4)} for i in sorted(order)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -235,6 +251,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from ...models.moodifier.mllm import load_mllm
+    from ...models.scorers import load_scorer
 
     tags = {}
     if args.tags:
@@ -248,6 +265,7 @@ def main(args: argparse.Namespace) -> int:
         left, args.form, bool(tags), args.seconds, args.workers, args.price))
     if args.dry_run:
         return 0
+    scorer = load_scorer(args.clip) if args.form == "moodarchive" else None  # before anything is paid for
     workers = args.workers if args.provider == "openai-compatible" else 1
     ask = load_mllm(args.provider, args.model, args.base_url).complete
     ask = _plain_text(ask)
@@ -256,7 +274,7 @@ def main(args: argparse.Namespace) -> int:
     for name, why in list(skipped.items())[:20]:
         host.current().note(f"  skipped {name!r}: {why}")
     if args.form == "moodarchive" and lines.done:
-        kept = keep_fitting(args.folder, list(lines.done.values()), args.clip)
+        kept = keep_fitting(args.folder, list(lines.done.values()), scorer)
         path = args.out.with_suffix(".kept.jsonl")
         files.write_atomically(path, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8"))
         host.current().note(f"{len(kept)} of them kept in {path}: the lowest fifth by CLIP score is left out.")
