@@ -149,7 +149,7 @@ def _sheet(args: argparse.Namespace, tasks: list[Task], methods: dict[str, Metho
     measure.save_picture(args.out / f"{name}-{args.split}.png", contact_sheet(
         [x[i].permute(1, 2, 0).numpy() for i in range(len(tasks)) for x in images.values()],
         [f"{'plain' if label == 'prompt' else label}\n{t.emotion} {100 * float(sure[label][i, MIKELS.index(t.emotion)]):.0f} %"
-         for i, t in enumerate(tasks) for label in images], columns=columns, cell=96))
+         for i, t in enumerate(tasks) for label in images], columns=columns, cell=112))
 
 
 def _all_methods(args: argparse.Namespace) -> dict[str, float]:
