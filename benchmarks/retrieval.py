@@ -145,7 +145,7 @@ def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
     x = torch.from_numpy(query).float()[None, None] / 255
     start = time.perf_counter()
     for i in range(0, len(rows), 64):
-        y = torch.from_numpy(rows[i:i + 64, :EDGE].reshape(-1, 1, SIDE, SIDE)).float() / 255
+        y = torch.from_numpy(np.array(rows[i:i + 64, :EDGE])).view(-1, 1, SIDE, SIDE).float() / 255
         similarity(x.expand_as(y), y)
     return time.perf_counter() - start
 
