@@ -23,9 +23,14 @@ from .edit_methods import Edit, edited, pipeline
 from .moodifier_cases import Case, attended, cases, grounded
 from .store import fingerprint
 
-STRENGTHS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+TRIED: dict[str, list[dict[str, float]]] = {
+    "img2img": [{"strength": s, "cfg": c} for s in (0.15, 0.3, 0.45, 0.6, 0.75, 0.9) for c in (3.0, 5.0, 7.5)],
+    "inversion": [{"cfg": c, "cross_replace": x, "self_replace": y} for c in (2.0, 5.0, 7.5) for x, y in ((0.4, 0.25), (0.6, 0.5), (0.8, 0.5))],
+}
+"""Settings of the rivals; the one that comes nearest to the truth on validation scenes counts. InfEdit's are as published."""
+
 TUNED_ON = 16
-"""Validation scenes on which img2img's strength is chosen."""
+"""Validation scenes on which that is chosen."""
 
 METHODS = {
     "none": Edit("blend", detailed=False, masked=False, encoder="moodify"),
@@ -79,9 +84,9 @@ def main(args: argparse.Namespace) -> int:
                      "truth": truth, "ideal": torch.where(region > 0.5, truth, source)}, {}
     for name in args.only:
         method = METHODS[name]
-        if method.kind == "img2img":
-            method, tried = strongest(out, name)
-            figures |= {f"{name}.strength": method.strength, **{f"{name}.val_lpips_{s:g}": away for s, away in tried.items()}}
+        if method.kind in TRIED:
+            method, tried = nearest(out, name)
+            figures |= tried
         results[name] = made(out, f"{name}-{args.split}", method, found, where)
     for name, x in results.items():
         rows[name] = judged(x, found)
@@ -104,8 +109,8 @@ def main(args: argparse.Namespace) -> int:
 
 def orders(rows: dict[str, dict[str, torch.Tensor]]) -> dict[str, float]:
     """The paper's orders as mean differences on the same scenes, positive where they hold, with 95 % intervals: Table 5 with both
-    text encoders, MoodifyCLIP's over CLIP's, Table 4 against InfEdit; and by how much "both" lies nearer to the truth than each
-    rival with the same mask (and InfEdit without)."""
+    text encoders, MoodifyCLIP's over CLIP's, Table 4 against InfEdit; and by how much "both" (and "clip_text", which reads the texts
+    by the rivals' own encoder) lies nearer to the truth than each rival with the same mask (and InfEdit without)."""
     figures: dict[str, float] = {}
 
     def differ(name: str, a: str, b: str, key: str, sign: int) -> None:
@@ -124,16 +129,21 @@ def orders(rows: dict[str, dict[str, torch.Tensor]]) -> dict[str, float]:
     for rival in ("infedit", "infedit_masked", "img2img_masked", "inversion_masked"):
         for key in ("lpips_counterfactual", "lpips_masked_truth", "structure"):
             differ(f"lead.{key}.{rival}", "both", rival, key, -1)
+            differ(f"lead.{key}.{rival}.clip_text", "clip_text", rival, key, -1)
     return figures
 
 
-def strongest(out: Path, name: str) -> tuple[Edit, dict[float, float]]:
-    """(an img2img at the strength that comes nearest to the truth on validation scenes, strength -> its distance there)."""
+def nearest(out: Path, name: str) -> tuple[Edit, dict[str, float]]:
+    """(a rival with those of its `TRIED` settings that come nearest to the truth on validation scenes, figures: the settings, and
+    the distance there of each that was tried)."""
     found = cases(TUNED_ON, "val")
     where, truth = [grounded(case) for case in found], torch.stack([case.truth for case in found])
-    tried = [replace(METHODS[name], strength=s) for s in STRENGTHS]
+    settings = TRIED[METHODS[name].kind]
+    tried = [replace(METHODS[name], **given) for given in settings]
     away = [float(measure.distances(made(out, f"{name}-val", m, found, where), truth).mean()) for m in tried]
-    return tried[away.index(min(away))], dict(zip(STRENGTHS, away))
+    best = away.index(min(away))
+    return tried[best], {**{f"{name}.{key}": value for key, value in settings[best].items()},
+                         **{f"{name}.val_lpips_{'_'.join(f'{v:g}' for v in given.values())}": d for given, d in zip(settings, away)}}
 
 
 @torch.no_grad()
@@ -146,7 +156,8 @@ def round_trip(image: torch.Tensor) -> torch.Tensor:
 def _unit(key: str) -> str:
     """A figure is the second part of its key ("both.clip", "lead.lpips.infedit"), or the third of "order.table4"."""
     parts = key.replace("order.table4.", "order.").split(".") + [""]
-    units = {"psnr": "dB", "lpips": "distance", "val_lpips": "distance", "structure": "distance", "mse": "squared", "clip": "100 cosine"}
+    units = {"psnr": "dB", "lpips": "distance", "val_lpips": "distance", "structure": "distance", "mse": "squared", "clip": "100 cosine",
+             "strength": "of the steps", "cfg": "guidance scale", "cross_replace": "of the steps", "self_replace": "of the steps"}
     return next((unit for part, unit in units.items() if parts[1].startswith(part)), "share")
 
 

@@ -50,3 +50,17 @@ def test_structure_is_measured_over_the_image_and_outside_the_region(case):
     outside = torch.where(case.region > 0.5, case.source, 1 - case.source)[None]
     assert float(moodifier.judged(outside, [case])["structure_outside"]) > 0
     assert moodifier._unit("both.structure_outside") == moodifier._unit("both.structure") == "distance"
+
+
+def test_a_rival_gets_the_setting_that_comes_nearest_on_validation_scenes(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    from comfyui_affect.benchmarks import moodifier
+
+    splits = []
+    monkeypatch.setattr(moodifier, "cases", lambda n, split: splits.append(split) or [SimpleNamespace(truth=torch.full((3, 64, 64), 0.5))] * 2)
+    monkeypatch.setattr(moodifier, "grounded", lambda case: None)
+    monkeypatch.setattr(moodifier, "made", lambda out, name, method, found, where: torch.full((2, 3, 64, 64), method.cfg / 10))
+    method, figures = moodifier.nearest(tmp_path, "inversion_masked")
+    assert (method.cfg, method.masked, splits) == (5.0, True, ["val"])
+    assert figures["inversion_masked.cfg"] == 5 and figures["inversion_masked.val_lpips_5_0.4_0.25"] < figures["inversion_masked.val_lpips_2_0.4_0.25"]
