@@ -1,4 +1,4 @@
-"""Random checkpoints in the original (LDM) layout, small but with every block that SD1.5 has."""
+"""Random checkpoints in the original (LDM) layout, small but with every block that SD1.5 (or SDXL) has."""
 
 from __future__ import annotations
 
@@ -35,32 +35,37 @@ def _unet_block(k: Keys, name: str, wide: int, narrow: int, time: int) -> None:
         k.conv(f"{name}.skip_connection", wide, narrow, 1)
 
 
-def _transformer(k: Keys, name: str, width: int, context: int) -> None:
-    k.norm(f"{name}.norm", width), k.conv(f"{name}.proj_in", width, width, 1)
-    block = f"{name}.transformer_blocks.0"
-    for attention, source in (("attn1", width), ("attn2", context)):
-        k.linear(f"{block}.{attention}.to_q", width, width, bias=False)
-        k.linear(f"{block}.{attention}.to_k", source, width, bias=False)
-        k.linear(f"{block}.{attention}.to_v", source, width, bias=False)
-        k.linear(f"{block}.{attention}.to_out.0", width, width)
-    k.linear(f"{block}.ff.net.0.proj", width, 8 * width), k.linear(f"{block}.ff.net.2", 4 * width, width)
-    for i in (1, 2, 3):
-        k.norm(f"{block}.norm{i}", width)
-    k.conv(f"{name}.proj_out", width, width, 1)
+def _transformer(k: Keys, name: str, width: int, context: int, depth: int, linear: bool) -> None:
+    project = k.linear if linear else lambda *names: k.conv(*names, 1)
+    k.norm(f"{name}.norm", width), project(f"{name}.proj_in", width, width)
+    for block in (f"{name}.transformer_blocks.{i}" for i in range(depth)):
+        for attention, source in (("attn1", width), ("attn2", context)):
+            k.linear(f"{block}.{attention}.to_q", width, width, bias=False)
+            k.linear(f"{block}.{attention}.to_k", source, width, bias=False)
+            k.linear(f"{block}.{attention}.to_v", source, width, bias=False)
+            k.linear(f"{block}.{attention}.to_out.0", width, width)
+        k.linear(f"{block}.ff.net.0.proj", width, 8 * width), k.linear(f"{block}.ff.net.2", 4 * width, width)
+        for i in (1, 2, 3):
+            k.norm(f"{block}.norm{i}", width)
+    project(f"{name}.proj_out", width, width)
 
 
-def unet(base: int = 32, mult: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 2, context: int = 64) -> Keys:
-    """An SD1.5-shaped UNet: attention on every level but the last."""
-    k, time = Keys(), 4 * base
+def unet(base: int = 32, mult: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 2, context: int = 64,
+         depths: tuple[int, ...] = (1, 1, 1, 0), pooled: int = 0) -> Keys:
+    """An SD1.5-shaped UNet: attention on every level but the last. `depths` says how many transformer blocks each level has; with a
+    `pooled` text of this width (and six sizes) beside the time it is SDXL-shaped."""
+    k, time, linear = Keys(), 4 * base, bool(pooled)
     k.linear("time_embed.0", base, time), k.linear("time_embed.2", time, time)
+    if pooled:
+        k.linear("label_emb.0.0", pooled + 6 * 256, time), k.linear("label_emb.0.2", time, time)
     k.conv("input_blocks.0.0", 4, base)
     skips, width, n = [base], base, 1
     for level, m in enumerate(mult):
         for _ in range(blocks):
             _unet_block(k, f"input_blocks.{n}.0", width, m * base, time)
             width = m * base
-            if level < len(mult) - 1:
-                _transformer(k, f"input_blocks.{n}.1", width, context)
+            if depths[level]:
+                _transformer(k, f"input_blocks.{n}.1", width, context, depths[level], linear)
             skips.append(width)
             n += 1
         if level < len(mult) - 1:
@@ -68,15 +73,15 @@ def unet(base: int = 32, mult: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 2, 
             skips.append(width)
             n += 1
     _unet_block(k, "middle_block.0", width, width, time)
-    _transformer(k, "middle_block.1", width, context)
+    _transformer(k, "middle_block.1", width, context, max(1, depths[-1]), linear)
     _unet_block(k, "middle_block.2", width, width, time)
     n = 0
     for level, m in reversed(list(enumerate(mult))):
         for i in range(blocks + 1):
             _unet_block(k, f"output_blocks.{n}.0", width + skips.pop(), m * base, time)
             width, place = m * base, 1
-            if level < len(mult) - 1:
-                _transformer(k, f"output_blocks.{n}.1", width, context)
+            if depths[level]:
+                _transformer(k, f"output_blocks.{n}.1", width, context, depths[level], linear)
                 place = 2
             if level and i == blocks:
                 k.conv(f"output_blocks.{n}.{place}.conv", width, width)
@@ -158,6 +163,21 @@ def open_clip_text(width: int = 64, layers: int = 2, vocabulary: int = 49408) ->
 
 def checkpoint() -> dict[str, torch.Tensor]:
     """A whole SD1.5-shaped checkpoint."""
-    parts = {"model.diffusion_model.": unet(), "first_stage_model.": vae(),
-             "cond_stage_model.transformer.text_model.": clip_l()}
+    return _joined({"model.diffusion_model.": unet(), "first_stage_model.": vae(),
+                    "cond_stage_model.transformer.text_model.": clip_l()})
+
+
+def xl_unet() -> Keys:
+    return unet(64, (1, 2), 2, context=2048, depths=(0, 2), pooled=64)
+
+
+def sdxl() -> dict[str, torch.Tensor]:
+    """A whole SDXL-shaped checkpoint: two levels, the first without attention, two text towers, a pooled text. The towers are 128
+    wide together and the UNet reads 2048, by which diffusers knows SDXL: repeat what they give 16 times."""
+    return _joined({"model.diffusion_model.": xl_unet(), "first_stage_model.": vae(),
+                    "conditioner.embedders.0.transformer.text_model.": clip_l(),
+                    "conditioner.embedders.1.model.": open_clip_text()})
+
+
+def _joined(parts: dict[str, Keys]) -> dict[str, torch.Tensor]:
     return {prefix + k: v for prefix, state in parts.items() for k, v in state.items()}

@@ -35,6 +35,56 @@ def test_every_unet_tensor_was_placed(loaded):
     assert total(vae.vae.state_dict()) == pytest.approx(total(ldm.vae()), rel=1e-6)
 
 
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "xl.safetensors"
+    save_file(ldm.sdxl(), str(path))
+    model, text, vae = checkpoints.load_checkpoint(path)
+
+    def encode(prompt):
+        [[hidden, options]] = text.encode(prompt)
+        assert hidden.shape == (1, 77, 128) and options["pooled_output"].shape == (1, 64)
+        return [[hidden.repeat(1, 1, 16), options]]
+
+    assert model.latent_scale == 0.13025 and text.pads == (49407, 0)
+    return model, encode, vae
+
+
+def test_an_sdxl_shaped_file_reads_both_towers_and_the_pooled_text(sdxl):
+    model, encode, _ = sdxl
+    total = lambda state: sum(float((v.double() ** 2).sum()) for v in state.values())
+    assert total(model.unet.state_dict()) == pytest.approx(total(ldm.xl_unet()), rel=1e-6)
+    prompt = encode("a house")
+    x, sigma = torch.randn(1, 4, 8, 8), torch.tensor([2.0])
+    with torch.no_grad():
+        other = [[prompt[0][0], prompt[0][1] | {"pooled_output": torch.zeros(1, 64)}]]
+        assert not torch.equal(model(x, sigma, model.context(prompt)), model(x, sigma, model.context(other)))
+
+
+def test_sdxl_runs_whatever_a_workflow_may_ask_of_it(sdxl, small_classifier):
+    """Plain sampling, MUSE's gradients, attention grounding and the blend."""
+    from comfyui_affect.models.diffusion import diffusers as host
+    from comfyui_affect.models.emotions import EmotionTarget
+    from comfyui_affect.models.moodifier.blend import BlendConfig
+    from comfyui_affect.models.muse import MuseConfig
+
+    model, encode, vae = sdxl
+    before, after, empty = encode("a house by a lake"), encode("a dark house by a lake"), encode("")
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    sigmas = schedule("normal", model.sigma_table, 2)
+    plain = CFGGuider(model, before, empty, 4.0).sample(latent, torch.zeros_like(latent), Sampler("euler"), sigmas)
+    guider = host.MuseGuider(model, vae, small_classifier, before, empty, EmotionTarget.of("fear"),
+                             MuseConfig(cfg=4.0, max_inner_steps=2))
+    moved = guider.sample(latent, torch.zeros_like(latent), Sampler("euler"), sigmas)
+    assert torch.isfinite(moved).all() and not torch.equal(plain, moved)
+    maps = host.cross_attention_maps(model, before, latent, [[2]], seed=0)
+    assert maps.shape == (1, 1, 8, 8) and torch.isfinite(maps).all()
+    mask = torch.zeros(1, 8, 8)
+    mask[..., 4:] = 1
+    edited = host.blend(model, before, after, None, {"samples": latent}, mask, 3, "normal", BlendConfig(), 0)["samples"]
+    assert torch.allclose(edited[..., :4], latent[..., :4], atol=1e-5) and not torch.allclose(edited[..., 4:], latent[..., 4:])
+
+
 def test_vae_alone_with_and_without_its_prefix(loaded, tmp_path):
     x = torch.rand(1, 3, 32, 32)
     for name, prefix in (("a", ""), ("b", "first_stage_model.")):
