@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..models import host, metrics, tiny
-from ..models.diffusion.text import CHUNK
+from ..models import host, metrics
+from ..models.diffusion.text import CHUNK, open_clip_tower
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
 from ..models.moodifier import losses
@@ -123,7 +123,7 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
     """Zero-shot Top-1, 2 and 3 over Mikels' eight, and retrieval among 100 by whole captions in both directions."""
     clip.eval()
     device, length = clip.positional_embedding.device, len(clip.positional_embedding)
-    encode = lambda texts: torch.cat([F.normalize(tiny.text_tower(clip)(torch.tensor(
+    encode = lambda texts: torch.cat([F.normalize(open_clip_tower(clip)(torch.tensor(
         [moodify.tokens(t, length) for t in texts[i:i + 50]]).to(device))[1], dim=-1).cpu() for i in range(0, len(texts), 50)])
     image = torch.cat([clip.encode_image(preprocess(x.to(device)), normalize=True).cpu() for x in images.split(100)])
     classes = encode([f"The scene evokes {name}." for name in MIKELS])
@@ -141,5 +141,5 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
 @torch.no_grad()
 def drift_of(base: Any, model: Any, captions: list[list[str]], n: int = 200) -> float:
     """How far the hidden states that a diffusion model reads of short captions have moved, relative to their size."""
-    ids = torch.tensor([moodify.as_conditioning(c[0])[:CHUNK] for c in captions[:n]]).to(base.positional_embedding.device)
-    return float(losses.drift(tiny.text_tower(model)(ids)[0], tiny.text_tower(base)(ids)[0]))
+    ids = torch.tensor([moodify.as_conditioning(c[0], base)[:CHUNK] for c in captions[:n]]).to(base.positional_embedding.device)
+    return float(losses.drift(moodify.read_by_unets(model)(ids)[0], moodify.read_by_unets(base)(ids)[0]))

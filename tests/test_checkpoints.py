@@ -5,6 +5,7 @@ from safetensors.torch import save_file
 from comfyui_affect.models.diffusion import checkpoints
 from comfyui_affect.models.diffusion.diffusers import CFGGuider
 from comfyui_affect.models.diffusion.sampling import Sampler, prepare_noise, schedule
+from comfyui_affect.models.diffusion.text import open_clip_tower
 from comfyui_affect.models.errors import UserError
 
 import ldm
@@ -61,6 +62,12 @@ def test_an_sdxl_shaped_file_reads_both_towers_and_the_pooled_text(sdxl):
         assert not torch.equal(model(x, sigma, model.context(prompt)), model(x, sigma, model.context(other)))
 
 
+def test_sdxl_without_a_pooled_text_is_refused(sdxl):
+    model, encode, _ = sdxl
+    with pytest.raises(UserError, match="SDXL's own CLIP"):
+        model.context([[encode("a house")[0][0], {}]])
+
+
 def test_sdxl_runs_whatever_a_workflow_may_ask_of_it(sdxl, small_classifier):
     """Plain sampling, MUSE's gradients, attention grounding and the blend."""
     from comfyui_affect.models.diffusion import diffusers as host
@@ -93,11 +100,15 @@ def test_vae_alone_with_and_without_its_prefix(loaded, tmp_path):
 
 
 def test_open_clip_tower_reads_the_layer_before_the_last():
-    state = ldm.open_clip_text()
+    tower = checkpoints.text_transformer(ldm.open_clip_text())
     ids = torch.full((1, 77), 49407)
-    last, pooled = checkpoints.open_clip_tower(state, penultimate=False, norm=True)(ids)
-    before, same = checkpoints.open_clip_tower(state, penultimate=True, norm=False)(ids)
-    assert torch.equal(pooled, same) and not torch.allclose(last, before)
+    with torch.no_grad():
+        last, pooled = open_clip_tower(tower)(ids)
+        before, same = open_clip_tower(tower, penultimate=True, norm=False)(ids)
+        normed, _ = open_clip_tower(tower, penultimate=True)(ids)
+        assert torch.equal(pooled, same) and torch.equal(normed, tower.ln_final(before))
+        assert torch.allclose(last, tower.ln_final(tower.transformer.resblocks[-1](before, attn_mask=tower.attn_mask)), atol=1e-5)
+        assert not torch.allclose(last, normed)
 
 
 def test_foreign_files_are_refused(tmp_path):

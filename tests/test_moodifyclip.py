@@ -243,6 +243,21 @@ def test_texts_are_cut_behind_a_sentence_and_conditioning_is_as_long_as_it_needs
     assert len(scorer.text_features(["a house. " * 200])) == 1
 
 
+def test_sd2_reads_the_layer_before_the_last(exported, monkeypatch):
+    """SD2's tower is 1024 wide, by which it is known; a small one stands for it here."""
+    from comfyui_affect.models.diffusion.text import END, open_clip_tower
+
+    scorer = moodify.load_moodify_clip("mine")
+    [[plain, _]] = moodify.encode(scorer, "a house by a lake")
+    monkeypatch.setattr(moodify, "_of_sd2", lambda clip: True)
+    [[sd2, options]] = moodify.encode(scorer, "a house by a lake")
+    row = moodify.as_conditioning("a house by a lake", scorer.clip)
+    assert row[7:] == [0] * 70 and options["token_ids"][7:] == [END] * 70
+    with torch.no_grad():
+        assert torch.equal(sd2, open_clip_tower(scorer.clip, penultimate=True)(torch.tensor([row]))[0])
+    assert not torch.allclose(sd2[:, :7], plain[:, :7], atol=1e-2)
+
+
 def test_a_bench_of_too_few_scenes_says_so():
     import argparse
 
@@ -272,7 +287,7 @@ def test_training_reads_structured_captions_of_ones_own(tmp_path, capsys):
     data = training.read_scenes(config, tmp_path, 32)
     assert len(data.captions) == 2 and data.images(torch.tensor([1]), "cpu").shape == (1, 3, 32, 32)
     assert "Line 3" in "".join(capsys.readouterr())
-    texts = training.Texts(data.captions, "cpu")
+    texts = training.Texts(data.captions, tiny.build_clip(), "cpu")
     assert torch.equal(texts.longer, texts.whole) and texts.read.shape == (2, 77) and texts.stimuli.shape[:2] == (2, 3)
     lines.write_text("{}\n")
     with pytest.raises(UserError, match="annotate --form moodarchive"):

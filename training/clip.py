@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..models import tiny
 from ..models.clip import MEAN, STD
+from ..models.diffusion.text import open_clip_tower
 from ..models.views import view
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
@@ -54,7 +55,7 @@ def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: s
         images = preprocess(view(rows.pictures(index), strength=0.5, each=True))
         tokens = drop_words(rows.tokens[index, variant], config.unknown)
         image = F.normalize(clip.encode_image(images), dim=-1).float()
-        text = F.normalize(tiny.text_tower(clip)(tokens[:, :config.length])[1], dim=-1).float()
+        text = F.normalize(open_clip_tower(clip)(tokens[:, :config.length])[1], dim=-1).float()
         scale = clip.logit_scale.exp().clamp(max=100)
         logits = scale * image @ text.T
         # Rows with one caption are positives of each other: a photograph's crops share theirs.

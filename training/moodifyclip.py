@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..models import host, tiny
 from ..models.clip import ClipScorer
-from ..models.diffusion.text import CHUNK
+from ..models.diffusion.text import CHUNK, open_clip_tower
 from ..models.errors import UserError
 from ..models.files import safe_join
 from ..models.moodifier import clip as moodify
@@ -63,15 +63,15 @@ def captions_of(structured: list[str]) -> tuple[str, str, list[str]]:
 class Texts:
     """Captions [summary, stimulus, stimulus, stimulus, assessment, and perhaps another description] as tokens on a device: whole,
     longer (the description behind it) and short [N, L], stimuli [N, 3, L], each as long as the longest; and `read` [N, 77], the
-    short ones as a diffusion model reads them."""
+    short ones as the diffusion models of `clip`'s width read them."""
 
-    def __init__(self, captions: list[list[str]], device: torch.device | str):
+    def __init__(self, captions: list[list[str]], clip: Any, device: torch.device | str):
         parts = [captions_of(c[:5]) for c in captions]
         table = lambda texts: torch.from_numpy(_trimmed(np.array([moodify.tokens(t) for t in texts], np.int32))).long().to(device)
         self.whole, self.short = table([p[0] for p in parts]), table([p[1] for p in parts])
         self.longer = table([" ".join([p[0], *c[5:]]) for p, c in zip(parts, captions)])
         self.stimuli = table([s for p in parts for s in p[2]]).view(len(parts), 3, -1)
-        self.read = torch.tensor([moodify.as_conditioning(p[1])[:CHUNK] for p in parts], device=device)
+        self.read = torch.tensor([moodify.as_conditioning(p[1], clip)[:CHUNK] for p in parts], device=device)
 
 
 def _trimmed(ids: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def _trimmed(ids: np.ndarray) -> np.ndarray:
 
 
 def _encode(clip: Any, ids: torch.Tensor) -> torch.Tensor:
-    return F.normalize(tiny.text_tower(clip)(ids)[1], dim=-1).float()
+    return F.normalize(open_clip_tower(clip)(ids)[1], dim=-1).float()
 
 
 @dataclass
@@ -128,7 +128,7 @@ def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device
 
     scorer, process = ClipScorer(clip, None, "base").to(device), PartialState().process_index
     data = read_scenes(config, runs, scorer.size)
-    texts = Texts(data.captions, device)
+    texts = Texts(data.captions, clip, device)
     base = scorer.clip
     model = moodify.lengthened(base).requires_grad_(True)
     moodify.freeze_kept(model)
@@ -159,8 +159,8 @@ def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device
         if config.drift:
             ids = texts.read[index]
             with torch.no_grad():
-                before = tiny.text_tower(base)(ids)[0]
-            parts["drift"] = losses.drift(tiny.text_tower(model)(ids)[0], before)
+                before = moodify.read_by_unets(base)(ids)[0]
+            parts["drift"] = losses.drift(moodify.read_by_unets(model)(ids)[0], before)
         return {"loss": sum(getattr(config, k) * v for k, v in parts.items()), **parts}
 
     def batches(step: int) -> torch.Tensor:

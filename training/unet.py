@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..models import files, tiny
 from ..models.diffusion.sampling import sd_sigmas, sigma_to_timestep
+from ..models.diffusion.text import open_clip_tower
 from ..models.tiny.autoencoder import THUMBNAIL
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
@@ -62,7 +63,7 @@ def encode(vae: nn.Module, rows: Rows, cache: Path, batch: int = 64) -> torch.Te
 def encode_texts(clip: nn.Module, tokens: torch.Tensor, cache: Path, batch: int = 64) -> np.ndarray:
     """tokens [N, 77] -> [N, 77, D] half, memory-mapped from a file of `cache` for these tokens and this CLIP."""
     path = cache / f"contexts-{len(tokens)}-{_digest(tokens[::97], clip)}.npy"
-    tower = tiny.text_tower(clip)
+    tower = open_clip_tower(clip)
     return _kept(path, lambda i: tower(tokens[i:i + batch])[0], (*tokens.shape, tiny.CONTEXT_WIDTH), batch)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
 
@@ -18,7 +18,7 @@ from ..files import check_safetensors, load_into, load_safetensors
 from ..host import current
 from .diffusers import DiffusersModel, DiffusersVAE
 from .protocol import frozen
-from .text import TextEncoder
+from .text import TextEncoder, Tower, open_clip_tower
 
 State = dict[str, torch.Tensor]
 
@@ -163,21 +163,18 @@ def _count(state: State, pattern: str) -> int:
 
 # -- text towers --------------------------------------------------------------------------------------------------
 
-Tower = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
-
-
 def _text(state: State, family: str, name: str) -> TextEncoder:
     if family == "sdxl":
         small = _under(state, "conditioner.embedders.0.transformer.text_model.")
         large = _under(state, "conditioner.embedders.1.model.")
         _require(small and large, name)
         # SDXL reads both towers one layer before the last, without the final norm; the pooled text is the large one's.
-        return TextEncoder([clip_l_tower(small, penultimate=True), open_clip_tower(large, penultimate=True, norm=False)],
+        return TextEncoder([clip_l_tower(small, penultimate=True), open_clip_tower(text_transformer(large), penultimate=True, norm=False)],
                            pads=(49407, 0))
     if family == "sd2":
         tower = _under(state, "cond_stage_model.model.")
         _require(tower, name)
-        return TextEncoder([open_clip_tower(tower, penultimate=True, norm=True)], pads=(0,))
+        return TextEncoder([open_clip_tower(text_transformer(tower), penultimate=True)], pads=(0,))
     tower = _under(state, "cond_stage_model.transformer.text_model.") or _under(state, "cond_stage_model.transformer.")
     _require(tower, name)
     return TextEncoder([clip_l_tower(tower, penultimate=False)])
@@ -216,8 +213,8 @@ class TransformersTower:
         return hidden, getattr(out, "text_embeds", None)
 
 
-def open_clip_tower(state: State, penultimate: bool, norm: bool) -> Tower:
-    """A text tower in open_clip's layout (SD2's CLIP-H, SDXL's CLIP-bigG); heads of 64 channels."""
+def text_transformer(state: State) -> Any:
+    """A text tower in open_clip's layout (SD2's CLIP-H, SDXL's CLIP-bigG), sizes deduced; heads of 64 channels."""
     from open_clip.transformer import TextTransformer
 
     vocabulary, width = state["token_embedding.weight"].shape
@@ -228,19 +225,7 @@ def open_clip_tower(state: State, penultimate: bool, norm: bool) -> Tower:
     load_into(tower, {k: v for k, v in state.items() if k in own} | {k: own[k] for k in own if k == "attn_mask"},
               "the text encoder")
     frozen([tower])
-
-    def encode(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        x = tower.token_embedding(ids) + tower.positional_embedding
-        mask = tower.attn_mask
-        for block in tower.transformer.resblocks[:-1]:
-            x = block(x, attn_mask=mask)
-        before = x
-        last = tower.ln_final(tower.transformer.resblocks[-1](x, attn_mask=mask))
-        pooled = last[torch.arange(len(last)), ids.argmax(dim=-1)] @ tower.text_projection
-        hidden = (tower.ln_final(before) if norm else before) if penultimate else last
-        return hidden, pooled
-
-    return encode
+    return tower
 
 
 # -- diffusers folders and LoRAs ----------------------------------------------------------------------------------

@@ -122,6 +122,8 @@ class DiffusersModel:
             raise UserError(f"The conditioning is {embeds.shape[-1]} wide and this model takes {width}: the CLIP and "
                             "the MODEL belong to different checkpoints. Load both from one.")
         pooled = options.get("pooled_output")
+        if pooled is None and self.unet.config.addition_embed_type == "text_time":
+            raise UserError("SDXL reads a pooled text beside the words, and this conditioning has none: encode it with SDXL's own CLIP.")
         return UNetContext(embeds.to(self.device), pooled.to(self.device) if pooled is not None else None)
 
     def side_by_side(self, contexts: Sequence[UNetContext], n: int) -> UNetContext:

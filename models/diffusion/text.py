@@ -80,6 +80,30 @@ def tokenize(text: str, pad: int = END) -> list[list[tuple[int, float]]]:
     return full
 
 
+Tower = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
+
+
+def open_clip_tower(clip: Any, penultimate: bool = False, norm: bool = True) -> Tower:
+    """A function ids [B, T] -> (hidden [B, T, D], pooled [B, P]) of an open_clip CLIP or TextTransformer.
+
+    penultimate  hidden states before the last block (SD2, SDXL) in place of those behind it (SD1.5)
+    norm         through the final norm (not in SDXL)
+    """
+
+    def encode(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = ids.to(clip.positional_embedding.device)
+        n = ids.shape[1]
+        x, mask = clip.token_embedding(ids) + clip.positional_embedding[:n], clip.attn_mask[:n, :n]
+        for block in clip.transformer.resblocks:
+            before, x = x, block(x, attn_mask=mask)
+        last = clip.ln_final(x)
+        end = ids.argmax(dim=-1)  # the first end token: it has the largest id
+        hidden = before if penultimate else x
+        return (clip.ln_final(hidden) if norm else hidden), last[torch.arange(len(last)), end] @ clip.text_projection
+
+    return encode
+
+
 @dataclass
 class TextEncoder:
     """The CLIP socket of the embedded host: one or two text towers.
@@ -88,7 +112,7 @@ class TextEncoder:
     pads    the pad token of each tower
     """
 
-    towers: list[Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]]
+    towers: list[Tower]
     pads: tuple[int, ...] = (END,)
 
     @torch.no_grad()

@@ -116,20 +116,6 @@ def load(name: str, model: torch.nn.Module) -> dict[str, Any]:
     return metadata
 
 
-def text_tower(clip: Any) -> Any:
-    """A function ids [B, T <= 77] -> (hidden [B, T, D] after the final norm, pooled [B, P]) of an open_clip CLIP."""
-
-    def encode(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = ids.to(clip.positional_embedding.device)
-        n = ids.shape[1]
-        x = clip.token_embedding(ids) + clip.positional_embedding[:n]
-        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:n, :n]))
-        end = ids.argmax(dim=-1)  # the first end token: it has the largest id
-        return x, x[torch.arange(len(x)), end] @ clip.text_projection
-
-    return encode
-
-
 @lru_cache(maxsize=1)
 def load_pipeline() -> tuple[Any, Any, Any]:
     """(model, text encoder, vae): the tiny diffusion model as the embedded host's MODEL, CLIP and VAE, on the host's
@@ -137,11 +123,11 @@ def load_pipeline() -> tuple[Any, Any, Any]:
     from .. import host
     from ..diffusion.diffusers import DiffusersModel
     from ..diffusion.protocol import frozen
-    from ..diffusion.text import TextEncoder
+    from ..diffusion.text import TextEncoder, open_clip_tower
 
     unet, vae, clip = build_unet(), build_vae(), build_clip()
     load("unet", unet), load("vae", vae), load("clip", clip)
     frozen([clip, vae])
     for part in (unet, vae, clip):
         part.to(host.current().device)
-    return DiffusersModel(unet, PREDICTION, latent_scale=1.0), TextEncoder([text_tower(clip)]), vae
+    return DiffusersModel(unet, PREDICTION, latent_scale=1.0), TextEncoder([open_clip_tower(clip)]), vae
