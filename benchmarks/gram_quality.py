@@ -1,5 +1,6 @@
 """What Gram transfer does to held-out scenes whose true counterfactual is known: the same layout rendered in the reference's
-emotion. DenseNet beside VGG, the retrieved reference beside random ones, SSIM's beside a perceptual distance's.
+emotion. DenseNet beside VGG, with the weight on smoothness and by the paper's loss, which has none; the retrieved reference beside
+random ones, SSIM's beside a perceptual distance's.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ USUAL = GramConfig(iterations=150)
 RANDOM = 3
 """Random references a scene, of the retrieved one's label."""
 
-DENSENET_WEIGHTS = (1e4, 1e5)
+LOSSES = {"": USUAL, "paper.": replace(USUAL, smoothness=0.0)}
+
+DENSENET_WEIGHTS = (1e4, 1e5, USUAL.sentiment_weight)
 VGG_WEIGHTS = (1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8)
 """Close to one another: VGG is read on chords between them, which lie below a curve that bends."""
 
@@ -117,16 +120,18 @@ def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
             pass
     rows = [json.loads(file(i).read_text(encoding="utf-8")) for i in range(len(layouts))]
     column = lambda key: torch.tensor([row[key] for row in rows], dtype=torch.float64)
+    usual = f"densenet_{USUAL.sentiment_weight:g}"
     lpips_random = torch.stack([column(f"random_{k}.lpips") for k in range(RANDOM)]).mean(dim=0)
-    figures = {"sentiment_gain": column(".gain"), "emotion_gain": column(".emotion_gain"),
-               "lpips_better_fraction": (column(".lpips") < column("lpips_source")).double(), "lpips_retrieved": column(".lpips"),
-               "lpips_random": lpips_random, "lpips_source": column("lpips_source"),
-               "lpips_random_less_retrieved": lpips_random - column(".lpips"), "ssim_mean": column(".ssim"),
-               "ssim_counterfactual": column("ssim_counterfactual"), "last.sentiment_gain": column("last.gain"),
-               "last.ssim_mean": column("last.ssim"), "layout_iou_ssim": column("layout_iou_ssim"),
+    figures = {"lpips_random": lpips_random, "lpips_source": column("lpips_source"),
+               "lpips_random_less_retrieved": lpips_random - column(f"{usual}.lpips"),
+               "ssim_counterfactual": column("ssim_counterfactual"), "layout_iou_ssim": column("layout_iou_ssim"),
                "layout_iou_perceptual": column("layout_iou_perceptual"),
                "layout_iou_ssim_less_perceptual": column("layout_iou_ssim") - column("layout_iou_perceptual")}
-    out = networks(rows)
+    for prefix, name in (*((loss, f"{loss}{usual}") for loss in LOSSES), ("last.", "last")):
+        figures |= {f"{prefix}sentiment_gain": column(f"{name}.gain"), f"{prefix}emotion_gain": column(f"{name}.emotion_gain"),
+                    f"{prefix}lpips_better_fraction": (column(f"{name}.lpips") < column("lpips_source")).double(),
+                    f"{prefix}lpips_retrieved": column(f"{name}.lpips"), f"{prefix}ssim_mean": column(f"{name}.ssim")}
+    out = networks(rows, "") | networks(rows, "paper.")
     for key, values in figures.items():
         mean = float(values.mean())
         out |= measure.with_interval(key, mean, metrics.wilson_interval(mean, len(values)) if "fraction" in key else metrics.mean_interval(values))
@@ -155,10 +160,9 @@ def _transfers(job: Job) -> None:
         torch.set_num_threads(1)
     densenet, vgg = load_backbone("tiny-densenet"), load_backbone("tiny-vgg")
     source, counterfactual = tensor_of(job.scene), tensor_of(job.truth)
-    runs = {"": (0, densenet, USUAL), "last": (0, densenet, replace(USUAL, layers="last")),
-            **{f"random_{k}": (1 + k, densenet, USUAL) for k in range(RANDOM)},
-            **{f"densenet_{w:g}": (0, densenet, replace(USUAL, sentiment_weight=w)) for w in DENSENET_WEIGHTS},
-            **{f"vgg_{w:g}": (0, vgg, replace(USUAL, sentiment_weight=w)) for w in VGG_WEIGHTS}}
+    runs = {"last": (0, densenet, replace(USUAL, layers="last")), **{f"random_{k}": (1 + k, densenet, USUAL) for k in range(RANDOM)},
+            **{f"{loss}{name}_{w:g}": (0, net, replace(config, sentiment_weight=w)) for loss, config in LOSSES.items()
+               for name, net, weights in (("densenet", densenet, DENSENET_WEIGHTS), ("vgg", vgg, VGG_WEIGHTS)) for w in weights}}
     polarity = POSITIVE if job.target in MIKELS[:4] else 1 - POSITIVE
     before = measure.probabilities(source, "tiny-b")[0]
     row = {**job.said, "ssim_counterfactual": float(metrics.ssim(source, counterfactual)),
@@ -168,17 +172,17 @@ def _transfers(job: Job) -> None:
         gained = measure.probabilities(done, "tiny-b")[0] - before
         row |= {f"{name}.gain": float((gained * polarity).sum()), f"{name}.emotion_gain": float(gained[MIKELS.index(job.target)]),
                 f"{name}.ssim": float(metrics.ssim(done, source.cpu())), f"{name}.lpips": float(measure.distances(done, counterfactual.cpu()))}
-        if name == "" and job.number < SHOWN:
+        if config == USUAL and number == 0 and job.number < SHOWN:
             for label, image in (("0-source", job.scene / 255), ("1-reference", job.references[0] / 255),
                                  ("2-transferred", done[0].permute(1, 2, 0).numpy()), ("3-truth", job.truth / 255)):
                 measure.save_picture(job.file.with_name(f"{job.file.stem}-{label}.png"), image)
     files.write_atomically(job.file, lambda p: p.write_text(json.dumps(row), encoding="utf-8"))
 
 
-def networks(rows: list[dict[str, float]]) -> dict[str, float]:
-    """SSIM by DenseNet and by VGG at one sentiment gain: DenseNet's at its usual weight, or the largest that VGG reaches if that
-    is less. The interval is the bootstrap's over scenes, the same scenes for both."""
-    weights = [f"densenet_{w:g}" for w in DENSENET_WEIGHTS] + [""], [f"vgg_{w:g}" for w in VGG_WEIGHTS]
+def networks(rows: list[dict[str, float]], loss: str) -> dict[str, float]:
+    """SSIM by DenseNet and by VGG with one of `LOSSES` at one sentiment gain: DenseNet's at its usual weight, or the largest that
+    VGG reaches if that is less. The interval is the bootstrap's over scenes, the same scenes for both."""
+    weights = [f"{loss}densenet_{w:g}" for w in DENSENET_WEIGHTS], [f"{loss}vgg_{w:g}" for w in VGG_WEIGHTS]
     points = np.array([[[row[f"{name}.gain"], row[f"{name}.ssim"]] for name in names] for row in rows for names in (sum(weights, []),)])
     densenet, vgg = points[:, :len(weights[0])], points[:, len(weights[0]):]
 
@@ -190,8 +194,8 @@ def networks(rows: list[dict[str, float]]) -> dict[str, float]:
     gain, ours, theirs = at(np.arange(len(rows)))
     draws = np.random.default_rng(0).integers(len(rows), size=(500, len(rows)))
     less = [a - b for _, a, b in map(at, draws)]
-    return {"vgg.sentiment_gain_compared": gain, "vgg.ssim_mean_densenet": ours, "ssim_mean_vgg": theirs,
-            **measure.with_interval("vgg.densenet_less_vgg", ours - theirs, tuple(np.nanquantile(less, (0.025, 0.975)).tolist()))}
+    return {f"{loss}vgg.sentiment_gain_compared": gain, f"{loss}vgg.ssim_mean_densenet": ours, f"{loss}ssim_mean_vgg": theirs,
+            **measure.with_interval(f"{loss}vgg.densenet_less_vgg", ours - theirs, tuple(np.nanquantile(less, (0.025, 0.975)).tolist()))}
 
 
 def ssim_at(points: np.ndarray, gain: float) -> float:
@@ -222,6 +226,7 @@ def _draw(root: Path, split: str, rows: list[dict[str, float]], folder: Path, fi
     measure.save_picture(root / f"transfers-{split}.png", contact_sheet(
         shown, ["source", "reference", "transferred", "truth"] * (len(shown) // 4), columns=12))
     mean = lambda key: float(np.mean([row[key] for row in rows]))
-    measure.save_picture(root / "vgg.png", curve(
-        {"VGG": [mean(f"vgg_{w:g}.ssim") for w in VGG_WEIGHTS]}, [mean(f"vgg_{w:g}.gain") for w in VGG_WEIGHTS],
-        "sentiment gained", "SSIM kept", {"DenseNet": figures["ssim_mean"]}))
+    for loss in LOSSES:
+        measure.save_picture(root / f"{loss.replace('.', '-')}vgg.png", curve(
+            {"VGG": [mean(f"{loss}vgg_{w:g}.ssim") for w in VGG_WEIGHTS]}, [mean(f"{loss}vgg_{w:g}.gain") for w in VGG_WEIGHTS],
+            "sentiment gained", "SSIM kept", {"DenseNet": figures[f"{loss}ssim_mean"]}))

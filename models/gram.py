@@ -2,9 +2,18 @@
 content, by optimising its pixels.
 
     L = a |f4 - f4(source)|^2 + b mean over five layers |Gram(f) - Gram(f(reference))|^2        (equations 1 to 3)
+        + c TV(image - source)                                                                  (ours; 0 is the paper's)
 
 Images are [1, 3, H, W] in 0..1. The paper writes Gram = f^T f, which for features of shape C x HW is a misprint of f f^T;
 dividing it by C H W and squaring by the mean is what makes its weights, 1 and 1,000,000, balance.
+
+Statistics alone leave it open where a colour goes, and the networks' strides like speckles and coloured rims. The third term asks
+for few steps in the change, not in the image, so that every edge of the source stays. On 12 validation scenes (gain of tiny-b's
+probability of the reference's sentiment, SSIM with the source, LPIPS to the counterfactual, 4.59 being the source's own):
+
+    c = 0     0.62  0.52  4.45          c = 30    0.53  0.74  4.25
+    c = 3     0.56  0.59  4.46          c = 60    0.51  0.78  4.26
+    c = 10    0.56  0.67  4.40          c = 100   0.47  0.80  4.23
 """
 
 from __future__ import annotations
@@ -41,6 +50,7 @@ class GramConfig:
     """The paper's settings (section IV-A), and ours.
 
     iterations  evaluations of the loss at most; a solver that is done earlier stops
+    smoothness  c, the weight of the change's total variation: 0 is the paper's loss
     layers      "first": relu0 and the first ReLU behind each of the four pools, content on the fourth of the five. "last":
                 those four and norm5's ReLU. (Of a VGG: relu1_1 .. relu5_1, content on relu4_1.)
     solver      "coarse-to-fine": L-BFGS from broad changes to fine ones, first on the image at a quarter and half of its
@@ -53,6 +63,7 @@ class GramConfig:
     iterations: int = 500
     content_weight: float = 1.0
     sentiment_weight: float = 1e6
+    smoothness: float = 60.0
     layers: str = "first"
     solver: str = "coarse-to-fine"
     rate: float = 0.01
@@ -63,7 +74,7 @@ class GramConfig:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise UserError(f"The transfer takes at least 1 iteration, got {self.iterations}.")
-        if self.content_weight < 0 or self.sentiment_weight < 0:
+        if min(self.content_weight, self.sentiment_weight, self.smoothness) < 0:
             raise UserError("The transfer's weights are at least 0.")
         for name, value, known in (("layers", self.layers, LAYERS), ("solver", self.solver, SOLVERS)):
             if value not in known:
@@ -135,7 +146,7 @@ class GramLoss:
 
     def __init__(self, net: Backbone, content: torch.Tensor, reference: torch.Tensor, config: GramConfig,
                  mask: torch.Tensor | None = None):
-        self.net, self.config, self.mask = net, config, mask
+        self.net, self.config, self.mask, self.source = net, config, mask, content
         self.save_memory = content.shape[-1] * content.shape[-2] > CHECKPOINT_FROM
         with torch.no_grad():
             self.content = features(net, content, config.layers)[3]
@@ -150,7 +161,14 @@ class GramLoss:
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         content, sentiment = self.parts(image)
-        return self.config.content_weight * content + self.config.sentiment_weight * sentiment
+        value = self.config.content_weight * content + self.config.sentiment_weight * sentiment
+        return value + self.config.smoothness * total_variation(image - self.source) if self.config.smoothness else value
+
+
+def total_variation(change: torch.Tensor, grey: float = 1 / 255) -> torch.Tensor:
+    """[1, C, H, W] -> the mean length of its gradient, quadratic where that is under a grey level: L-BFGS wants no corners."""
+    steps = change.diff(dim=-1)[..., :-1, :].square() + change.diff(dim=-2)[..., :-1].square()
+    return ((steps + grey**2).sqrt() - grey).mean()
 
 
 # -- solvers ----------------------------------------------------------------------------------------------------

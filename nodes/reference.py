@@ -128,11 +128,13 @@ class AffectDenseNetGramTransfer:
                                       "counts. last: without it, and with the last one."}),
             "colour_only": ("BOOLEAN", {"default": False, "tooltip": "Keep the image's own light and dark, and take the "
                                         "colours alone."}),
+            "smoothness": ("FLOAT", {"default": 60.0, "min": 0.0, "max": 1e6, "step": 10.0, "round": False, "tooltip":
+                                     "How even the change is: every edge of the image stays. 0: as the paper, with speckles and coloured rims."}),
         }}
 
     def run(self, image: Any, reference: Any, iterations: int, content_weight: float, sentiment_weight: float, seed: int,
             mask: Any = None, network: str = "auto", solver: str = "coarse-to-fine", layers: str = "first",
-            colour_only: bool = False) -> tuple[Any, Any]:
+            colour_only: bool = False, smoothness: float = 60.0) -> tuple[Any, Any]:
         import torch
 
         from ..models.backbones import load_backbone
@@ -140,7 +142,7 @@ class AffectDenseNetGramTransfer:
         from ..models.gram import GramConfig, resized, transfer
         from ..models.plots import loss_plot
 
-        config = GramConfig(iterations, content_weight, sentiment_weight, layers, solver, colour_only=colour_only, seed=seed)
+        config = GramConfig(iterations, content_weight, sentiment_weight, smoothness, layers, solver, colour_only=colour_only, seed=seed)
         net = load_backbone(network)
         diffusion.load(net)
         device = net.mean.device

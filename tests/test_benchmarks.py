@@ -163,13 +163,15 @@ def test_networks_are_compared_along_their_sweeps():
     assert np.isnan(ssim_at(turned, 0.5))
     from comfyui_affect.benchmarks import gram_quality
 
-    row = {f"vgg_{w:g}.{key}": value for i, w in enumerate(gram_quality.VGG_WEIGHTS) for key, value in (("gain", 0.1 * i), ("ssim", 0.9 - 0.1 * i))}
-    row |= {"densenet_10000.gain": 0.0, "densenet_10000.ssim": 1.0, "densenet_100000.gain": 0.2, "densenet_100000.ssim": 0.95}
-    found = networks([row | {".gain": 0.3, ".ssim": 0.8}] * 3)
-    assert found["ssim_mean_vgg"] == pytest.approx(0.6) and found["vgg.densenet_less_vgg"] == pytest.approx(0.2)
-    found = networks([row | {".gain": 0.9, ".ssim": 0.6}] * 3)  # more than VGG ever reaches: at VGG's largest
+    row = {f"paper.vgg_{w:g}.{key}": value for i, w in enumerate(gram_quality.VGG_WEIGHTS) for key, value in (("gain", 0.1 * i), ("ssim", 0.9 - 0.1 * i))}
+    row |= {"paper.densenet_10000.gain": 0.0, "paper.densenet_10000.ssim": 1.0, "paper.densenet_100000.gain": 0.2,
+            "paper.densenet_100000.ssim": 0.95}
+    usual = lambda gain, ssim: {"paper.densenet_1e+06.gain": gain, "paper.densenet_1e+06.ssim": ssim}
+    found = networks([row | usual(0.3, 0.8)] * 3, "paper.")
+    assert found["paper.ssim_mean_vgg"] == pytest.approx(0.6) and found["paper.vgg.densenet_less_vgg"] == pytest.approx(0.2)
+    found = networks([row | usual(0.9, 0.6)] * 3, "paper.")  # more than VGG ever reaches: at VGG's largest
     last = len(gram_quality.VGG_WEIGHTS) - 1
-    assert found["vgg.sentiment_gain_compared"] == pytest.approx(0.1 * last) and found["ssim_mean_vgg"] == pytest.approx(0.9 - 0.1 * last)
+    assert found["paper.vgg.sentiment_gain_compared"] == pytest.approx(0.1 * last) and found["paper.ssim_mean_vgg"] == pytest.approx(0.9 - 0.1 * last)
 
 
 def test_the_papers_orders_are_signed_as_printed():
@@ -288,17 +290,20 @@ def test_bench_gram_has_every_figure(tmp_path, monkeypatch):
     from comfyui_affect.benchmarks import gram, gram_quality
 
     monkeypatch.setattr(gram_quality, "ProcessPoolExecutor", Inline)
-    monkeypatch.setattr(gram_quality, "USUAL", replace(gram_quality.USUAL, iterations=2))
+    usual = replace(gram_quality.USUAL, iterations=2)
+    monkeypatch.setattr(gram_quality, "USUAL", usual)
+    monkeypatch.setattr(gram_quality, "LOSSES", {"": usual, "paper.": replace(usual, smoothness=0.0)})
     monkeypatch.setattr(gram_quality, "LEAST", 200)
     monkeypatch.setattr(gram_quality, "photographs", lambda *_: None)
     monkeypatch.setattr(gram, "BUDGETS", (3,))
     monkeypatch.setattr(gram.memory, "alone", lambda job, *given: 1.0)
-    monkeypatch.setattr(gram, "GramConfig", lambda: replace(gram_quality.USUAL, iterations=3))
+    monkeypatch.setattr(gram, "GramConfig", lambda smoothness: replace(usual, iterations=3, smoothness=smoothness))
     photo = gram._photo
     monkeypatch.setattr(gram, "_photo", lambda name, side: photo(name, 64))
     figures = figures_of(gram, tmp_path, "--scenes", "3", "--gallery", "200")
     keys = ("time_ratio_512", "time_ratio_512_by_itself", "reached_fraction", "peak_memory_gb_1024", "sentiment_gain", "lpips_better_fraction",
-            "lpips_retrieved", "lpips_random", "layout_iou_ssim", "layout_iou_perceptual", "ssim_mean", "ssim_mean_vgg")
+            "lpips_retrieved", "lpips_random", "layout_iou_ssim", "layout_iou_perceptual", "ssim_mean", "ssim_mean_vgg",
+            "smooth.time_ratio_512", "paper.sentiment_gain", "paper.ssim_mean", "paper.ssim_mean_vgg", "last.ssim_mean")
     assert not [key for key in keys if key not in figures]
     assert figures["ssim_mean"] > 0.5
     with pytest.raises(UserError, match="at least"):

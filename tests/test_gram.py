@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from comfyui_affect.models import gram, host
 from comfyui_affect.models.backbones import Backbone, build_tiny_densenet, build_tiny_vgg
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.gram import GramConfig, GramLoss, features, transfer, with_luminance
+from comfyui_affect.models.gram import GramConfig, GramLoss, features, total_variation, transfer, with_luminance
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,29 @@ def test_the_five_layers_of_a_vgg(vgg):
 @pytest.mark.parametrize("layers", ["first", "last"])
 def test_the_loss_is_equation_1(net, layers):
     source, reference, image = picture(0), picture(1), picture(2)
-    config = GramConfig(content_weight=2.0, sentiment_weight=3e5, layers=layers)
+    config = GramConfig(content_weight=2.0, sentiment_weight=3e5, smoothness=0.0, layers=layers)
     f, fs, ft = (features(net, x, layers) for x in (image, source, reference))
     flat = lambda x: x.flatten(2)[0]
     g = lambda x: flat(x) @ flat(x).T / x.numel()
     want = 2.0 * ((f[3] - fs[3]) ** 2).mean() + 3e5 * sum(((g(a) - g(b)) ** 2).mean() for a, b in zip(f, ft)) / 5
     assert float(GramLoss(net, source, reference, config)(image)) == pytest.approx(float(want), rel=1e-4)
     assert float(GramLoss(net, source, source, config)(source)) == pytest.approx(0, abs=1e-6)
+
+
+def test_smoothness_counts_the_steps_of_the_change():
+    """A change by one value costs nothing, whatever the source; a ramp its slope; and no change has a gradient of nought."""
+    flat, ramp = torch.full((1, 3, 6, 5), 0.2), torch.arange(5.0).expand(1, 3, 6, 5)
+    assert float(total_variation(flat)) == pytest.approx(0, abs=1e-6)
+    assert float(total_variation(0.3 * ramp, grey=1e-4)) == pytest.approx(0.3, abs=1e-3)
+    still = torch.zeros(1, 3, 6, 5, requires_grad=True)
+    total_variation(still).backward()
+    assert not still.grad.any()
+
+
+def test_smoothness_is_the_weight_of_the_third_term(net):
+    source, reference, image = picture(0), picture(1), picture(2)
+    bare, smooth = (float(GramLoss(net, source, reference, GramConfig(smoothness=c))(image)) for c in (0.0, 7.0))
+    assert smooth - bare == pytest.approx(7 * float(total_variation(image - source)), rel=1e-3)
 
 
 def test_checkpointing_changes_nothing(net, vgg, monkeypatch):
@@ -174,7 +190,7 @@ def test_an_interrupt_ends_a_transfer(net):
         transfer(net, picture(0), picture(1), GramConfig(iterations=4))
 
 
-@pytest.mark.parametrize("bad", [dict(iterations=0), dict(content_weight=-1), dict(solver="sgd"), dict(layers="all")])
+@pytest.mark.parametrize("bad", [dict(iterations=0), dict(content_weight=-1), dict(smoothness=-1), dict(solver="sgd"), dict(layers="all")])
 def test_bad_settings_are_refused(bad):
     with pytest.raises(UserError):
         GramConfig(**bad)
