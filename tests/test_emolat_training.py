@@ -251,14 +251,16 @@ def test_the_map_shows_every_book(world, method):
     assert np.allclose(np.abs(points[:, 0]), [np.sqrt(2), 0, np.sqrt(2)], atol=1e-6) and np.allclose(points[:, 1], 0, atol=1e-6)
 
 
-def test_a_loss_left_out_is_not_computed(world):
+@pytest.mark.parametrize("kept", ["content", "style", "smooth"])
+def test_a_loss_left_out_is_not_computed(world, kept):
     _, vgg, scorer = world
-    config = stage_two.TransferConfig(content=1, style=0, identity=0, gan=0, emotion=0, clip=0)
+    none = dict(content=0, style=0, identity=0, gan=0, emotion=0, clip=0, smooth=0)
+    config = stage_two.TransferConfig(**none | {kept: 1})
     emolat = EmoLat(EmoLatConfig(entries=8, layers=1), vgg, scorer)
     module = stage_two.Transfer(emolat.network, config, scorer, None)
     x = torch.rand(2, 3, 64, 64)
     got = module(x, x, torch.randn(2, 8), torch.randn(2, 8), torch.randn(2, 1, 256), torch.tensor([0, 1]))
-    assert set(got) == {"loss", "adversary", "content"}
+    assert set(got) == {"loss", "adversary", kept}
 
 
 def test_the_first_share_of_the_steps_sees_half_the_size_and_the_classifier_views(world, monkeypatch):

@@ -22,6 +22,7 @@ from ..models.emolat.space import VGG_CHANNELS, EmoLat, EmoLatConfig, load, save
 from ..models.emolat.transfer import TransferNet
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
+from ..models.gram import total_variation
 from ..models.views import view
 from .emolat import Data, add_arguments, prepared
 from .loop import LoopConfig, Losses, fit, split
@@ -86,6 +87,8 @@ class Transfer(nn.Module):
         if weights.clip:
             encode = lambda x: F.normalize(self.scorer.image_features(x), dim=-1)
             parts["clip"] = losses.patch_clip_loss(encode, result, content, text, source_text, self.config.patches)
+        if weights.smooth:
+            parts["smooth"] = total_variation(result - content)
         adversary = result.new_zeros(())
         if self.judge is not None:
             held = {k: v.detach() for k, v in self.judge.named_parameters()}

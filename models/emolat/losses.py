@@ -89,7 +89,8 @@ def patch_clip_loss(encode: Callable[[torch.Tensor], torch.Tensor], image: torch
 
 @dataclass(frozen=True)
 class Weights:
-    """Equations 24 and 27. A weight of nought leaves its loss out: that is each ablation."""
+    """Equations 24 and 27. A weight of nought leaves its loss out: that is each ablation. `smooth` is ours: the total variation of
+    the change (`gram.total_variation`), against halos along the source's edges; the paper has none."""
 
     content: float = 6.0
     style: float = 2.0
@@ -97,6 +98,7 @@ class Weights:
     gan: float = 5.0
     emotion: float = 1.0
     clip: float = 100.0
+    smooth: float = 0.0
 
 
 def total_loss(parts: dict[str, torch.Tensor], weights: Weights) -> torch.Tensor:
