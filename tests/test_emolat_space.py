@@ -128,6 +128,18 @@ def test_use_perplexity_and_revival():
     assert books.use[2].tolist() == pytest.approx([0.5, 0.5, 0, 0])
 
 
+def test_books_settle_onto_the_means_of_what_is_nearest():
+    books = Codebooks(4, 2)
+    before = books.entries.detach().clone()
+    books.entries.data[2] = torch.tensor([[0.0, 0], [10, 10], [50, 50], [60, 60]])  # nothing comes near the last two
+    z = torch.tensor([[1.0, 0], [0, 1], [9, 10], [10, 9]])[None]
+    books.settle([(z, torch.tensor([2])), (z + 0.2, torch.tensor([2]))])
+    assert torch.allclose(books.entries[2, :2], torch.tensor([[0.6, 0.6], [9.6, 9.6]]))
+    seen = torch.cat([z, z + 0.2], dim=1)[0]
+    assert all(bool((row == seen).all(dim=1).any()) for row in books.entries[2, 2:])
+    assert torch.equal(books.entries[3], before[3])
+
+
 def test_sampling_follows_use_and_temperature():
     books = Codebooks(4, 3)
     books.use[5] = torch.tensor([0.7, 0.3, 0.0, 0.0])

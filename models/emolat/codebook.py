@@ -53,6 +53,24 @@ class Codebooks(nn.Module):
         """Sets `use` to the exact shares over vectors (z [B, S, W], emotion [B]); a book without any keeps its own."""
         self.use.copy_(_shares(self._tally((self.nearest(z, emotion), emotion) for z, emotion in parts), self.use))
 
+    @torch.no_grad()
+    def settle(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], least: float = 0.25) -> None:
+        """One of Lloyd's steps over vectors (z [B, S, W], emotion [B]), in random order: an entry becomes the mean of those
+        nearest to it, and one that gets less than `least` times an even share moves onto one of them. A book without any stays."""
+        seen, sums = torch.zeros_like(self.use), torch.zeros_like(self.entries)
+        found: list[list[torch.Tensor]] = [[] for _ in MIKELS]
+        for i, (z, emotion) in enumerate(parts):
+            numbers = self.nearest(z, emotion)
+            seen += self._tally([(numbers, emotion)])
+            sums.index_put_((emotion[:, None].expand_as(numbers), numbers), z, accumulate=True)
+            for vector, k in zip(z[:, i % z.shape[1]], emotion.tolist()):
+                found[k] += [vector] * (len(found[k]) < seen.shape[1])
+        self.entries.data = torch.where(seen[..., None] > 0, sums / seen[..., None].clamp(min=1), self.entries)
+        for k, vectors in enumerate(found):
+            rare = (seen[k] < least * seen[k].mean()).nonzero().flatten()[:len(vectors)]
+            if len(rare):
+                self.entries.data[k, rare] = torch.stack(vectors[:len(rare)])
+
     def _tally(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """[8, N]: how often each entry stands among the numbers [B, S] of emotions [B]."""
         seen = torch.zeros_like(self.use)
