@@ -153,9 +153,19 @@ def test_sampling_follows_use_and_temperature():
 
 
 def test_dispersion_by_hand_and_bounded():
-    entries = torch.tensor([[[0.0, 0], [2, 0]], [[1.0, 3], [1, 5]], [[1.0, 100], [1, 100]]])  # means (1,0) (1,4) (1,100)
-    assert float(mean_dispersion(entries, 1e6)) == pytest.approx(2 * (16 + 100**2 + 96**2) / 9 / entries.shape[-1])
-    assert float(mean_dispersion(entries, 10.0)) == pytest.approx(2 * (16 + 100 + 100) / 9 / entries.shape[-1])
+    assert float(mean_dispersion(torch.tensor([[1.0, 0], [1, 1], [2, 0]]))) == pytest.approx(2 * (1 + 1 + 2) / 9 / 2)
+    assert float(mean_dispersion(torch.tensor([[1.0, 0], [1, 1], [1, 100]]))) == pytest.approx(2 * (1 + 4 + 4) / 9 / 2)
+
+
+def test_the_books_means_are_of_what_a_batch_chose():
+    books, z = Codebooks(3, 2), torch.zeros(3, 2, 2, requires_grad=True)
+    emotion, numbers = torch.tensor([6, 2, 6]), torch.tensor([[0, 0], [1, 2], [0, 2]])
+    means = books.means(z, numbers, emotion)
+    assert torch.allclose(means[0], books.entries[2, 1:].mean(dim=0))
+    assert torch.allclose(means[1], (3 * books.entries[6, 0] + books.entries[6, 2]) / 4)
+    means[1].sum().backward()
+    assert books.entries.grad[6].tolist() == [[0.75, 0.75], [0, 0], [0.25, 0.25]] and not books.entries.grad[2].any()
+    assert z.grad[:, 0, 0].tolist() == [0.25, 0, 0.25]
 
 
 def test_separation():
@@ -176,9 +186,10 @@ def test_each_loss_reaches_the_weights_it_should():
     torch.manual_seed(0)
     encoder, books, judge = GraphEncoder(8, 16, slots=4, out=6), Codebooks(16, 12), Discriminator(12, 16)
     g, emotion = batch([2, 3]), torch.tensor([1, 5])
-    codes, _, vq = books(encoder(g), emotion)
+    z = encoder(g)
+    codes, numbers, vq = books(z, emotion)
     discriminator_loss(judge(torch.randn(2, 3, 12)), judge(codes.detach()), emotion).backward()
     assert all(p.grad is not None for p in judge.parameters())
     assert all(p.grad is None for p in (*encoder.parameters(), *books.parameters()))
-    generator_loss(judge(codes), emotion, vq, mean_dispersion(books.entries, 3.0)).backward()
+    generator_loss(judge(codes), emotion, vq, mean_dispersion(books.means(z, numbers, emotion))).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (*encoder.parameters(), *books.parameters()) if p.numel() > 1)

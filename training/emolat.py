@@ -56,12 +56,15 @@ class DataConfig:
 @dataclass
 class SpaceConfig:
     """Stage one. `adversary` and `dispersion` weigh their losses: 0 leaves one out. Dead codes are revived every
-    `revive_every` steps."""
+    `revive_every` steps.
+
+    Two trainings each, seeds 0 and 1: at a dispersion of 1 a probe named 0.49 and 0.44 of the codes, and the books lay 5.0 and 3.9
+    times as far apart as they are wide; at 0.25 0.73 and 0.57, 2.3 and 2.7; at 0 0.61 and 0.54, 1.8 and 1.1."""
 
     hidden: int = 256
     slots: int = 32
     adversary: float = 1.0
-    dispersion: float = 1.0
+    dispersion: float = 0.25
     revive_every: int = 2
 
 
@@ -155,21 +158,21 @@ class Space(nn.Module):
     """Everything stage one trains. A step moves generator and adversary at once: the adversary learns from detached codes,
     the generator through an adversary whose weights are held."""
 
-    def __init__(self, model: EmoLatConfig, config: SpaceConfig, text: int, margin: float):
+    def __init__(self, model: EmoLatConfig, config: SpaceConfig, text: int):
         super().__init__()
-        self.config, self.margin = config, margin
+        self.config = config
         width = model.code_width
         self.encoder = GraphEncoder(text, config.hidden, config.slots, width // 2)
         self.codebooks, self.judge = Codebooks(model.entries, width), Discriminator(width)
 
     def forward(self, graphs: GraphBatch, real: torch.Tensor, emotion: torch.Tensor, revive: bool) -> Losses:
         z = self.encoder(graphs)
-        codes, _, quantisation = self.codebooks(z, emotion)
+        codes, numbers, quantisation = self.codebooks(z, emotion)
         if revive:
             self.codebooks.revive(z.detach(), emotion)
             if torch.distributed.is_initialized():  # each process moved entries onto its own graphs' vectors
                 torch.distributed.broadcast(self.codebooks.entries.data, 0)
-        dispersion = self.config.dispersion * mean_dispersion(self.codebooks.entries, self.margin)
+        dispersion = self.config.dispersion * mean_dispersion(self.codebooks.means(z, numbers, emotion))
         held = {k: v.detach() for k, v in self.judge.named_parameters()}
         seen = functional_call(self.judge, held, (codes,))
         generator = generator_loss(seen, emotion, quantisation, dispersion, self.config.adversary)
@@ -177,13 +180,6 @@ class Space(nn.Module):
         return {"loss": generator + self.config.adversary * adversary, "generator": generator, "adversary": adversary,
                 "quantisation": quantisation, "dispersion": dispersion, "perplexity": self.codebooks.perplexity().min(),
                 "recognised": (seen.argmax(dim=-1) == emotion[:, None]).float().mean()}
-
-
-def margin_of(vectors: torch.Tensor, emotions: torch.Tensor) -> float:
-    """m of the bounded dispersion: 1.5 times the median distance of the real vectors' class means."""
-    emotions = emotions.cpu()
-    means = torch.stack([vectors[emotions == k].flatten(0, 1).float().mean(dim=0) for k in emotions.unique()])
-    return 1.5 * float(torch.pdist(means).median()) if len(means) > 1 else 1.0
 
 
 @torch.no_grad()
@@ -203,7 +199,7 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
     from accelerate import PartialState
 
     emotions, process = data.graphs.emotions, PartialState().process_index
-    space = Space(model, config, data.graphs.features.shape[1], margin_of(vectors, emotions))
+    space = Space(model, config, data.graphs.features.shape[1])
     # Of every other image: what names the emotion of others may then be asked about these books.
     space.codebooks = start_books(vectors[1::2], emotions[1::2], model, loop.seed)
 

@@ -41,6 +41,13 @@ class Codebooks(nn.Module):
             self.count(numbers, emotion)
         return z + (e - z).detach(), numbers, loss
 
+    def means(self, z: torch.Tensor, numbers: torch.Tensor, emotion: torch.Tensor) -> torch.Tensor:
+        """Equation 9 over a batch: z [B, S, W], the entries they chose [B, S], emotion [B] -> [C, W] the mean of the entries chosen,
+        for each emotion that is there. Gradients reach entries and vectors alike: given to entries alone they tore these from the
+        vectors they stand for, and the books lay closer together with the dispersion than without (0.9 against 1.5)."""
+        chosen = self.entries[emotion[:, None], numbers] + z - z.detach()
+        return torch.stack([chosen[emotion == k].flatten(0, 1).mean(dim=0) for k in emotion.unique()])
+
     @torch.no_grad()
     def count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
         """Lets a batch's numbers [B, S] into the averages, in the books of emotion [B]."""
@@ -115,16 +122,16 @@ def _shares(seen: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
     return torch.where(total > 0, seen / total.clamp(min=1), otherwise)
 
 
-def mean_dispersion(entries: torch.Tensor, margin: torch.Tensor | float) -> torch.Tensor:
-    """Equations 9 and 10: entries [C, N, W] -> how far the books' means lie apart, squared, averaged over the C^2 ordered
+def mean_dispersion(means: torch.Tensor) -> torch.Tensor:
+    """Equation 10: the books' means [C, W] (`Codebooks.means`) -> how far they lie apart, squared, averaged over the C^2 ordered
     pairs and, as the quantisation's errors are, over the W dimensions: else it would outweigh them W times.
 
-    As printed it has no bound, and maximising it would carry the books away; a pair counts at most margin^2.
+    As printed it has no bound, and maximising it would carry the books away. What they hold is standardised; a pair counts at most
+    2 W, the squared distance of two such vectors that have nothing to do with one another. (1.5 times the distance of the real
+    classes' means is reached at once by the adversary alone, and held nothing apart.)
     """
-    means = entries.mean(dim=1)
     squared = (means[:, None] - means[None]).square().sum(dim=-1)
-    bounded = torch.minimum(squared, torch.as_tensor(margin, device=entries.device, dtype=entries.dtype) ** 2)
-    return bounded.sum() / len(entries) ** 2 / entries.shape[-1]  # the diagonal is nought
+    return squared.clamp(max=2.0 * means.shape[-1]).sum() / len(means) ** 2 / means.shape[-1]  # the diagonal is nought
 
 
 def separation(vectors: torch.Tensor, labels: torch.Tensor) -> float:
