@@ -33,6 +33,9 @@ BEYOND = {0.003: 0.001, 0.03: 0.1}
 BUDGETS = tuple(round(40 * 1.1**i) for i in range(28))
 """Evaluations that ours is given, one after the other, until it is there."""
 
+LOSSES = {"": 0.0, "smooth.": GramConfig().smoothness}
+"""Figure prefix -> the weight on smoothness: the paper's loss, and the one that users get."""
+
 PARTS = ("speed", "memory", "quality")
 _CODE = ("models/gram.py", "models/backbones.py", "benchmarks/gram.py")
 
@@ -80,10 +83,6 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-LOSSES = {"": 0.0, "smooth.": GramConfig().smoothness}
-"""Figure prefix -> the weight on smoothness: the paper's loss, and the one that users get."""
 
 
 def speed(out: Path, folder: Path, side: int = 512) -> dict[str, float]:

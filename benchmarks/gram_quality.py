@@ -36,6 +36,7 @@ RANDOM = 3
 """Random references a scene, of the retrieved one's label."""
 
 LOSSES = {"": USUAL, "paper.": replace(USUAL, smoothness=0.0)}
+"""Figure prefix -> the settings: as users get them, and by the paper's loss."""
 
 DENSENET_WEIGHTS = (1e4, 1e5, USUAL.sentiment_weight)
 VGG_WEIGHTS = (1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8)

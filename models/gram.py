@@ -137,7 +137,7 @@ def gram(f: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
 
 
 class GramLoss:
-    """Equation 1 for one image size: image [1, 3, H, W] -> its loss, with gradients to the pixels.
+    """Equation 1, and the third term, for one image size: image [1, 3, H, W] -> its loss, with gradients to the pixels.
 
     content    the source at this size
     reference  [1, 3, h, w], of any size

@@ -62,7 +62,7 @@ class Codebooks(nn.Module):
 
     @torch.no_grad()
     def settle(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], least: float = 0.25) -> None:
-        """One of Lloyd's steps over vectors (z [B, S, W], emotion [B]), in random order: an entry becomes the mean of those
+        """One of Lloyd's (1982) steps over vectors (z [B, S, W], emotion [B]), in random order: an entry becomes the mean of those
         nearest to it, and one that gets less than `least` times an even share moves onto one of them. A book without any stays."""
         seen, sums = torch.zeros_like(self.use), torch.zeros_like(self.entries)
         found: list[list[torch.Tensor]] = [[] for _ in MIKELS]
