@@ -1,5 +1,5 @@
 """What each loss of EmoLat's second stage buys: the transfer network trained alike without it, for a share of the steps, and
-judged on held-out scenes towards their opposite emotion.
+judged on held-out scenes towards their opposite emotion. One training each: the intervals speak of other scenes, not of other trainings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     own, loop = split(config["transfer"], TransferConfig, "transfer")
     loop = replace(loop, steps=max(1, int(args.share * loop.steps)))
     out = args.out / fingerprint(("models/emolat/*.py", "training/transfer.py", "training/data/moodscenes/*.py"), ("vgg", "clip"),
-                                 f"{digest(emolat)} {own} {loop}")
+                                 f"{digest(emolat)} {own} {loop} {config['data']}")
     out.mkdir(parents=True, exist_ok=True)
     jobs = tasks(args.n, args.split, "opposite")
     source = torch.stack([picture(layout, emotion, i) for i, (layout, emotion, _) in enumerate(jobs)])
@@ -64,7 +64,8 @@ def main(args: argparse.Namespace) -> int:
             variant.network.load_state_dict(train_transfer(data, variant, weights, loop, out, device, name).state_dict())
             save(path, variant)
         trained = load(path)
-        shown[name] = torch.cat([one_pass(trained, source[i:i + 1], target, i) for i, (*_, target) in enumerate(jobs)])
+        shown[name] = measure.made(out / "images" / f"{name}-{args.split}", [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)],
+                                   lambda i: one_pass(trained, source[i:i + 1], jobs[i][2], i))
         each[name] = seen(shown[name], source, truth, jobs)
         figures |= judged(shown[name], truth, jobs, name, each[name])
         for key, values in each[name].items():
@@ -76,5 +77,5 @@ def main(args: argparse.Namespace) -> int:
         [x[i].permute(1, 2, 0).numpy() for i in range(min(8, len(jobs))) for x in shown.values()],
         [f"{name}\n{jobs[i][2]}" for i in range(min(8, len(jobs))) for name in shown], columns=len(shown), cell=112))
     measure.write(args.json, "emolat-ablation", figures, {key: _unit(key) for key in figures}, fingerprint=out.name, model=args.model,
-                  digest=digest(emolat), n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
+                  digest=digest(emolat), trainings=1, n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
     return 0

@@ -1,7 +1,8 @@
 """The index of a reference gallery: one file beside the pictures that keeps the edge response of each.
 
 A header, then one record a picture, appended as it is read: killing a build loses the picture in hand and no other. A
-record is `EDGE` bytes of edge response, 1020 bytes of JSON (path, size, time, why a file was skipped) and their checksum.
+record is `EDGE` bytes of edge response, 1020 bytes of JSON (path, size, time, why a file was skipped, the response's checksum) and
+the JSON's checksum; both are checked whenever the index is opened, and what is damaged is read again.
 Where a file changed, a later record stands for it; records of files that are gone are passed over, and dropped once they
 are the larger part. A lock keeps two builders apart.
 """
@@ -143,11 +144,12 @@ def _pack(edge: np.ndarray, meta: dict[str, Any]) -> bytes | None:
 
 
 def _read(rows: np.ndarray, i: int) -> dict[str, Any] | None:
-    """The JSON of a record; None where it is damaged."""
+    """The JSON of a record; None where that or the edge response is damaged."""
     text = rows[i, EDGE:].tobytes()
     if zlib.crc32(text[:-4]) != int.from_bytes(text[-4:], "little"):
         return None
-    return json.loads(text[:-4].rstrip(b"\0"))
+    meta = json.loads(text[:-4].rstrip(b"\0"))
+    return meta if zlib.crc32(rows[i, :EDGE]) == meta["edge"] else None
 
 
 def _header(edges: str) -> bytes:
@@ -206,8 +208,10 @@ class _Index:
                     edge = None
                     try:
                         edge = read(folder / name)
-                    except (UserError, MemoryError):  # nothing that is wrong with this file
+                    except UserError:  # nothing that is wrong with this file
                         raise
+                    except MemoryError:  # asked again next time, when others may have left more
+                        failed[name] = "there was not enough memory to read it"
                     except Exception as error:  # whatever a decoder makes of a broken file must not end a build of thousands
                         why = str(error) or type(error).__name__
                         if isinstance(error, OSError) and error.errno is not None:  # the system's: rights, a network, open files

@@ -73,13 +73,17 @@ def statistics(picture: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def kernels() -> Any:
-    """The module of numba kernels, or None where numba is not installed: then torch gives the same answers, slower, and the
-    user is told once."""
+    """The module of numba kernels, or None where numba is not installed or does not work: then torch gives the same answers, slower,
+    and the user is told once."""
     try:
         from . import ssim_kernels
-    except ImportError:
+    except ModuleNotFoundError:
         host.current().note("numba is not installed: galleries are searched by torch, several times slower. The answers are "
                             "the same. pip install numba.")
+        return None
+    except Exception as error:  # a library of its own that is missing, or no folder that it may keep its code in
+        host.current().note(f"numba does not work here ({' '.join(str(error).split())}): galleries are searched by torch, several times "
+                            "slower. The answers are the same. Where it asks for a folder, set NUMBA_CACHE_DIR to one that can be written.")
         return None
     return ssim_kernels
 

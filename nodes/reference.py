@@ -54,6 +54,12 @@ class AffectReferenceGallery:
         if gallery.skipped:
             named = "; ".join(f"{name}: {why}" for name, why in list(gallery.skipped.items())[:5])
             host.current().note(f"{len(gallery.skipped)} files of the gallery '{folder}' were skipped ({named}).")
+        if gallery.absent:
+            host.current().note(f"{len(gallery.absent)} files that the CSV of the gallery '{folder}' lists are not there (such as "
+                                f"'{gallery.absent[0]}').")
+        if gallery.speechless:
+            host.current().note(f"In the gallery '{folder}' these adjectives stand for no emotion, and no search by emotion finds their "
+                                f"pictures: {', '.join(gallery.speechless[:20])}. A file emotions.csv (adjective, emotion) says which.")
         return (gallery,)
 
 
@@ -122,7 +128,7 @@ class AffectDenseNetGramTransfer:
             "mask": ("MASK", {"tooltip": "Where the image may change."}),
             "network": (_NETWORKS, {"default": "auto", "tooltip": "Whose features count. auto: densenet121 (the paper's) where "
                         "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too."}),
-            "solver": (["coarse-to-fine", "adam"], {"default": "coarse-to-fine", "tooltip": "coarse-to-fine: L-BFGS from half the size up, "
+            "solver": (["coarse-to-fine", "adam"], {"default": "coarse-to-fine", "tooltip": "coarse-to-fine: L-BFGS from a quarter of the size up, "
                                        "several times faster. adam: as the paper."}),
             "layers": (["first", "last"], {"default": "first", "tooltip": "first: from the very first ReLU on, as the paper "
                                       "counts. last: without it, and with the last one."}),

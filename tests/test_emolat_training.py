@@ -159,7 +159,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path, vgg, scorer
 
 
-def test_both_stages_run_resume_and_save(world):
+def test_both_stages_run_and_save(world):
     folder, vgg, scorer = world
     from comfyui_affect.workflows.headless.cli import main
 
@@ -261,6 +261,116 @@ def test_a_loss_left_out_is_not_computed(world, kept):
     x = torch.rand(2, 3, 64, 64)
     got = module(x, x, torch.randn(2, 8), torch.randn(2, 8), torch.randn(2, 1, 256), torch.tensor([0, 1]))
     assert set(got) == {"loss", "adversary", kept}
+
+
+@pytest.mark.parametrize("only", ["content", "style", "identity", "emotion", "clip", "smooth", "gan"])
+def test_every_loss_reaches_the_networks_weights_through_the_training_module(world, only):
+    """In the published code those of CLIP and of the classifier do not, and the discriminator learns from real images alone."""
+    _, vgg, scorer = world
+    none = dict(content=0, style=0, identity=0, gan=0, emotion=0, clip=0, smooth=0)
+    emolat = loaded(*world).requires_grad_(True)
+    classifier = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 8)).requires_grad_(False)
+    config = stage_two.TransferConfig(**none | {only: 1})
+    module = stage_two.Transfer(emolat.network, config, scorer, classifier)
+    torch.manual_seed(1)
+    content, reference = torch.rand(2, 3, 64, 64, requires_grad=True), torch.rand(2, 3, 64, 64, requires_grad=True)
+    features = lambda: torch.nn.functional.normalize(torch.randn(2, 8), dim=-1)
+    got = module(content, reference, features(), features(), torch.randn(2, 1, 256), torch.tensor([0, 1]))
+    weights = lambda part: sum(float(p.grad.abs().sum()) for p in part.parameters() if p.grad is not None)
+    (got["loss"] - got["adversary"]).backward(retain_graph=True)
+    assert all(weights(part) > 0 for part in (module.network.mapper, module.network.ups, module.network.last))
+    assert module.judge is None or weights(module.judge) == 0  # what the network learns moves no adversary
+    # Identity repaints the reference, and compares it with itself; the others repaint the content.
+    repainted, other = (reference, content) if only == "identity" else (content, reference)
+    assert repainted.grad.abs().sum() > 0 and (only == "style" or other.grad is None or not other.grad.any())
+    if only == "gan":
+        before = weights(module.network)
+        got["adversary"].backward()
+        assert weights(module.judge) > 0 and weights(module.network) == before  # and what the adversary learns moves no network
+
+
+def test_the_adversary_learns_from_fakes_too():
+    losses = stage_two.losses
+    judge, real, text = losses.ImageJudge(8, 4), torch.rand(2, 3, 32, 32), torch.randn(2, 8)
+    fake = torch.rand(2, 3, 32, 32, requires_grad=True)
+    losses.adversary_loss(judge(real, text), judge(fake, text)).backward()
+    assert fake.grad.abs().sum() > 0
+
+
+def test_stage_one_goes_on_to_the_same_books(world):
+    """Revival, settling, running averages and the encoder's statistics are kept with the weights."""
+    folder, vgg, scorer = world
+    data = stage_one.read_data(stage_one.DataConfig(str(folder / "data"), size=64), EmoLatConfig(entries=8), folder / "runs", "cpu", whole=True)
+    vectors, model = stage_one.real_vectors(vgg, data, folder / "runs"), EmoLatConfig(entries=8)
+    own = stage_one.SpaceConfig(hidden=16, slots=4, settle_every=2)
+
+    def train(name):
+        loop = LoopConfig(steps=7, batch=4, warmup=0, save_every=1)
+        torch.manual_seed(0)
+        return stage_one.train_space(data, vectors, model, own, loop, folder / "runs", name)
+
+    whole = train("whole").state_dict()
+    before, steps = stage_one.Space.forward, []
+
+    def stops(self, *args):
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return before(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage_one.Space, "forward", stops)
+        train("parts")
+    again = train("parts").state_dict()
+    assert all(torch.equal(whole[key], again[key]) for key in whole) and len(steps) == 4
+    assert whole["counted"].min() > 0
+
+
+def test_pictures_that_changed_are_not_taken_for_those_trained_on(world):
+    folder, vgg, scorer = world
+    from comfyui_affect.workflows.headless.cli import main
+
+    common = ["--runs", str(folder / "runs"), "--out", str(folder / "mine.safetensors"), "--device", "cpu", f"data.folder={folder / 'data'}",
+              "model.entries=8", "model.layers=1", "emolat.steps=1", "emolat.batch=4", "transfer.steps=1", "transfer.batch=2"]
+    assert main(["train", "emolat", *common, "data.size=64"]) == main(["train", "transfer", *common, "data.size=64"]) == 0
+    assert main(["train", "transfer", *common, "data.size=48"]) == 2
+    Image.new("RGB", (64, 64), "red").save(folder / "data" / "images" / "im03.png")
+    assert main(["train", "transfer", *common, "data.size=64"]) == 2
+
+
+def test_what_is_missing_is_said_before_the_data_are_read(world, capsys):
+    folder, *_ = world
+    from comfyui_affect.workflows.headless.cli import main
+
+    common = ["--runs", str(folder / "runs"), "--out", str(folder / "none.safetensors"), "--device", "cpu", f"data.folder={folder / 'data'}"]
+    assert main(["train", "transfer", *common]) == 2
+    assert "affect train emolat --out" in capsys.readouterr().err and not list((folder / "runs").glob("pictures*"))
+    (folder / "bare.toml").write_text("[data]\nn = 8\n")
+    assert main(["train", "emolat", *common, "--config", str(folder / "bare.toml")]) == 2
+    assert "has no section [model]; it has [data]" in capsys.readouterr().err
+
+
+def test_an_emotion_that_was_never_seen_is_named(world):
+    folder, vgg, scorer = world
+    emolat = loaded(*world)
+    emolat.codebooks.use[MIKELS.index("awe")] = 0.0
+    with pytest.raises(UserError, match="never seen awe"):
+        emolat.sample(EmotionTarget.of("awe").mix(EmotionTarget.of("fear")), 1, 1.0, 0)
+    assert emolat.sample(EmotionTarget.of("fear"), 1, 1.0, 0).codes.shape == (1, 256)
+    assert float(emolat.codebooks.perplexity()[MIKELS.index("awe")]) == 0
+    assert stage_one.least(emolat.codebooks.perplexity()) == pytest.approx(8)
+    (folder / "few").mkdir()
+    rows = torch.tensor([0, 2])
+    books = stage_one.start_books(torch.randn(2, 3, 256), rows, EmoLatConfig(entries=8), 0)
+    assert books.use.sum(dim=1).tolist() == pytest.approx([1, 0, 1, 0, 0, 0, 0, 0])
+
+
+def test_a_mixed_emotion_has_the_mean_of_its_words(world):
+    emolat = loaded(*world)
+    fear, awe = EmotionTarget.of("fear"), EmotionTarget.of("awe")
+    assert torch.allclose(emolat.words(fear), emolat.text(["fear"]), atol=1e-6)
+    mean = emolat.text(["fear"]) + emolat.text(["awe"])
+    assert torch.allclose(emolat.words(fear.mix(awe)), torch.nn.functional.normalize(mean, dim=-1), atol=1e-6)
 
 
 def test_the_first_share_of_the_steps_sees_half_the_size_and_the_classifier_views(world, monkeypatch):

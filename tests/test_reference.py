@@ -243,12 +243,16 @@ def test_what_a_gallery_depends_on(folder, notes):
     assert index.state(folder) != before
 
 
-def test_a_damaged_record_is_read_again(folder, notes):
-    open_gallery(folder)
+@pytest.mark.parametrize("place", [7, index.EDGE + 5], ids=["pixels", "json"])
+def test_a_damaged_record_is_read_again(folder, notes, place):
+    before = open_gallery(folder)
+    edges = {p.path: before.rows[p.row, :index.EDGE].copy() for p in before.pictures}
     with (folder / index.INDEX).open("r+b") as f:
-        f.seek(64 + 3 * index.RECORD + index.EDGE + 5)
+        f.seek(64 + 3 * index.RECORD + place)
         f.write(b"xxxx")
-    assert len(open_gallery(folder).pictures) == 12
+    again = open_gallery(folder)
+    assert len(again.pictures) == 12 and len(again.rows) == len(before.rows) + 1
+    assert all(np.array_equal(again.rows[p.row, :index.EDGE], edges[p.path]) for p in again.pictures)
 
 
 def test_an_index_of_mostly_stale_records_is_compacted(folder, notes, monkeypatch):

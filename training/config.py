@@ -15,7 +15,19 @@ CONFIGS = Path(__file__).parent / "configs"
 T = TypeVar("T")
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+class Config(dict[str, Any]):
+    """The sections of a config. UserError for one that it does not have."""
+
+    def __init__(self, sections: dict[str, Any], name: str):
+        super().__init__(sections)
+        self.name = name
+
+    def __missing__(self, section: str) -> Any:
+        raise UserError(f"{self.name} has no section [{section}]; it has {', '.join(f'[{key}]' for key in self) or 'none'}. Choose a config "
+                        "made for this training.")
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """The config of a TOML file, by path or by the name of a shipped one, with overrides applied.
 
     A value of an override is read as TOML/JSON where it can be, else as a string. UserError where the file is
@@ -36,12 +48,13 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"The config '{path.name}' is no valid TOML: {error}.") from error
-    return overridden(config, overrides, path.name)
+    return overridden(Config(config, f"The config '{path.name}'"), overrides)
 
 
-def overridden(config: dict[str, Any], overrides: list[str] | tuple[str, ...], name: str = "the config") -> dict[str, Any]:
+def overridden(config: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> Config:
     """A config with overrides SECTION.KEY=VALUE applied. UserError for one that names no section."""
-    config = copy.deepcopy(config)
+    name = getattr(config, "name", "The config")
+    config = Config(copy.deepcopy(dict(config)), name)
     for override in overrides:
         key, equals, value = override.partition("=")
         *parents, leaf = key.split(".")
@@ -49,8 +62,8 @@ def overridden(config: dict[str, Any], overrides: list[str] | tuple[str, ...], n
         for parent in parents:
             table = table.get(parent) if isinstance(table, dict) else None
         if not equals or not isinstance(table, dict):
-            raise UserError(f"'{override}' overrides nothing: write SECTION.KEY=VALUE with a section of '{name}', "
-                            "for example vae.steps=100.")
+            raise UserError(f"'{override}' overrides nothing: write SECTION.KEY=VALUE with a section that there is "
+                            f"({', '.join(config)}), for example vae.steps=100.")
         table[leaf] = _value(value)
     return config
 

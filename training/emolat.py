@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from torch.func import functional_call
 
 from ..models import host
 from ..models.backbones import VGG_CUTS, Backbone, load_backbone
-from ..models.emolat.codebook import Codebooks, mean_dispersion
+from ..models.emolat.codebook import Codebooks, mean_dispersion, perplexity
 from ..models.emolat.discriminator import Discriminator, discriminator_loss, generator_loss
 from ..models.emolat.graph import GraphBatch, GraphEncoder
 from ..models.emolat.space import EmoLat, EmoLatConfig, save
@@ -30,14 +32,14 @@ from ..models.scorers import load_scorer
 from .config import load_config, read
 from .data.annotated import Annotated, read_annotations
 from .data.graphs import GraphRows, make_pictures
-from .loop import LoopConfig, Losses, fit, on_device, split
+from .loop import LoopConfig, Losses, digest, fit, on_device, split
 
 VECTORS = 32
 """Real vectors of an image that the adversary sees, drawn once where there are more: 118,100 images of 196 would be 23 GB."""
 
 SETTLING = 3
-"""Passes in which the books settle: in a trained space the least used book went from a perplexity of 108 to 182, 195 and 197, and to
-199 in eight; a probe named 0.55 of the codes before and after."""
+"""Passes in which the books settle at the end: in a trained space the least used book went from a perplexity of 108 to 182, 195 and
+197, and to 199 in eight; a probe named 0.55 of the codes before and after."""
 
 
 @dataclass
@@ -56,7 +58,7 @@ class DataConfig:
 @dataclass
 class SpaceConfig:
     """Stage one. `adversary` and `dispersion` weigh their losses: 0 leaves one out. Dead codes are revived every
-    `revive_every` steps.
+    `revive_every` steps; every `settle_every` (0: never) the books settle (`Codebooks.settle`) over all graphs.
 
     Two trainings each, seeds 0 and 1: at a dispersion of 1 a probe named 0.49 and 0.44 of the codes, and the books lay 5.0 and 3.9
     times as far apart as they are wide; at 0.25 0.73 and 0.57, 2.3 and 2.7; at 0 0.61 and 0.54, 1.8 and 1.1."""
@@ -66,6 +68,7 @@ class SpaceConfig:
     adversary: float = 1.0
     dispersion: float = 0.25
     revive_every: int = 2
+    settle_every: int = 200
 
 
 @dataclass
@@ -79,10 +82,18 @@ class Data:
     at: list[int]
     summary: str = ""
 
-    def given(self) -> tuple[torch.Tensor, ...]:
+    def given(self) -> tuple[torch.Tensor | str, ...]:
         """What tells these data from others, for `loop.fit`."""
         graphs = self.graphs
-        return graphs.features, graphs.objects, graphs.attributes, graphs.adjectives, graphs.emotions
+        return self.known, graphs.features, graphs.objects, graphs.attributes, graphs.adjectives, graphs.emotions
+
+    @cached_property
+    def known(self) -> str:
+        """The pictures' shape and the checksum of every pixel of them."""
+        check = 0
+        for i in range(0, len(self.pictures), 256):
+            check = zlib.crc32(self.pictures[i:i + 256], check)
+        return f"{self.pictures.shape} {check:08x}"
 
     def images(self, index: torch.Tensor) -> torch.Tensor:
         """[B, 3, S, S] in 0..1 on the graphs' device."""
@@ -92,6 +103,7 @@ class Data:
 
 def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str, whole: bool = False) -> Data:
     """The training data of a config, prepared and cached in `runs`; all of them, where `whole`. Says what was skipped."""
+    scorer = load_scorer(model.clip)
     folder = Path(config.folder) if config.folder else _moodscenes(config, runs)
     reading = read_annotations(folder)
     pictures, broken = make_pictures(reading.rows, config.size, runs)
@@ -104,7 +116,7 @@ def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str, 
     share, readable = 1.0 if whole else config.share, len(kept)
     kept = sorted(i for own in by_emotion for i in own[:math.ceil(share * len(own))])
     reading.rows, reading.left = [reading.rows[i] for i in kept], readable - len(kept)
-    graphs = GraphRows(reading.rows, load_scorer(model.clip), runs, device)
+    graphs = GraphRows(reading.rows, scorer, runs, device)
     reading.outside = graphs.outside
     host.current().note(reading.summary())
     return Data(reading.rows, graphs, pictures, kept, reading.summary())
@@ -125,23 +137,28 @@ def real_vectors(vgg: Backbone, data: Data, runs: Path) -> torch.Tensor:
     """[N, V, W] half, on the CPU: two neighbouring vectors of relu5_1 each, standardised over the data, at most `VECTORS` an
     image. Kept in `runs` under what the images and the network's weights are."""
     n, size = len(data.rows), data.pictures.shape[1]
-    key = hashlib.sha256("\0".join(f"{row.image.name}" for row in data.rows).encode())
-    for part in (*vgg.state_dict().values(), data.images(torch.arange(0, n, 1 + n // 64))):
-        key.update(part.cpu().numpy().tobytes())
-    path = runs / f"vectors-{n}-{size}-{key.hexdigest()[:12]}.npy"
+    path = runs / f"vectors-{n}-{size}-{digest(data.known, data.at, vgg)}.npy"
     if not path.is_file():
-        out = [codes_of(vgg, data.images(torch.arange(i, min(i + 64, n)))).half().cpu().numpy() for i in range(0, n, 64)]
-        write_atomically(path, lambda temporary: np.save(temporary, standardised(np.concatenate(out))))
-    return torch.from_numpy(np.load(path))
+        parts = (codes_of(vgg, data.images(torch.arange(i, min(i + 64, n)))).cpu().numpy() for i in range(0, n, 64))
+        write_atomically(path, lambda temporary: standardised(parts, n, temporary))
+    # Copied when written to, and never that: torch has no tensors that are read alone.
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-def standardised(vectors: np.ndarray) -> np.ndarray:
-    """[N, V, W] half -> the same with each of the W dimensions at mean 0 and deviation 1: ReLU maps differ in scale by orders
-    of magnitude, and quantisation compares by distance. In place, and a dimension at a time: the paper's are 8 GB."""
-    for i in range(vectors.shape[-1]):
-        column = vectors[..., i].astype(np.float32)
-        vectors[..., i] = (column - column.mean()) / max(float(column.std()), 1e-3)
-    return vectors
+def standardised(parts: Iterable[np.ndarray], n: int, path: Path) -> None:
+    """Parts [.., V, W] of n rows -> a file [n, V, W] half in which each of the W dimensions has mean 0 and deviation 1: ReLU maps
+    differ in scale by orders of magnitude, and quantisation compares by distance. A part at a time, for the paper's are 8 GB."""
+    start, out, total, squares = 0, None, 0.0, 0.0
+    for part in parts:
+        if out is None:
+            out = np.lib.format.open_memmap(path, "w+", np.float16, (n, *part.shape[1:]))
+        out[start:start + len(part)], start = part, start + len(part)
+        total, squares = total + part.sum((0, 1), np.float64), squares + np.square(part, dtype=np.float64).sum((0, 1))
+    mean = total / (n * out.shape[1])
+    deviation = np.sqrt(np.maximum(squares / (n * out.shape[1]) - mean**2, 1e-6))
+    for i in range(0, n, 64):
+        out[i:i + 64] = (out[i:i + 64] - mean) / deviation
+    out.flush()
 
 
 def codes_of(vgg: Backbone, images: torch.Tensor) -> torch.Tensor:
@@ -156,7 +173,11 @@ def codes_of(vgg: Backbone, images: torch.Tensor) -> torch.Tensor:
 
 class Space(nn.Module):
     """Everything stage one trains. A step moves generator and adversary at once: the adversary learns from detached codes,
-    the generator through an adversary whose weights are held."""
+    the generator through an adversary whose weights are held.
+
+    counted [8]: each book's perplexity over all graphs when that was last counted, just before the books settled. What is logged as
+    `perplexity` goes by a running average, which smears the use of entries that move.
+    """
 
     def __init__(self, model: EmoLatConfig, config: SpaceConfig, text: int):
         super().__init__()
@@ -164,6 +185,7 @@ class Space(nn.Module):
         width = model.code_width
         self.encoder = GraphEncoder(text, config.hidden, config.slots, width // 2)
         self.codebooks, self.judge = Codebooks(model.entries, width), Discriminator(width)
+        self.register_buffer("counted", torch.zeros(len(MIKELS)))
 
     def forward(self, graphs: GraphBatch, real: torch.Tensor, emotion: torch.Tensor, revive: bool) -> Losses:
         z = self.encoder(graphs)
@@ -178,18 +200,33 @@ class Space(nn.Module):
         generator = generator_loss(seen, emotion, quantisation, dispersion, self.config.adversary)
         adversary = discriminator_loss(self.judge(real), self.judge(codes.detach()), emotion)
         return {"loss": generator + self.config.adversary * adversary, "generator": generator, "adversary": adversary,
-                "quantisation": quantisation, "dispersion": dispersion, "perplexity": self.codebooks.perplexity().min(),
-                "recognised": (seen.argmax(dim=-1) == emotion[:, None]).float().mean()}
+                "quantisation": quantisation, "dispersion": dispersion, "perplexity": least(self.codebooks.perplexity()),
+                "recognised": (seen.argmax(dim=-1) == emotion[:, None]).float().mean(),
+                **({"counted": least(self.counted)} if self.counted.any() else {})}
+
+    @torch.no_grad()
+    def settle(self, graphs: Iterator[tuple[GraphBatch, torch.Tensor]]) -> None:
+        """The books settle over all graphs, given with their emotions in batches: quantised as training does it, by whose own
+        statistics they are standardised. Counts their use first."""
+        encoded = ((self.encoder(batch), emotion) for batch, emotion in graphs)
+        self.counted.copy_(perplexity(self.codebooks.settle(encoded)))
+
+
+def least(perplexities: torch.Tensor) -> torch.Tensor:
+    """That of the book which is used least, of those [8] that are used at all."""
+    return perplexities[perplexities > 0].min()
 
 
 @torch.no_grad()
 def start_books(vectors: torch.Tensor, emotions: torch.Tensor, model: EmoLatConfig, seed: int) -> Codebooks:
-    """Books that begin on real vectors [N, V, W] of their own emotion."""
+    """Books that begin on real vectors [N, V, W] of their own emotion; one without any is marked as unused."""
     books, generator = Codebooks(model.entries, model.code_width), torch.Generator().manual_seed(seed)
     for k in range(len(MIKELS)):
         own = vectors[emotions.cpu() == k].flatten(0, 1)
         if len(own):
             books.entries[k] = own[torch.randint(len(own), (model.entries,), generator=generator)].float()
+        else:
+            books.use[k] = 0.0
     return books
 
 
@@ -207,21 +244,28 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
         generator = torch.Generator().manual_seed((loop.seed + 7919 * process) * 1_000_003 + step)
         return torch.randint(len(data.rows), (loop.batch,), generator=generator)
 
-    def loss(space: nn.Module, index: torch.Tensor, step: int) -> Losses:
+    order = torch.randperm(len(data.rows), generator=torch.Generator().manual_seed(loop.seed)).to(emotions.device)
+
+    def graphs() -> Iterator[tuple[GraphBatch, torch.Tensor]]:
+        return ((data.graphs.batch(part), emotions[part]) for part in order.split(loop.batch) if len(part) > 1)
+
+    def loss(module: nn.Module, index: torch.Tensor, step: int) -> Losses:
         revive = step > 0 and step % config.revive_every == 0
+        if config.settle_every and step > 0 and step % config.settle_every == 0:
+            space.settle(graphs())  # in each of several processes alike
         real, index = vectors[index].to(emotions.device).float(), index.to(emotions.device)
-        return space(data.graphs.batch(index), real, emotions[index], revive)
+        return module(data.graphs.batch(index), real, emotions[index], revive)
 
     space = fit(space, loss, batches, loop, runs / name, name, model, config, *data.given(), vectors)
-    # Entries that were moved lately have not found their places, and the running average has counted them where they were. Settled
-    # and counted anew over all graphs, quantised as training does it: in batches, whose own statistics standardise them.
+    # Entries that were moved lately have not found their places, and the running average has counted them where they were.
     space.encoder.train()
-    order = torch.randperm(len(data.rows), generator=torch.Generator().manual_seed(loop.seed)).to(emotions.device)
-    encoded = lambda: ((space.encoder(data.graphs.batch(part)), emotions[part]) for part in order.split(loop.batch) if len(part) > 1)
+    counts = []
+    for _ in range(SETTLING):
+        space.settle(graphs())
+        counts.append(space.counted.clone())
+    space.counted.copy_(counts[0])
     with torch.no_grad():
-        for _ in range(SETTLING):
-            space.codebooks.settle(encoded())
-        space.codebooks.recount(encoded())
+        space.codebooks.recount((space.encoder(batch), emotion) for batch, emotion in graphs())
     return space.eval()
 
 
@@ -233,19 +277,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE", help="for example data.folder=EmoSpace")
 
 
-def prepared(args: argparse.Namespace, whole: bool = False) -> tuple[dict[str, Any], EmoLatConfig, Data]:
-    """(config, what the model is made of, the data) of a command line; `whole` as `read_data` takes it."""
+def prepared(args: argparse.Namespace) -> tuple[dict[str, Any], EmoLatConfig]:
+    """(config, what the model is made of) of a command line, its device and folder made ready."""
     config = load_config(args.config, args.overrides)
     model = read(EmoLatConfig, config["model"], "[model]")
     args.runs.mkdir(parents=True, exist_ok=True)
     on_device(args.device)
-    return config, model, read_data(read(DataConfig, config["data"], "[data]"), model, args.runs, args.device, whole)
+    return config, model
 
 
 def main(args: argparse.Namespace) -> int:
-    config, model, data = prepared(args, whole=True)
+    config, model = prepared(args)
     own, loop = split(config["emolat"], SpaceConfig, "emolat")
-    vgg = load_backbone(model.vgg).to(args.device)
+    vgg = load_backbone(model.vgg).to(args.device)  # what may be missing comes first, what takes hours after it
+    data = read_data(read(DataConfig, config["data"], "[data]"), model, args.runs, args.device, whole=True)
     torch.manual_seed(loop.seed)
     space = train_space(data, real_vectors(vgg, data, args.runs), model, own, loop, args.runs)
     emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)

@@ -24,7 +24,8 @@ from ..models.emotions import MIKELS
 from ..models.errors import UserError
 from ..models.gram import total_variation
 from ..models.views import view
-from .emolat import Data, add_arguments, prepared
+from .config import read
+from .emolat import Data, DataConfig, add_arguments, prepared, read_data
 from .loop import LoopConfig, Losses, fit, split
 
 __all__ = ["add_arguments", "main"]
@@ -129,7 +130,7 @@ def train_transfer(data: Data, emolat: EmoLat, config: TransferConfig, loop: Loo
         return module(*images, words[target], words[source], codes, target)
 
     return fit(Transfer(network, config, emolat.scorer, classifier), loss, batches, loop, runs / name, name, model, config, *data.given(),
-               emolat.codebooks, emolat.scorer, classifier).network
+               emolat.codebooks, emolat.vgg, emolat.scorer, classifier).network
 
 
 def with_network(space: EmoLat, config: EmoLatConfig) -> EmoLat:
@@ -147,11 +148,16 @@ def with_network(space: EmoLat, config: EmoLatConfig) -> EmoLat:
 
 
 def main(args: argparse.Namespace) -> int:
-    config, model, data = prepared(args)
+    config, model = prepared(args)
     own, loop = split(config["transfer"], TransferConfig, "transfer")
+    if not args.out.is_file():
+        raise UserError(f"There is no {args.out} to learn from: make its codebooks first, by `affect train emolat --out {args.out}`.")
+    # What may be missing comes first, what takes hours after it.
     space = load(args.out, args.device)
+    load_classifier(own.classifier, own.classifier_clip)
     torch.manual_seed(loop.seed)  # the network's first weights
     emolat = with_network(space, model)
+    data = read_data(read(DataConfig, config["data"], "[data]"), model, args.runs, args.device)
     network = train_transfer(data, emolat, own, loop, args.runs, args.device)
     emolat.network.load_state_dict(network.state_dict())
     emolat.training_config |= {"data": config["data"], "transfer": config["transfer"]}

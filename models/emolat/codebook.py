@@ -61,9 +61,10 @@ class Codebooks(nn.Module):
         self.use.copy_(_shares(self._tally((self.nearest(z, emotion), emotion) for z, emotion in parts), self.use))
 
     @torch.no_grad()
-    def settle(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], least: float = 0.25) -> None:
+    def settle(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], least: float = 0.25) -> torch.Tensor:
         """One of Lloyd's (1982) steps over vectors (z [B, S, W], emotion [B]), in random order: an entry becomes the mean of those
-        nearest to it, and one that gets less than `least` times an even share moves onto one of them. A book without any stays."""
+        nearest to it, and one that gets less than `least` times an even share moves onto one of them. A book without any stays.
+        Returns [8, N] how many were nearest to each entry where it was."""
         seen, sums = torch.zeros_like(self.use), torch.zeros_like(self.entries)
         found: list[list[torch.Tensor]] = [[] for _ in MIKELS]
         for i, (z, emotion) in enumerate(parts):
@@ -77,6 +78,7 @@ class Codebooks(nn.Module):
             rare = (seen[k] < least * seen[k].mean()).nonzero().flatten()[:len(vectors)]
             if len(rare):
                 self.entries.data[k, rare] = torch.stack(vectors[:len(rare)])
+        return seen
 
     def _tally(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """[8, N]: how often each entry stands among the numbers [B, S] of emotions [B]."""
@@ -102,9 +104,8 @@ class Codebooks(nn.Module):
         return moved
 
     def perplexity(self) -> torch.Tensor:
-        """[8]: how many entries of each book are in use, 1..N (the exponential of the use's entropy)."""
-        p = self.use / self.use.sum(dim=1, keepdim=True)
-        return torch.exp(-(p * p.clamp(min=1e-12).log()).sum(dim=1))
+        """[8]: how many entries of each book are in use, 1..N; 0 of a book that never was."""
+        return perplexity(self.use)
 
     def sample(self, emotion: torch.Tensor, n: int, temperature: float = 1.0,
                generator: torch.Generator | None = None) -> torch.Tensor:
@@ -114,6 +115,13 @@ class Codebooks(nn.Module):
         logits = self.use[emotion].clamp(min=1e-12).log() / temperature
         numbers = torch.multinomial(logits.softmax(dim=-1).cpu(), n, replacement=True, generator=generator)
         return self.entries[emotion[:, None], numbers.to(self.entries.device)]
+
+
+def perplexity(use: torch.Tensor) -> torch.Tensor:
+    """Use [C, N] -> [C] the exponential of its entropy, 1..N; 0 where nothing was used."""
+    total = use.sum(dim=1, keepdim=True)
+    p = use / total.clamp(min=1e-12)
+    return torch.exp(-(p * p.clamp(min=1e-12).log()).sum(dim=1)) * (total[:, 0] > 0)
 
 
 def _shares(seen: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:

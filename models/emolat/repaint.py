@@ -25,7 +25,7 @@ def repaint(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "
             mask: torch.Tensor | None = None) -> torch.Tensor:
     """Image [B, 3, H, W] in 0..1 -> the same in the code's emotion, one image at a time, so that memory does not grow.
 
-    text      a word or sentence (equation 15); empty: the emotion's label
+    text      a word or sentence (equation 15); empty: the emotion's own (`EmoLat.words`)
     strength  times the emotion's intensity: 0 returns the image, 1 the network's answer, more exaggerates
     mask      [B or 1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit
 
@@ -45,7 +45,7 @@ def repaint(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "
     if share < 1:
         host.current().note(f"An image of {w} x {h} is transferred at {size[1]} x {size[0]}, and the change enlarged.")
     device = emolat.codebooks.entries.device
-    words = emolat.text([text.strip() or code.emotion.label or "emotion"])
+    words = emolat.text([text.strip()]) if text.strip() else emolat.words(code.emotion)
     codes = code.codes[None].to(device)
     out, bar = torch.empty_like(image), host.current().progress(len(image), "transfer")
     try:

@@ -101,8 +101,13 @@ class EmoLat(nn.Module):
     def sample(self, emotion: EmotionTarget, n: int, temperature: float, seed: int) -> EmoLatCode:
         """n codes for an emotion, from the seed: each one's book is drawn by the emotion's distribution, each code inside
         its book by its use, tempered."""
+        distribution = torch.tensor(emotion.distribution)
+        unknown = [name for name, share, used in zip(MIKELS, distribution, self.codebooks.use.sum(dim=1)) if share > 0 and not used]
+        if unknown:
+            raise UserError(f"This EmoLat has never seen {' or '.join(unknown)}: no image that it learned from showed that. Ask for another "
+                            "emotion, or train it on images of that one.")
         generator = torch.Generator().manual_seed(seed % 2**63)
-        books = torch.multinomial(torch.tensor(emotion.distribution), n, replacement=True, generator=generator)
+        books = torch.multinomial(distribution, n, replacement=True, generator=generator)
         codes = self.codebooks.sample(books.to(self.codebooks.entries.device), 1, temperature, generator)[:, 0].detach()
         return EmoLatCode(codes, emotion, None if self.token_map is None else self.token_map(codes).detach())
 
@@ -110,6 +115,15 @@ class EmoLat(nn.Module):
     def text(self, texts: list[str]) -> torch.Tensor:
         """[n, D] normalised features of texts."""
         return self.scorer.text_features(texts).float()
+
+    @torch.no_grad()
+    def words(self, emotion: EmotionTarget) -> torch.Tensor:
+        """[1, D]: what stands for an emotion in equation 15. Of one of the eight its word's features; of any other distribution
+        the mean of the eight words' by it, because these are the words that the network learned."""
+        weights = torch.tensor(emotion.distribution)
+        there = weights.nonzero().flatten()
+        features = self.text([MIKELS[k] for k in there.tolist()])
+        return F.normalize(weights[there].to(features) @ features, dim=-1)[None]
 
 
 _FORMAT = "emolat 1"

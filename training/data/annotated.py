@@ -60,6 +60,8 @@ class Reading:
     def summary(self) -> str:
         """The closing words of a run: what was used, skipped and unusual."""
         lines = [f"{len(self.rows)} annotated images; {len(self.skipped)} skipped" + f", {self.left} left for testing" * bool(self.left) + "."]
+        shown = Counter(MIKELS[row.emotion] for row in self.rows)
+        lines.append("  of " + ", ".join(f"{name} {shown[name]}" for name in MIKELS))
         kinds: dict[str, list[str]] = {}
         for name, why in self.skipped.items():
             kind, _, more = why.partition(": ")
