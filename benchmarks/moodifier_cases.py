@@ -14,6 +14,7 @@ from ..models.moodifier import masks
 from ..models.moodifier.instruction import plain
 from ..models.moodifier.words import described, said_at
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
+from ..training.data.moodscenes.captions import _WEATHER_WORD
 from .edit_methods import conditioning, pipeline
 
 FEATHER = 4
@@ -54,8 +55,7 @@ def cases(n: int, split: str) -> list[Case]:
         target_prompt = source_prompt
         for name in names:
             target_prompt = described(target_prompt, name, words[name])
-        whole = after.content_caption(np.random.default_rng([22, i]), attributes=1.0).rsplit(", ", 1)
-        weather = f", {whole[1]}" if len(whole) > 1 and len(whole[1].split()) < 4 else ""
+        weather = f", {_WEATHER_WORD[after.mood.weather]}" if after.mood.weather in _WEATHER_WORD else ""
         mask = lambda scene, name: torch.from_numpy(np.isin(scene.owners, [o.number for o in scene.objects if o.name == name]))[None].float()
         where = {name: mask(before, name) for name in names}
         region = torch.stack([mask(scene, name) for scene in (before, after) for name in names]).amax(dim=0)

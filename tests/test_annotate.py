@@ -171,3 +171,40 @@ def test_an_estimate_and_empty_folders(tmp_path):
         A.pictures(tmp_path / "absent")
     with pytest.raises(UserError, match="no image"):
         A.pictures(tmp_path)
+
+
+def test_a_picture_of_broken_chunks_is_named_and_what_is_paid_for_stays(folder, tmp_path):
+    import struct
+    import zlib
+
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ 1)  # a wrong checksum
+    (folder / "chunks.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)))
+    lines = A.Lines(tmp_path / "out.jsonl")
+    skipped = A.annotate(folder, lines, "emospace", Asked(), {}, 2)
+    assert set(skipped) == {"broken.png", "chunks.png"} and all(why.startswith("unreadable: ") for why in skipped.values())
+
+    class Leaves(Asked):
+        """Answers about one image, and is gone."""
+
+        def __call__(self, image, question):
+            if len(self.questions) >= 6:
+                raise UserError("gone")
+            return super().__call__(image, question)
+
+    again = A.Lines(tmp_path / "again.jsonl")
+    with pytest.raises(UserError, match="gone"):
+        A.annotate(folder, again, "emospace", Leaves(), {}, 1)
+    assert len(A.Lines(tmp_path / "again.jsonl").done) == 1
+
+
+def test_a_file_of_another_form_and_tags_that_are_none_are_refused(folder, tmp_path):
+    A.annotate(folder, A.Lines(tmp_path / "out.jsonl"), "emospace", Asked(), {}, 1)
+    with pytest.raises(UserError, match='Line 1 of .* has no "summary": it was annotated in another form'):
+        A.Lines(tmp_path / "out.jsonl", A.KEYS["moodarchive"])
+    assert A.Lines(tmp_path / "out.jsonl", A.KEYS["emospace"]).done
+    from comfyui_affect.workflows.headless.cli import main
+
+    for tags in ('"lake | pier"', "null"):
+        (tmp_path / "tags.jsonl").write_text('{"file": "c.png", "tags": %s}\n' % tags)
+        assert main(["data", "annotate", str(folder), "--out", str(tmp_path / "x.jsonl"), "--model", "m", "--tags", str(tmp_path / "tags.jsonl"),
+                     "--dry-run"]) == 2

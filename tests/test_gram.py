@@ -1,5 +1,7 @@
 """Gram transfer: the losses by hand, both solvers, masks, sizes and what cannot be transferred."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -111,7 +113,27 @@ def test_a_transfer_lowers_the_loss_and_keeps_the_bounds(net, solver):
     assert torch.equal(done.image, transfer(net, source, reference, config).image)
 
 
-def test_large_images_start_at_half_the_size(net):
+@pytest.mark.parametrize("layers", gram.LAYERS)
+def test_folding_changes_no_feature(net, layers):
+    trained = copy.deepcopy(net)
+    for module in trained.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.3), module.running_var.uniform_(0.5, 2), module.weight.data.uniform_(0.5, 2), module.bias.data.normal_()
+    image = picture(0)
+    before = {key: value.clone() for key, value in trained.state_dict().items()}
+    for a, b in zip(features(trained, image, layers), features(gram.folded(trained), image, layers), strict=True):
+        assert torch.allclose(a, b, atol=1e-3 * float(a.abs().max()))
+    assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
+
+
+def test_evaluations_at_the_sizes_below_are_few(net):
+    done = transfer(net, picture(0, 256, 256), picture(1), GramConfig(iterations=24, tolerance=0.0))
+    assert [done.pixels.count(side**2) for side in (128, 256)] == [12, 12]
+    done = transfer(net, picture(0, 256, 256), picture(1), GramConfig(iterations=130, tolerance=0.0))
+    assert [done.pixels.count(side**2) for side in (128, 256)] == [60, 70]
+
+
+def test_large_images_start_below_their_size(net):
     done = transfer(net, picture(0, 256, 320), picture(1, 100, 50), GramConfig(iterations=30, tolerance=0.5))
     assert done.image.shape == (1, 3, 256, 320) and list(dict.fromkeys(done.pixels)) == [128 * 160, 256 * 320]
 

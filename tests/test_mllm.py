@@ -31,6 +31,7 @@ def test_a_good_answer():
     assert boxes([50, 40, 250, 400]) == [(0.1, 0.1, 0.5, 1.0)]  # pixels
     assert boxes([100, 200, 500, 900], [20, 30, 80, 95], None) == [(0.1, 0.2, 0.5, 0.9), (0.02, 0.03, 0.08, 0.095), None]  # per thousand
     assert parse(answer(objects=[{"name": "a"}])).objects[0].box is None
+    assert boxes([0.2, 0.3, 1.01, 0.9]) == [(0.2, 0.3, 1.0, 0.9)] and boxes([50, 40, 510, 400]) == [(0.1, 0.1, 1.0, 1.0)]  # a little over
     assert parse(f"<think>a {{set}} of {{\"x\": 1}}</think> {answer()}").objects[0].name == "tree"
 
 
@@ -46,6 +47,10 @@ def test_every_object_stands_in_both_prompts():
     assert words.described("A house", "house", "old") == "an old house"
     long = "a quiet place " * 40 + "with a lamp"
     assert words.said_at(long, "lamp")[0] > 77  # chunks have a start token each
+    over = "word " * 74 + "street lamp"
+    assert words.said_at(over, "street lamp") == [75, 78]  # one in each of two chunks
+    assert words.stands_in("a house, old", "house") and words.described("trees! and sky", "trees", "bare") == "bare trees! and sky"
+    assert instruction.names(["House (left)", "trees!", " Trees ", "", "..."]) == ["house left", "trees"]
 
 
 @pytest.mark.parametrize("text, why", [
@@ -296,7 +301,7 @@ def test_a_damaged_answer_in_the_cache_is_asked_for_again(ask, tmp_path):
 def test_the_users_objects_override(ask):
     found = ask("good", objects=["Tree", "boat"])
     assert [(c.name, c.attribute) for c in found.objects] == [("tree", "twisted"), ("boat", "")]
-    assert "Tree, boat" in Handler.last["messages"][0]["content"][0]["text"]
+    assert "tree, boat" in Handler.last["messages"][0]["content"][0]["text"]
     assert "sees no boat" in found.warning and found.warning in ask.notes
     again = ask("good", objects=["Tree", "boat"])
     assert again == found and ask.notes.count(found.warning) == 2  # an answer from the cache says it too
@@ -477,12 +482,14 @@ def test_the_key_stands_in_no_picture_of_a_workflow(url, monkeypatch, tmp_path, 
               "4": node("AffectMLLMMaskGenerator", image=["1", 0], emotion=["2", 0], mllm=["3", 0], objects="",
                         grounding="boxes", feather=2),
               "5": node("SaveImage", images=["4", 3], filename_prefix="overlay"), "6": node("PreviewAny", source=["4", 4])}
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Handler.headers_seen = []
     with caplog.at_level("DEBUG"), host.use(EmbeddedHost(tmp_path, tmp_path / "out", tmp_path / "models")):
         outputs = execute(prepare(Loaded(prompt, None)))
     assert any("sk-very-secret" in str(h) for h in Handler.headers_seen)
     written = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert any(p.suffix == ".png" and p.name.startswith("overlay") for p in written)
+    assert any(p.is_relative_to(tmp_path / "cache") for p in written)
     for text in (json.dumps(outputs), caplog.text, *capfd.readouterr()):
         assert "sk-very-secret" not in text
     for path in written:

@@ -59,6 +59,7 @@ def test_a_place_belongs_to_the_word_that_claims_it_most():
     mine, other = torch.tensor([[[[0.4, 0.1]]]]), torch.tensor([[[[0.1, 0.4]]]])
     assert torch.allclose(masks.contested(mine, mine + other), torch.tensor([[[[0.32, 0.02]]]]))
     assert masks.word_columns("a house by a lake") == [1, 2, 3, 4, 5] and masks.word_columns("") == [1]
+    assert masks.word_columns("word " * 80) == [*range(1, 76), *range(78, 83)]  # 75 in a chunk, and the next begins with its start
 
 
 def test_boxes():

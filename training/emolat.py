@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from ..models import host
 from ..models.backbones import VGG_CUTS, Backbone, load_backbone
-from ..models.emolat.codebook import Codebooks, mean_dispersion, perplexity
+from ..models.emolat.codebook import Codebooks, crowding, mean_dispersion, perplexity
 from ..models.emolat.discriminator import Discriminator, discriminator_loss, generator_loss
 from ..models.emolat.graph import GraphBatch, GraphEncoder
 from ..models.emolat.space import EmoLat, EmoLatConfig, save
@@ -67,6 +67,8 @@ class SpaceConfig:
     slots: int = 32
     adversary: float = 1.0
     dispersion: float = 0.25
+    follow: float = 0.5
+    crowding: float = 1.0
     revive_every: int = 2
     settle_every: int = 200
 
@@ -190,6 +192,8 @@ class Space(nn.Module):
     def forward(self, graphs: GraphBatch, real: torch.Tensor, emotion: torch.Tensor, revive: bool) -> Losses:
         z = self.encoder(graphs)
         codes, numbers, quantisation = self.codebooks(z, emotion)
+        if self.config.follow:
+            self.codebooks.follow(z.detach(), numbers, emotion, self.config.follow)
         if revive:
             self.codebooks.revive(z.detach(), emotion)
             if torch.distributed.is_initialized():  # each process moved entries onto its own graphs' vectors
@@ -198,9 +202,11 @@ class Space(nn.Module):
         held = {k: v.detach() for k, v in self.judge.named_parameters()}
         seen = functional_call(self.judge, held, (codes,))
         generator = generator_loss(seen, emotion, quantisation, dispersion, self.config.adversary)
+        crowded = crowding(z, emotion)
+        generator = generator + self.config.crowding * crowded
         adversary = discriminator_loss(self.judge(real), self.judge(codes.detach()), emotion)
         return {"loss": generator + self.config.adversary * adversary, "generator": generator, "adversary": adversary,
-                "quantisation": quantisation, "dispersion": dispersion, "perplexity": least(self.codebooks.perplexity()),
+                "quantisation": quantisation, "dispersion": dispersion, "crowding": crowded, "perplexity": least(self.codebooks.perplexity()),
                 "recognised": (seen.argmax(dim=-1) == emotion[:, None]).float().mean(),
                 **({"counted": least(self.counted)} if self.counted.any() else {})}
 

@@ -30,7 +30,7 @@ from .clip import drop_words
 from .config import load_config
 from .data.graphs import make_pictures
 from .data.pack import PackSpec, make_pack
-from .loop import LoopConfig, Losses, fit, split
+from .loop import LoopConfig, Losses, fit, on_device, split
 
 
 @dataclass
@@ -101,18 +101,22 @@ def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
         spec = PackSpec("train", config.n, captions="structured", variants=6, seed=config.data_seed)
         pack = make_pack(spec, runs / "packs")
         return Scenes(pack.images, pack.captions)
+    if not Path(config.captions).is_file():
+        raise UserError(f"There is no {config.captions} with structured captions. `affect data annotate --form moodarchive` makes one.")
     rows, captions = [], []
     for number, line in enumerate(Path(config.captions).read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
             caption = [row["summary"], *row["stimuli"], row["assessment"]]
+            if not isinstance(row["stimuli"], list) or len(caption) != 5 or not all(isinstance(part, str) and part.strip() for part in caption):
+                raise ValueError
             image = safe_join(config.folder, row["file"])
         except (ValueError, KeyError, TypeError):
-            host.current().note(f"Line {number} of {config.captions} is no structured caption: skipped.")
+            host.current().note(f"Line {number} of {config.captions} is no structured caption (a summary, three stimuli, an assessment, none of "
+                                "them empty): skipped.")
             continue
-        if len(caption) == 5:
-            rows.append(SimpleNamespace(image=image))
-            captions.append(caption)
+        rows.append(SimpleNamespace(image=image))
+        captions.append([part.strip() for part in caption])
     pictures, broken = make_pictures(rows, size, runs)
     kept = [i for i in range(len(rows)) if i not in broken]
     host.current().note(f"{len(kept)} images with structured captions; {len(broken)} cannot be read.")
@@ -127,11 +131,13 @@ def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device
     from accelerate import PartialState
 
     scorer, process = ClipScorer(clip, None, "base").to(device), PartialState().process_index
-    data = read_scenes(config, runs, scorer.size)
-    texts = Texts(data.captions, clip, device)
     base = scorer.clip
     model = moodify.lengthened(base).requires_grad_(True)
     moodify.freeze_kept(model)
+    with torch.no_grad():  # what cannot be trained is refused before the data are read
+        moodify.patch_features(model, scorer.preprocess(torch.zeros(1, 3, scorer.size, scorer.size, device=device)))
+    data = read_scenes(config, runs, scorer.size)
+    texts = Texts(data.captions, clip, device)
 
     def loss(model: nn.Module, index: torch.Tensor, step: int) -> Losses:
         images = scorer.preprocess(view(data.images(index, device), strength=0.5, each=True))
@@ -183,6 +189,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     own, loop = split(config["moodifyclip"], MoodifyConfig, "moodifyclip")
+    on_device(args.device)
     clip, shape = base_clip(args.base)
     torch.manual_seed(loop.seed)
     model, _ = train(clip, own, loop, args.runs, args.device)

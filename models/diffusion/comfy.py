@@ -34,6 +34,11 @@ from .protocol import Conditioning, Control, clamp01, repeat_to_batch
 from .sampling import ddim_inversion
 
 _CROSS = "c_crossattn"
+
+_BOUND = {"area": "an area", "mask": "a mask", "control": "a ControlNet", "gligen": "a GLIGEN box", "timestep_start": "a range of steps "
+          "(ConditioningSetTimestepRange)", "timestep_end": "a range of steps (ConditioningSetTimestepRange)", "hooks": "hooks (a LoRA or a "
+          "schedule of its own)", "default": "a default part"}
+"""What a cond may carry that holds for itself alone -> in words."""
 _LENGTH_BOUND = ("attention_mask", "num_tokens")
 """Conds that describe the text token by token: appending tokens would make them wrong."""
 
@@ -282,14 +287,15 @@ class ComfyDenoiser:
             raise
 
     def side_by_side(self, contexts: Sequence[CondContext], n: int) -> CondContext:
-        """See `protocol.Denoiser`. UserError for conditionings combined of several, or with areas, masks or ControlNets."""
+        """See `protocol.Denoiser`. UserError for conditionings combined of several, or with areas, masks, ControlNets, a range of
+        steps or hooks: all rows of the one batch would get the source's."""
         given = []
         for context in contexts:
             cond = context.conds[0]
-            bound = [name for name in ("area", "mask", "control", "gligen") if cond.get(name) is not None]
+            bound = [what for name, what in _BOUND.items() if cond.get(name) is not None]
             if len(context.conds) != 1 or bound:
                 raise UserError("The attention blend takes one plain text for the source and one for the target; a conditioning "
-                                f"here {'has a ' + bound[0] if bound else 'is combined of several'}. Connect the text encoder's own.")
+                                f"here {'has ' + bound[0] if bound else 'is combined of several'}. Connect the text encoder's own.")
             given.append(cond["model_conds"])
         length = max(c.embeds.shape[1] for c in contexts)
         joined = {}
@@ -387,12 +393,21 @@ class _WholePatcher(comfy.model_patcher.ModelPatcher):
         return 0
 
 
+class _Held(torch.nn.Module):
+    """What ComfyUI loads in place of a network: it writes `device` and more onto what it loads, which a network need not allow
+    (transformers' models have a `device` that cannot be set)."""
+
+    def __init__(self, network: torch.nn.Module):
+        super().__init__()
+        self.network = network
+
+
 def _patcher(module: torch.nn.Module) -> Any:
     """The ModelPatcher of one of our networks, with which ComfyUI loads and unloads it as its own. One for as long as the
     network lives: ComfyUI remembers patchers weakly, and takes a network without its patcher for a leak."""
     if "_affect_patcher" not in module.__dict__:
         module.__dict__["_affect_patcher"] = _WholePatcher(
-            module, load_device=comfy.model_management.get_torch_device(), offload_device=torch.device("cpu"))
+            _Held(module), load_device=comfy.model_management.get_torch_device(), offload_device=torch.device("cpu"))
     return module.__dict__["_affect_patcher"]
 
 

@@ -49,6 +49,16 @@ class Codebooks(nn.Module):
         return torch.stack([chosen[emotion == k].flatten(0, 1).mean(dim=0) for k in emotion.unique()])
 
     @torch.no_grad()
+    def follow(self, z: torch.Tensor, numbers: torch.Tensor, emotion: torch.Tensor, rate: float) -> None:
+        """Moves the entries that vectors z [B, S, W] of emotions [B] chose [B, S] towards the mean of those, by a share (as van den Oord
+        et al. 2017, appendix A.1, learn theirs): gradients alone move an entry by the learning rate a step, and the encoder leaves
+        it behind."""
+        seen, sums = self._tally([(numbers, emotion)]), torch.zeros_like(self.entries)
+        sums.index_put_((emotion[:, None].expand_as(numbers), numbers), z.to(sums), accumulate=True)
+        mean = sums / seen[..., None].clamp(min=1)
+        self.entries.data.lerp_(mean, rate * (seen[..., None] > 0))
+
+    @torch.no_grad()
     def count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
         """Lets a batch's numbers [B, S] into the averages, in the books of emotion [B]."""
         seen = self._tally([(numbers, emotion)])
@@ -140,6 +150,19 @@ def mean_dispersion(means: torch.Tensor) -> torch.Tensor:
     """
     squared = (means[:, None] - means[None]).square().sum(dim=-1)
     return squared.clamp(max=2.0 * means.shape[-1]).sum() / len(means) ** 2 / means.shape[-1]  # the diagonal is nought
+
+
+def crowding(z: torch.Tensor, emotion: torch.Tensor, t: float = 2.0) -> torch.Tensor:
+    """How near to one another the graphs of an emotion lie: vectors z [B, S, W] of emotions [B] -> the logarithm of the mean of
+    exp(-t d) over pairs of graphs of one emotion, d the mean square between their vectors of one place; 0 where all fall together
+    (Wang and Isola 2020, the uniformity of section 4.1.2; ours, not EmoLat's)."""
+    found = []
+    for k, n in zip(*emotion.unique(return_counts=True)):
+        if n > 1:
+            own = z[emotion == k].transpose(0, 1)  # [S, n, W]
+            away = (own[:, :, None] - own[:, None]).square().mean(dim=-1)
+            found.append(away[:, ~torch.eye(int(n), dtype=torch.bool, device=z.device)].flatten())
+    return torch.exp(-t * torch.cat(found)).mean().log() if found else z.new_zeros(())
 
 
 def separation(vectors: torch.Tensor, labels: torch.Tensor) -> float:

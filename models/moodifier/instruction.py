@@ -69,6 +69,12 @@ def plain(text: Any, longest: int) -> str:
     return cut[:end].strip()
 
 
+def names(objects: list[str]) -> list[str]:
+    """The names that a user gave, as they stand in prompts: plain, in small letters, without marks around them, each once."""
+    said = [plain(name, LONGEST_NAME).lower().strip(" .,;:!?\"'") for name in objects]
+    return [name for name in dict.fromkeys(said) if name]
+
+
 def parse(answer: str, size: tuple[int, int] = (1000, 1000)) -> Instruction:
     """The instruction in an answer, which may stand between words, thoughts or a code fence: the first JSON object that fits the
     schema. BrokenAnswer where there is none; it says what is wrong with the first.
@@ -119,10 +125,12 @@ def _boxes(values: list[Any], size: tuple[int, int]) -> list[tuple[float, float,
         if v[2] <= v[0] or v[3] <= v[1]:
             raise BrokenAnswer("a box is empty")
     scales = ((1, 1), size, (1000, 1000))
-    scale = next((s for s in scales if all(v[2] <= s[0] and v[3] <= s[1] for v in given)), None)
-    if scale is None:
+    over = 1.05  # a model's box may end a little outside the picture
+    scale = next((s for s in scales if all(v[2] <= over * s[0] and v[3] <= over * s[1] for v in given)), None)
+    if scale is None or any(v[0] >= scale[0] or v[1] >= scale[1] for v in given):
         raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are wanted")
-    return [(v[0] / scale[0], v[1] / scale[1], v[2] / scale[0], v[3] / scale[1]) if v else None for v in values]
+    share = lambda x, most: min(x / most, 1.0)
+    return [(share(v[0], scale[0]), share(v[1], scale[1]), share(v[2], scale[0]), share(v[3], scale[1])) if v else None for v in values]
 
 
 def complete(found: Instruction) -> Instruction:
@@ -142,8 +150,7 @@ def by_rules(emotion: str, objects: list[str], description: str = "") -> Instruc
     image shows. UserError for an unknown emotion."""
     if emotion not in LABELS:
         raise UserError(f"'{emotion}' is none of the emotions known here: {', '.join(LABELS)}.")
-    names = [plain(name, LONGEST_NAME).lower() for name in objects]
-    changes = tuple(Change(name, rules.attribute(emotion, name)) for name in names if name)
+    changes = tuple(Change(name, rules.attribute(emotion, name)) for name in names(objects))
     seen = plain(description, LONGEST_PROMPT) or " and ".join(words.article(c.name) for c in changes) or "a picture"
     source = complete(Instruction(changes, seen, seen)).source_prompt
     target = source

@@ -105,11 +105,11 @@ def threshold(values: torch.Tensor, bins: int = 64) -> torch.Tensor:
 
 
 def word_columns(prompt: str) -> list[int]:
-    """Positions of a prompt's words among its tokens (its first chunk's): neither start, end nor padding."""
-    from ..diffusion.text import END, tokenize
+    """Positions of a prompt's words among its tokens, chunk behind chunk: neither start, end nor padding."""
+    from ..diffusion.text import CHUNK, END, tokenize
 
-    ids = [i for i, _ in tokenize(prompt)[0]]
-    return list(range(1, max(2, ids.index(END))))
+    chunks = [[i for i, _ in chunk] for chunk in tokenize(prompt)]
+    return [n * CHUNK + i for n, ids in enumerate(chunks) for i in range(1, max(2, ids.index(END) if END in ids else CHUNK))]
 
 
 def attention_mask(maps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from typing import Any, Callable, Protocol
 from .. import diffusion, files, host
 from ..errors import UserError
 from .chat_server import Server, shrunk
-from .instruction import BrokenAnswer, Change, Instruction, by_rules, complete, parse
+from .instruction import BrokenAnswer, Change, Instruction, by_rules, complete, names, parse
 
 PROVIDERS = ("rules", "openai-compatible", "transformers")
 
@@ -68,6 +68,7 @@ class Asked:
 
     def ask(self, image: Any, emotion: str, objects: list[str]) -> Instruction:
         """UserError where the server or model cannot be reached; a broken answer is no error (see the module)."""
+        objects = names(objects)
         path = self.cache / f"{self._key(image, emotion, objects)}.json"
         if kept := _read(path):
             return self._told(kept)
@@ -84,7 +85,7 @@ class Asked:
             except BrokenAnswer as error:
                 reasons.append(str(error))
                 continue
-            unseen = [name for name in objects if name.lower() not in {c.name for c in found.objects}]
+            unseen = [name for name in objects if name not in {c.name for c in found.objects}]
             doubt = (f"{self.name} ({self.model}) sees no {', no '.join(unseen)} in the image. The mask is a guess there: name what the image "
                      "shows, or connect a mask of your own." if unseen else "")
             found = replace(complete(_chosen(found, objects)), provider=self.name, warning=doubt)
@@ -111,7 +112,7 @@ def _chosen(found: Instruction, objects: list[str]) -> Instruction:
     if not objects:
         return found
     by_name = {c.name: c for c in found.objects}
-    return replace(found, objects=tuple(by_name.get(name.lower(), Change(name.lower(), "")) for name in objects))
+    return replace(found, objects=tuple(by_name.get(name, Change(name, "")) for name in objects))
 
 
 def _write(path: Path, found: Instruction) -> None:

@@ -13,7 +13,7 @@ def forms(name: str) -> list[str]:
 
 def pattern(name: str) -> str:
     """A regular expression for a name as whole words; its first group is the article before it, its second the name."""
-    return rf"\b(?:(an?)\s+)?({'|'.join(map(re.escape, forms(name)))})\b"
+    return rf"(?<!\w)(?:(an?)\s+)?({'|'.join(map(re.escape, forms(name)))})(?!\w)"
 
 
 def stands_in(prompt: str, name: str) -> bool:
@@ -36,12 +36,15 @@ def described(prompt: str, name: str, attribute: str) -> str:
 def said_at(prompt: str, name: str) -> list[int]:
     """Positions of the first place of a name among the tokens that CLIP reads of a prompt (chunks of 77, each with its start
     token); none where it does not stand there."""
-    from ..diffusion.text import bpe, tokenize
+    from ..diffusion.text import END, START, bpe, tokenize
 
-    tokens = [i for chunk in tokenize(prompt) for i, _ in chunk]
+    flat = [i for chunk in tokenize(prompt) for i, _ in chunk]
+    # A name of several words may begin in one chunk and end in the next: the marks between them are passed over.
+    there = [place for place, token in enumerate(flat) if token not in (START, END)]
+    tokens = [flat[place] for place in there]
     for form in forms(name):
         wanted = bpe().encode(form)
         for i in range(len(tokens) - len(wanted) + 1):
             if tokens[i:i + len(wanted)] == wanted:
-                return list(range(i, i + len(wanted)))
+                return there[i:i + len(wanted)]
     return []

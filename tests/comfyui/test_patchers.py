@@ -42,6 +42,13 @@ patcher = ours._patcher(net)
 patcher.load_device = torch.device("meta")
 patcher.partially_load(torch.device("meta"), extra_memory=0.1)
 out["devices"] = sorted({t.device.type for t in [*net.parameters(), *net.buffers()]})
+class Fixed(Odd):
+    # a device that cannot be set, as transformers' models have it
+    @property
+    def device(self): return self.position.device
+fixed = Fixed()
+ours.load(fixed)
+out["fixed"] = [fixed.device.type, "device" in net.__dict__]
 other = Odd()
 for _ in range(3):
     ours.load(other); gc.collect(); mm.cleanup_models_gc(); mm.free_memory(1e30, torch.device("cpu"))
@@ -69,6 +76,10 @@ def test_a_network_is_loaded_whole_however_little_memory_there_is(seen):
 
 def test_a_network_has_one_patcher_and_leaves_no_dead_entry(seen):
     assert seen["one"] and not seen["leaks"] and seen["dead"] == 0
+
+
+def test_nothing_is_written_onto_a_network(seen):
+    assert seen["fixed"] == ["cpu", False]
 
 
 def test_a_network_that_nobody_holds_is_freed(seen):

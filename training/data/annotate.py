@@ -65,6 +65,8 @@ def moodarchive(image: Any, ask: Ask, tags: list[str] | None, emotion: str) -> d
 
 
 FORMS: dict[str, Callable[..., dict[str, Any]]] = {"emospace": emospace, "moodarchive": moodarchive}
+KEYS = {"emospace": ("emotion", "global_adjective"), "moodarchive": ("emotion", "summary", "stimuli", "assessment")}
+"""What the rows of a form have beside the file, by which a run that goes on knows them."""
 
 
 def _word(answer: str) -> str:
@@ -105,20 +107,23 @@ def estimate(n: int, form: str, tagged: bool, seconds: float, workers: int, pric
             f"once about {calls * seconds / workers / 60:.0f} minutes.")
 
 
-def _row(line: bytes | str, where: str) -> dict[str, Any]:
-    """A JSON object with a file's name. UserError for anything else, or a name that leaves the folder."""
+def _row(line: bytes | str, where: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A JSON object with a file's name and some keys more. UserError for anything else, or a name that leaves the folder."""
     try:
         row = json.loads(line)
         files.safe_join(".", row["file"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{where} is no JSON object with a \"file\". Correct or delete it, or give another file.") from None
+    missing = [key for key in keys if key not in row]
+    if missing:
+        raise UserError(f"{where} has no \"{missing[0]}\": it was annotated in another form. Give another file to --out, or the form it has.")
     return row
 
 
 class Lines:
     """A JSONL file that is only ever appended to: one whole line an image. What a killed run left half is cut off."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, keys: tuple[str, ...] = ()):
         self.path, self._lock = path, threading.Lock()
         self.done: dict[str, dict[str, Any]] = {}
         if path.is_file():
@@ -130,7 +135,7 @@ class Lines:
                     good += len(line)
                     if not line.strip():
                         continue
-                    row = _row(line, f"Line {number} of {path}")
+                    row = _row(line, f"Line {number} of {path}", keys)
                     self.done[row["file"]] = row
             with path.open("r+b") as f:
                 f.truncate(good)
@@ -148,8 +153,8 @@ def opened(path: Path) -> Any:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (ValueError, Image.DecompressionBombError) as error:
-        raise OSError(str(error)) from error
+    except Exception as error:  # whatever a decoder makes of a broken file must not end a run that is paid for
+        raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def annotate(folder: Path, lines: Lines, form: str, ask: Ask, tags: dict[str, list[str]], workers: int) -> dict[str, str]:
@@ -168,7 +173,9 @@ def annotate(folder: Path, lines: Lines, form: str, ask: Ask, tags: dict[str, li
         why = ""
         for _ in range(2):
             try:
-                return {"file": name, **FORMS[form](image, ask, tags.get(name), emotion)}
+                row = {"file": name, **FORMS[form](image, ask, tags.get(name), emotion)}
+                lines.add(row)  # at once: it is paid for, whatever ends the run
+                return row
             except BrokenAnswer as error:
                 why = str(error)
             except Refused as error:  # this image's own; a server that is not there ends the run
@@ -187,7 +194,6 @@ def annotate(folder: Path, lines: Lines, form: str, ask: Ask, tags: dict[str, li
                 if in_a_row >= MOST_IN_A_ROW:
                     raise UserError(f"{in_a_row} images in a row were skipped, the last because: {found}. What is done is kept.")
             elif found:
-                lines.add(found)
                 in_a_row = 0
             bar.update()
     return skipped
@@ -257,9 +263,12 @@ def main(args: argparse.Namespace) -> int:
     if args.tags:
         lines_of = enumerate(args.tags.read_text(encoding="utf-8").splitlines(), 1)
         rows = [_row(line, f"Line {number} of {args.tags}") for number, line in lines_of if line.strip()]
-        tags = {row["file"]: list(row.get("tags", [])) for row in rows}
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get("tags"), list) or not all(isinstance(tag, str) for tag in row["tags"]):
+                raise UserError(f"Entry {number} of {args.tags} ('{row['file']}') has no \"tags\" that are a list of words.")
+        tags = {row["file"]: row["tags"] for row in rows}
     args.out.parent.mkdir(parents=True, exist_ok=True)  # before anything is paid for
-    lines, found = Lines(args.out), pictures(args.folder)
+    lines, found = Lines(args.out, KEYS[args.form]), pictures(args.folder)
     left = sum(name not in lines.done for name, _ in found)
     host.current().note(f"{len(found)} images, {len(found) - left} done. " + estimate(
         left, args.form, bool(tags), args.seconds, args.workers, args.price))
