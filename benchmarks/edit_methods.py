@@ -20,8 +20,9 @@ from ..models.moodifier.clip import encode, load_moodify_clip
 
 @dataclass(frozen=True)
 class Edit:
-    """kind: "blend" (Moodifier), "infedit" (its sampler as published: guided from the empty text; in the first steps every aligned
-    word keeps the source's maps, and self-attention the source's; no mask of its own), "img2img" or "inversion" (DDIM inversion and prompt-to-prompt, with the
+    """kind: "blend" (Moodifier), "infedit" (its sampler: guided from the empty text; in the first steps every aligned
+    word keeps the source's maps, and self-attention the source's, in the guided row and the unguided; without the mask that it makes
+    of a word's attention, and without its third branch, which takes the source's keys and values), "img2img" or "inversion" (DDIM inversion and prompt-to-prompt, with the
     same two controls). `encoder`: "moodify" or "clip". `strength` is img2img's; self_replace the share of the steps in which
     self-attention is the source's (both papers' 0.5 where they give one)."""
 
@@ -52,25 +53,26 @@ def conditioning(text: str, encoder: str) -> Conditioning:
 
 
 class SelfControl:
-    """diffusers' processor of self-attention: while `active`, the second of `groups` groups of rows attends as the first does
+    """diffusers' processor of self-attention: while `active`, the groups `led` of `groups` groups of rows attend as the first does
     (prompt-to-prompt's self-attention injection)."""
 
-    def __init__(self, groups: int):
-        self.groups, self.active = groups, True
+    def __init__(self, groups: int, led: tuple[int, ...] = (1,)):
+        self.groups, self.led, self.active = groups, led, True
 
     def __call__(self, attn: Any, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         q, k, v = (split_heads(line(hidden_states), attn.heads) for line in (attn.to_q, attn.to_k, attn.to_v))
         weights = list(attention_weights(q, k).chunk(self.groups))
         if self.active:
-            weights[1] = weights[0]
+            for i in self.led:
+                weights[i] = weights[0]
         out = (torch.cat(weights) @ v.float()).to(v).transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](out))
 
 
 @contextmanager
-def self_attention(model: DiffusersModel, groups: int) -> Iterator[SelfControl]:
+def self_attention(model: DiffusersModel, groups: int, led: tuple[int, ...] = (1,)) -> Iterator[SelfControl]:
     """A block in which a model's self-attention is under a `SelfControl`."""
-    before, control = model.unet.attn_processors, SelfControl(groups)
+    before, control = model.unet.attn_processors, SelfControl(groups, led)
     model.unet.set_attn_processor({k: control if ".attn1." in k else v for k, v in before.items()})
     try:
         yield control
@@ -93,7 +95,7 @@ def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: to
     if method.kind == "blend":
         out = attention_blend(model, *contexts, None, latent, where, sigmas, config, noise, alignment)
     elif method.kind == "infedit":
-        with self_attention(model, 3) as control:
+        with self_attention(model, 3, (1, 2)) as control:
             control.active = method.self_replace > 0
             last = lambda i, _: setattr(control, "active", i + 1 < method.self_replace * method.steps)
             out = attention_blend(model, *contexts, model.context(conditioning("", "clip")), latent, where, sigmas, config, noise, alignment, last,

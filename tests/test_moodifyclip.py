@@ -292,3 +292,64 @@ def test_training_reads_structured_captions_of_ones_own(tmp_path, capsys):
     lines.write_text("{}\n")
     with pytest.raises(UserError, match="annotate --form moodarchive"):
         training.read_scenes(config, tmp_path, 32)
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    """Twelve noise pictures with captions in place of rendered scenes."""
+    import numpy as np
+
+    from comfyui_affect.training import moodifyclip as training
+
+    pictures = np.random.default_rng(0).integers(0, 255, (12, 128, 128, 3), dtype=np.uint8)
+    captions = [[f"A hill number {i}.", f"a tree {i}", "a dark sky", "an empty boat", "The scene evokes fear.", "More of the hill."] for i in range(12)]
+    monkeypatch.setattr(training, "read_scenes", lambda *_: training.Scenes(pictures, captions))
+    return training
+
+
+def test_training_goes_on_to_the_same_weights_and_every_loss_moves_some(few_scenes, tmp_path):
+    from comfyui_affect.training.loop import LoopConfig
+
+    clip = tiny.build_clip()
+    tiny.load("clip", clip)
+    loop = LoopConfig(steps=3, batch=4, warmup=0, save_every=1)
+    all_of = few_scenes.MoodifyConfig()
+    run = lambda name, config=all_of, loop=loop: few_scenes.train(clip, config, loop, tmp_path, "cpu", name)[0].state_dict()
+    before = moodify.lengthened(clip).state_dict()
+    whole = run("whole")
+    stopped, calls = moodify.patch_features, []
+
+    def stops(*given):
+        calls.append(1)
+        if len(calls) == 3:  # the check before the data, then a step, then this
+            raise KeyboardInterrupt
+        return stopped(*given)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(few_scenes.moodify, "patch_features", stops)
+        run("parts")
+    again = run("parts")
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    none = dict(full=0.0, summary=0.0, fine=0.0, transport=0.0, drift=0.0)
+    for only in none:
+        moved = run(only, few_scenes.MoodifyConfig(**none | {only: 1.0}), LoopConfig(steps=1, batch=4, warmup=0, weight_decay=0.0))
+        changed = {key for key in before if not torch.equal(before[key], moved[key])}
+        assert only == "drift" or any(key.startswith("visual.") for key in changed)  # at the start nothing has drifted
+        assert only == "drift" or any(key.startswith("transformer.") for key in changed)
+
+
+def test_bench_moodifyclip_has_every_figure(few_scenes, tmp_path, monkeypatch):
+    import argparse
+    import json
+
+    from comfyui_affect.benchmarks import moodifyclip as bench
+
+    monkeypatch.setattr(bench, "AMONG", 8)
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    bench.main(parser.parse_args(["--scenes", "16", "--seeds", "2", "--json", str(tmp_path / "f.json"), "--out", str(tmp_path), "moodifyclip.steps=1",
+                                  "moodifyclip.batch=4"]))
+    figures = json.loads((tmp_path / "f.json").read_text())["figures"]
+    columns = ("top1", "top2", "top3", "phrase_top1", "i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")
+    assert not [key for key in (f"{name}.{column}" for name in ("base", "gl", "gl_fg", "gl_ot", "full") for column in columns) if key not in figures]
+    assert "order.full-gl.top1" in figures and "full.drift" in figures and 0 <= figures["full.top1"] <= figures["full.top3"] <= 1

@@ -42,6 +42,19 @@ def test_models_without_cross_attention_are_refused(comfy, tmp_path, kind):
         comfy.run(blend(kind, "32"), tmp_path)
 
 
+@pytest.mark.parametrize("which, name, inputs", [
+    ("source", "ConditioningSetTimestepRange", {"start": 0.0, "end": 0.5}),
+    ("target", "ConditioningSetArea", {"width": 64, "height": 64, "x": 0, "y": 0, "strength": 1.0})])
+def test_a_conditioning_that_holds_for_a_part_is_refused(comfy, tmp_path, which, name, inputs):
+    from comfyui_affect.workflows.headless.execute import NodeFailed
+
+    prompt = blend("sd15", "32")
+    prompt["60"] = node(name, conditioning=prompt["40"]["inputs"][which], **inputs)
+    prompt["40"]["inputs"][which] = ["60", 0]
+    with pytest.raises(NodeFailed, match="a range of steps" if which == "source" else "has an area"):
+        comfy.run(prompt, tmp_path)
+
+
 def test_a_text_of_another_width_is_refused(comfy, tmp_path):
     from comfyui_affect.workflows.headless.execute import NodeFailed
 
