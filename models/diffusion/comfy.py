@@ -291,12 +291,11 @@ class ComfyDenoiser:
         steps or hooks: all rows of the one batch would get the source's."""
         given = []
         for context in contexts:
-            cond = context.conds[0]
-            bound = [what for name, what in _BOUND.items() if cond.get(name) is not None]
+            bound = [what for name, what in _BOUND.items() if any(cond.get(name) is not None for cond in context.conds)]
             if len(context.conds) != 1 or bound:
                 raise UserError("The attention blend takes one plain text for the source and one for the target; a conditioning "
                                 f"here {'has ' + bound[0] if bound else 'is combined of several'}. Connect the text encoder's own.")
-            given.append(cond["model_conds"])
+            given.append(context.conds[0]["model_conds"])
         length = max(c.embeds.shape[1] for c in contexts)
         joined = {}
         for name, first in given[0].items():
