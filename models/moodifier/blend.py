@@ -21,6 +21,10 @@ from ..errors import UserError
 from .attention import BlendControl, align, embedding_scores, id_scores
 
 
+EVERYTHING = 0.98
+"""A mask that covers more of an image than this covers it all, for whoever painted or found it."""
+
+
 @dataclass(frozen=True)
 class BlendConfig:
     """cfg: the target's guidance; the source's is 1. cross_replace: the share of the steps in which maps are blended
@@ -77,8 +81,8 @@ def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext
     noise           -> [B, C, h, w] standard normal, called once a step
     alignment       [T] of `token_alignment`
     callback        (step, prediction [B, C, h, w]) after each step
-    attention_mask  [B or 1, 1, h, w]: where the target's own maps hold; if not given inside `mask`, or nowhere where `mask` is 1
-                    all over: such a mask marks no place, and the source's maps then keep what stands where
+    attention_mask  [B or 1, 1, h, w]: where the target's own maps hold; if not given inside `mask`, or nowhere where `mask` covers
+                    `EVERYTHING`: such a mask marks no place, and the source's maps then keep what stands where
 
     The latents are blended by the mask at each step, so the last clean prediction is too.
     """
@@ -86,7 +90,7 @@ def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext
     mask = repeat_to_batch(mask.to(latent), b)
     texts = [source, target] if config.cfg == 1.0 else [source, target, source if negative is None else negative]
     if attention_mask is None:
-        attention_mask = mask * (mask.amin(dim=(1, 2, 3), keepdim=True) < 1)
+        attention_mask = mask * (mask.mean(dim=(1, 2, 3), keepdim=True) <= EVERYTHING)
     control = BlendControl(b, [t.embeds.shape[1] for t in texts], alignment, attention_mask.to(latent))
     together = denoiser.side_by_side(texts, b)
     edited = latent

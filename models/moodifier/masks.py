@@ -17,6 +17,7 @@ from .. import host
 from ..diffusion.protocol import Denoiser, TextContext
 from ..errors import UserError
 from .attention import Recorder
+from .blend import EVERYTHING
 from .instruction import Change
 from .words import said_at
 
@@ -249,7 +250,7 @@ def doubts(mask: torch.Tensor, changes: Sequence[Change], grounding: str, given:
         remedies = {"your mask": "Paint where to change, or disconnect it.", "saliency": "Choose another grounding."}
         remedy = remedies.get(grounding, "Name the object otherwise, or choose another grounding.")
         out.append(f"{which} covers nothing: nothing will change. {remedy}")
-    elif share > 0.98 and changes:
+    elif share > EVERYTHING and changes:
         out.append(f"{which} covers everything.")
     absent = [] if each is None or share == 0 else [c.name for c, m in zip(changes, each.unbind(dim=1)) if not m.any()]
     if absent:
