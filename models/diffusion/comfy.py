@@ -495,6 +495,14 @@ def _asks_for_memory(vae: Any) -> Any:
     return prepare
 
 
+def _asks_for_rows(n: int) -> Any:
+    """A wrapper of ComfyUI's preparation that asks for n rows an image where it reckons with two."""
+    def prepare(executor: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
+        batch, *shape = noise_shape
+        return executor(model, [math.ceil(batch * max(n, 2) / 2), *shape], *args, **kwargs)
+    return prepare
+
+
 def check_pair(model: Any, vae: Any) -> None:
     """UserError where the two cannot be guided together."""
     if not isinstance(model, comfy.model_patcher.ModelPatcher) or not hasattr(model.model, "latent_format"):
@@ -558,13 +566,17 @@ class _SideGuider(comfy.samplers.CFGGuider):
     """Runs one of our algorithms in a sampler's place, with everything that ComfyUI does around sampling: loading, hooks,
     previews, interruption.
 
-    run  (denoiser, contexts by name, latent [B, C, h, w] in the denoiser's scale, callback(step, prediction)) -> latent
+    run   (denoiser, contexts by name, latent [B, C, h, w] in the denoiser's scale, callback(step, prediction)) -> latent
+    rows  how many rows an image has in a batch of that
     """
 
-    def __init__(self, model: Any, conds: dict[str, Conditioning], run: Any):
-        super().__init__(model)
+    def __init__(self, model: Any, conds: dict[str, Conditioning], run: Any, rows: int):
+        super().__init__(model.clone())
         self.inner_set_conds(conds)
         self.run = run
+        # They are one batch, which ComfyUI, who reckons with two, can neither foresee nor split.
+        self.model_patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "affect", _asks_for_rows(rows))
+        self.model_options = self.model_patcher.model_options
 
     def __call__(self, latent: torch.Tensor, sigmas: torch.Tensor, seed: int) -> torch.Tensor:
         """latent [B, C, h, w] in the VAE's scale -> what `run` made of it, in the same."""
@@ -612,7 +624,7 @@ def blend(model: Any, source: Conditioning, target: Conditioning, negative: Cond
                             "model. Connect the CLIP of the MODEL's own checkpoint, or a MoodifyCLIP trained from it.")
     conds = {"source": source, "target": target} | ({} if negative is None else {"negative": negative})
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
-    return {**latent_image, "samples": _SideGuider(model, conds, run)(latent, sigmas, seed)}
+    return {**latent_image, "samples": _SideGuider(model, conds, run, 2 if config.cfg == 1.0 else 3)(latent, sigmas, seed)}
 
 
 def encode_text(clip: Any, text: str) -> Conditioning:
@@ -635,5 +647,5 @@ def cross_attention_maps(model: Any, positive: Conditioning, latent: torch.Tenso
         found.append(attention_maps(denoiser, contexts["positive"], z, columns, seed))
         return z
 
-    _SideGuider(model, {"positive": positive}, run)(latent, torch.tensor([1.0, 0.0]), seed)
+    _SideGuider(model, {"positive": positive}, run, 1)(latent, torch.tensor([1.0, 0.0]), seed)
     return found[0].float().cpu()
