@@ -69,15 +69,14 @@ def main(args: argparse.Namespace) -> int:
             run = f"emolat{name}-{seed}"
             space = train_space(data, vectors, model, variant, replace(loop, seed=seed), out, run)
             found.append(measured(probe, space.codebooks, name) | _followed(out / run, args.out / run, model.entries, name))
-            for key in (f"perplexity_min{name}", f"perplexity_min_second_half{name}"):
-                found[-1][key] = min(found[-1][key], float(space.counted.min()), float(space.codebooks.perplexity().min()))
             emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)
             emolat.codebooks.load_state_dict(space.codebooks.state_dict())
             save(out / f"{run}.safetensors", emolat)
             for method in ("t-SNE", "PCA"):
                 measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
             found[-1] |= {f"map_clustered{name}": clustered(*map_points(emolat, "t-SNE")),
-                          f"perplexity_end{name}": float(space.codebooks.perplexity().min())}
+                          f"perplexity_end{name}": float(space.codebooks.perplexity().min()),
+                          f"perplexity_before_settling{name}": float(space.counted.min())}
         figures |= {key: over_seeds(key, [f[key] for f in found]) for key in found[0]}
         figures |= {f"{key}.seed_{FIRST_SEED + i}": f[key] for i, f in enumerate(found) for key in f if args.seeds > 1 and not key.endswith((".low", ".high"))}
     measure.write(args.json, "emolat-train", figures, {key: _unit(key) for key in figures}, fingerprint=out.name, config=used,
@@ -94,7 +93,8 @@ def over_seeds(key: str, values: list[float]) -> float:
 
 
 def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, float]:
-    """The least perplexity of a training's books on its way, by running average and by count, and its curves as pictures."""
+    """The least perplexity of a training's books on its way, by running average (`perplexity`, what trainings usually log) and counted
+    over all graphs at one step (`perplexity_counted`), and its curves as pictures."""
     rows = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
     log = list({row["step"]: row for row in rows}.values())  # a run that went on says some steps twice
     steps = [row["step"] for row in log]
@@ -102,12 +102,12 @@ def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, fl
         {key: [row[key] for row in log] for key in ("generator", "adversary", "quantisation", "recognised")}, steps, "step", "loss"))
     measure.save_picture(picture.with_name(f"{picture.name}-perplexity.png"), curve(
         {"by a running average": [row["perplexity"] for row in log],
-         "counted over all graphs": [row.get("counted", math.nan) for row in log]}, steps, "step", "entries in use (perplexity), least used book",
+         "counted over all graphs at one step": [row["counted"] for row in log]}, steps, "step", "entries in use (perplexity), least used book",
         {"half of them": entries / 2}))
-    perplexity = [min(row["perplexity"], row.get("counted", math.inf)) for row in log]
+    perplexity, counted = ([row[key] for row in log] for key in ("perplexity", "counted"))
     finite = all(math.isfinite(value) for row in log for value in row.values())
     return {f"perplexity_min{name}": min(perplexity), f"perplexity_min_second_half{name}": min(perplexity[len(perplexity) // 2:]),
-            f"losses_finite{name}": float(finite)}
+            f"perplexity_counted_min{name}": min(counted), f"perplexity_counted_last{name}": counted[-1], f"losses_finite{name}": float(finite)}
 
 
 def _unit(key: str) -> str:

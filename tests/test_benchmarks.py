@@ -234,7 +234,7 @@ def test_bench_emolat_train_has_every_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(emolat_train, "train_probe", partial(emolat_train.train_probe, steps=2))
     figures = figures_of(emolat_train, tmp_path, "--graphs", "16", "data.n=32", "data.size=64", "emolat.steps=3", "emolat.batch=8", "model.entries=8")
     keys = [f"{key}{name}" for name in ("", "_no_adversary", "_no_dispersion")
-            for key in ("probe_accuracy", "separation", "perplexity_min", "perplexity_end", "map_clustered", "losses_finite")]
+            for key in ("probe_accuracy", "separation", "perplexity_min", "perplexity_counted_min", "perplexity_before_settling", "perplexity_end", "map_clustered", "losses_finite")]
     assert not [key for key in (*keys, "speedup", "probe_accuracy_real", "probe_accuracy_untrained") if key not in figures]
     assert figures["perplexity_min"] == min(figures[f"perplexity_min.seed_{i}"] for i in (2, 3, 4))
     assert figures["probe_accuracy.low"] <= min(figures[f"probe_accuracy.seed_{i}"] for i in (2, 3, 4))

@@ -297,12 +297,13 @@ def test_the_adversary_learns_from_fakes_too():
     assert fake.grad.abs().sum() > 0
 
 
-def test_stage_one_goes_on_to_the_same_books(world):
-    """Revival, settling, running averages and the encoder's statistics are kept with the weights."""
+def test_stage_one_goes_on_to_the_same_books(world, monkeypatch):
+    """Revival, running averages, the last count and the encoder's statistics are kept with the weights."""
     folder, vgg, scorer = world
     data = stage_one.read_data(stage_one.DataConfig(str(folder / "data"), size=64), EmoLatConfig(entries=8), folder / "runs", "cpu", whole=True)
     vectors, model = stage_one.real_vectors(vgg, data, folder / "runs"), EmoLatConfig(entries=8)
-    own = stage_one.SpaceConfig(hidden=16, slots=4, settle_every=2)
+    monkeypatch.setattr(stage_one, "COUNT_EVERY", 2)
+    own = stage_one.SpaceConfig(hidden=16, slots=4)
 
     def train(name):
         loop = LoopConfig(steps=7, batch=4, warmup=0, save_every=1)

@@ -49,16 +49,6 @@ class Codebooks(nn.Module):
         return torch.stack([chosen[emotion == k].flatten(0, 1).mean(dim=0) for k in emotion.unique()])
 
     @torch.no_grad()
-    def follow(self, z: torch.Tensor, numbers: torch.Tensor, emotion: torch.Tensor, rate: float) -> None:
-        """Moves the entries that vectors z [B, S, W] of emotions [B] chose [B, S] towards the mean of those, by a share (as van den Oord
-        et al. 2017, appendix A.1, learn theirs): gradients alone move an entry by the learning rate a step, and the encoder leaves
-        it behind."""
-        seen, sums = self._tally([(numbers, emotion)]), torch.zeros_like(self.entries)
-        sums.index_put_((emotion[:, None].expand_as(numbers), numbers), z.to(sums), accumulate=True)
-        mean = sums / seen[..., None].clamp(min=1)
-        self.entries.data.lerp_(mean, rate * (seen[..., None] > 0))
-
-    @torch.no_grad()
     def count(self, numbers: torch.Tensor, emotion: torch.Tensor) -> None:
         """Lets a batch's numbers [B, S] into the averages, in the books of emotion [B]."""
         seen = self._tally([(numbers, emotion)])
@@ -68,13 +58,12 @@ class Codebooks(nn.Module):
     @torch.no_grad()
     def recount(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Sets `use` to the exact shares over vectors (z [B, S, W], emotion [B]); a book without any keeps its own."""
-        self.use.copy_(_shares(self._tally((self.nearest(z, emotion), emotion) for z, emotion in parts), self.use))
+        self.use.copy_(_shares(self.tally(parts), self.use))
 
     @torch.no_grad()
-    def settle(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], least: float = 0.25) -> torch.Tensor:
+    def settle(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], least: float = 0.25) -> None:
         """One of Lloyd's (1982) steps over vectors (z [B, S, W], emotion [B]), in random order: an entry becomes the mean of those
-        nearest to it, and one that gets less than `least` times an even share moves onto one of them. A book without any stays.
-        Returns [8, N] how many were nearest to each entry where it was."""
+        nearest to it, and one that gets less than `least` times an even share moves onto one of them. A book without any stays."""
         seen, sums = torch.zeros_like(self.use), torch.zeros_like(self.entries)
         found: list[list[torch.Tensor]] = [[] for _ in MIKELS]
         for i, (z, emotion) in enumerate(parts):
@@ -88,7 +77,10 @@ class Codebooks(nn.Module):
             rare = (seen[k] < least * seen[k].mean()).nonzero().flatten()[:len(vectors)]
             if len(rare):
                 self.entries.data[k, rare] = torch.stack(vectors[:len(rare)])
-        return seen
+
+    def tally(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """[8, N]: to how many of the vectors (z [B, S, W], emotion [B]) each entry is nearest."""
+        return self._tally((self.nearest(z, emotion), emotion) for z, emotion in parts)
 
     def _tally(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """[8, N]: how often each entry stands among the numbers [B, S] of emotions [B]."""
