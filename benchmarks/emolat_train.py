@@ -94,7 +94,8 @@ def over_seeds(key: str, values: list[float]) -> float:
 
 def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, float]:
     """The least perplexity of a training's books on its way, by running average (`perplexity`, what trainings usually log) and counted
-    over all graphs at one step (`perplexity_counted`), and its curves as pictures."""
+    over all graphs at one step (`perplexity_counted`, from the second line on: at the first nothing is learned), and its curves as
+    pictures."""
     rows = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
     log = list({row["step"]: row for row in rows}.values())  # a run that went on says some steps twice
     steps = [row["step"] for row in log]
@@ -107,7 +108,7 @@ def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, fl
     perplexity, counted = ([row[key] for row in log] for key in ("perplexity", "counted"))
     finite = all(math.isfinite(value) for row in log for value in row.values())
     return {f"perplexity_min{name}": min(perplexity), f"perplexity_min_second_half{name}": min(perplexity[len(perplexity) // 2:]),
-            f"perplexity_counted_min{name}": min(counted), f"perplexity_counted_last{name}": counted[-1], f"losses_finite{name}": float(finite)}
+            f"perplexity_counted_min{name}": min(counted[1:] or counted), f"perplexity_counted_last{name}": counted[-1], f"losses_finite{name}": float(finite)}
 
 
 def _unit(key: str) -> str:

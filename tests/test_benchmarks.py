@@ -220,7 +220,7 @@ def test_bench_emolat_ablation_has_every_figure(small_emolat, tmp_path, monkeypa
     from comfyui_affect.benchmarks import emolat_ablation
 
     monkeypatch.setattr(emolat_ablation, "load_emolat", lambda name: small_emolat)
-    figures = figures_of(emolat_ablation, tmp_path, "--n", "4", "--share", "0.5", "transfer.smooth=5")
+    figures = figures_of(emolat_ablation, tmp_path, "--n", "4", "--share", "1", "transfer.smooth=5", "transfer.lr=0.03", "transfer.warmup=0", "transfer.ema=0")
     names = ["all", *(f"no_{loss}" for loss in emolat_ablation.LOSSES)]
     assert not [key for key in (f"{name}.{key}" for name in names for key in ("acc8", "ssim", "lpips_counterfactual")) if key not in figures]
     assert figures["all_less_no_emotion.lpips_counterfactual"] != 0  # what is left out is missed
