@@ -108,7 +108,8 @@ def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, fl
     perplexity, counted = ([row[key] for row in log] for key in ("perplexity", "counted"))
     finite = all(math.isfinite(value) for row in log for value in row.values())
     return {f"perplexity_min{name}": min(perplexity), f"perplexity_min_second_half{name}": min(perplexity[len(perplexity) // 2:]),
-            f"perplexity_counted_min{name}": min(counted[1:] or counted), f"perplexity_counted_last{name}": counted[-1], f"losses_finite{name}": float(finite)}
+            f"perplexity_counted_min{name}": min(counted[1:] or counted), f"perplexity_counted_last{name}": counted[-1],
+            f"losses_finite{name}": float(finite)}
 
 
 def _unit(key: str) -> str:

@@ -46,7 +46,8 @@ class AffectEmoLatCodebookSampler:
         return {"required": {
             "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
             "emotion": ("AFFECT_EMOTION", {"tooltip": "Which emotion; a mix draws from several codebooks."}),
-            "n_codes": ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "How many codes; more are nearer to the average look. The tiny EmoLat learned from up to four."}),
+            "n_codes": ("INT", {"default": 1, "min": 1, "max": 64, "tooltip":
+                                "How many codes; more are nearer to the average look. The tiny EmoLat learned from up to four."}),
             "temperature": ("FLOAT", {"default": 1.0, "min": 0.01, "max": 100.0, "step": 0.1, "round": False, "tooltip":
                                       "1: codes as often as training used them. Low: the usual ones. High: all alike."}),
             "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
@@ -70,7 +71,8 @@ class AffectEmoLatTransfer:
             "emolat": ("AFFECT_EMOLAT", {"tooltip": "The network."}),
             "image": ("IMAGE", {"tooltip": "The image to repaint."}),
             "code": ("AFFECT_EMOLAT_CODE", {"tooltip": "From the EmoLat Codebook Sampler."}),
-            "text": ("STRING", {"default": "", "tooltip": "The words that go with the code; empty: the emotion's own. It learned the names of the eight."}),
+            "text": ("STRING", {"default": "", "tooltip":
+                                "The words that go with the code; empty: the emotion's own. It learned the names of the eight."}),
             "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 3.0, "step": 0.05, "tooltip":
                                    "0 leaves the image, 1 is the network's answer, more exaggerates."}),
         }, "optional": {"mask": ("MASK", {"tooltip": "Where the image may change."})}}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from comfyui_affect.models.emolat.codebook import Codebooks, crowding, mean_dispersion, separation
+from comfyui_affect.models.emolat.codebook import Codebooks, mean_dispersion, separation, uniformity_loss
 from comfyui_affect.models.emolat.discriminator import (Discriminator, discriminator_loss, fake_label, generator_loss)
 from comfyui_affect.models.emolat.graph import (GraphBatch, GraphConvolution, GraphEncoder, SemanticInjection, adjacency)
 from comfyui_affect.models.errors import UserError
@@ -195,13 +195,13 @@ def test_each_loss_reaches_the_weights_it_should():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (*encoder.parameters(), *books.parameters()) if p.numel() > 1)
 
 
-def test_crowding_by_hand():
+def test_uniformity_by_hand():
     z = torch.zeros(3, 2, 4)
     emotion = torch.tensor([5, 5, 1])
-    assert float(crowding(z, emotion)) == 0 and float(crowding(z[1:], emotion[1:])) == 0  # no two of one emotion
+    assert float(uniformity_loss(z, emotion)) == 0 and float(uniformity_loss(z[1:], emotion[1:])) == 0  # no two of one emotion
     z[1, 0] = 1.0  # a mean square of 1 in one place of two, and of 0 in the other
     z[2] = 9.0
-    assert float(crowding(z, emotion)) == pytest.approx(math.log((math.exp(-2) + 1) / 2), rel=1e-5)
+    assert float(uniformity_loss(z, emotion)) == pytest.approx(math.log((math.exp(-2) + 1) / 2), rel=1e-5)
     z.requires_grad_(True)
-    crowding(z, emotion).backward()
+    uniformity_loss(z, emotion).backward()
     assert z.grad[0, 0].abs().sum() > 0 and not z.grad[2].any()

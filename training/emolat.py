@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from ..models import host
 from ..models.backbones import VGG_CUTS, Backbone, load_backbone
-from ..models.emolat.codebook import Codebooks, crowding, mean_dispersion, perplexity
+from ..models.emolat.codebook import Codebooks, mean_dispersion, perplexity, uniformity_loss
 from ..models.emolat.discriminator import Discriminator, discriminator_loss, generator_loss
 from ..models.emolat.graph import GraphBatch, GraphEncoder
 from ..models.emolat.space import EmoLat, EmoLatConfig, save
@@ -60,22 +60,24 @@ class DataConfig:
 
 @dataclass
 class SpaceConfig:
-    """Stage one. `adversary`, `dispersion` and `crowding` (ours) weigh their losses: 0 leaves one out. Dead codes are revived every
+    """Stage one. `adversary`, `dispersion` and `uniformity` (ours) weigh their losses: 0 leaves one out. Dead codes are revived every
     `revive_every` steps.
 
     Two trainings each, seeds 0 and 1: at a dispersion of 1 a probe named 0.49 and 0.44 of the codes, and the books lay 5.0 and 3.9
     times as far apart as they are wide; at 0.25 0.73 and 0.57, 2.3 and 2.7; at 0 0.61 and 0.54, 1.8 and 1.1.
 
-    Without a weight on crowding an emotion's graphs fall together onto one vector a place: 10 to 17 entries of a book are in use at a
-    time, however high their running average is. Seed 0, dispersion 0.25: at 0.15 132 at the end of the training,
-    a probe names 0.61, the books lie 0.8 times as far apart as they are wide, and 0.81 of an entry's neighbours on the map are of its own
-    book; at 0.25 127, 0.71, 0.5 and 0.67."""
+    Without a weight on uniformity an emotion's graphs fall together onto one vector a place: 10 to 17 entries of a book are in use at a
+    time, however high their running average is. Seed 0 (dispersion, uniformity: in use at the end of the training, a probe's accuracy,
+    how far apart the books lie over how wide they are, share of an entry's neighbours on the map that are of its own book):
+
+        0.25, 0.1    136  0.67  1.04  0.82        0.25, 0.25   127  0.71  0.50  0.67
+        0.25, 0.15   132  0.61  0.84  0.81        0.5, 0.15    120  0.64  2.24  0.93"""
 
     hidden: int = 256
     slots: int = 32
     adversary: float = 1.0
     dispersion: float = 0.25
-    crowding: float = 0.0
+    uniformity: float = 0.0
     revive_every: int = 2
 
 
@@ -206,11 +208,11 @@ class Space(nn.Module):
         held = {k: v.detach() for k, v in self.judge.named_parameters()}
         seen = functional_call(self.judge, held, (codes,))
         generator = generator_loss(seen, emotion, quantisation, dispersion, self.config.adversary)
-        crowded = crowding(z, emotion) if self.config.crowding else z.new_zeros(())
-        generator = generator + self.config.crowding * crowded
+        uniformity = uniformity_loss(z, emotion) if self.config.uniformity else z.new_zeros(())
+        generator = generator + self.config.uniformity * uniformity
         adversary = discriminator_loss(self.judge(real), self.judge(codes.detach()), emotion)
         return {"loss": generator + self.config.adversary * adversary, "generator": generator, "adversary": adversary,
-                "quantisation": quantisation, "dispersion": dispersion, "crowding": crowded, "perplexity": least(self.codebooks.perplexity()),
+                "quantisation": quantisation, "dispersion": dispersion, "uniformity": uniformity, "perplexity": least(self.codebooks.perplexity()),
                 "recognised": (seen.argmax(dim=-1) == emotion[:, None]).float().mean(),
                 "counted": least(self.counted)}
 
@@ -218,6 +220,11 @@ class Space(nn.Module):
         """Graphs in batches, given with their emotions, as what the books quantise: standardised as training does it, by each batch's
         own statistics."""
         return ((self.encoder(batch), emotion) for batch, emotion in graphs)
+
+    @torch.no_grad()
+    def count(self, graphs: Iterator[tuple[GraphBatch, torch.Tensor]]) -> None:
+        """Sets `counted` by graphs in batches, given with their emotions [B]."""
+        self.counted.copy_(perplexity(self.codebooks.tally(self.encoded(graphs))))
 
 
 def least(perplexities: torch.Tensor) -> torch.Tensor:
@@ -260,16 +267,15 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
     def loss(module: nn.Module, index: torch.Tensor, step: int) -> Losses:
         revive = step > 0 and step % config.revive_every == 0
         if step % COUNT_EVERY == 0:
-            with torch.no_grad():
-                space.counted.copy_(perplexity(space.codebooks.tally(space.encoded(graphs()))))
+            space.count(graphs())
         real, index = vectors[index].to(emotions.device).float(), index.to(emotions.device)
         return module(data.graphs.batch(index), real, emotions[index], revive)
 
     space = fit(space, loss, batches, loop, runs / name, name, model, config, *data.given(), vectors)
     # Entries that were moved lately have not found their places, and the running average has counted them where they were.
     space.encoder.train()
+    space.count(graphs())
     with torch.no_grad():
-        space.counted.copy_(perplexity(space.codebooks.tally(space.encoded(graphs()))))
         for _ in range(SETTLING):
             space.codebooks.settle(space.encoded(graphs()))
         space.codebooks.recount(space.encoded(graphs()))

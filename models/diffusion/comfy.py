@@ -34,7 +34,6 @@ from .protocol import Conditioning, Control, clamp01, repeat_to_batch
 from .sampling import ddim_inversion
 
 _CROSS = "c_crossattn"
-
 _BOUND = {"area": "an area", "mask": "a mask", "control": "a ControlNet", "gligen": "a GLIGEN box", "timestep_start": "a range of steps "
           "(ConditioningSetTimestepRange)", "timestep_end": "a range of steps (ConditioningSetTimestepRange)", "hooks": "hooks (a LoRA or a "
           "schedule of its own)", "default": "a default part"}

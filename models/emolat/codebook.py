@@ -144,10 +144,10 @@ def mean_dispersion(means: torch.Tensor) -> torch.Tensor:
     return squared.clamp(max=2.0 * means.shape[-1]).sum() / len(means) ** 2 / means.shape[-1]  # the diagonal is nought
 
 
-def crowding(z: torch.Tensor, emotion: torch.Tensor, t: float = 2.0) -> torch.Tensor:
-    """How near to one another the graphs of an emotion lie: vectors z [B, S, W] of emotions [B] -> the logarithm of the mean of
-    exp(-t d) over pairs of graphs of one emotion, d the mean square between their vectors of one place; 0 where all fall together
-    (Wang and Isola 2020, the uniformity of section 4.1.2; ours, not EmoLat's)."""
+def uniformity_loss(z: torch.Tensor, emotion: torch.Tensor, t: float = 2.0) -> torch.Tensor:
+    """The uniformity loss of Wang and Isola (2020, section 4.1.2) among the graphs of an emotion; ours, not EmoLat's: vectors z [B, S, W] of emotions [B] -> the logarithm of the mean of
+    exp(-t d) over pairs of graphs of one emotion, d the mean square between their vectors of one place. At most 0, where
+    all fall together."""
     found = []
     for k, n in zip(*emotion.unique(return_counts=True)):
         if n > 1:
