@@ -20,7 +20,7 @@ from ..models.gram import GramConfig, GramLoss, transfer
 from ..models.plots import contact_sheet
 from ..training.data.photos import photograph, square
 from . import measure, memory
-from .gram_quality import VGG_WEIGHTS, eight_bit, quality, tensor_of
+from .gram_quality import VGG_WEIGHTS, eight_bit, given, quality, tensor_of
 from .store import fingerprint, kept
 
 SPEED_PAIRS = (("astronaut", "motorcycle_left"), ("hubble_deep_field", "astronaut"), ("china", "astronaut"), ("motorcycle_left", "china"))
@@ -61,7 +61,8 @@ def main(args: argparse.Namespace) -> int:
                 folder / f"memory-{name}.json", lambda: memory.alone(_peak, name))
     if "quality" in args.only:
         figures |= quality(args.out, args.scenes, args.gallery, args.split)
-    measure.write(args.json, "gram", figures, {key: _unit(key) for key in figures}, fingerprint=folder.name, parts=list(args.only), scenes=args.scenes,
+    measure.write(args.json, "gram", figures, {key: _unit(key) for key in figures}, fingerprint=folder.name,
+                  fingerprint_quality=given(args.gallery, args.split), parts=list(args.only), scenes=args.scenes,
                   gallery=args.gallery, split=args.split, network="tiny-densenet", lpips=measure.distance_name(),
                   vgg_weights=VGG_WEIGHTS,
                   sentiment_gain="of tiny-b's probability of the four emotions of the reference's polarity; emotion_gain: of its own emotion")

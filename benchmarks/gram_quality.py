@@ -103,15 +103,20 @@ class Job:
     said: dict[str, float]
 
 
+def given(size: int, split: str) -> str:
+    """What `quality`'s figures follow from, in short."""
+    return fingerprint(_CODE, ("densenet", "vgg", "tiny-b"), f"{size} {split} {measure.distance_name()}")
+
+
 def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
     """Held-out scenes, each with the picture of the opposite emotion and its own noun that SSIM finds among `size`. One process a
     core, one thread each."""
     from tqdm import tqdm
 
-    folder = root / fingerprint(_CODE, ("densenet", "vgg", "tiny-b"), f"{size} {split}")
-    pictures = gallery(size)
     if size < LEAST:
         raise UserError(f"Every emotion and noun needs pictures in the gallery: {LEAST} at least, got {size}.")
+    folder = root / given(size, split)
+    pictures = gallery(size)
     edges = np.stack([_edge(s.image) for s in pictures]).reshape(len(pictures), -1)
     layouts = list(map(int, layout_seeds(split, scenes, 18)))
     file = lambda i: folder / f"scene-{i:03d}.json"
