@@ -63,15 +63,14 @@ class SpaceConfig:
     """Stage one. `adversary`, `dispersion` and `uniformity` (ours) weigh their losses: 0 leaves one out. Dead codes are revived every
     `revive_every` steps.
 
-    Two trainings each, seeds 0 and 1: at a dispersion of 1 a probe named 0.49 and 0.44 of the codes, and the books lay 5.0 and 3.9
-    times as far apart as they are wide; at 0.25 0.73 and 0.57, 2.3 and 2.7; at 0 0.61 and 0.54, 1.8 and 1.1.
-
     Without a weight on uniformity an emotion's graphs fall together onto one vector a place: 10 to 17 entries of a book are in use at a
-    time, however high their running average is. Seed 0 (dispersion, uniformity: in use at the end of the training, a probe's accuracy,
-    how far apart the books lie over how wide they are, share of an entry's neighbours on the map that are of its own book):
+    time, however high their running average is. With it, by one training each (dispersion, uniformity, seed: entries in use at the end
+    of the training, a probe's accuracy, how far apart the books lie over how wide they are, share of an entry's neighbours on the map
+    that are of its own book):
 
-        0.25, 0.1    136  0.67  1.04  0.82        0.25, 0.25   127  0.71  0.50  0.67
-        0.25, 0.15   132  0.61  0.84  0.81        0.5, 0.15    120  0.64  2.24  0.93"""
+        0.25, 0.1,  0   136  0.67  1.04  0.82        0.25, 0.15, 0   132  0.61  0.84  0.81
+        0.25, 0.1,  1   124  0.55  2.34  0.93        0.25, 0.25, 0   127  0.71  0.50  0.67
+        0.5,  0.15, 0   120  0.61  2.24  0.93        0.5,  0.15, 1   129  0.57  1.80  0.90"""
 
     hidden: int = 256
     slots: int = 32
