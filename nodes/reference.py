@@ -128,7 +128,7 @@ class AffectDenseNetGramTransfer:
             "mask": ("MASK", {"tooltip": "Where the image may change."}),
             "network": (_NETWORKS, {"default": "auto", "tooltip": "Whose features count. auto: densenet121 (the paper's) where "
                         "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too."}),
-            "solver": (["coarse-to-fine", "adam"], {"default": "coarse-to-fine", "tooltip": "coarse-to-fine: L-BFGS from a quarter of the size up, "
+            "solver": (["coarse-to-fine", "adam"], {"default": "coarse-to-fine", "tooltip": "coarse-to-fine: L-BFGS, from half the size up, "
                                        "several times faster. adam: as the paper."}),
             "layers": (["first", "last"], {"default": "first", "tooltip": "first: from the very first ReLU on, as the paper "
                                       "counts. last: without it, and with the last one."}),

@@ -113,8 +113,10 @@ def test_a_transfer_lowers_the_loss_and_keeps_the_bounds(net, solver):
     assert torch.equal(done.image, transfer(net, source, reference, config).image)
 
 
+@pytest.mark.parametrize("dtype, near", [(torch.float32, 1e-3), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("layers", gram.LAYERS)
-def test_folding_changes_no_feature(net, layers):
+def test_folding_changes_no_feature(net, layers, dtype, near, monkeypatch):
+    monkeypatch.setattr(gram, "_dtype", lambda device: dtype)
     trained = copy.deepcopy(net)
     for module in trained.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -122,7 +124,7 @@ def test_folding_changes_no_feature(net, layers):
     image = picture(0)
     before = {key: value.clone() for key, value in trained.state_dict().items()}
     for a, b in zip(features(trained, image, layers), features(gram.folded(trained), image, layers), strict=True):
-        assert torch.allclose(a, b, atol=1e-3 * float(a.abs().max()))
+        assert torch.allclose(a, b, atol=near * float(a.abs().max())) and b.dtype == torch.float32
     assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
 
 
@@ -130,7 +132,17 @@ def test_evaluations_at_the_sizes_below_are_few(net):
     done = transfer(net, picture(0, 256, 256), picture(1), GramConfig(iterations=24, tolerance=0.0))
     assert [done.pixels.count(side**2) for side in (128, 256)] == [12, 12]
     done = transfer(net, picture(0, 256, 256), picture(1), GramConfig(iterations=130, tolerance=0.0))
-    assert [done.pixels.count(side**2) for side in (128, 256)] == [60, 70]
+    assert [done.pixels.count(side**2) for side in (128, 256)] == [gram.COARSE, 130 - gram.COARSE]
+
+
+@pytest.mark.parametrize("side", [64, 256])
+def test_half_the_bits_come_as_far(net, side, monkeypatch):
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(gram, "_dtype", lambda device: dtype)
+        config = GramConfig(iterations=50, tolerance=0.0)
+        losses.append(float(GramLoss(net, picture(0, side, side), picture(1), config)(transfer(net, picture(0, side, side), picture(1), config).image)))
+    assert losses[1] < 1.1 * losses[0]
 
 
 def test_large_images_start_below_their_size(net):
