@@ -5,6 +5,7 @@ fit a network to one image in the same way).
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,8 +20,19 @@ from ..models.emolat.losses import content_loss, patch_clip_loss
 from ..models.scorers import load_scorer
 from . import measure
 
-SENTENCE = "{}"
-STEPS, RATE, CONTENT = 100, 0.02, 0.5
+
+@dataclass(frozen=True)
+class Settings:
+    """sentence says the emotions in words; crops weighs the random crops of this size (of a side) against the whole image, content
+    the features of relu4_4."""
+
+    steps: int = 100
+    rate: float = 0.02
+    content: float = 0.5
+    sentence: str = "{}"
+    crops: float = 1.0
+    size: float = 0.5
+
 
 Job = tuple[str, torch.Tensor, str, str, int]
 """A picture's name, the source [1, 3, H, W] in 0..1, its emotion, the target, a seed."""
@@ -31,26 +43,24 @@ def _networks(device: str) -> tuple[Any, Any]:
     return load_scorer("tiny").to(device), taps(load_backbone("tiny-vgg").to(device), ("relu4_4",))
 
 
-def clipstyler(image: torch.Tensor, source: str, target: str, seed: int, steps: int = STEPS, rate: float = RATE,
-               content: float = CONTENT, sentence: str = SENTENCE) -> torch.Tensor:
-    """image [1, 3, H, W] in 0..1 of an emotion `source` -> the same, repainted towards `target`. `sentence` says the emotions in
-    words."""
+def clipstyler(image: torch.Tensor, source: str, target: str, seed: int, settings: Settings = Settings()) -> torch.Tensor:
+    """image [1, 3, H, W] in 0..1 of an emotion `source` -> the same, repainted towards `target`."""
     device = host.current().device
     scorer, maps = _networks(device)
     image = image.to(device)
     torch.manual_seed(seed)
     encode = lambda x: F.normalize(scorer.image_features(x), dim=-1)
     with torch.no_grad():
-        text, source_text = (scorer.text_features([sentence.format(word)])[:1] for word in (target, source))
+        text, source_text = (scorer.text_features([settings.sentence.format(word)])[:1] for word in (target, source))
         there = maps(image)
     x = image.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([x], lr=rate)
-    for _ in range(steps):
+    optimizer = torch.optim.Adam([x], lr=settings.rate)
+    for _ in range(settings.steps):
         optimizer.zero_grad()
-        crops = patch_clip_loss(encode, x, image, text, source_text, patches=16)
+        crops = patch_clip_loss(encode, x, image, text, source_text, patches=16, size=settings.size)
         whole = patch_clip_loss(encode, x, image, text, source_text, patches=1, size=1.0, threshold=0.0, perspective=0.0)
         variation = x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()
-        (crops + whole + content * content_loss(maps(x), there) + 0.1 * variation).backward()
+        (settings.crops * crops + whole + settings.content * content_loss(maps(x), there) + 0.1 * variation).backward()
         optimizer.step()
         with torch.no_grad():
             x.clamp_(0, 1)
