@@ -133,7 +133,8 @@ def folded(net: Backbone) -> Backbone:
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a CPU that has instructions for it, else float32. Emulated it is slower; PyTorch before 2.9 does not say."""
+    """bfloat16 on a CPU that has instructions for it, else float32: emulated it is slower. A PyTorch too old to
+    say what the CPU has counts as one that has not."""
     can = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else torch.float32
 
