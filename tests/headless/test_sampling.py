@@ -148,9 +148,10 @@ def test_vae_encode_crops_at_the_centre_and_says_so(networks, embedded):
 
 
 def test_ctrl_c_during_sampling_exits_130_and_leaves_no_file(affect, workspace, with_networks, networks,
-                                                             prompt,
-                                                             monkeypatch):
+                                                             prompt, monkeypatch, request):
     monkeypatch.setattr("comfyui_affect.workflows.headless.run.default_registry", lambda: with_networks)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell is born ignoring it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     calls = []
     real = networks[0].unet.forward
 
