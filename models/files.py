@@ -6,6 +6,7 @@ No pickle is ever executed: weights are safetensors, or a published head read wi
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import struct
 from pathlib import Path
@@ -15,6 +16,7 @@ from . import host
 from .errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 TINY_DIR = Path(__file__).parent / "tiny"
@@ -45,6 +47,16 @@ def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def release(mapped: np.ndarray) -> None:
+    """Lets the system take back the pages of a memory-mapped array that were read, where it can be told so: they count as this process's
+    memory otherwise for as long as the file is mapped. The array stays as it is; what is read again comes from the system's cache."""
+    base = mapped
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def check_safetensors(path: Path | str) -> dict[str, dict]:

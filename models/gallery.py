@@ -191,6 +191,8 @@ class _Index:
             if meta is not None:
                 self.checks[i] = meta["edge"]
                 self.known[meta["path"]] = (i, meta["file"], meta.get("skipped", ""))
+            if i % ssim.AT_ONCE == ssim.AT_ONCE - 1:
+                files.release(self.rows)
 
     def append(self, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]) -> dict[str, str]:
         """Reads files into records. Returns those that could not be read now, path -> why: they are asked again next time. What is

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any
+from typing import Any, Iterable
 
 import numpy as np
 
-from . import host
+from . import files, host
 
 RADIUS = 5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -25,6 +25,9 @@ responses 2e-6 was measured."""
 
 SURE_ERROR = 1e-9
 """The same for float64 scores that were added up in another order."""
+
+AT_ONCE = 16384
+"""So many pictures are scored before those of a mapped file may leave this process's memory again."""
 
 MEAN_STEP, DEVIATION_STEP = 255 / 65535, 127.5 / 65535
 """What one unit of cached mean and deviation stands for, in grey levels."""
@@ -37,6 +40,16 @@ def taps() -> np.ndarray:
     return weights / weights.sum()
 
 
+def _half_window(kind: type) -> tuple[Any, ...]:
+    """The six different weights of the window, from the rim to the middle: what the kernels take."""
+    return tuple(kind(weight) for weight in taps()[:RADIUS + 1])
+
+
+def _band(n: int) -> np.ndarray:
+    """[n, n - 10]: a line of n pixels times this is the window's mean wherever it fits."""
+    return np.stack([np.pad(taps(), (i, n - 2 * RADIUS - 1 - i)) for i in range(n - 2 * RADIUS)], axis=1)
+
+
 def _blur(x: np.ndarray) -> np.ndarray:
     """[..., H, W] -> [..., H - 10, W - 10]: the window's mean where it fits."""
     weights = taps().astype(x.dtype)
@@ -46,21 +59,22 @@ def _blur(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def exact(query: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """SSIM in float64 of query [H, W] with each of others [n, H, W], both uint8 -> [n]. ValueError below 11 pixels."""
+def exact(query: np.ndarray, others: Iterable[np.ndarray]) -> np.ndarray:
+    """SSIM in float64 of query [H, W] with each of n others [H, W], all uint8 -> [n]. ValueError below 11 pixels."""
     if min(query.shape) < 2 * RADIUS + 1:
         raise ValueError(f"SSIM's window of 11 pixels does not fit a picture of {query.shape[1]} x {query.shape[0]}.")
     x = query.astype(np.float64)
     mx, vx = _blur(x), _blur(x * x)
     vx -= mx * mx
-    out = np.empty(len(others))
-    for i, other in enumerate(others):
+    out = []
+    for other in others:
+        host.current().check_interrupted()
         y = other.astype(np.float64)
         my, vy, cov = _blur(y), _blur(y * y), _blur(x * y)
         vy -= my * my
         cov -= mx * my
-        out[i] = (((2 * mx * my + C1) * (2 * cov + C2)) / ((mx**2 + my**2 + C1) * (vx + vy + C2))).mean()
-    return out
+        out.append((((2 * mx * my + C1) * (2 * cov + C2)) / ((mx**2 + my**2 + C1) * (vx + vy + C2))).mean())
+    return np.array(out)
 
 
 def statistics(picture: np.ndarray) -> np.ndarray:
@@ -110,18 +124,17 @@ class Scan:
         self.cached_error = FAST_ERROR + float((off / (variance + C2) + light).mean())
         """No score from cached statistics is further than this from the exact one, and no bound that far below it."""
 
-    def scores(self, rows: np.ndarray, numbers: np.ndarray, cached: np.ndarray | None = None) -> np.ndarray:
-        """[m] float32, within `FAST_ERROR` of `exact`, or within `cached_error` where `cached` is given."""
+    def scores(self, rows: np.ndarray, numbers: np.ndarray, cached: np.ndarray | None = None, floor: float = -1.0) -> np.ndarray:
+        """[m] float32, within `FAST_ERROR` of `exact`, or within `cached_error` where `cached` is given. A picture that cannot reach
+        `floor` may have any number between its score and that."""
         out = np.empty(len(numbers), np.float32)
         if self.kernels is None:
             self._torch_scores(rows, numbers, out)
         elif cached is None:
-            self._plain(rows, numbers, out, np.float32)
+            self._plain(rows, numbers, floor, out, np.float32)
         else:
-            x, mean, deviation = (np.ascontiguousarray(a, np.float32) for a in (
-                self._x, self._mean - self._shift, np.sqrt(self._variance)))
-            self.kernels.cached(x, mean, deviation, np.float32(self._shift), rows, numbers, cached,
-                                taps().astype(np.float32), out)
+            x, maps, c1, c2 = self._known(np.float32, MEAN_STEP, DEVIATION_STEP)
+            self.kernels.cached(x, maps, c1, c2, rows, numbers, cached, _half_window(np.float32), floor, out)
         return out
 
     def sure(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -130,33 +143,36 @@ class Scan:
         if self.kernels is None:
             self._torch_scores(rows, numbers, out)
         else:
-            self._plain(rows, numbers, out, np.float64)
+            self._plain(rows, numbers, -1.0, out, np.float64)
         return out
 
-    def _plain(self, rows: np.ndarray, numbers: np.ndarray, out: np.ndarray, kind: type) -> None:
-        arrays = (np.ascontiguousarray(a, kind) for a in (self._x, self._mean - self._shift, self._variance))
-        self.kernels.plain(*arrays, kind(self._shift), kind(C1), kind(C2), rows, numbers, taps().astype(kind), out)
+    def _plain(self, rows: np.ndarray, numbers: np.ndarray, floor: float, out: np.ndarray, kind: type) -> None:
+        x, maps, c1, c2 = self._known(kind, 1.0, 1.0)
+        self.kernels.plain(x, maps, kind(self._shift), c1, c2, rows, numbers, _half_window(kind), floor, out)
 
-    def bounds(self, cached: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """[m] float32: no picture's SSIM is more than `cached_error` above its bound, because |cov| <= sigma_x sigma_y."""
+    def bounds(self, cached: np.ndarray, numbers: np.ndarray, stride: int = 1) -> np.ndarray:
+        """[m] float32: no picture's SSIM is more than `cached_error` above its bound, because |cov| <= sigma_x sigma_y. With a
+        stride from every so-manieth line alone: no bound, but it tells who is likely."""
         out = np.empty(len(numbers), np.float32)
-        mean, deviation = self._mean.astype(np.float32), np.sqrt(self._variance).astype(np.float32)
-        self.kernels.bound(mean, deviation, cached, numbers, out)
+        _, maps, c1, c2 = self._known(np.float32, MEAN_STEP, DEVIATION_STEP)
+        self.kernels.bound(maps, self.width - 2 * RADIUS, c1, c2, cached, numbers, stride, out)
         return out
 
-    def likely(self, cached: np.ndarray, numbers: np.ndarray, n: int) -> np.ndarray:
-        """The places of the n of `numbers` that a look at every eighth place of every eighth line puts first."""
-        out = np.empty(len(numbers), np.float32)
-        mean, deviation = self._mean.astype(np.float32), np.sqrt(self._variance).astype(np.float32)
-        self.kernels.rough(mean, deviation, cached, numbers, 8, out)
-        return np.argpartition(-out, n - 1)[:n]
+    @lru_cache(maxsize=3)
+    def _known(self, kind: type, u: float, v: float) -> tuple[Any, ...]:
+        """What the kernels take of the query: its pixels, maps, C1 and C2, for means in units of u and deviations in units of v."""
+        mean, variance = self._mean, self._variance
+        maps = np.stack([2 * (mean - self._shift) * u / v**2, 2 * mean / u, (mean**2 + C1) / u**2, (variance + C2) / v**2,
+                         2 * np.sqrt(variance) / v])
+        behind = -maps.shape[-1] % 32
+        maps = np.concatenate([maps, np.tile(np.array([0, 0, 1e25, 1, 0]).reshape(5, 1, 1), (1, len(mean), behind))], axis=-1)
+        return (2 * self._x / v**2).astype(kind), maps.astype(kind), kind(C1 / u**2), kind(C2 / v**2)
 
     def _torch_scores(self, rows: np.ndarray, numbers: np.ndarray, out: np.ndarray) -> None:
         import torch
-        from torch.nn import functional as F
 
         kind = out.dtype
-        weights = torch.from_numpy(taps().astype(kind))
+        across, down = (torch.from_numpy(_band(n).astype(kind)) for n in (self.width, self.height))
         shift = self._shift
         x, mx, vx = (torch.from_numpy(a.astype(kind)) for a in (self._x, self._mean - shift, self._variance))
         size = self.height * self.width
@@ -165,9 +181,7 @@ class Scan:
                 host.current().check_interrupted()
                 part = rows[numbers[i:i + 16], :size].reshape(-1, self.height, self.width)
                 y = torch.from_numpy(part.astype(kind)) - shift
-                maps = torch.stack([y, y * y, x * y], dim=1).flatten(0, 1)[:, None]
-                maps = F.conv2d(F.conv2d(maps, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
-                my, vy, cov = maps.view(-1, 3, *maps.shape[-2:]).unbind(dim=1)
+                my, vy, cov = down.T @ (torch.stack([y, y * y, x * y]) @ across)  # much faster than a convolution of one channel
                 vy, cov = vy - my * my, cov - mx * my
                 m, n = mx + shift, my + shift
                 score = ((2 * m * n + C1) * (2 * cov + C2)) / ((m**2 + n**2 + C1) * (vx + vy + C2))
@@ -183,7 +197,6 @@ def warm_up() -> None:
             array.flags.writeable = False  # as a mapped file is; numba takes that for another type
         scan, numbers = Scan(picture), np.zeros(1, np.int64)
         scan.scores(rows, numbers), scan.scores(rows, numbers, known), scan.bounds(known, numbers), scan.sure(rows, numbers)
-        scan.likely(known, numbers, 1)
 
 
 def best(query: np.ndarray, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray | None = None,
@@ -202,11 +215,10 @@ def best(query: np.ndarray, rows: np.ndarray, numbers: np.ndarray, k: int, cache
         return [], [], 0
     cached = None if cached is None or scan.kernels is None else np.asarray(cached)  # torch has nothing to gain from them
     error = FAST_ERROR if cached is None else scan.cached_error
-    first = None if cached is None else _head_start(scan, rows, numbers, k, cached)
-    if first is not None:
-        visited, scores = _by_bounds(scan, rows, numbers, k, cached, *first)
-    else:
-        visited, scores = np.arange(len(numbers)), scan.scores(rows, numbers, cached)
+    places = _first(scan, numbers, k, cached)
+    scores = scan.scores(rows, numbers[places], cached)
+    others = _by_bounds if cached is not None and _bounds_pay(scan, numbers, cached, _kth(scores, k) - 2 * error) else _in_turn
+    visited, scores = others(scan, rows, numbers, k, cached, error, places, scores)
     left = visited[scores >= _kth(scores, k) - 2 * error]
     if cached is not None:
         scores = scan.scores(rows, numbers[left])
@@ -225,16 +237,13 @@ def _kth(scores: np.ndarray, k: int) -> float:
 def _exact_once(query: np.ndarray, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """`exact` of rows, each distinct picture once: a gallery may hold very many equal ones."""
     size = query.shape[0] * query.shape[1]
-    known: dict[bytes, float] = {}
-    out = np.empty(len(numbers))
+    known: dict[bytes, int] = {}  # digest -> the first that has it
+    first = np.empty(len(numbers), np.int64)
     for i, number in enumerate(numbers):
-        pixels = rows[number, :size]
-        key = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
-        if key not in known:
-            host.current().check_interrupted()
-            known[key] = float(exact(query, pixels.reshape(1, *query.shape))[0])
-        out[i] = known[key]
-    return out
+        first[i] = known.setdefault(hashlib.blake2b(rows[number, :size].tobytes(), digest_size=16).digest(), i)
+    distinct = np.unique(first)
+    scores = exact(query, (rows[numbers[i], :size].reshape(query.shape) for i in distinct))
+    return scores[np.searchsorted(distinct, first)]
 
 
 _LIKELY, _SAMPLE = 64, 256
@@ -243,19 +252,33 @@ Scored = tuple[np.ndarray, np.ndarray]
 """Places in a search's numbers, and their scores."""
 
 
-def _head_start(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray) -> Scored | None:
-    """The likeliest pictures, scored; None unless most of an even sample is out of reach of what they come to, so that bounds
-    pay."""
-    if len(numbers) < 8 * _SAMPLE or k > _LIKELY // 2:
-        return None
-    places = scan.likely(cached, numbers, _LIKELY)
-    scores = scan.scores(rows, numbers[places], cached)
-    sample = numbers[np.linspace(0, len(numbers) - 1, _SAMPLE).astype(np.int64)]
-    within_reach = scan.bounds(cached, sample) >= _kth(scores, k) - 2 * scan.cached_error
-    return (places, scores) if float(within_reach.mean()) < 0.3 else None
+def _first(scan: Scan, numbers: np.ndarray, k: int, cached: np.ndarray | None) -> np.ndarray:
+    """The places to score first: their k best tell how early each of the others may be given up. The likeliest where there are
+    statistics to tell, else an even sample."""
+    n = min(len(numbers), max(_SAMPLE if cached is None else _LIKELY, 4 * k))
+    if cached is None:
+        return np.linspace(0, len(numbers) - 1, n).astype(np.int64)
+    return np.argpartition(-scan.bounds(cached, numbers, stride=60), n - 1)[:n]
 
 
-def _by_bounds(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray, places: np.ndarray,
+def _bounds_pay(scan: Scan, numbers: np.ndarray, cached: np.ndarray, floor: float) -> bool:
+    """Whether most of an even sample is out of reach of the floor by its bound alone, as in a gallery of near-duplicates."""
+    sample = numbers[:: max(1, len(numbers) // _SAMPLE)]
+    return len(numbers) >= 8 * _SAMPLE and float((scan.bounds(cached, sample) >= floor).mean()) < 0.3
+
+
+def _in_turn(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray | None, error: float,
+             places: np.ndarray, scores: np.ndarray) -> Scored:
+    """All of them, beginning with `places`."""
+    others = np.delete(np.arange(len(numbers)), places)
+    for part in np.split(others, range(8 * len(places), len(others), AT_ONCE)):
+        scores = np.concatenate([scores, scan.scores(rows, numbers[part], cached, _kth(scores, k) - 2 * error)])
+        if len(numbers) > AT_ONCE:
+            files.release(rows)
+    return np.concatenate([places, others]), scores
+
+
+def _by_bounds(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray, error: float, places: np.ndarray,
                scores: np.ndarray) -> Scored:
     """Those that were scored, beginning with `places`: the others follow in the order of falling bounds, until no bound is
     left that could reach the k best."""
@@ -264,11 +287,12 @@ def _by_bounds(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached
     order = order[~np.isin(order, places)]
     done, step = 0, 64
     while done < len(order):
+        floor = _kth(scores, k) - 2 * error
         part = order[done:done + step]
-        part = part[bounds[part] >= _kth(scores, k) - 2 * scan.cached_error]
+        part = part[bounds[part] >= floor]
         if len(part) == 0:
             break
-        scores = np.concatenate([scores, scan.scores(rows, numbers[part], cached)])
+        scores = np.concatenate([scores, scan.scores(rows, numbers[part], cached, floor)])
         places = np.concatenate([places, part])
         done, step = done + len(part), min(2 * step, 4096)
     return places, scores

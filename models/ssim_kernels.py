@@ -1,6 +1,16 @@
-"""The numba kernels of `ssim.Scan`: one picture a turn, threads over pictures. A horizontal and a vertical pass with the
-symmetric window folded in two; inner loops run along a line, so that they become vector instructions. Everything stands at
-the module's top level, because only then does numba find its compiled code on disk again.
+"""The numba kernels of `ssim.Scan`: one picture a turn, threads over pictures, each line of it once. Down the picture first, over
+the last 11 lines, which stay in the fastest memory; then along the line, in the same breath as the score. Inner loops run over
+one line and take slices, because only then do they become vector instructions (an index like `row[r * width + c]` may be
+negative, as far as numba knows). Everything stands at the module's top level, because only then does numba find its compiled
+code on disk again.
+
+A picture that can no longer reach `floor`, were every line that is left equal to the query's, is given up: what stands for it
+in `out` is that bound, below the floor and not below its score.
+
+Of the query they take x [H, W], its pixels, and maps [5, h, w..], what can be known beforehand of each place (`ssim.Scan`):
+2 mean, less the shift; 2 mean; mean^2 + C1; variance + C2; 2 deviation. c1 and c2 are SSIM's constants. All are in the units of
+the other's statistics, so that nothing is left to scale. Each line of the maps goes on behind its w places, up to a multiple of
+32, with values that make the score there nought: what is left over from whole vectors would be done one by one.
 
 This module alone imports numba; `ssim.kernels` imports it where it is installed.
 """
@@ -11,123 +21,109 @@ import numpy as np
 from numba import njit, prange
 
 RADIUS = 5
-C1_32, C2_32 = np.float32((0.01 * 255) ** 2), np.float32((0.03 * 255) ** 2)
-MEAN_STEP, DEVIATION_STEP = np.float32(255 / 65535), np.float32(127.5 / 65535)
+_RING = 16  # lines kept: a power of two above the window's 11
 
-_OPTIONS = dict(parallel=True, fastmath=True, cache=True, nogil=True)
-
-
-@njit(fastmath=True, cache=True, inline="always")
-def _fold(line, weights, out, width):  # pragma: no cover - compiled
-    for c in range(width):
-        out[c] = weights[RADIUS] * line[c + RADIUS]
-    for k in range(RADIUS):
-        for c in range(width):
-            out[c] += weights[k] * (line[c + k] + line[c + 2 * RADIUS - k])
+_OPTIONS = dict(parallel=True, fastmath=True, cache=True, nogil=True, error_model="numpy")
 
 
 @njit(fastmath=True, cache=True, inline="always")
-def _fold_down(lines, r, weights, out, width):  # pragma: no cover - compiled
-    for c in range(width):
-        out[c] = weights[RADIUS] * lines[r + RADIUS, c]
-    for k in range(RADIUS):
-        for c in range(width):
-            out[c] += weights[k] * (lines[r + k, c] + lines[r + 2 * RADIUS - k, c])
+def _down(ring, p, t, out):  # pragma: no cover - compiled
+    """The window over lines p .. p + 10, whose weights from the rim to the middle are t."""
+    a, b, c, d, e, f = ring[p & 15], ring[(p + 1) & 15], ring[(p + 2) & 15], ring[(p + 3) & 15], ring[(p + 4) & 15], ring[(p + 5) & 15]
+    g, h, i, j, k = ring[(p + 6) & 15], ring[(p + 7) & 15], ring[(p + 8) & 15], ring[(p + 9) & 15], ring[(p + 10) & 15]
+    for x in range(len(out)):
+        out[x] = (t[0] * (a[x] + k[x]) + t[1] * (b[x] + j[x]) + t[2] * (c[x] + i[x]) + t[3] * (d[x] + h[x]) + t[4] * (e[x] + g[x])
+                  + t[5] * f[x])
+
+
+@njit(fastmath=True, cache=True, inline="always")
+def _along(line, c, t):  # pragma: no cover - compiled
+    return (t[0] * (line[c] + line[c + 10]) + t[1] * (line[c + 1] + line[c + 9]) + t[2] * (line[c + 2] + line[c + 8])
+            + t[3] * (line[c + 3] + line[c + 7]) + t[4] * (line[c + 4] + line[c + 6]) + t[5] * line[c + 5])
 
 
 @njit(**_OPTIONS)
-def plain(x, mx, vx, shift, c1, c2, rows, numbers, weights, out):  # pragma: no cover - compiled
-    """Scores in the precision of x (float32 or float64), which is that of shift, c1 and c2 too. x [H, W] and its local means mx are less `shift`, as each picture's
-    pixels are here: smaller numbers lose less when their squares are subtracted."""
+def plain(x, maps, shift, c1, c2, rows, numbers, t, floor, out):  # pragma: no cover - compiled
+    """Scores in the precision of x (float32 or float64), which is that of maps, shift, c1, c2 and the six weights t too. x is
+    2 (pixel - shift), and each picture's pixels are less the shift here: smaller numbers lose less when their squares are
+    subtracted."""
     height, width = x.shape
-    h, w = mx.shape
+    _, h, padded = maps.shape
+    w = width - 2 * RADIUS
     for i in prange(len(numbers)):
-        y, yy, xy = np.empty(width, x.dtype), np.empty(width, x.dtype), np.empty(width, x.dtype)
-        ay, ayy, axy = np.empty((height, w), x.dtype), np.empty((height, w), x.dtype), np.empty((height, w), x.dtype)
-        by, byy, bxy = np.empty(w, x.dtype), np.empty(w, x.dtype), np.empty(w, x.dtype)
+        y, yy, xy = np.empty((_RING, width), x.dtype), np.empty((_RING, width), x.dtype), np.empty((_RING, width), x.dtype)
+        by, byy, bxy = (np.zeros(padded + 2 * RADIUS, x.dtype), np.zeros(padded + 2 * RADIUS, x.dtype),
+                        np.zeros(padded + 2 * RADIUS, x.dtype))
         row = rows[numbers[i]]
-        for r in range(height):
-            for c in range(width):
-                y[c] = row[r * width + c]
-            for c in range(width):
-                y[c] -= shift
-                yy[c] = y[c] * y[c]
-                xy[c] = y[c] * x[r, c]
-            _fold(y, weights, ay[r], w)
-            _fold(yy, weights, ayy[r], w)
-            _fold(xy, weights, axy[r], w)
         total = 0.0
-        for r in range(h):
-            _fold_down(ay, r, weights, by, w)
-            _fold_down(ayy, r, weights, byy, w)
-            _fold_down(axy, r, weights, bxy, w)
+        for r in range(height):
+            pixels, s = row[r * width:(r + 1) * width], r & 15
+            for c in range(width):
+                v = x.dtype.type(pixels[c]) - shift
+                y[s, c], yy[s, c], xy[s, c] = v, v * v, v * x[r, c]
+            p = r - 2 * RADIUS
+            if p < 0:
+                continue
+            _down(y, p, t, by[:width])
+            _down(yy, p, t, byy[:width])
+            _down(xy, p, t, bxy[:width])
             line = shift - shift  # nought in the right precision
-            for c in range(w):
-                m, n = mx[r, c], by[c]
-                cov, vy = bxy[c] - m * n, byy[c] - n * n
-                m, n = m + shift, n + shift
-                # Sums for doubles: a whole number would turn the line into float64.
-                line += ((m * n + m * n + c1) * (cov + cov + c2)) / ((m * m + n * n + c1) * (vx[r, c] + vy + c2))
+            for c in range(padded):
+                n = _along(by, c, t)
+                cov, variance = _along(bxy, c, t) - maps[0, p, c] * n, _along(byy, c, t) - n * n
+                n += shift
+                line += (maps[1, p, c] * n + c1) * (cov + c2) / ((maps[2, p, c] + n * n) * (maps[3, p, c] + variance))
             total += line
+            if total + (h - 1 - p) * w < floor * h * w:
+                total += (h - 1 - p) * w
+                break
         out[i] = total / (h * w)
 
 
 @njit(**_OPTIONS)
-def cached(x, mx, dx, shift, rows, numbers, known, weights, out):  # pragma: no cover - compiled
-    """Scores in float32 from cached statistics: known [n, 2 h w or more] uint16, means then deviations. x and mx are less
-    `shift`."""
+def cached(x, maps, c1, c2, rows, numbers, known, t, floor, out):  # pragma: no cover - compiled
+    """Scores in float32 from cached statistics: known [n, 2 h w or more] uint16, means then deviations."""
     height, width = x.shape
-    h, w = mx.shape
+    _, h, padded = maps.shape
+    w = width - 2 * RADIUS
     for i in prange(len(numbers)):
-        xy, axy, bxy = np.empty(width, np.float32), np.empty((height, w), np.float32), np.empty(w, np.float32)
-        row, stats = rows[numbers[i]], known[numbers[i]]
+        xy, bxy = np.empty((_RING, width), np.float32), np.zeros(padded + 2 * RADIUS, np.float32)
+        row, means, deviations = rows[numbers[i]], known[numbers[i]], known[numbers[i]][h * w:]
+        total = 0.0
         for r in range(height):
+            pixels, s = row[r * width:(r + 1) * width], r & 15
             for c in range(width):
-                xy[c] = np.float32(row[r * width + c]) * x[r, c]
-            _fold(xy, weights, axy[r], w)
-        total = 0.0
-        for r in range(h):
-            _fold_down(axy, r, weights, bxy, w)
-            line = np.float32(0)
-            for c in range(w):
-                n = np.float32(stats[r * w + c]) * MEAN_STEP
-                d = np.float32(stats[h * w + r * w + c]) * DEVIATION_STEP
-                cov = bxy[c] - mx[r, c] * n
-                m = mx[r, c] + shift
-                line += (((m * n + m * n + C1_32) * (cov + cov + C2_32))
-                         / ((m * m + n * n + C1_32) * (dx[r, c] * dx[r, c] + d * d + C2_32)))
+                xy[s, c] = np.float32(pixels[c]) * x[r, c]
+            p = r - 2 * RADIUS
+            if p < 0:
+                continue
+            _down(xy, p, t, bxy[:width])
+            places = padded if p * w + padded <= h * w else w  # behind a line the next one stands, but for the last
+            line, ns, ds = np.float32(0), means[p * w:p * w + places], deviations[p * w:p * w + places]
+            for c in range(places):
+                n, d = np.float32(ns[c]), np.float32(ds[c])
+                cov = _along(bxy, c, t) - maps[0, p, c] * n
+                line += (maps[1, p, c] * n + c1) * (cov + c2) / ((maps[2, p, c] + n * n) * (maps[3, p, c] + d * d))
             total += line
+            if total + (h - 1 - p) * w < floor * h * w:
+                total += (h - 1 - p) * w
+                break
         out[i] = total / (h * w)
 
 
 @njit(**_OPTIONS)
-def bound(mx, dx, known, numbers, out):  # pragma: no cover - compiled
-    """No score is above these, but for what 16 bits lose: |cov| <= dx d. mx and dx are the query's whole means and
-    deviations."""
-    h, w = mx.shape
+def bound(maps, w, c1, c2, known, numbers, stride, out):  # pragma: no cover - compiled
+    """With a stride of 1 no score is above these, but for what 16 bits lose: |cov| <= the product of the deviations. With a larger
+    one on every `stride`-th line alone: no bound, but it tells who is likely."""
+    _, h, padded = maps.shape
     for i in prange(len(numbers)):
-        stats = known[numbers[i]]
+        means, deviations = known[numbers[i]], known[numbers[i]][h * w:]
         total = 0.0
-        for r in range(h):
-            line = np.float32(0)
-            for c in range(w):
-                m, n = mx[r, c], np.float32(stats[r * w + c]) * MEAN_STEP
-                s, d = dx[r, c], np.float32(stats[h * w + r * w + c]) * DEVIATION_STEP
-                line += ((m * n + m * n + C1_32) * (s * d + s * d + C2_32)) / ((m * m + n * n + C1_32) * (s * s + d * d + C2_32))
-            total += line
-        out[i] = total / (h * w)
-
-
-@njit(**_OPTIONS)
-def rough(mx, dx, known, numbers, stride, out):  # pragma: no cover - compiled
-    """As `bound` on every `stride`-th place of every `stride`-th line alone: no bound, but it tells who is likely."""
-    h, w = mx.shape
-    for i in prange(len(numbers)):
-        stats = known[numbers[i]]
-        total = np.float32(0)
         for r in range(0, h, stride):
-            for c in range(0, w, stride):
-                m, n = mx[r, c], np.float32(stats[r * w + c]) * MEAN_STEP
-                s, d = dx[r, c], np.float32(stats[h * w + r * w + c]) * DEVIATION_STEP
-                total += ((m * n + m * n + C1_32) * (s * d + s * d + C2_32)) / ((m * m + n * n + C1_32) * (s * s + d * d + C2_32))
-        out[i] = total
+            places = padded if r * w + padded <= h * w else w
+            line, ns, ds = np.float32(0), means[r * w:r * w + places], deviations[r * w:r * w + places]
+            for c in range(places):
+                n, d = np.float32(ns[c]), np.float32(ds[c])
+                line += (maps[1, r, c] * n + c1) * (maps[4, r, c] * d + c2) / ((maps[2, r, c] + n * n) * (maps[3, r, c] + d * d))
+            total += line
+        out[i] = total / (w * len(range(0, h, stride)))

@@ -73,10 +73,34 @@ def test_a_search_bears_fast_scores_that_are_as_wrong_as_they_may_be(fast, monke
     pictures = np.clip(base + rng.integers(0, 2, (400, 64, 64)) * (rng.random((400, 64, 64)) < 0.002), 0, 255).astype(np.uint8)
     want = np.lexsort((np.arange(400), -ssim.exact(pictures[7], pictures)))[:5].tolist()
     original = ssim.Scan.scores
-    monkeypatch.setattr(ssim.Scan, "scores", lambda self, rows, numbers, cached=None: original(self, rows, numbers, cached)
+    monkeypatch.setattr(ssim.Scan, "scores", lambda self, rows, numbers, cached=None, floor=-1.0: original(self, rows, numbers, cached)
                         + rng.choice([-0.9, 0.9], len(numbers)) * (ssim.FAST_ERROR if cached is None else self.cached_error))
     for cached in (None, statistics(pictures)):
         assert ssim.best(pictures[7], packed(pictures), np.arange(400), 5, cached, fast)[0] == want
+
+
+@needs_numba
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_what_cannot_reach_the_floor_is_given_up_below_it(with_cache):
+    pictures = noise(60, seed=4)
+    cached, numbers = statistics(pictures) if with_cache else None, np.arange(60)
+    scan = ssim.Scan(pictures[3])
+    whole = scan.scores(packed(pictures), numbers, cached)
+    floor = float(np.sort(whole)[-20])
+    some = scan.scores(packed(pictures), numbers, cached, floor)
+    over = whole >= floor
+    assert over.sum() == 20 and (some[over] == whole[over]).all()
+    assert (some[~over] >= whole[~over]).all() and (some[~over] < floor).all() and (some != whole).any()
+
+
+@pytest.mark.parametrize("fast", FAST)
+def test_a_mapped_gallery_is_read_in_parts(fast, tmp_path, monkeypatch):
+    monkeypatch.setattr(ssim, "AT_ONCE", 50)
+    pictures = noise(700, seed=5)
+    packed(pictures).tofile(tmp_path / "rows")
+    mapped = np.memmap(tmp_path / "rows", np.uint8, "r").reshape(packed(pictures).shape)
+    want = np.lexsort((np.arange(700), -ssim.exact(pictures[3], pictures)))[:5].tolist()
+    assert ssim.best(pictures[3], mapped, np.arange(700), 5, None, fast)[0] == want
 
 
 @needs_numba
