@@ -20,11 +20,11 @@ from ..models.moodifier.clip import encode, load_moodify_clip
 
 @dataclass(frozen=True)
 class Edit:
-    """kind: "blend" (Moodifier), "infedit" (its sampler: guided from the empty text; in the first steps every aligned
-    word keeps the source's maps, and self-attention the source's, in the guided row and the unguided; without the mask that it makes
-    of a word's attention, and without its third branch, which takes the source's keys and values), "img2img" or "inversion" (DDIM
-    inversion and prompt-to-prompt, with the same two controls). `encoder`: "moodify" or "clip". `strength` is img2img's; self_replace the share of the steps in which
-    self-attention is the source's (both papers' 0.5 where they give one)."""
+    """kind: "blend" (Moodifier), "infedit" (its sampler: guided from the empty text; in the first steps every aligned word keeps the
+    source's maps, and self-attention the source's, in the guided row and the unguided; without the mask that it makes of a word's
+    attention, and without its third branch, which takes the source's keys and values), "img2img" or "inversion" (DDIM inversion and
+    prompt-to-prompt, with the same two controls). `encoder`: "moodify" or "clip". `strength` is img2img's; self_replace the share of
+    the steps in which self-attention is the source's (both papers' 0.5 where they give one)."""
 
     kind: str
     detailed: bool = True
