@@ -79,6 +79,20 @@ def test_emosets_own_form(tmp_path):
     assert row.pairs == (("dog", ""), ("ball", ""), ("beach", ""), ("person", "smile")) and row.adjective == "dark"
 
 
+def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    for emotion in ("amusement", "fear"):
+        for folder in ("image", "annotation"):
+            (tmp_path / folder / emotion).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "image" / emotion / "1.png")
+    by_id, by_folder = note("fear") | {"image_id": "fear/1.png"}, {k: v for k, v in note("amusement").items() if k != "image_id"}
+    (tmp_path / "annotation" / "x.json").write_text(json.dumps(by_id))
+    (tmp_path / "annotation" / "amusement" / "1.json").write_text(json.dumps(by_folder))
+    (tmp_path / "annotation" / "y.json").write_text(json.dumps(note("awe") | {"image_id": "1"}))
+    reading = read_annotations(tmp_path)
+    assert [(MIKELS[r.emotion], r.image.parent.name) for r in reading.rows] == [("amusement", "amusement"), ("fear", "fear")]
+    assert reading.skipped == {"annotation/y.json": "several images of that name: image/amusement/1.png, image/fear/1.png"}
+
+
 def test_nothing_usable_stops_with_the_reasons(tmp_path):
     with pytest.raises(UserError, match="no folder"):
         read_annotations(tmp_path / "nowhere")

@@ -1,7 +1,8 @@
 """Images with emotion, objects, attributes and a global adjective: EmoSpace's, EmoSet-118K's and MoodScenes' annotations.
 
 A folder holds one JSON an image, anywhere below `emospace/`, `annotation/` or itself, and images below `images/`, `image/`
-or itself; an image belongs to the JSON whose `image_id` (else file name) is its own name without suffix.
+or itself; an image belongs to the JSON whose `image_id` (else file name) is its own name without suffix. Where folders hold
+images of one name, the folder in `image_id`, else the JSON's own, tells them apart.
 
     EmoSpace and MoodScenes   emotion, global_adjective, ontology_adjective: [[object, attribute], ...] or {object: attribute}
     `affect data annotate`    one JSONL of such objects, each with `file`, the image's path below the folder
@@ -23,6 +24,8 @@ from ...models.files import safe_join
 
 MOST_PAIRS = 256
 """Of one image: a graph's adjacency grows with their square, and one broken note would take the memory of a whole run."""
+
+_NOTES = ("emospace", "annotation")
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -78,8 +81,8 @@ def read_annotations(folder: Path) -> Reading:
     """Every annotated image below a folder, in the order of its annotation files.
 
     What cannot be used is skipped and listed: a JSON that is none, an emotion that nobody knows (GoEmotions' and Ekman's count
-    as the one of Mikels' that they are nearest to), an image that is missing or outside the folder, a note with neither
-    object nor adjective, more than `MOST_PAIRS` pairs. What is unusual is encoded and counted: no objects (the graph is the adjective
+    as the one of Mikels' that they are nearest to), an image that is missing, outside the folder, or not to be told from others of its
+    name, a note with neither object nor adjective, more than `MOST_PAIRS` pairs. What is unusual is encoded and counted: no objects (the graph is the adjective
     and the emotion), more than 14 pairs (graphs are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where
     the folder is missing or nothing usable is left.
     """
@@ -87,12 +90,15 @@ def read_annotations(folder: Path) -> Reading:
         raise UserError(f"There is no folder {folder} with annotated images. Make one with `affect data moodscenes --out "
                         f"{folder}`, or give EmoSet's or EmoSpace's.")
     reading = Reading()
-    images = {p.stem: p for p in _below(folder, ("images", "image")) if p.suffix.lower() in _SUFFIXES}
-    for name, stem, text in _notes(folder):
+    images: dict[str, list[Path]] = {}
+    for path in _below(folder, ("images", "image")):
+        if path.suffix.lower() in _SUFFIXES:
+            images.setdefault(path.stem, []).append(path)
+    for name, own, text in _notes(folder):
         try:
             note = json.loads(text)
             emotion = str(note["emotion"]).strip().lower()
-            image = safe_join(folder, str(note["file"])) if "file" in note else images.get(Path(str(note.get("image_id", stem))).stem)
+            found = [safe_join(folder, str(note["file"]))] if "file" in note else _named(images, Path(str(note.get("image_id", own))), own)
             pairs, adjective = _words(note)
         except UserError:
             reading.skipped[name] = "its image is outside the folder"
@@ -106,31 +112,48 @@ def read_annotations(folder: Path) -> Reading:
             reading.skipped[name] = "neither an object nor a global adjective"
         elif len(pairs) > MOST_PAIRS:
             reading.skipped[name] = f"more than {MOST_PAIRS} pairs: {len(pairs)}"
-        elif image is None or not image.is_file():
+        elif len(found) > 1:
+            reading.skipped[name] = f"several images of that name: {', '.join(p.relative_to(folder).as_posix() for p in found[:3])}"
+        elif not found or not found[0].is_file():
             reading.skipped[name] = "its image is missing"
         else:
             emotion = emotion if emotion in MIKELS else EmotionTarget.of(emotion).dominant
-            reading.rows.append(Annotated(image, MIKELS.index(emotion), pairs, adjective))
+            reading.rows.append(Annotated(found[0], MIKELS.index(emotion), pairs, adjective))
     if not reading.rows:
         raise UserError(f"Nothing in {folder} can be used. {reading.summary()}")
     return reading
 
 
-def _notes(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """(name for messages, the image's name where the note gives none, the note's text) of every annotation."""
-    for path in _below(folder, ("emospace", "annotation")):
+def _named(images: dict[str, list[Path]], wanted: Path, own: Path) -> list[Path]:
+    """The images that a note may mean: all of that name, or, of several, those whose path ends in the wanted one's folder, else in
+    the note's own."""
+    found = images.get(wanted.stem, [])
+    ends = lambda path, folder: path.parent.parts[-len(folder.parts):] == folder.parts
+    for folder in (wanted.parent, own.parent):
+        if len(found) > 1 and folder.parts:
+            found = [p for p in found if ends(p, folder)] or found
+    return found
+
+
+def _notes(folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """(name for messages, the note's own path without suffix below the annotations, the note's text) of every annotation."""
+    root = _root(folder, _NOTES)
+    for path in _below(folder, _NOTES):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".json":
-            yield name, path.stem, path.read_text(encoding="utf-8", errors="replace")
+            yield name, path.relative_to(root).with_suffix(""), path.read_text(encoding="utf-8", errors="replace")
         elif path.suffix == ".jsonl":
             for i, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-                yield f"{name}:{i}", "", line
+                yield f"{name}:{i}", Path(), line
 
 
 def _below(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
     """Files below the first of the named sub-folders that is there, else below the folder itself, sorted."""
-    found = next((folder / name for name in names if (folder / name).is_dir()), folder)
-    return iter(sorted(p for p in found.rglob("*") if p.is_file()))
+    return iter(sorted(p for p in _root(folder, names).rglob("*") if p.is_file()))
+
+
+def _root(folder: Path, names: tuple[str, ...]) -> Path:
+    return next((folder / name for name in names if (folder / name).is_dir()), folder)
 
 
 def _words(note: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], str]:
