@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
         for key, network in (("lpips", ""), ("densenet", "tiny-densenet")):  # EmoLat learned through the VGG; not through this one
             own = measure.distances(source, truth, network)
             nearer = (measure.distances(results["with"], truth, network) < own).float()
-            figures |= measure.with_mean(f"{prefix}{key}_better_fraction", nearer, layouts)
+            figures |= measure.with_mean(f"{prefix}{key}_better_fraction", nearer, layouts, share=True)
         for rival in ("without", "baseline"):
             for key, values in each["with"].items():
                 less = values - each[rival][key]
@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     figures["paper_sized.seconds_512"], figures["paper_sized.peak_memory_gb"] = memory.alone(_paper_sized)
     figures["streamed_10.peak_memory_gb"], figures["streamed_100.peak_memory_gb"] = memory.alone(_streamed, args.model)
     measure.write(args.json, "emolat", figures, {key: _unit(key) for key in figures}, fingerprint=ours.name, model=args.model,
-                  digest=digest(emolat), trainings=1, n=args.n, split=args.split,
+                  digest=digest(emolat), overrides_of_without=args.overrides, trainings=1, n=args.n, split=args.split,
                   lpips=measure.distance_name(), fid="Frechet distance on tiny-eval's features")
     return 0
 
@@ -134,7 +134,7 @@ def judged(x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str, fou
     layouts = [layout for layout, *_ in jobs]
     out: dict[str, float] = {}
     for key, values in found.items():
-        out |= measure.with_mean(f"{name}.{key}", values, layouts)
+        out |= measure.with_mean(f"{name}.{key}", values, layouts, share=key in ("acc8", "acc2"))
     out |= {f"{name}.acc8_low": out[f"{name}.acc8.low"], f"{name}.acc8_high": out[f"{name}.acc8.high"]}
     features = measure.image_features(x), measure.image_features(truth)
     for key, statistic in (("fid", metrics.frechet_distance), ("kid", metrics.kernel_distance)):

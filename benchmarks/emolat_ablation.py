@@ -77,5 +77,5 @@ def main(args: argparse.Namespace) -> int:
         [x[i].permute(1, 2, 0).numpy() for i in range(min(8, len(jobs))) for x in shown.values()],
         [f"{name}\n{jobs[i][2]}" for i in range(min(8, len(jobs))) for name in shown], columns=len(shown), cell=112))
     measure.write(args.json, "emolat-ablation", figures, {key: _unit(key) for key in figures}, fingerprint=out.name, model=args.model,
-                  digest=digest(emolat), trainings=1, n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
+                  digest=digest(emolat), trainings=1, overrides=args.overrides, n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
     return 0

@@ -21,6 +21,7 @@ from ..models.emolat.graph import GraphBatch, GraphEncoder
 from ..models.emolat.repaint import clustered, codebook_map, map_points
 from ..models.emolat.space import EmoLat, EmoLatConfig, save
 from ..models.emotions import MIKELS
+from ..models.errors import UserError
 from ..models.plots import curve
 from ..models.scorers import load_scorer
 from ..training.config import load_config, read
@@ -45,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.seeds < 1:
+        raise UserError(f"--seeds counts trainings: 1 or more, not {args.seeds}.")
     config = load_config(args.config, args.overrides)
     model = read(EmoLatConfig, config["model"], "[model]")
     own, loop = split(config["emolat"], SpaceConfig, "emolat")

@@ -135,13 +135,12 @@ def paired_interval(a: torch.Tensor, b: torch.Tensor, draws: int = 2000) -> tupl
     return float(means.quantile(0.025)), float(means.quantile(0.975))
 
 
-def with_mean(key: str, values: torch.Tensor, groups: Sequence[Any]) -> dict[str, float]:
-    """The mean of values [n] with its interval: Wilson's for shares, the normal one for others, the bootstrap over groups where
-    values share one (a layout)."""
+def with_mean(key: str, values: torch.Tensor, groups: Sequence[Any], share: bool) -> dict[str, float]:
+    """The mean of values [n] with its interval: Wilson's for a `share` (values of 0 and 1), the normal one for others, the bootstrap
+    over groups where values have one in common (a layout)."""
     mean = float(values.double().mean())
     if len(set(groups)) < len(groups):
         return with_interval(key, mean, grouped_interval(values, groups))
-    share = bool(((values == 0) | (values == 1)).all())
     return with_interval(key, mean, metrics.wilson_interval(mean, len(values)) if share else metrics.mean_interval(values))
 
 

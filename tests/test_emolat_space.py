@@ -8,7 +8,9 @@ import torch
 from comfyui_affect.models.emolat.codebook import Codebooks, mean_dispersion, separation, uniformity_loss
 from comfyui_affect.models.emolat.discriminator import (Discriminator, discriminator_loss, fake_label, generator_loss)
 from comfyui_affect.models.emolat.graph import (GraphBatch, GraphConvolution, GraphEncoder, SemanticInjection, adjacency)
+from comfyui_affect.models.emolat.space import EmoLatConfig
 from comfyui_affect.models.errors import UserError
+from comfyui_affect.training.emolat import Space, SpaceConfig
 
 
 def batch(pairs, width=8, p=4, seed=0):
@@ -191,8 +193,32 @@ def test_each_loss_reaches_the_weights_it_should():
     discriminator_loss(judge(torch.randn(2, 3, 12)), judge(codes.detach()), emotion).backward()
     assert all(p.grad is not None for p in judge.parameters())
     assert all(p.grad is None for p in (*encoder.parameters(), *books.parameters()))
-    generator_loss(judge(codes), emotion, vq, mean_dispersion(books.means(z, numbers, emotion))).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (*encoder.parameters(), *books.parameters()) if p.numel() > 1)
+
+
+@pytest.mark.parametrize("only", ["adversary", "quantisation", "dispersion", "uniformity"])
+def test_each_loss_of_stage_one_reaches_the_weights_it_should(only):
+    """Through the training module, one loss at a time: what it adds to a space's gradients beyond those of quantisation, which no
+    weight leaves out."""
+    weights = {"adversary": 0.0, "dispersion": 0.0, "uniformity": 0.0}
+    graphs, emotion, real = batch([2, 3, 2]), torch.tensor([1, 5, 1]), torch.randn(3, 3, EmoLatConfig().code_width)
+
+    def gradients(**given):
+        torch.manual_seed(0)
+        space = Space(EmoLatConfig(entries=16), SpaceConfig(hidden=16, slots=4, **weights | given), 8)
+        space.count(iter([(graphs, emotion)]))
+        space(graphs, real, emotion, revive=False)["generator"].backward()
+        return {part: sum(float(p.grad.abs().sum()) if p.grad is not None else 0.0 for p in getattr(space, part).parameters())
+                for part in ("encoder", "codebooks", "judge")}
+
+    without = gradients()
+    with_it = without if only == "quantisation" else gradients(**{only: 1.0})
+    assert with_it["judge"] == 0  # the generator moves through an adversary that is held
+    if only == "quantisation":
+        assert without["encoder"] > 0 and without["codebooks"] > 0
+    else:
+        assert with_it["encoder"] != pytest.approx(without["encoder"], rel=1e-4)
+        moves_entries = with_it["codebooks"] != pytest.approx(without["codebooks"], rel=1e-4)
+        assert moves_entries == (only == "dispersion")
 
 
 def test_uniformity_by_hand():

@@ -57,6 +57,10 @@ class DataConfig:
     data_seed: int = 71
     share: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share <= 1.0:
+            raise UserError(f"data.share is a share of the images, above 0 and at most 1, got {self.share}.")
+
 
 @dataclass
 class SpaceConfig:
