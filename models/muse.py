@@ -330,6 +330,9 @@ class Muse:
                            inherent=[None] * batch)
         if any(e.intensity == 0.0 for e in emotions):
             self.trace.notes.append("The intensity is 0: no tokens were appended.")
+        if self.init_tokens is not None and self.tokens.shape[1] != self.config.n_tokens:
+            self.trace.notes.append(f"init_tokens gives {self.tokens.shape[1]} tokens an image, so n_tokens, {self.config.n_tokens}, does not "
+                                    "count. Save more tokens, or draw more EmoLat codes, for others.")
 
     def _initial(self, batch: int, device: torch.device) -> torch.Tensor:
         if self.init_tokens is None:

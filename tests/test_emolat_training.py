@@ -79,6 +79,12 @@ def test_emosets_own_form(tmp_path):
     assert row.pairs == (("dog", ""), ("ball", ""), ("beach", ""), ("person", "smile")) and row.adjective == "dark"
 
 
+def test_names_may_hold_dots(tmp_path):
+    put(tmp_path, "a.b", note())
+    put(tmp_path, "a.c", note("awe"))
+    assert [row.image.name for row in read_annotations(tmp_path).rows] == ["a.c.png", "a.b.png"]
+
+
 def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path):
     for emotion in ("amusement", "fear"):
         for folder in ("image", "annotation"):
@@ -251,6 +257,10 @@ def test_a_foreign_file_is_refused(world, tmp_path):
     save_safetensors(tmp_path / "d.safetensors", {"x": torch.zeros(1)}, {})
     with pytest.raises(UserError, match="holds no EmoLat"):
         spaces.load(tmp_path / "d.safetensors")
+    for missing in ("emotions", "config"):
+        save_safetensors(tmp_path / "e.safetensors", state, {k: v for k, v in metadata.items() if k != missing})
+        with pytest.raises(UserError, match="'e.safetensors' does not say"):
+            spaces.load(tmp_path / "e.safetensors")
 
 
 @pytest.mark.parametrize("method", ["PCA", "t-SNE"])
@@ -402,6 +412,22 @@ def test_the_first_share_of_the_steps_sees_half_the_size_and_the_classifier_view
     assert main(["train", "emolat", *common, "emolat.steps=1", "emolat.batch=4"]) == 0
     assert main(["train", "transfer", *common, "transfer.steps=3", "transfer.batch=2", "transfer.coarse=0.5", "transfer.views=2"]) == 0
     assert sizes == [32, 32, 64] and seen == [True] * 6
+
+
+@pytest.mark.parametrize("stage, wrong, said", [
+    ("emolat", "emolat.batch=1", "two annotated images at least and .emolat. batch = 2, got 24 and 1"),
+    ("transfer", "transfer.most_codes=0", "most_codes is at least 1, got 0")])
+def test_settings_that_cannot_train_are_refused(world, capsys, stage, wrong, said):
+    import re
+
+    from comfyui_affect.workflows.headless.cli import main
+
+    folder, *_ = world
+    common = ["--runs", str(folder / "runs"), "--out", str(folder / "mine.safetensors"), "--device", "cpu",
+              f"data.folder={folder / 'data'}", "data.size=64", "data.share=1", "model.entries=8", "model.layers=1"]
+    assert main(["train", "emolat", *common, "emolat.steps=1", "emolat.batch=4"]) == 0
+    assert main(["train", stage, *common, wrong]) == 2
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_the_map_without_scikit_learn_is_by_pca_and_says_so(world, monkeypatch, capsys):

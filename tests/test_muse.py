@@ -251,6 +251,16 @@ def test_no_steps_is_refused(small_unet, small_vae, small_classifier):
         g.sample(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8), Sampler("euler"), torch.empty(0))
 
 
+@pytest.mark.parametrize("given", [1, 2])
+def test_first_tokens_of_another_count_are_said(small_unet, small_vae, small_classifier, given):
+    from comfyui_affect.models.muse import EmotionTokens
+
+    width = conditioning()[0][0].shape[-1]
+    _, trace, tokens = run(guider(small_unet, small_vae, small_classifier, init=EmotionTokens(torch.zeros(1, given, width)), n_tokens=2))
+    assert tokens.tokens.shape[1] == given
+    assert any("init_tokens gives 1 tokens" in n for n in trace.notes) == (given != 2)
+
+
 def test_tokens_that_were_never_optimised_are_not_saved(small_unet, small_vae, small_classifier, tmp_path):
     g = guider(small_unet, small_vae, small_classifier, gate=TimingGate(FixedScorer([3.0]), "a house"))
     _, _, tokens = run(g)

@@ -250,9 +250,13 @@ def start_books(vectors: torch.Tensor, emotions: torch.Tensor, model: EmoLatConf
 
 def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: SpaceConfig, loop: LoopConfig,
                 runs: Path, name: str = "emolat") -> Space:
-    """Trains stage one on vectors [N, V, W] and returns it, its books' use counted over all graphs at the end."""
+    """Trains stage one on vectors [N, V, W] and returns it, its books' use counted over all graphs at the end. UserError where the
+    batch or the data are a single image: graphs are standardised by those beside them."""
     from accelerate import PartialState
 
+    if min(loop.batch, len(data.rows)) < 2:
+        raise UserError(f"Stage one learns from several graphs at once: it takes two annotated images at least and [emolat] batch = 2, got "
+                        f"{len(data.rows)} and {loop.batch}.")
     emotions, process = data.graphs.emotions, PartialState().process_index
     space = Space(model, config, data.graphs.features.shape[1])
     # Of every other image: what names the emotion of others may then be asked about these books.

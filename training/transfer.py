@@ -49,6 +49,11 @@ class TransferConfig(losses.Weights):
     views: int = 0
     coarse: float = 0.0
 
+    def __post_init__(self) -> None:
+        for key, low in (("patches", 1), ("most_codes", 1), ("views", 0)):
+            if getattr(self, key) < low:
+                raise UserError(f"[transfer] {key} is at least {low}, got {getattr(self, key)}.")
+
 
 class Transfer(nn.Module):
     """Everything stage two trains: the network and the adversary of equation 23. One forward pass gives all losses."""

@@ -143,11 +143,15 @@ def load(path: Path, device: str = "") -> EmoLat:
     state, metadata = files.load_safetensors(path)
     if metadata.get("format") != _FORMAT or "codebooks.entries" not in state:
         raise UserError(f"'{path.name}' holds no EmoLat: train one with `affect train emolat` and `affect train transfer`.")
-    order = json.loads(metadata["emotions"])
-    if tuple(order) != tuple(MIKELS):
-        raise UserError(f"'{path.name}' has its codebooks in the order {', '.join(order)}. Expected: {', '.join(MIKELS)}.")
+    try:
+        order, made_of = tuple(json.loads(metadata["emotions"])), dict(json.loads(metadata["config"]))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"'{path.name}' does not say which emotions its codebooks stand for, or what it is made of (its metadata's emotions "
+                        "and config). Write it again with `affect train emolat`.") from None
+    if order != tuple(MIKELS):
+        raise UserError(f"'{path.name}' has its codebooks in the order {', '.join(map(str, order))}. Expected: {', '.join(MIKELS)}.")
     known = {f.name for f in fields(EmoLatConfig)}
-    config = EmoLatConfig(**{k: v for k, v in json.loads(metadata["config"]).items() if k in known})
+    config = EmoLatConfig(**{k: v for k, v in made_of.items() if k in known})
     shape, wanted = tuple(state["codebooks.entries"].shape), (len(MIKELS), config.entries, config.code_width)
     if shape != wanted:
         raise UserError(f"'{path.name}' has codebooks of {shape[-1]} wide codes, {tuple(shape)} in all. Expected with {config.vgg}: "

@@ -25,8 +25,6 @@ from ...models.files import safe_join
 MOST_PAIRS = 256
 """Of one image: a graph's adjacency grows with their square, and one broken note would take the memory of a whole run."""
 
-_NOTES = ("emospace", "annotation")
-
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -81,17 +79,17 @@ def read_annotations(folder: Path) -> Reading:
     """Every annotated image below a folder, in the order of its annotation files.
 
     What cannot be used is skipped and listed: a JSON that is none, an emotion that nobody knows (GoEmotions' and Ekman's count
-    as the one of Mikels' that they are nearest to), an image that is missing, outside the folder, or not to be told from others of its
-    name, a note with neither object nor adjective, more than `MOST_PAIRS` pairs. What is unusual is encoded and counted: no objects (the graph is the adjective
-    and the emotion), more than 14 pairs (graphs are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where
-    the folder is missing or nothing usable is left.
+    as the one of Mikels' that they are nearest to), an image that is missing, outside the folder, or not to be told from others of
+    its name, a note with neither object nor adjective, more than `MOST_PAIRS` pairs. What is unusual is encoded and counted: no
+    objects (the graph is the adjective and the emotion), more than 14 pairs (graphs are pooled, never cut), an empty attribute or
+    adjective (a node of noughts). UserError where the folder is missing or nothing usable is left.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} with annotated images. Make one with `affect data moodscenes --out "
                         f"{folder}`, or give EmoSet's or EmoSpace's.")
     reading = Reading()
     images: dict[str, list[Path]] = {}
-    for path in _below(folder, ("images", "image")):
+    for path in _files(_root(folder, ("images", "image"))):
         if path.suffix.lower() in _SUFFIXES:
             images.setdefault(path.stem, []).append(path)
     for name, own, text in _notes(folder):
@@ -127,7 +125,7 @@ def read_annotations(folder: Path) -> Reading:
 def _named(images: dict[str, list[Path]], wanted: Path, own: Path) -> list[Path]:
     """The images that a note may mean: all of that name, or, of several, those whose path ends in the wanted one's folder, else in
     the note's own."""
-    found = images.get(wanted.stem, [])
+    found = images.get(wanted.name) or images.get(wanted.stem, [])  # a name may hold dots
     ends = lambda path, folder: path.parent.parts[-len(folder.parts):] == folder.parts
     for folder in (wanted.parent, own.parent):
         if len(found) > 1 and folder.parts:
@@ -137,8 +135,8 @@ def _named(images: dict[str, list[Path]], wanted: Path, own: Path) -> list[Path]
 
 def _notes(folder: Path) -> Iterator[tuple[str, Path, str]]:
     """(name for messages, the note's own path without suffix below the annotations, the note's text) of every annotation."""
-    root = _root(folder, _NOTES)
-    for path in _below(folder, _NOTES):
+    root = _root(folder, ("emospace", "annotation"))
+    for path in _files(root):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".json":
             yield name, path.relative_to(root).with_suffix(""), path.read_text(encoding="utf-8", errors="replace")
@@ -147,13 +145,13 @@ def _notes(folder: Path) -> Iterator[tuple[str, Path, str]]:
                 yield f"{name}:{i}", Path(), line
 
 
-def _below(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
-    """Files below the first of the named sub-folders that is there, else below the folder itself, sorted."""
-    return iter(sorted(p for p in _root(folder, names).rglob("*") if p.is_file()))
-
-
 def _root(folder: Path, names: tuple[str, ...]) -> Path:
+    """The first of the named sub-folders that is there, else the folder itself."""
     return next((folder / name for name in names if (folder / name).is_dir()), folder)
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(p for p in root.rglob("*") if p.is_file())
 
 
 def _words(note: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], str]:
