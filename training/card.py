@@ -13,7 +13,8 @@ from ..models import files, metrics, tiny
 from ..models.classifiers import TINY, load_classifier
 from ..models.diffusion.diffusers import CFGGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
-from ..models.emolat.repaint import repaint
+from ..models.emolat.codebook import separation
+from ..models.emolat.repaint import clustered, map_points, repaint
 from ..models.emolat.space import load_emolat
 from ..models.emotions import MIKELS, OPPOSITE, EmotionTarget
 from ..models.plots import contact_sheet
@@ -115,7 +116,11 @@ def emolat_figures(x: torch.Tensor, labels: torch.Tensor, device: str) -> dict[s
     targets = [EmotionTarget.of(OPPOSITE[MIKELS[int(k)]]) for k in labels]
     after = torch.cat([repaint(emolat, image[None], emolat.sample(target, 1, 1.0, i)) for i, (image, target) in enumerate(zip(x, targets))])
     wanted = torch.tensor([MIKELS.index(target.dominant) for target in targets])
+    entries = emolat.codebooks.entries.detach()
+    book_of = torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1])
     return {"EmoLat, least codebook perplexity of 256": float(emolat.codebooks.perplexity().min()),
+            "EmoLat, how far its books lie apart over how wide they are": separation(entries.flatten(0, 1), book_of),
+            "EmoLat, share of a code's neighbours on the map that are of its book": clustered(*map_points(emolat, "t-SNE")),
             "EmoLat towards the opposite emotion, accuracy by tiny-b": metrics.accuracy(judge(after.to(device)).cpu(), wanted),
             "EmoLat towards the opposite emotion, SSIM to the source": float(metrics.ssim(after, x).mean())}
 
@@ -158,8 +163,9 @@ def write_card(table: dict[str, Any], runs: Path, device: str) -> None:
     """Measures, writes lo and hi into the scorer's file, and writes card.json and card.md beside the weights."""
     limits = gate_range(device)
     for scorer, limit in limits.items():
-        state, _ = files.load_safetensors(tiny.path(SCORERS[scorer]))
-        tiny.save(SCORERS[scorer], state, **limit)
+        state, before = files.load_safetensors(tiny.path(SCORERS[scorer]))
+        if {k: json.loads(v) for k, v in before.items()} != limit:  # the same would be written in another order: another file to git
+            tiny.save(SCORERS[scorer], state, **limit)
     result = figures(table["scenes"], table["samples"], device, runs)
     card = {
         "data": "MoodScenes (train layouts) and crops of photographs that scikit-image and scikit-learn ship",
