@@ -52,7 +52,9 @@ def test_structure_is_measured_over_the_image_and_outside_the_region(case):
     assert moodifier._unit("both.structure_outside") == moodifier._unit("both.structure") == "distance"
 
 
-def test_a_rival_gets_the_setting_that_comes_nearest_on_validation_scenes(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name, wanted, worse", [("inversion_masked", {"cfg": 5.0, "cross_replace": 0.4, "self_replace": 0.25}, "2_0.4_0.25"),
+                                                 ("both", {"steps": 8, "cfg": 5.0}, "8_3")])
+def test_every_way_gets_the_setting_that_comes_nearest_on_validation_scenes(monkeypatch, tmp_path, name, wanted, worse):
     from types import SimpleNamespace
 
     from comfyui_affect.benchmarks import moodifier
@@ -61,6 +63,7 @@ def test_a_rival_gets_the_setting_that_comes_nearest_on_validation_scenes(monkey
     monkeypatch.setattr(moodifier, "cases", lambda n, split: splits.append(split) or [SimpleNamespace(truth=torch.full((3, 64, 64), 0.5))] * 2)
     monkeypatch.setattr(moodifier, "grounded", lambda case: None)
     monkeypatch.setattr(moodifier, "made", lambda out, name, method, found, where: torch.full((2, 3, 64, 64), method.cfg / 10))
-    method, figures = moodifier.nearest(tmp_path, "inversion_masked")
-    assert (method.cfg, method.masked, splits) == (5.0, True, ["val"])
-    assert figures["inversion_masked.cfg"] == 5 and figures["inversion_masked.val_lpips_5_0.4_0.25"] < figures["inversion_masked.val_lpips_2_0.4_0.25"]
+    settings, figures = moodifier.nearest({"clip": tmp_path, "moodify": tmp_path}, name)
+    best = "_".join(f"{value:g}" for value in wanted.values())
+    assert settings == wanted and splits == ["val"] and figures[f"{name}.cfg"] == 5
+    assert figures[f"{name}.val_lpips_{best}"] < figures[f"{name}.val_lpips_{worse}"]
