@@ -28,7 +28,7 @@ TRIED: dict[str, list[dict[str, float]]] = {
     "inversion": [{"cfg": c, "cross_replace": x, "self_replace": y} for c in (2.0, 5.0, 7.5) for x, y in ((0.4, 0.25), (0.6, 0.5), (0.8, 0.5))],
     "infedit": [{"steps": n, "cfg": c, "cross_replace": r, "self_replace": s} for n in (8, 25) for c in (2.3, 5.0)
                 for r, s in ((0.4, 0.25), (0.6, 0.5), (0.7, 0.7))],
-    "blend": [{"steps": n, "cfg": c} for n in (8, 15, 25) for c in (3.0, 5.0, 7.5)],
+    "blend": [{"steps": n, "cfg": c, "cross_replace": r} for n in (4, 8, 25) for c in (3.0, 5.0, 7.5) for r in (0.0, 0.6)],
 }
 """Settings of each way to edit; the one that comes nearest to the truth on validation scenes counts, a rival's for each of its rows,
 ours as "both" has it for all of ours. Guidance of 2.3 and shares of 0.7 are those with which InfEdit's authors ran their benchmark.
