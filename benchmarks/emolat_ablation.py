@@ -64,7 +64,8 @@ def main(args: argparse.Namespace) -> int:
             variant.network.load_state_dict(train_transfer(data, variant, weights, loop, out, device, name).state_dict())
             save(path, variant)
         trained = load(path)
-        shown[name] = measure.made(out / "images" / f"{name}-{args.split}", [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)],
+        shown[name] = measure.made(out / "images" / f"{name}-{args.split}",
+                                   [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)],
                                    lambda i: one_pass(trained, source[i:i + 1], jobs[i][2], i))
         each[name] = seen(shown[name], source, truth, jobs)
         figures |= judged(shown[name], truth, jobs, name, each[name])
@@ -77,5 +78,6 @@ def main(args: argparse.Namespace) -> int:
         [x[i].permute(1, 2, 0).numpy() for i in range(min(8, len(jobs))) for x in shown.values()],
         [f"{name}\n{jobs[i][2]}" for i in range(min(8, len(jobs))) for name in shown], columns=len(shown), cell=112))
     measure.write(args.json, "emolat-ablation", figures, {key: _unit(key) for key in figures}, fingerprint=out.name, model=args.model,
-                  digest=digest(emolat), trainings=1, overrides=args.overrides, n=args.n, split=args.split, steps=loop.steps, lpips=measure.distance_name())
+                  digest=digest(emolat), trainings=1, overrides=args.overrides, n=args.n, split=args.split,
+                  steps=loop.steps, lpips=measure.distance_name())
     return 0

@@ -81,7 +81,9 @@ def main(args: argparse.Namespace) -> int:
                           f"perplexity_end{name}": float(space.codebooks.perplexity().min()),
                           f"perplexity_before_settling{name}": float(space.counted.min())}
         figures |= {key: over_seeds(key, [f[key] for f in found]) for key in found[0]}
-        figures |= {f"{key}.seed_{FIRST_SEED + i}": f[key] for i, f in enumerate(found) for key in f if args.seeds > 1 and not key.endswith((".low", ".high"))}
+        if args.seeds > 1:
+            figures |= {f"{key}.seed_{FIRST_SEED + i}": f[key] for i, f in enumerate(found) for key in f
+                        if not key.endswith((".low", ".high"))}
     measure.write(args.json, "emolat-train", figures, {key: _unit(key) for key in figures}, fingerprint=out.name, config=used,
                   seeds=args.seeds)
     return 0

@@ -70,9 +70,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _unit(key: str) -> str:
-    return next((unit for part, unit in (("memory", "GB"), ("lpips_better", "share"), ("lpips", "distance"), ("ssim", "SSIM"), ("rate_", "Adam's rate"),
-                                         ("time_ratio", "share of Adam's time"), ("load_", "processes"), ("loss_ratio", "of Adam's loss"), ("iou", "intersection over union"))
-                 if part in key), "share")
+    units = {"memory": "GB", "lpips_better": "share", "lpips": "distance", "ssim": "SSIM", "rate_": "Adam's rate",
+             "time_ratio": "share of Adam's time", "load_": "processes", "loss_ratio": "of Adam's loss", "iou": "intersection over union"}
+    return next((unit for part, unit in units.items() if part in key), "share")
 
 
 def _photo(name: str, side: int) -> torch.Tensor:

@@ -109,7 +109,8 @@ def main(args: argparse.Namespace) -> int:
         [f"{name}\n{found[i].target}" if name == "truth" else name for i in range(min(10, len(found))) for name, _ in shown],
         columns=len(shown), cell=110))
     measure.write(args.json, "moodifier", figures, {key: _unit(key) for key in figures}, n=len(found), split=args.split,
-                  lpips=measure.distance_name(), structure="self-similarity of the tiny VGG's relu4_4", tuned_on=TUNED_ON, prompts="the scenes' own annotation", attention="taught with masks (training/grounding.py)")
+                  lpips=measure.distance_name(), structure="self-similarity of the tiny VGG's relu4_4", tuned_on=TUNED_ON,
+                  prompts="the scenes' own annotation", attention="taught with masks (training/grounding.py)")
     return 0
 
 

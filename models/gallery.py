@@ -396,7 +396,8 @@ def build(folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "
         also = f", and {len(absent)} that its CSV lists are not there, such as '{absent[0]}'" if absent else ""
         first = "".join(f"; {name}: {why}" for name, why in list(skipped.items())[:3])
         raise UserError(f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped{also}{first}). It takes "
-                        f"{', '.join(sorted(SUFFIXES))} (links are not followed), in folders named adjective_noun or with a CSV of file, noun, adjective.")
+                        f"{', '.join(sorted(SUFFIXES))} (links are not followed), in folders named adjective_noun or with a CSV of file, "
+                        "noun, adjective.")
     return Gallery(folder, pictures, index.rows, skipped, cached, edges, absent)
 
 
@@ -423,9 +424,9 @@ def _emotion(name: str, where: str) -> str:
 
 
 def _labels(folder: Path) -> tuple[Callable[[str], tuple[str, str, str] | None], set[str]]:
-    """(path -> (noun, adjective, emotion), the files that a CSV lists). Where the gallery has a CSV with a column `file`, the pictures are those that it
-    lists (others: None); else labels are the names of folders (`adjective_noun`, as in VSO). An emotion that no CSV gives
-    comes from the adjective. UserError for an emotion that is none of the eight."""
+    """(path -> (noun, adjective, emotion), the files that a CSV lists). Where the gallery has a CSV with a column `file`, the
+    pictures are those that it lists (others: None); else labels are the names of folders (`adjective_noun`, as in VSO). An
+    emotion that no CSV gives comes from the adjective. UserError for an emotion that is none of the eight."""
     emotions = dict(ADJECTIVES)
     table: dict[str, dict[str, str]] = {}
     listed = False

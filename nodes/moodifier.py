@@ -238,7 +238,8 @@ class AffectMoodifyCLIPTextEncode:
 
 class AffectEditMetrics:
     CATEGORY = "affect/moodifier"
-    DESCRIPTION = "What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, and what a classifier and a CLIP see."
+    DESCRIPTION = ("What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, and what a "
+                   "classifier and a CLIP see.")
     RETURN_TYPES = ("STRING", "IMAGE")
     RETURN_NAMES = ("json", "table")
     OUTPUT_TOOLTIPS = ("The figures of each image.", "The figures as a table.")

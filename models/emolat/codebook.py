@@ -145,9 +145,9 @@ def mean_dispersion(means: torch.Tensor) -> torch.Tensor:
 
 
 def uniformity_loss(z: torch.Tensor, emotion: torch.Tensor, t: float = 2.0) -> torch.Tensor:
-    """The uniformity loss of Wang and Isola (2020, section 4.1.2) among the graphs of an emotion; ours, not EmoLat's: vectors z [B, S, W] of emotions [B] -> the logarithm of the mean of
-    exp(-t d) over pairs of graphs of one emotion, d the mean square between their vectors of one place. At most 0, where
-    all fall together."""
+    """The uniformity loss of Wang and Isola (2020, section 4.1.2) among the graphs of an emotion; ours, not EmoLat's: vectors z
+    [B, S, W] of emotions [B] -> the logarithm of the mean of exp(-t d) over pairs of graphs of one emotion, d the mean square
+    between their vectors of one place. At most 0, where all fall together."""
     found = []
     for k, n in zip(*emotion.unique(return_counts=True)):
         if n > 1:
