@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..models import files
+from ..models import files, pictures
 from ..models.errors import UserError
 from .comfyui_server import ComfyUI, start, stop
 
@@ -155,7 +155,6 @@ def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:
     """The largest mean absolute pixel difference between ComfyUI and the embedded host, plain and guided, over three
     samplers by every schedule that both have."""
     import numpy as np
-    from PIL import Image
 
     from ..models import host
     from ..workflows.headless.host import EmbeddedHost
@@ -174,7 +173,7 @@ def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:
                 there = comfy.run(prompt, base / "there")
                 with host.use(EmbeddedHost(base, base / "here")):
                     here = execute(prepare(Loaded(prompt, None)))
-                a, b = (np.asarray(Image.open(o[0]["path"]), dtype=float) / 255 for o in (there, here))
+                a, b = (np.asarray(pictures.read(o[0]["path"]), dtype=float) / 255 for o in (there, here))
                 worst[kind] = max(worst[kind], float(np.abs(a - b).mean()))
     return worst
 

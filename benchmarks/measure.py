@@ -12,7 +12,7 @@ from typing import Any, Callable, Sequence
 
 import torch
 
-from ..models import files, host, metrics
+from ..models import files, host, metrics, pictures
 from ..models.classifiers import load_classifier
 from ..models.emotions import MIKELS
 from ..models.scorers import load_scorer
@@ -200,7 +200,5 @@ def save_picture(path: Path, array: Any) -> None:
 def read_picture(path: Path) -> torch.Tensor:
     """[3, H, W] in 0..1."""
     import numpy as np
-    from PIL import Image
 
-    with Image.open(path) as image:
-        return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
+    return torch.from_numpy(np.asarray(pictures.read(path), np.float32) / 255).permute(2, 0, 1)

@@ -17,7 +17,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from ..models import files, tiny
+from ..models import files, pictures, tiny
 from ..models.errors import UserError
 from .tasks import Task
 
@@ -103,12 +103,12 @@ class Store:
 
     def images(self, tasks: list[Task]) -> torch.Tensor:
         """[n, 3, H, W] in 0..1."""
-        from PIL import Image
-
-        arrays = [np.asarray(Image.open(self.path(task)).convert("RGB")) for task in tasks]
+        arrays = [np.asarray(pictures.read(self.path(task))) for task in tasks]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
     def notes(self, tasks: list[Task]) -> list[dict[str, Any]]:
-        from PIL import Image
+        def text(path: Path) -> str:
+            with pictures.opened(path, decode=False) as image:
+                return image.info["affect"]
 
-        return [json.loads(Image.open(self.path(task)).text["affect"]) for task in tasks]
+        return [json.loads(text(self.path(task))) for task in tasks]

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import secrets
+import stat
 import struct
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, BinaryIO, Callable, Iterable, Iterator
 
 from . import host
 from .errors import UserError
@@ -22,31 +25,109 @@ if TYPE_CHECKING:
 TINY_DIR = Path(__file__).parent / "tiny"
 """The bundled tiny models."""
 
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000
+"""Bytes of one part of a path, and letters of a whole one: what file systems take."""
+
 
 def safe_join(root: Path | str, name: str) -> Path:
-    """`root / name`, refused with UserError where it leaves `root`: `..`, absolute paths, drives, links that leave."""
+    """`root / name`, refused with UserError where it leaves `root` (`..`, absolute paths, drives, links that leave) or is no
+    name of a file at all (control characters, halves of characters, names that are too long)."""
     root = Path(root).resolve()
     text = name.replace("\\", "/")
-    path = (root / text).resolve()
+    try:
+        too_long = len(text) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split("/"))
+        if too_long or any(c < " " or c == "\x7f" for c in text):
+            raise ValueError
+        path = (root / text).resolve()
+    except ValueError as error:  # half a character (a lone surrogate) is one too
+        raise UserError(f"{ascii(name[:60])} is no name of a file: it holds characters that no name has, or is too long.") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise UserError(f"The path '{name}' cannot be followed: {error}.") from error
     if text.startswith("/") or ":" in text.split("/")[0] or not path.is_relative_to(root):
         raise UserError(f"The path '{name}' leaves its folder. Give a name inside it, without '..' or a leading '/'.")
     return path
 
 
-def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
-    """Calls `write` on a temporary name beside `path`, then renames: the file is complete or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+def open_regular(path: Path | str) -> BinaryIO:
+    """Opens a file to read its bytes, if it is a regular file or a link to one. UserError for pipes, sockets and devices, whose
+    reading may never end, and for folders; OSError as `open` raises it."""
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe is not waited for
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as the user's umask has it; safetensors would keep the file to its owner
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            return os.fdopen(number, "rb")
+        raise UserError(f"'{Path(path).name}' is no regular file but a folder, pipe, socket or device: it is not read.")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_text(path: Path | str, most: int) -> bytes:
+    """The bytes of a text file of at most `most` bytes. UserError where it is longer or no regular file (`open_regular`)."""
+    with open_regular(path) as f:
+        data = f.read(most + 1)
+    if len(data) > most:
+        raise UserError(f"'{Path(path).name}' is larger than {most / 1e6:.0f} MB, more than any file of its kind needs.")
+    return data
+
+
+def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
+    """Calls `write` on a temporary name beside `path`, then renames: the file is complete or absent. A link of the name `path`
+    is replaced, not followed."""
+    path = Path(path)
+    with _written(path, write) as temporary:
+        os.replace(temporary, path)
+    return path
+
+
+def write_new(names: Iterable[Path], write: Callable[[Path], None]) -> Path:
+    """As `write_atomically`, under the first of `names` (all in one folder) that no file has. Nothing is ever replaced: where
+    several programs write into a folder at once, each gets names of its own."""
+    names = iter(names)
+    path = next(names)
+    with _written(path, write) as temporary:
+        while not _claim(temporary, path):
+            path = next(names)
+    return path
+
+
+def _claim(temporary: Path, path: Path) -> bool:
+    """Gives a file the name `path`; False where there is one of that name. One step for the file system, or, where that knows no
+    hard links (exFAT), under a lock file."""
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+        return True
+    except FileExistsError:
+        return False
+    except (OSError, NotImplementedError):
+        pass
+    lock = path.with_name(f".{path.name[:80]}.lock")
+    try:
+        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    try:
+        if os.path.lexists(path):
+            return False
+        os.rename(temporary, path)
+        return True
+    finally:
+        lock.unlink()
+
+
+@contextmanager
+def _written(path: Path, write: Callable[[Path], None]) -> Iterator[Path]:
+    """A new file beside `path`, of a name that nobody can foresee, with what `write` writes; removed at the end if it is still
+    there. Its mode is what the user's umask says, whatever a writer makes of it (safetensors would keep the file to its owner)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp{path.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        mode = temporary.stat().st_mode
         write(temporary)
         temporary.chmod(mode)
-        os.replace(temporary, path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    return path
 
 
 def release(mapped: np.ndarray) -> None:

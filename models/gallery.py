@@ -25,6 +25,7 @@ import numpy as np
 from . import files, host, ssim
 from .emotions import MIKELS
 from .errors import UserError
+from .pictures import Unreadable, sentences
 
 SIDE = 128
 """Pixels a side of an edge response: the size at which pictures are compared."""
@@ -209,17 +210,13 @@ class _Index:
                     meta: dict[str, Any] = {"path": name, "file": [size, time]}
                     edge = None
                     try:
-                        edge = read(folder / name)
-                    except UserError:  # nothing that is wrong with this file
-                        raise
-                    except MemoryError:  # asked again next time, when others may have left more
-                        failed[name] = "there was not enough memory to read it"
-                    except Exception as error:  # whatever a decoder makes of a broken file must not end a build of thousands
-                        why = str(error) or type(error).__name__
-                        if isinstance(error, OSError) and error.errno is not None:  # the system's: rights, a network, open files
-                            failed[name] = why
+                        with sentences(folder / name):
+                            edge = read(folder / name)
+                    except Unreadable as error:
+                        if error.passing:  # asked again next time
+                            failed[name] = error.why
                         else:  # a record has room for so many letters and a usual path, even where JSON makes six of each
-                            edge, meta["skipped"] = np.zeros((SIDE, SIDE), np.uint8), why[:100]
+                            edge, meta["skipped"] = np.zeros((SIDE, SIDE), np.uint8), error.why[:100]
                     record = None if edge is None else _pack(edge, meta)
                     if record is None:
                         failed.setdefault(name, "its path is too long for the index")

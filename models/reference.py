@@ -4,7 +4,6 @@ one whose structure is nearest to the input's, by SSIM between edge responses.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import gallery as index
-from . import ssim
+from . import pictures, ssim
 from .emotions import EmotionTarget
 from .errors import UserError
 from .gallery import SIDE, Gallery, Picture
@@ -63,25 +62,17 @@ def edge_response(grey: np.ndarray, kind: str = "scharr") -> np.ndarray:
 
 def read_picture(path: Path | str, small: bool = False) -> Any:
     """A picture file as an upright RGB PIL image; with `small`, decoded at a fraction of its size where the format can
-    (never below four times `SIDE`). ValueError or OSError, with a reason, where it is no use."""
-    from PIL import Image, ImageOps
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(path)
-            pixels = image.width * image.height
-            if pixels >= index.LARGEST:
-                raise ValueError(f"it has {pixels / 1e6:.0f} megapixels; fewer than {index.LARGEST / 1e6:.0f} are read")
-            if min(image.size) < 2 * ssim.RADIUS + 1:
-                raise ValueError(f"it is {image.width} x {image.height} pixels small")
-            if small:
-                image.draft("RGB", (4 * SIDE, 4 * SIDE))
-            return ImageOps.exif_transpose(image).convert("RGB")
-        except Image.DecompressionBombError as error:
-            raise ValueError("it is larger than 100 megapixels") from error
-        except SyntaxError as error:  # what PIL raises for some broken PNGs
-            raise ValueError(f"it is damaged ({error})") from error
+    (never below four times `SIDE`). Unreadable, with a reason, where it is no use."""
+    path = Path(path)
+    with pictures.opened(path) as image:
+        pixels = image.width * image.height
+        if pixels >= index.LARGEST:
+            raise pictures.Unreadable(path, f"it has {pixels / 1e6:.0f} megapixels; fewer than {index.LARGEST / 1e6:.0f} are read", "")
+        if min(image.size) < 2 * ssim.RADIUS + 1:
+            raise pictures.Unreadable(path, f"it is {image.width} x {image.height} pixels small", "")
+        if small:
+            image.draft("RGB", (4 * SIDE, 4 * SIDE))
+        return pictures.upright(image).convert("RGB")
 
 
 def _edge_of_file(path: Path, edges: str) -> np.ndarray:

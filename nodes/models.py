@@ -52,10 +52,11 @@ class AffectExampleImage:
     def run(self, picture: str) -> tuple[Any]:
         import numpy as np
         import torch
-        from PIL import Image
 
-        with Image.open(Path(__file__).parent.parent / "workflows" / "examples" / _EXAMPLES[picture]) as opened:
-            return (torch.from_numpy(np.asarray(opened.convert("RGB"), np.float32) / 255)[None],)
+        from ..models import pictures
+
+        picture = pictures.read(Path(__file__).parent.parent / "workflows" / "examples" / _EXAMPLES[picture])
+        return (torch.from_numpy(np.asarray(picture, np.float32) / 255)[None],)
 
 
 class AffectEmotionClassifierLoader:

@@ -1,4 +1,7 @@
+import itertools
+import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,6 +18,56 @@ def test_safe_join_stays_inside(tmp_path):
     for name in ("../x", "a/../../x", "/etc/passwd", "C:/x", "..\\x", "link/x"):
         with pytest.raises(UserError, match="leaves its folder"):
             files.safe_join(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "a\nb", "\ud800.png", "x" * 300, "a/" * 3000])
+def test_what_is_no_name_of_a_file_is_refused_in_words(tmp_path, name):
+    with pytest.raises(UserError, match="no name of a file"):
+        files.safe_join(tmp_path, name)
+
+
+def test_links_in_a_circle_are_refused_in_words(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    try:
+        assert not files.safe_join(tmp_path, "a/x").exists()  # newer Pythons see no file there
+    except UserError as error:
+        assert "cannot be followed" in str(error)
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless", "."):
+        with pytest.raises(UserError, match="no regular file"):
+            files.open_regular(tmp_path / name)
+    (tmp_path / "plain").write_bytes(b"12345")
+    assert files.read_text(tmp_path / "plain", 5) == b"12345"
+    with pytest.raises(UserError, match="larger than"):
+        files.read_text(tmp_path / "plain", 4)
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path):
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "x.txt").symlink_to(tmp_path / "outside")
+    files.write_atomically(tmp_path / "x.txt", lambda p: p.write_text("new"))
+    assert (tmp_path / "outside").read_text() == "mine" and (tmp_path / "x.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_names_are_claimed_once_however_many_write(tmp_path, monkeypatch, links):
+    """With hard links and on a file system that has none."""
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError(95, "Operation not supported")))
+    names = lambda: (tmp_path / f"{n}.txt" for n in itertools.count())
+
+    def work(worker):
+        return [files.write_new(names(), lambda p: p.write_text(f"{worker} {i}")) for i in range(20)]
+
+    with ThreadPoolExecutor(8) as pool:
+        written = [path for paths in pool.map(work, range(8)) for path in paths]
+    assert len(set(written)) == 160 and {p.read_text() for p in written} == {f"{w} {i}" for w in range(8) for i in range(20)}
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

@@ -1,12 +1,14 @@
 """Images of every kind through LoadImage, LoadImageMask, ImageScale and SaveImage."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from comfyui_affect.models import host
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.core.image_io import LoadImage, LoadImageMask, PreviewImage, SaveImage
 from comfyui_affect.workflows.headless.core.images import ImageScale
@@ -133,6 +135,23 @@ def test_saving_counts_up_names_batches_and_carries_the_graph(embedded, workspac
 def test_batch_numbers_in_names(embedded, workspace):
     SaveImage().save_images(torch.rand(2, 4, 4, 3), "n%batch_num%")
     assert sorted(p.name for p in (workspace / "output").iterdir()) == ["n0_00001_.png", "n1_00002_.png"]
+
+
+def test_batch_numbers_never_write_over_an_earlier_run(embedded, workspace):
+    for _ in range(3):
+        SaveImage().save_images(torch.rand(2, 4, 4, 3), "n%batch_num%")
+    assert sorted(p.name for p in (workspace / "output").iterdir()) == [
+        "n0_00001_.png", "n0_00003_.png", "n0_00005_.png", "n1_00002_.png", "n1_00004_.png", "n1_00006_.png"]
+
+
+def test_runs_at_once_into_one_folder_keep_every_picture(embedded, workspace):
+    def work(worker):
+        with host.use(embedded):
+            return [SaveImage().save_images(torch.full((1, 4, 4, 3), worker / 10), "x")["ui"]["images"][0]["filename"] for _ in range(15)]
+
+    with ThreadPoolExecutor(6) as pool:
+        names = [name for each in pool.map(work, range(6)) for name in each]
+    assert sorted(names) == sorted(p.name for p in (workspace / "output").iterdir()) and len(set(names)) == 90
 
 
 def test_dates_in_names(embedded, workspace):

@@ -20,6 +20,7 @@ from ...models.errors import UserError
 from ...models.moodifier import rules
 from ...models.moodifier.chat_server import Refused
 from ...models.moodifier.instruction import BrokenAnswer, plain
+from ...models.pictures import Unreadable, read
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _IMAGE_TOKENS, _WORDS_IN, _WORDS_OUT = 600, 60, 8
@@ -146,17 +147,6 @@ class Lines:
             self.done[row["file"]] = row
 
 
-def opened(path: Path) -> Any:
-    """A picture as PIL image, upright, RGB. OSError where it cannot be read."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # whatever a decoder makes of a broken file must not end a run that is paid for
-        raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
-
-
 def annotate(folder: Path, lines: Lines, form: str, ask: Ask, tags: dict[str, list[str]], workers: int) -> dict[str, str]:
     """Annotates what is not there yet, `workers` images at once; returns file -> why, for those that were skipped. An answer that
     cannot be used is asked for again once. A server that cannot be reached ends the run, as do twenty refusals in a row (files that
@@ -166,9 +156,9 @@ def annotate(folder: Path, lines: Lines, form: str, ask: Ask, tags: dict[str, li
     def one(name: str, emotion: str) -> dict[str, Any] | str | None:
         """The row; why there is none; or None for a file that cannot be read."""
         try:
-            image = opened(folder / name)
-        except OSError as error:
-            skipped[name] = f"unreadable: {error}"
+            image = read(folder / name)
+        except Unreadable as error:
+            skipped[name] = f"unreadable: {error.why}"
             return None
         why = ""
         for _ in range(2):
@@ -227,9 +217,9 @@ def keep_fitting(folder: Path, rows: list[dict[str, Any]], scorer: Any, share: f
     there, scores = [], []
     for row in rows:
         try:
-            image = opened(folder / row["file"])
-        except OSError as error:
-            host.current().note(f"{row['file']!r} is left out of the kept: {error}")
+            image = read(folder / row["file"])
+        except Unreadable as error:
+            host.current().note(f"{row['file']!r} is left out of the kept: {error.why}")
             continue
         x = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
         with torch.no_grad():

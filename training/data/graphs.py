@@ -12,7 +12,7 @@ from typing import Any, Sequence
 import numpy as np
 import torch
 
-from ...models import host, tiny
+from ...models import host, pictures, tiny
 from ...models.emolat.graph import GraphBatch
 from ...models.emotions import MIKELS
 from ...models.files import load_safetensors, save_safetensors, write_atomically
@@ -122,8 +122,6 @@ def _read(path: Path, size: int) -> tuple[bytes, str]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
-            picture = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (size, size), Image.LANCZOS)
-        return picture.tobytes(), ""
-    except Exception as error:  # whatever a decoder makes of a broken file must not end a training of thousands
-        return bytes(size * size * 3), f"unreadable: {' '.join(str(error).split())}"
+        return ImageOps.fit(pictures.read(path), (size, size), Image.LANCZOS).tobytes(), ""
+    except pictures.Unreadable as error:  # a broken file must not end a training of thousands
+        return bytes(size * size * 3), f"unreadable: {error.why}"

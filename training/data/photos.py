@@ -11,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from ...models import pictures
+
 TRAIN = {
     "chelsea": "a cat", "rocket": "a rocket at night", "motorcycle_left": "a motorcycle in a garage",
     "china": "a temple with trees", "flower": "a pink flower", "hubble_deep_field": "stars and galaxies",
@@ -32,7 +34,7 @@ def photograph(name: str) -> Image.Image:
     for folder in folders:
         for suffix in (".png", ".jpg"):
             if (folder / (name + suffix)).is_file():
-                return Image.open(folder / (name + suffix)).convert("RGB")
+                return pictures.read(folder / (name + suffix))
     raise FileNotFoundError(f"Neither scikit-image nor scikit-learn ships the photograph '{name}' here.")
 
 

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from PIL import Image
 
+    from ...models import pictures
     from ...models.files import write_atomically
     from ...models.plots import contact_sheet
 
@@ -43,12 +44,12 @@ def main(args: argparse.Namespace) -> int:
                                  (TEMPLATES / "edit_photograph.json", inputs, args.output_dir, describe))
     images, captions, table = [], [], {}
     for path in eight:
-        images.append(Image.open(path).convert("RGB"))
+        images.append(pictures.read(path))
         captions.append(path.stem.rsplit("_", 2)[0].split("_", 1)[-1])
     images.append(_square(photo))
     captions.append("a photograph")
     for path in edits:
-        images.append(Image.open(path).convert("RGB"))
+        images.append(pictures.read(path))
         captions.append(f"edited: {path.stem.split('_')[0]}")
     for i, (image, caption) in enumerate(zip(images, captions)):
         probabilities = _judge(image)
@@ -76,14 +77,9 @@ def main(args: argparse.Namespace) -> int:
 
 def _photograph(path: Path | None) -> Any:
     """The given photograph, upright, or scikit-image's cup of coffee, which nothing was trained on."""
-    from PIL import Image, ImageOps
+    from ...models import pictures
 
-    from ...models.errors import UserError
-
-    try:
-        return ImageOps.exif_transpose(Image.open(path or TEMPLATES / "examples" / "example.png")).convert("RGB")
-    except OSError as error:
-        raise UserError(f"The photograph '{path}' cannot be read: {error}.") from error
+    return pictures.read(path or TEMPLATES / "examples" / "example.png")
 
 
 def _square(image: Any) -> Any:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import copy
+import itertools
 import json
 import struct
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ...models import files, host
@@ -144,8 +145,8 @@ class Server:
         answer = self._call("GET", "/view", params={k: item.get(k, "") for k in ("filename", "subfolder", "type")})
         if not answer.ok:
             raise ServerFailed(f"The server does not hand out '{item['filename']}' ({answer.status_code}).")
-        path = _free(files.safe_join(to, "/".join(p for p in (item.get("subfolder"), item["filename"]) if p)))
-        return files.write_atomically(path, lambda p: p.write_bytes(answer.content))
+        path = files.safe_join(to, "/".join(p for p in (item.get("subfolder"), item["filename"]) if p))
+        return files.write_new(_numbered(path), lambda p: p.write_bytes(answer.content))
 
 
 class Events:
@@ -359,12 +360,11 @@ def _problems(body: dict[str, Any], prompt: Prompt) -> Iterator[Problem]:
         yield Problem(f"The server refuses the workflow: {text.strip()}")
 
 
-def _free(path: Path) -> Path:
-    candidates: Callable[[int], Path] = lambda n: path.with_name(f"{path.stem} ({n}){path.suffix}") if n else path
-    n = 0
-    while candidates(n).exists():
-        n += 1
-    return candidates(n)
+def _numbered(path: Path) -> Iterator[Path]:
+    """x.png, x (1).png, x (2).png, ..."""
+    yield path
+    for n in itertools.count(1):
+        yield path.with_name(f"{path.stem} ({n}){path.suffix}")
 
 
 def _short(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ....models import pictures
 from ....models.errors import UserError
 from ....models.files import write_atomically
 from .cues import EMOTIONS
@@ -113,7 +114,7 @@ def _job(job: tuple[Path, int, tuple[str | None, ...], int, str, int, bool]) -> 
             row = write_scene(out, scene, emotion_seed)
         rows.append(row)
         if pairs:
-            images[emotion or "neutral"] = np.asarray(Image.open(out / row["file"]))
+            images[emotion or "neutral"] = np.asarray(pictures.read(out / row["file"]))
     names = list(images)
     for i, source in enumerate(names):
         for target in names[i + 1:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from ....models.errors import UserError
 from ....models.files import safe_join
 from ....models.host import current
+from ....models.pictures import SUFFIXES, frames, opened, upright
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -38,34 +39,16 @@ def find_image(name: str) -> Path:
 
 def list_images() -> list[str]:
     """Names of the images directly in the input folder, sorted."""
-    from PIL import Image
-
-    Image.init()
     folder = current().input_dir
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix.lower() in Image.EXTENSION)
+    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def verify(path: Path) -> None:
-    """Decodes the file whole and throws the result away. UserError where it is cut off or no image."""
-    for _ in _frames(path):
+    """Decodes the file whole and throws the result away. UserError where it is cut off, no image or too large."""
+    for _ in frames(path):
         pass
-
-
-def _frames(path: Path) -> Iterator[Any]:
-    from PIL import Image, ImageSequence
-
-    try:
-        with Image.open(path) as image:
-            for frame in ImageSequence.Iterator(image):
-                frame.load()
-                yield frame
-    except Image.DecompressionBombError as error:
-        raise UserError(f"The image '{path.name}' is too large to be opened safely: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"The image '{path.name}' cannot be read: {error}. It is cut off or no image; export "
-                        "or download it again.") from error
 
 
 def read_image(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,26 +57,25 @@ def read_image(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     Turned upright by EXIF; 16 bits keep their range; CMYK and palettes become RGB. Without an alpha channel
     the mask is zeros of 64 x 64, as ComfyUI's.
     """
-    images, masks, first = [], [], None
-    for frame in _frames(path):
-        if images and frame.format == "MPO":
-            break  # the second picture of a stereo photograph is no animation
-        frame = upright(frame)
-        pixels, alpha = _pixels(frame, path.name)
-        first = pixels.shape if first is None else first
-        if pixels.shape != first:
+    images, masks = [], []
+    for frame in frames(path):
+        pixels, alpha = _pixels(upright(frame), path.name)
+        if images and pixels.shape != images[0].shape:
             continue
         images.append(pixels)
-        masks.append(torch.zeros(NO_MASK) if alpha is None else 1.0 - alpha)
+        masks.append(torch.zeros(NO_MASK) if alpha is None else alpha.neg_().add_(1.0))
     _say_how(path)
-    return torch.stack(images), torch.stack(masks)
+    return _stacked(images), _stacked(masks)
 
 
-def upright(image: Any) -> Any:
-    """The image turned as its EXIF orientation says."""
-    from PIL import ImageOps
-
-    return ImageOps.exif_transpose(image)
+def _stacked(parts: list[torch.Tensor]) -> torch.Tensor:
+    """`torch.stack`, which empties the list on its way: there need not be room for everything twice."""
+    if len(parts) == 1:
+        return parts.pop()[None]
+    out = torch.empty(len(parts), *parts[0].shape)
+    for i in reversed(range(len(parts))):
+        out[i] = parts.pop()
+    return out
 
 
 def _pixels(image: Any, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -105,7 +87,7 @@ def _pixels(image: Any, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         image = image.convert("RGBA")
     if "A" in image.getbands():
         alpha = _unit(image.getchannel("A"))
-    return _unit(image.convert("RGB")), alpha
+    return _unit(image if image.mode == "RGB" else image.convert("RGB")), alpha
 
 
 def _deep_grey(image: Any, name: str) -> torch.Tensor:
@@ -121,14 +103,19 @@ def _deep_grey(image: Any, name: str) -> torch.Tensor:
 
 
 def _unit(image: Any) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(image).astype(np.float32) / 255.0)
+    """[H, W] or [H, W, C] in 0..1 of 8 bits, some rows at a time: a copy of a whole photograph for each step on the way would take
+    several times the memory that the result does."""
+    bands = len(image.getbands())
+    out = np.empty((image.height, image.width) if bands == 1 else (image.height, image.width, bands), np.float32)
+    for top in range(0, image.height, 256):
+        rows = np.asarray(image.crop((0, top, image.width, min(top + 256, image.height))))
+        np.divide(rows, np.float32(255), out=out[top:top + 256])
+    return torch.from_numpy(out)
 
 
 def _say_how(path: Path) -> None:
-    from PIL import Image
-
     said = []
-    with Image.open(path) as image:
+    with opened(path, decode=False) as image:
         if image.getexif().get(0x0112, 1) not in (0, 1):
             said.append("turned upright as its EXIF says")
         if image.mode in ("CMYK", "YCCK"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 
 from ....models.errors import UserError
-from ....models.files import safe_join
+from ....models.files import open_regular, safe_join
 from ....models.host import current
 from .. import png
 from ..text import fill_in
@@ -21,7 +23,11 @@ from . import image_files
 
 
 def _content_hash(image: str) -> str:
-    return hashlib.sha256(image_files.find_image(image).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open_regular(image_files.find_image(image)) as f:
+        while piece := f.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 class LoadImage:
@@ -107,10 +113,12 @@ class SaveImage:
         saved = []
         for number, image in enumerate(images):
             pixels = Image.fromarray(_bytes(image))
-            file = f"{name.replace('%batch_num%', str(number))}_{counter:05}_.png"
-            png.write(folder / file, pixels, prompt, extra_pnginfo, self.compress_level)
-            saved.append({"filename": file, "subfolder": subfolder, "type": self.kind})
-            counter += 1
+            stem = name.replace("%batch_num%", str(number))
+            # Another run may take the same number meanwhile: what is there already is never written over.
+            free = (folder / f"{stem}_{n:05}_.png" for n in itertools.count(counter))
+            path = png.write_new(free, pixels, prompt, extra_pnginfo, self.compress_level)
+            saved.append({"filename": path.name, "subfolder": subfolder, "type": self.kind})
+            counter = int(path.stem.rsplit("_", 2)[1]) + 1
         return {"ui": {"images": saved}}
 
     @classmethod
@@ -177,14 +185,11 @@ def _fill_in(prefix: str, width: int, height: int) -> str:
 
 
 def _next_counter(folder: Path, name: str) -> int:
-    """One more than the highest counter of `name_00001_...` in the folder."""
-    highest = 0
-    for path in folder.iterdir() if folder.is_dir() else ():
-        head, tail = path.name[: len(name) + 1], path.name[len(name) + 1:]
-        digits = tail.split("_")[0]
-        if os.path.normcase(head) == os.path.normcase(f"{name}_") and digits.isdigit():
-            highest = max(highest, int(digits))
-    return highest + 1
+    """One more than the highest counter of `name_00001_...` in the folder, whatever number stands where `name` has %batch_num%."""
+    pattern = re.escape(os.path.normcase(name)).replace("%batch_num%", "[0-9]+") + "_([0-9]{1,18})(_|$)"
+    names = os.listdir(folder) if folder.is_dir() else ()
+    found = (re.match(pattern, os.path.normcase(other)) for other in names)
+    return max((int(match.group(1)) for match in found if match), default=0) + 1
 
 
 CLASSES = {"LoadImage": LoadImage, "LoadImageMask": LoadImageMask, "SaveImage": SaveImage,

@@ -9,6 +9,7 @@ import torch
 
 from ....models.errors import UserError
 from ....models.host import current
+from ....models.pictures import opened
 from .image_files import find_image
 from .images import MAX_RESOLUTION
 
@@ -67,17 +68,15 @@ class VAEEncode:
     def VALIDATE_LINKS(cls, prompt: dict[str, Any], inputs: dict[str, Any]) -> tuple[str, str] | None:
         """(input, what is wrong) where an image file that comes straight in is smaller than one latent cell: known
         before anything runs."""
-        from PIL import Image
-
         link = inputs.get("pixels")
         source = prompt.get(link[0], {}) if isinstance(link, list) and link else {}
         name = source.get("inputs", {}).get("image")
         if source.get("class_type") != "LoadImage" or not isinstance(name, str):
             return None
         try:
-            with Image.open(find_image(name)) as image:
+            with opened(find_image(name), decode=False) as image:
                 w, h = image.size
-        except (UserError, OSError):
+        except UserError:
             return None  # reported at LoadImage
         return ("pixels", _too_small(w, h, _SMALLEST)) if min(w, h) < _SMALLEST else None
 

@@ -1,0 +1,165 @@
+"""Picture files, which may come from anybody: the one place that opens them.
+
+A fixed list of formats (Pillow would hand PostScript to Ghostscript, whatever a file's name says), regular files alone, and a bound
+on memory that counts all frames and holds before anything is decoded. Whatever a decoder makes of a broken file becomes
+`Unreadable`, a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Iterator
+
+from .errors import UserError
+from .files import open_regular
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PSD")
+"""What is opened, by Pillow's names: formats that Pillow decodes by itself, in compiled code. (JPEG covers the MPO of stereo cameras.)"""
+
+SUFFIXES = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".jp2",
+            ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico", ".psd"}
+"""How names of such files end."""
+
+BYTES_A_PIXEL = 16
+"""Of a frame that is kept: three or four floats."""
+
+_WORKING = 8
+"""Bytes a pixel of the frame in hand: Pillow's own, and a converted or turned copy."""
+
+_SMALL = 1024
+"""A frame counts as so many pixels at least: each has a cost of its own."""
+
+_SCANNED = 4e9
+"""Pixels times scans of a progressive JPEG. A file of some kilobytes may hold thousands of scans, each over the whole picture."""
+
+
+class Unreadable(UserError):
+    """A picture file that is no use.
+
+    why      the reason alone, for lists of many files
+    passing  whether it may be read another time: the system's rights, a network, a lack of memory
+    """
+
+    def __init__(self, path: Path, why: str, remedy: str = "It is cut off or no image; export or download it again.", passing: bool = False):
+        self.why, self.passing = why, passing
+        super().__init__(f"The image '{path.name}' cannot be read: {why.rstrip('.')}. {remedy}".strip())
+
+
+def memory_limit() -> float:
+    """Bytes that one picture file may take, all its frames together: 2.5 GB (104 megapixels), or $AFFECT_PICTURE_GB."""
+    try:
+        return max(0.01, float(os.environ.get("AFFECT_PICTURE_GB", ""))) * 1e9
+    except ValueError:
+        return 2.5e9
+
+
+@contextmanager
+def opened(path: Path | str, every_frame: bool = False, decode: bool = True) -> Iterator[Image]:
+    """A picture file as PIL image, not decoded yet, inside a `with` block. Unreadable where it is no use, and for whatever goes wrong
+    with it inside the block.
+
+    every_frame  whether all frames of an animation will be kept: then they count together
+    decode       off where only the size or the texts of the file are wanted: pixels are then not bounded
+    """
+    path = Path(path)
+    with sentences(path):
+        from PIL import Image
+
+        Image.init()
+        with _file(path) as file, Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            if decode:
+                _bound(path, image, every_frame)
+            yield image
+
+
+def _file(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except UserError as error:
+        raise Unreadable(path, "it is no regular file but a folder, pipe, socket or device", "") from error
+
+
+@contextmanager
+def sentences(path: Path) -> Iterator[None]:
+    """Inside it, whatever goes wrong with a picture is raised as Unreadable; other UserErrors pass."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise Unreadable(path, f"it is in none of the formats that are read ({', '.join(FORMATS)})") from error
+    except Image.DecompressionBombError as error:
+        raise Unreadable(path, f"it is too large to be opened safely ({error})", "Scale it down in another program.") from error
+    except MemoryError as error:
+        raise Unreadable(path, "there is not enough memory", "Scale it down, or close other programs.", passing=True) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise Unreadable(path, error.strerror or str(error), "", passing=True) from error
+        raise Unreadable(path, _said(error)) from error
+    except Exception as error:  # a decoder may raise anything over a broken file
+        raise Unreadable(path, _said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _bound(path: Path, image: Image, every_frame: bool) -> None:
+    """Unreadable where decoding would take too much memory or time."""
+    frames = getattr(image, "n_frames", 1) if every_frame and image.format != "MPO" else 1
+    pixels = image.width * image.height
+    need = max(pixels, _SMALL) * frames * BYTES_A_PIXEL * every_frame + pixels * _WORKING
+    if need > memory_limit():
+        what = f"its {frames} frames of {image.width} x {image.height} pixels" if frames > 1 else f"its {image.width} x {image.height} pixels"
+        raise Unreadable(path, f"{what} would take {need / 1e9:.1f} GB of memory, and {memory_limit() / 1e9:g} GB are allowed",
+                         "Scale it down, or set AFFECT_PICTURE_GB to what this machine can spare.")
+    if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
+        with open_regular(path) as file:
+            scans = _count(file, b"\xff\xda")
+        if scans * pixels > _SCANNED:
+            raise Unreadable(path, f"its {image.width} x {image.height} pixels are stored in {scans} scans, which no program does",
+                             "Save it again in another program.")
+
+
+def _count(file: BinaryIO, mark: bytes) -> int:
+    """How often two bytes stand in a file, which is read in pieces."""
+    found, last = 0, b""
+    while piece := file.read(1 << 20):
+        found += (last + piece).count(mark)
+        last = piece[-1:]
+    return found
+
+
+def upright(image: Image) -> Image:
+    """The image turned as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def frames(path: Path | str) -> Iterator[Image]:
+    """The decoded frames of a picture file, one after another, each as it is stored; those of an animation that have another size
+    than the first are left out, as ComfyUI does. Each is good until the next is asked for. Unreadable as `opened` says."""
+    from PIL import ImageSequence
+
+    with opened(path, every_frame=True) as image:
+        size = image.size
+        for frame in ImageSequence.Iterator(image):
+            if frame.size == size:
+                frame.load()
+                yield frame
+            if image.format == "MPO":
+                return  # the second picture of a stereo photograph is no animation
+
+
+def read(path: Path | str) -> Image:
+    """A picture file as upright RGB PIL image. Unreadable as `opened` says."""
+    with opened(path) as image:
+        return upright(image).convert("RGB")
