@@ -7,6 +7,7 @@ neither bar nor flag. Algorithms ask `current()` and never know which one answer
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -15,6 +16,10 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Iterator, Protocol
+
+
+HOSTS_SETTING = "Affect.MLLM.Hosts"
+"""The setting of ComfyUI's frontend (web/settings.js) that names machines which may be sent pictures, by commas."""
 
 
 class Bar(Protocol):
@@ -97,6 +102,14 @@ class Host:
         """Tells the user something that is no error."""
         print(message, file=sys.stderr)
 
+    def mllm_hosts(self) -> list[str]:
+        """Other machines that pictures may be sent to: hosts, with or without a port. Here those of $AFFECT_MLLM_HOSTS."""
+        return [name.strip() for name in os.environ.get("AFFECT_MLLM_HOSTS", "").split(",") if name.strip()]
+
+    def how_to_allow(self, name: str) -> str:
+        """What to do so that `mllm_hosts` names another one, with the exact line."""
+        return f"Set AFFECT_MLLM_HOSTS={','.join([*Host.mllm_hosts(self), name])} in the environment and start again."
+
     def models_dirs(self, kind: str) -> list[Path]:
         """Folders that hold model files of a kind: 'checkpoints', 'loras', 'vae', or ours such as 'affect'."""
         return [self.root / "models" / kind]
@@ -155,6 +168,24 @@ class ComfyHost(Host):
         import logging
 
         logging.info("[Affect] %s", message)
+
+    def mllm_hosts(self) -> list[str]:
+        """Also those in ComfyUI's settings (`HOSTS_SETTING`), which the person at the browser writes and no workflow can."""
+        import folder_paths
+        from comfy.cli_args import args
+
+        if getattr(args, "multi_user", False):  # a node does not know whose prompt it belongs to
+            return super().mllm_hosts()
+        try:
+            path = Path(folder_paths.get_user_directory()) / "default" / "comfy.settings.json"
+            said = json.loads(path.read_text(encoding="utf-8")).get(HOSTS_SETTING)
+        except (OSError, ValueError, AttributeError):
+            said = None
+        return super().mllm_hosts() + [name.strip() for name in said.split(",") if name.strip()] if isinstance(said, str) else super().mllm_hosts()
+
+    def how_to_allow(self, name: str) -> str:
+        where = "Open ComfyUI's settings, Affect, and add it to 'Servers that may be sent pictures'. Or, for a ComfyUI of several users: "
+        return f"{where}{super().how_to_allow(name)}"
 
     def models_dirs(self, kind: str) -> list[Path]:
         import folder_paths

@@ -33,9 +33,24 @@ class AffectMLLMLoader:
                          "server. transformers: a folder in models/LLM."}),
             "model": ("STRING", {"default": "", "tooltip": "The server's name for its model (llava, qwen2.5-vl), or the folder's "
                                  "name. With rules: a sentence that says what the image shows."}),
-            "base_url": ("STRING", {"default": "http://127.0.0.1:11434/v1", "tooltip": "The server's address. Keys: "
-                                    "AFFECT_MLLM_API_KEY in the environment, and AFFECT_MLLM_HOSTS where it is another machine."}),
+            "base_url": ("STRING", {"default": "http://127.0.0.1:11434/v1", "tooltip": "The server's address. Another machine than "
+                                    "this one must be allowed, in ComfyUI's settings (Affect) or by AFFECT_MLLM_HOSTS in the environment. "
+                                    "A key: AFFECT_MLLM_API_KEY in the environment; it goes to hosts and ports in AFFECT_MLLM_HOSTS."}),
         }}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, base_url: str | None = None, provider: str | None = None) -> bool | str:
+        """An address that pictures may not be sent to is refused before anything runs."""
+        from ..models.moodifier import addresses, mllm
+
+        if provider is not None and provider not in mllm.PROVIDERS:
+            return f"There is no MLLM provider '{provider}'. Choose from: {', '.join(mllm.PROVIDERS)}."
+        try:
+            if provider == "openai-compatible" and base_url is not None and base_url.strip():
+                addresses.check_allowed(addresses.check_url(base_url.strip()))
+        except UserError as error:
+            return str(error)
+        return True
 
     def run(self, provider: str, model: str, base_url: str) -> tuple[Any]:
         from ..models.moodifier.mllm import load_mllm

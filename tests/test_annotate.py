@@ -150,7 +150,7 @@ def test_the_filter_is_there_before_anything_is_asked_and_misses_no_image_that_h
     from comfyui_affect.models.moodifier import mllm
 
     ask = Asked()
-    monkeypatch.setattr(mllm, "load_mllm", lambda *_: argparse.Namespace(complete=ask))
+    monkeypatch.setattr(mllm, "load_mllm", lambda *_, **__: argparse.Namespace(complete=ask))
     parser = argparse.ArgumentParser()
     A.add_arguments(parser)
     run = lambda *more: A.main(parser.parse_args([str(folder), "--out", str(tmp_path / "rows.jsonl"), "--model", "m", "--form", "moodarchive", *more]))

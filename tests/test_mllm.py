@@ -1,10 +1,15 @@
 """MLLM providers: one schema, rules, and a real HTTP server on loopback that misbehaves on request."""
 
+import base64
 import gzip
 import json
+import sys
 import threading
 import time
+import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -12,8 +17,9 @@ from PIL import Image
 from comfyui_affect.models import host
 from comfyui_affect.models.emotions import GOEMOTIONS, LABELS
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.moodifier import chat_server, instruction, mllm, rules, words
+from comfyui_affect.models.moodifier import addresses, chat_server, instruction, mllm, rules, words
 from comfyui_affect.models.moodifier.instruction import BrokenAnswer, by_rules, parse, plain
+from comfyui_affect.nodes.moodifier import AffectMLLMLoader
 
 GOOD = {"objects": [{"name": "Tree", "attribute": "twisted", "box": [0.1, 0.2, 0.5, 0.9]}],
         "source_prompt": "a tree by a lake", "target_prompt": "a twisted tree by a lake in fog"}
@@ -210,11 +216,19 @@ class Handler(BaseHTTPRequestHandler):
     def do_away(self, n):
         self.reply(b"", 307, Location=Handler.away)
 
+    said: str = ""
+
     def do_echo(self, n):
-        self.reply(answer(source_prompt=f"a tree and {self.headers['Authorization']}"))
+        self.reply(answer(source_prompt="a tree and SAID").replace("SAID", Handler.said))
+
+    def do_echo_object(self, n):
+        self.reply(answer(objects=[{"name": "SAID", "attribute": "SAID", "box": None}]).replace("SAID", Handler.said))
 
     def do_echo_error(self, n):
-        self.reply(json.dumps({"error": {"message": f"no: {' ' * 500} {self.headers['Authorization']}"}}).encode(), 500)
+        self.reply(json.dumps({"error": {"message": f"no: {' ' * 500} {Handler.said}"}}).encode(), 500)
+
+    def do_echo_refusal(self, n):
+        self.reply(json.dumps({"error": {"message": f"no: {Handler.said}"}}).encode(), 400)
 
     def do_echo_away(self, n):
         self.reply(b"", 307, Location=f"/login/{self.headers['Authorization']}")
@@ -325,7 +339,7 @@ def test_a_broken_answer_is_asked_again_once_and_then_rules_answer(ask, how, why
     assert Handler.calls[how] >= 3  # a fallback is not cached
 
 
-@pytest.mark.parametrize("how, why", [("error", "error 500"), ("unknown", "does not know the model"), ("locked", "wants a key"), ("policy", "against our rules"),
+@pytest.mark.parametrize("how, why", [("error", "error 500"), ("unknown", "does not know the model"), ("locked", "wants a key. Set AFFECT_MLLM_API_KEY .* AFFECT_MLLM_HOSTS=127.0.0.1:"), ("policy", "refused the request .error 400."),
                                       ("cut", "broke off the connection")])
 def test_what_ends_in_a_clear_error(ask, how, why):
     with pytest.raises(UserError, match=why) as caught:
@@ -351,7 +365,7 @@ def test_the_form_of_answers_is_not_given_up_for_a_refusal_that_it_was_not_the_c
 
 @pytest.mark.parametrize("how", ["slow", "drip", "headers"])
 def test_no_server_can_make_us_wait_for_ever(ask, how, monkeypatch):
-    monkeypatch.setattr(chat_server.Server.__init__, "__defaults__", (1.0, 0))
+    monkeypatch.setattr(chat_server.Server.__init__, "__defaults__", (1.0, 0, False))
     began = time.monotonic()
     with pytest.raises(UserError, match="no whole answer in 1 seconds"):
         ask(how, seconds=1.0)
@@ -371,22 +385,121 @@ def test_text_in_the_image_gives_no_orders(ask):
     assert "never follow" in Handler.last["messages"][0]["content"][0]["text"]
 
 
-def test_a_key_goes_only_where_it_belongs(monkeypatch):
+def test_a_key_goes_to_the_host_and_port_that_it_is_for(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-open")
-    monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-mine")
-    monkeypatch.setenv("AFFECT_MLLM_HOSTS", "gpu.lan, other.lan")
-    assert chat_server.key_for("https://api.openai.com/v1") == "sk-open"
-    assert chat_server.key_for("http://localhost:1/v1") == chat_server.key_for("https://gpu.lan/v1") == "sk-mine"
-    for url in ("https://evil.example/v1", "http://api.openai.com/v1", "https://api.openai.com.evil.example/v1"):
-        assert chat_server.key_for(url) == ""
-    for url in ("https://me:pass@host/v1", "https://host/v1?key=sk", "https://host/v1#pass", "ftp://host", "host", "http://host:abc/v1",
-                "http://me:pass@host:99999/v1", "http://me:pass@[::1/v1"):
-        with pytest.raises(UserError, match="no address|environment") as caught:
-            chat_server.check_url(url)
-        assert "pass" not in str(caught.value).replace("password", "")
+    monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-mine\n")
+    monkeypatch.setenv("AFFECT_MLLM_HOSTS", "GPU.lan, other.lan:8000,127.0.0.1:11434, [::1]:5, bad:port")
+    key = addresses.key_for
+    assert key("https://api.openai.com/v1") == "sk-open"
+    for url in ("https://gpu.lan/v1", "http://gpu.lan/v1", "http://other.lan:8000/v1", "http://127.0.0.1:11434/v1", "http://[::1]:5/v1"):
+        assert key(url) == "sk-mine"
+    for url in ("https://evil.example/v1", "http://api.openai.com/v1", "https://api.openai.com:8443/v1", "https://gpu.lan:8000/v1",
+                "https://api.openai.com.evil.example/v1", "http://other.lan/v1", "http://127.0.0.1:11435/v1", "http://localhost:11434/v1"):
+        assert key(url) == ""
+    monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk two")
+    with pytest.raises(UserError, match="AFFECT_MLLM_API_KEY in the environment holds spaces") as caught:
+        key("http://gpu.lan/v1")
+    assert "sk two" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [
+    "https://me:pass@host/v1", "https://host/v1?key=sk", "https://host/v1#pass", "ftp://host", "host", "http://host:abc/v1",
+    "http://me:pass@host:99999/v1", "http://me:pass@[::1/v1", "http://\u2603/v1", "http://127.0.0.1\\@pass.example/v1",
+    "http://127.0.0.1\tpass/v1", "http://127.0.0.1 pass/v1", ""])
+def test_what_is_no_address_is_not_repeated(url):
+    with pytest.raises(UserError, match="no address|environment") as caught:
+        addresses.check_url(url)
+    assert "pass" not in str(caught.value).replace("password", "")
+
+
+def refusal(url, current=None):
+    with host.use(current or host.Host()), pytest.raises(UserError) as caught:
+        addresses.check_allowed(url)
+    return str(caught.value)
+
+
+def test_a_picture_goes_to_this_machine_or_where_the_user_says(monkeypatch):
+    for name in ("OPENAI_API_KEY", "AFFECT_MLLM_HOSTS"):
+        monkeypatch.delenv(name, raising=False)
+    for url in ("http://127.0.0.1:1/v1", "http://localhost:8/v1", "https://[::1]/v1", "http://127.0.0.2/v1"):
+        addresses.check_allowed(url)
+    for url in ("https://evil.example/v1", "http://10.0.0.2:8000/v1", "http://127.0.0.1.evil.example/v1", "http://localhost.evil.example/v1"):
+        assert f"Set AFFECT_MLLM_HOSTS={addresses.named(url)} in the environment" in refusal(url)
+    assert "or set OPENAI_API_KEY" in refusal("https://api.openai.com/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-open")
+    addresses.check_allowed("https://api.openai.com/v1")
+    assert "api.openai.com:80" in refusal("http://api.openai.com/v1")
+    monkeypatch.setenv("AFFECT_MLLM_HOSTS", "gpu.lan,other.lan:8000")
+    for url in ("http://gpu.lan:1/v1", "https://GPU.lan/v1", "http://other.lan:8000/v1"):
+        addresses.check_allowed(url)
+    assert "AFFECT_MLLM_HOSTS=gpu.lan,other.lan:8000,other.lan:8001 " in refusal("http://other.lan:8001/v1")
+    addresses.check_allowed("https://typed.example/v1", confirmed=True)
+    assert f'"{host.HOSTS_SETTING}"' in (Path(host.__file__).parents[1] / "web" / "settings.js").read_text(encoding="utf-8")
+
+
+def test_the_command_allows_a_host_and_says_how():
+    from comfyui_affect.workflows.headless.host import EmbeddedHost
+
+    said = refusal("http://gpu.lan:8000/v1", EmbeddedHost())
+    assert "Add --allow-host gpu.lan:8000 to the command" in said and "AFFECT_MLLM_HOSTS=gpu.lan:8000" in said
+    with host.use(EmbeddedHost(hosts=["gpu.lan:8000"])):
+        addresses.check_allowed("http://gpu.lan:8000/v1")
+        assert AffectMLLMLoader.VALIDATE_INPUTS("http://gpu.lan:8000/v1", "openai-compatible") is True
+        assert "gpu.lan:9" in AffectMLLMLoader.VALIDATE_INPUTS("http://gpu.lan:9/v1", "openai-compatible")
+        assert AffectMLLMLoader.VALIDATE_INPUTS("http://gpu.lan:9/v1", "rules") is True
+        assert "Choose from" in AffectMLLMLoader.VALIDATE_INPUTS("", "oracle")
+
+
+def test_a_setting_of_comfyui_allows_a_host(monkeypatch, tmp_path):
+    """As its frontend stores it; with several users nobody's setting counts, for a node does not know whose prompt it runs."""
+    args = types.SimpleNamespace(multi_user=False)
+    folders = types.SimpleNamespace(base_path=tmp_path, get_user_directory=lambda: str(tmp_path), **{
+        f"get_{kind}_directory": lambda: str(tmp_path) for kind in ("input", "output", "temp")})
+    modules = {"folder_paths": folders, "comfy": types.ModuleType("comfy"), "comfy.cli_args": types.SimpleNamespace(args=args)}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delenv("AFFECT_MLLM_HOSTS", raising=False)
+    (tmp_path / "default").mkdir()
+    said = refusal("http://gpu.lan:8000/v1", host.ComfyHost())
+    assert "ComfyUI's settings" in said and "AFFECT_MLLM_HOSTS=gpu.lan:8000" in said
+    for content in ("{", "[]", '{"Affect.MLLM.Hosts": 5}', '{"Affect.MLLM.Hosts": " gpu.lan:8001, x"}'):
+        (tmp_path / "default" / "comfy.settings.json").write_text(content)
+        refusal("http://gpu.lan:8000/v1", host.ComfyHost())
+    (tmp_path / "default" / "comfy.settings.json").write_text(json.dumps({host.HOSTS_SETTING: " a.lan, gpu.lan:8000"}))
+    with host.use(host.ComfyHost()):
+        addresses.check_allowed("http://gpu.lan:8000/v1")
+    args.multi_user = True
+    refusal("http://gpu.lan:8000/v1", host.ComfyHost())
+
+
+def test_a_workflow_from_a_stranger_sends_nothing_anywhere(tmp_path, monkeypatch):
+    """Refused before anything runs, by the check and by the loader."""
+    from comfyui_affect.workflows.headless.host import EmbeddedHost
+    from comfyui_affect.workflows.headless.load import Loaded
+    from comfyui_affect.workflows.headless.run import prepare
+
     pytest.importorskip("openai")
-    with pytest.raises(UserError, match="no address"):
-        chat_server.Server("http://\u2603/v1", "m")  # an address for us, none for the client library
+    monkeypatch.delenv("AFFECT_MLLM_HOSTS", raising=False)
+    node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
+    prompt = {"1": node("AffectMLLMLoader", provider="openai-compatible", model="m", base_url="http://192.0.2.1:8000/v1"),
+              "2": node("PreviewAny", source=["1", 0])}
+    with host.use(EmbeddedHost(tmp_path)):
+        with pytest.raises(UserError, match="would send the picture to 192.0.2.1:8000.*--allow-host 192.0.2.1:8000"):
+            prepare(Loaded(prompt, None))
+        with pytest.raises(UserError, match="would send the picture"):
+            mllm.load_mllm("openai-compatible", "m", "http://192.0.2.1:8000/v1")
+    with host.use(EmbeddedHost(tmp_path, hosts=["192.0.2.1"])):
+        prepare(Loaded(prompt, None))
+
+
+def test_what_was_allowed_may_be_taken_back(url, monkeypatch):
+    """A node's result outlives the run that it came from."""
+    pytest.importorskip("openai")
+    monkeypatch.setenv("AFFECT_MLLM_HOSTS", "192.0.2.1")
+    server = chat_server.Server("http://192.0.2.1/v1", "m")
+    monkeypatch.delenv("AFFECT_MLLM_HOSTS")
+    with pytest.raises(UserError, match="nobody here has allowed"):
+        server(Image.new("RGB", (8, 8)), "what is it")
 
 
 @pytest.fixture
@@ -410,19 +523,21 @@ def elsewhere():
 
 
 def test_who_is_sent_on_does_not_go(ask, url, elsewhere, monkeypatch):
-    """Neither the key nor the image goes where a server points; and a key is for the address that is asked, not for the first."""
+    """Neither the key nor the image goes where a server points; and the client itself goes nowhere else."""
     openai = pytest.importorskip("openai")
     monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("AFFECT_MLLM_HOSTS", addresses.named(url))
     address, seen = elsewhere
     Handler.away = address
-    with pytest.raises(UserError, match=f"sends us on to {address.removesuffix('/chat/completions')}, .* as base_url") as caught:
+    with pytest.raises(UserError, match=f"sends us on to {address.partition('/v1')[0]}, .* as base_url") as caught:
         ask("away")
-    assert not seen and not isinstance(caught.value, chat_server.Refused)
-    with pytest.raises(UserError, match="sends us on to .*/login/Bearer%20\\[key\\]"):
+    assert not isinstance(caught.value, chat_server.Refused)
+    with pytest.raises(UserError, match=f"sends us on to {url.partition('/v1')[0]},"):
         ask("echo-away")
-    http = chat_server.Server(url, "good").http
-    assert chat_server._bounded_client(openai, http, url, 5.0).post(address, json={"model": "good"}).status_code == 200
-    assert "sk-very-secret" not in str(seen) and len(seen) == 1
+    server = chat_server.Server(url, "good")
+    with pytest.raises(server.http.ConnectError, match="another server"):
+        chat_server._bounded_client(openai, server.http, url, 5.0).post(address, json={"model": "good"})
+    assert not seen
 
 
 def test_nothing_of_the_environment_goes_to_a_server_that_a_workflow_names(ask, monkeypatch):
@@ -437,22 +552,37 @@ def test_nothing_of_the_environment_goes_to_a_server_that_a_workflow_names(ask, 
     assert "identity" in sent
 
 
-def test_the_key_stands_nowhere(ask, monkeypatch, tmp_path, capfd, caplog):
-    """In no answer, note, error, log or cached file; and it did reach the server."""
-    monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-very-secret")
+@pytest.mark.parametrize("how", ["plain", "json", "upper", "base64", "quoted"])
+def test_the_key_stands_nowhere(ask, url, monkeypatch, tmp_path, capfd, caplog, how):
+    """In no answer, note, error, log or cached file, however a server writes it; and it did reach the server."""
+    secret = "sk-very/secret+key"
+    monkeypatch.setenv("AFFECT_MLLM_API_KEY", f"{secret}\n")
+    monkeypatch.setenv("AFFECT_MLLM_HOSTS", addresses.named(url))
+    forms = {"plain": secret, "json": "".join(f"\\u{ord(c):04x}" for c in secret), "upper": secret.upper(), "quoted": quote(secret, safe=""),
+             "base64": base64.b64encode(secret.encode()).decode()}
+    Handler.said = forms[how]
     texts = []
     with caplog.at_level("DEBUG"):
-        for how in ("good", "no-json", "locked", "error-once", "cut", "echo", "echo-error"):
+        for kind in ("good", "no-json", "locked", "error-once", "cut", "echo", "echo-error", "echo-object", "echo-refusal"):
             try:
-                texts.append(repr(ask(how)))
+                texts.append(repr(ask(kind)))
             except UserError as error:
                 texts.append(f"{error!r} {error.__cause__!r}")
     out, err = capfd.readouterr()
     files = [p.read_text() for p in tmp_path.rglob("*") if p.is_file()]
-    assert any("sk-very-secret" in str(h) for h in Handler.headers_seen) and files
-    assert "Bearer key" in texts[-2] and "Bearer [key]" in texts[-1]  # a prompt has no brackets
+    assert any(f"Bearer {secret}" in h.values() for h in Handler.headers_seen) and files
+    assert "key" in texts[5] and "key" in texts[7]  # a prompt has no brackets
     for text in (*texts, *ask.notes, out, err, caplog.text, *files):
-        assert "sk-very-secret" not in text
+        for form in (secret, forms[how]):
+            assert form.lower() not in text.lower() and form.lower() not in json.dumps(text).lower()
+
+
+def test_of_a_servers_errors_nothing_but_the_status_is_told(ask):
+    for how, status in (("echo-error", 500), ("echo-refusal", 400), ("unknown", 404)):
+        Handler.said = "\x1b[31mvisit evil.example"
+        with pytest.raises(UserError, match=f"error {status}") as caught:
+            ask(how)
+        assert "evil" not in str(caught.value) and "model not found" not in str(caught.value)
 
 
 def test_providers_by_name(tmp_path):
@@ -474,6 +604,7 @@ def test_the_key_stands_in_no_picture_of_a_workflow(url, monkeypatch, tmp_path, 
     from comfyui_affect.workflows.headless.run import execute, prepare
 
     monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("AFFECT_MLLM_HOSTS", addresses.named(url))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "in.png")
     node = lambda key, **inputs: {"class_type": key, "inputs": inputs}

@@ -7,7 +7,6 @@ import base64
 import importlib
 import io
 import json
-import os
 import threading
 import time
 from typing import Any
@@ -16,6 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from .. import host
 from ..errors import UserError
+from .addresses import NO_ADDRESS, check_allowed, check_url, is_this_machine, key_for, named, place, redacted
 from .instruction import SCHEMA, BrokenAnswer
 
 SIDE = 768
@@ -24,8 +24,6 @@ SIDE = 768
 LARGEST_ANSWER = 200_000
 """Bytes of an answer; what is longer is no answer to what was asked."""
 
-_NO_ADDRESS = "The MLLM's base_url is no address. Write it as http://127.0.0.1:11434/v1."  # not repeated: a password may stand in it
-_LOCAL = {"localhost", "127.0.0.1", "::1"}
 _HEADERS = {"host", "accept", "content-type", "content-length", "connection", "user-agent"}
 
 
@@ -47,34 +45,6 @@ def jpeg(image: Any) -> bytes:
     return out.getvalue()
 
 
-def key_for(base_url: str) -> str:
-    """The key that may go to a server. A workflow names its server, and workflows are shared: a key goes only where the
-    environment says it belongs. OPENAI_API_KEY to api.openai.com; AFFECT_MLLM_API_KEY to this machine and to the hosts in
-    AFFECT_MLLM_HOSTS (by commas). "" where none may."""
-    where = urlsplit(base_url)
-    if where.scheme == "https" and where.hostname == "api.openai.com":
-        return os.environ.get("OPENAI_API_KEY", "")
-    allowed = {h.strip().lower() for h in os.environ.get("AFFECT_MLLM_HOSTS", "").split(",") if h.strip()}
-    if where.hostname in _LOCAL | allowed:
-        return os.environ.get("AFFECT_MLLM_API_KEY", "")
-    return ""
-
-
-def check_url(base_url: str) -> str:
-    """The address, or UserError where it is none or carries a password (it would stand in the workflow)."""
-    try:
-        where = urlsplit(base_url)
-        good = where.scheme in ("http", "https") and where.hostname and where.port != 0  # a port that is no number raises
-    except ValueError:
-        good = False
-    if not good:
-        raise UserError(_NO_ADDRESS)
-    if where.username or where.password or where.query or where.fragment:
-        raise UserError("The MLLM's base_url carries a name, password or key, which would be saved in the workflow. Put the key "
-                        "into the environment as AFFECT_MLLM_API_KEY.")
-    return base_url
-
-
 class _TooLong(Exception):
     """An answer beyond `LARGEST_ANSWER`, or compressed: it could be any length."""
 
@@ -84,28 +54,32 @@ class Server:
 
     seconds  for the whole of an answer, from the first request over every retry to the last byte
     retries  of 429, 5xx and cut connections, with the client library's back-off, which keeps to Retry-After
+    confirmed  whether the person at this machine has typed the address, and no workflow brought it
     schema   whether the answer's form is asked for; off for questions of another form, and where a server does not know it
     """
 
-    def __init__(self, base_url: str, model: str, seconds: float = 120.0, retries: int = 2):
+    def __init__(self, base_url: str, model: str, seconds: float = 120.0, retries: int = 2, confirmed: bool = False):
         try:
             import openai
         except ImportError as error:
             raise UserError("The openai-compatible provider needs the openai library: pip install openai. Or choose rules.") from error
-        self.url, self.model, self.seconds = check_url(base_url), model, seconds
+        self.url, self.model, self.seconds, self.confirmed = check_url(base_url), model, seconds, confirmed
+        check_allowed(base_url, confirmed)
         # httpx, or in newer versions of the library its successor.
         self.http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
         try:
             self.client = openai.OpenAI(base_url=base_url, api_key="none", timeout=seconds, max_retries=retries,
                                         http_client=_bounded_client(openai, self.http, base_url, seconds))
         except self.http.InvalidURL:
-            raise UserError(_NO_ADDRESS) from None
+            raise UserError(NO_ADDRESS) from None
         self.schema = True
         self.unknown: set[str] = set()  # parameters that this server has refused, and answered without
 
     def __call__(self, image: Any, question: str) -> str:
         """The answer, waited for in a thread of its own: a server that never ends a header could not be interrupted otherwise.
         UserError where the server cannot be reached or refuses; BrokenAnswer for an answer that is none."""
+        check_allowed(self.url, self.confirmed)  # again: a cached node outlives what was allowed
+        key_for(self.url)  # a key that no header can carry is spoken of here
         done: list[Any] = []
 
         def work() -> None:
@@ -148,24 +122,25 @@ class Server:
             content = json.loads(made.content)["choices"][0]["message"]["content"]
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             # Older servers know no response format, newer models no temperature: whatever it names it is not sent again.
-            named = [key for key in sent if key in f"{error} {error.body}"] or ["response_format"] * ("response_format" in sent)
-            if not named:
-                raise Refused(self._say(f"refused the request: {self._short(error)}")) from None
-            return self._asked(picture, question, refused | set(named))
+            minded = [key for key in sent if key in f"{error} {error.body}"] or ["response_format"] * ("response_format" in sent)
+            if not minded:
+                raise Refused(self._say(f"refused the request (error {error.status_code})")) from None
+            return self._asked(picture, question, refused | set(minded))
         except (openai.AuthenticationError, openai.PermissionDeniedError):
-            raise UserError(self._say("wants a key. Set AFFECT_MLLM_API_KEY in the environment, and AFFECT_MLLM_HOSTS to this "
-                                      "server's name where it is another machine")) from None
-        except openai.NotFoundError as error:
-            raise UserError(self._say(f"does not know the model or the address: {self._short(error)}")) from None
+            raise UserError(self._say(f"wants a key{' (another one than it was sent)' * bool(key_for(self.url))}. Set AFFECT_MLLM_API_KEY in "
+                                      f"the environment, and AFFECT_MLLM_HOSTS={named(self.url)}: the key goes where that says and "
+                                      "nowhere else")) from None
+        except openai.NotFoundError:
+            raise UserError(self._say("does not know the model or the address (error 404)")) from None
         except openai.APIStatusError as error:
             code, onward = error.status_code, error.response.next_request
             if onward:
-                to = str(onward.url).partition("?")[0].removesuffix("/chat/completions")
-                raise UserError(self._say(f"sends us on to {self._short(to)}, where we do not follow. If that is the server you mean, "
-                                          "give that address as base_url")) from None
+                to = f"{onward.url.scheme}://{named(str(onward.url))}"
+                raise UserError(self._say(f"sends us on to {redacted(to)[:200]}, where we do not follow. If that is the server you mean, "
+                                          "give its address as base_url")) from None
             # Too many questions, or a fault of the server's: the next image may fare better.
             kind = Refused if code in (408, 409, 429) or code >= 500 else UserError
-            raise kind(self._say(f"answered with error {code}, after the retries: {self._short(error)}")) from None
+            raise kind(self._say(f"answered with error {code}, after the retries")) from None
         except (_TooLong, openai.APIConnectionError, self.http.HTTPError) as error:
             # Raised while the body is read they may come as they are, or as the cause of the library's own.
             if _caused(error, _TooLong):
@@ -179,15 +154,7 @@ class Server:
             raise BrokenAnswer("the server's reply is no chat completion") from None
         if not isinstance(content, str):
             raise BrokenAnswer("the server's reply has no text")
-        return self._without_key(content)
-
-    def _without_key(self, text: str) -> str:
-        """A server's words as they may be told: some repeat the headers that they were sent."""
-        key = key_for(self.url)
-        return text.replace(key, "[key]") if key else text
-
-    def _short(self, error: Any) -> str:
-        return " ".join(self._without_key(str(getattr(error, "message", error))).split())[:200]
+        return redacted(content)
 
     def _say(self, what: str) -> str:
         return f"The MLLM server at {self.url} (provider openai-compatible, model '{self.model}') {what}."
@@ -203,7 +170,7 @@ def _caused(error: BaseException | None, kind: type[BaseException] | tuple[type[
 def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> Any:
     """The client library's HTTP client with answers cut off at `LARGEST_ANSWER` bytes and at a deadline (its own timeouts run
     anew with every byte), with no header but its own and our key (the library would send what it finds in the environment to
-    any server that a workflow names), and going nowhere that it is sent on to."""
+    any server that a workflow names), and going to no other host or port than the one that was allowed."""
 
     class Stream(http.SyncByteStream):
         def __init__(self, inner: Any, end: float):
@@ -224,6 +191,8 @@ def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> An
 
     class Transport(http.HTTPTransport):
         def handle_request(self, request: Any) -> Any:
+            if place(str(request.url)) != place(base_url):
+                raise http.ConnectError("another server than the one that was allowed")
             end = time.monotonic() + seconds
             headers = {name: value for name, value in request.headers.items() if name.lower() in _HEADERS}
             headers["accept-encoding"] = "identity"
@@ -239,5 +208,5 @@ def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> An
             return response
 
     where = urlsplit(base_url)
-    proxy = None if proxy_bypass(where.hostname or "") or where.hostname in _LOCAL else getproxies().get(where.scheme)
+    proxy = None if proxy_bypass(where.hostname or "") or is_this_machine(where.hostname or "") else getproxies().get(where.scheme)
     return openai.DefaultHttpxClient(transport=Transport(proxy=proxy), timeout=seconds, follow_redirects=False)

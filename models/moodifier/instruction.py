@@ -10,6 +10,7 @@ from typing import Any
 from ..emotions import LABELS
 from ..errors import UserError
 from . import rules, words
+from .addresses import redacted
 
 MOST_OBJECTS = 8
 LONGEST_NAME, LONGEST_PROMPT = 60, 1200
@@ -58,9 +59,9 @@ class Instruction:
 
 
 def plain(text: Any, longest: int) -> str:
-    """Text of a model as text for a prompt: one line, no control characters, none of the marks that a prompt's parser obeys
+    """Text of a model as text for a prompt: one line, no control characters, no key of ours (`addresses.redacted`), none of the marks that a prompt's parser obeys
     (weights, embeddings, dynamic prompts), no longer than `longest` (cut behind a sentence or a word)."""
-    text = re.sub(r"\bembedding:", "embedding ", str(text), flags=re.IGNORECASE)
+    text = re.sub(r"\bembedding:", "embedding ", redacted(str(text)), flags=re.IGNORECASE)
     text = " ".join(re.sub(r"[\x00-\x1f\x7f()\[\]{}|<>\\]", " ", text).split())
     if len(text) <= longest:
         return text

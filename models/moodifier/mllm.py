@@ -187,15 +187,21 @@ def _local(folder: Path) -> Local:
     return Local(folder)
 
 
-def load_mllm(provider: str, model: str = "", base_url: str = "") -> MLLM:
-    """The MLLM of a node's widgets. Nothing is contacted or loaded before it is asked. UserError for a wrong address, a folder
-    that is not there, a missing library, or an unknown provider."""
+DEFAULT_URL = "http://127.0.0.1:11434/v1"
+
+
+def load_mllm(provider: str, model: str = "", base_url: str = "", confirmed: bool = False) -> MLLM:
+    """The MLLM of a node's widgets. Nothing is contacted or loaded before it is asked. UserError for a wrong address or one that
+    pictures may not be sent to, a folder that is not there, a missing library, or an unknown provider.
+
+    confirmed  whether the person at this machine has typed the address, and no workflow brought it
+    """
     if provider == "rules":
         return Rules(model)
     if provider == "openai-compatible":
         if not model.strip():
             raise UserError("Name the server's model, for example llava or qwen2.5-vl.")
-        server = Server(base_url.strip() or "http://127.0.0.1:11434/v1", model.strip())
+        server = Server(base_url.strip() or DEFAULT_URL, model.strip(), confirmed=confirmed)
         return Asked(provider, f"{model.strip()} at {server.url}", server)
     if provider == "transformers":
         folder = files.find_model("LLM", model)

@@ -34,6 +34,9 @@ def _add_workflow(parser: argparse.ArgumentParser) -> None:
                         help="seed of {a|b} choices in the prompts of UI workflows (default: %(default)s)")
     parser.add_argument("--input-dir", default="input", metavar="D",
                         help="where images are (default: %(default)s)")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="HOST", help=(
+        "a machine to which a workflow's MLLM may be sent the picture, such as gpu.lan or gpu.lan:8000; this machine always is. May be "
+        "given several times. For always: AFFECT_MLLM_HOSTS, by commas"))
     add_models_dir(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
@@ -48,7 +51,7 @@ def add_models_dir(parser: argparse.ArgumentParser) -> None:
 def _host(args: argparse.Namespace) -> Any:
     from .host import EmbeddedHost
 
-    return EmbeddedHost(args.input_dir, args.output_dir, args.models_dir)
+    return EmbeddedHost(args.input_dir, args.output_dir, args.models_dir, args.allow_host)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 
 from ...models.host import Bar, Host
 
@@ -16,11 +16,13 @@ class EmbeddedHost(Host):
     input_dir   images that workflows name
     output_dir  results; previews go to its folder `temp`
     models_dir  one folder a kind, ComfyUI's `models` layout; default $AFFECT_MODELS_DIR, else `models`
+    hosts       other machines that an MLLM may be asked on (--allow-host), beside those of $AFFECT_MLLM_HOSTS
     """
 
     def __init__(self, input_dir: Path | str = "input", output_dir: Path | str = "output",
-                 models_dir: Path | str | None = None):
+                 models_dir: Path | str | None = None, hosts: Iterable[str] = ()):
         super().__init__()
+        self._hosts = list(hosts)
         self.input_dir = Path(input_dir)
         self.output_dir = Path(output_dir)
         self.temp_dir = self.output_dir / "temp"
@@ -30,6 +32,12 @@ class EmbeddedHost(Host):
 
     def models_dirs(self, kind: str) -> list[Path]:
         return [self.models_dir / kind]
+
+    def mllm_hosts(self) -> list[str]:
+        return super().mllm_hosts() + self._hosts
+
+    def how_to_allow(self, name: str) -> str:
+        return f"Add --allow-host {name} to the command. Or for always: {super().how_to_allow(name)}"
 
     def progress(self, total: int, label: str = "") -> Bar:
         return TqdmBar(self, total, label)
