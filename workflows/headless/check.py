@@ -14,8 +14,15 @@ from typing import Any
 
 from ...models.errors import UserError
 from .load import Prompt, is_link
-from .problems import Problem, did_you_mean
+from .problems import Problem, cut, did_you_mean, nearest
 from .registry import WIDGET_TYPES, Input, NodeType, Registry
+from .widgets import active_inputs
+
+_NEAR = 0.8
+"""How alike an unknown node type and the one that is suggested for it must be."""
+
+_MOST_NAMED = 12
+"""How many of a kind a message lists."""
 
 IGNORED_INPUTS = {"upload", "control_after_generate"}
 """Values of the frontend's own buttons that older exports left among the inputs."""
@@ -76,17 +83,35 @@ def _sources(prompt: Prompt, node_id: str) -> list[str]:
 
 
 def _unknown_types(prompt: Prompt, registry: Registry) -> list[Problem]:
-    problems = []
+    """One problem for all node types that are not there, however many: what helps against it is the same."""
+    problems: list[Problem] = []
+    unknown: dict[str, list[str]] = {}
     for node_id, node in prompt.items():
         key = node.get("class_type")
         if key is None:
             problems.append(Problem("The node has no 'class_type'. Export the workflow again.", node_id))
         elif str(key) not in registry:
-            problems.append(Problem(
-                f"The node type '{key}' is not available {registry.where}."
-                f"{did_you_mean(str(key), registry.keys())} {registry.remedy}", node_id,
-                title_of(prompt, node_id, registry)))
-    return problems
+            unknown.setdefault(str(key), []).append(node_id)
+    if not unknown:
+        return problems
+    alone = unknown if len(unknown) > 1 else next(iter(unknown.values()))
+    if len(alone) == 1:
+        [(key, [node_id])] = unknown.items()
+        return [*problems, Problem(f"The node type '{cut(key)}' is not available {registry.where}."
+                                   f"{did_you_mean(key, registry.keys(), _NEAR)} {registry.remedy}", node_id,
+                                   title_of(prompt, node_id, registry))]
+    listed = []
+    for key, ids in list(unknown.items())[:_MOST_NAMED]:
+        near = nearest(key, registry.keys(), _NEAR)
+        listed.append(f"'{cut(key)}' (node{'s' if len(ids) > 1 else ''} {_some(ids)}{f', perhaps {near!r}' if near else ''})")
+    many = f"{len(unknown)} node types are" if len(unknown) > 1 else "A node type is"
+    more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+    return [*problems, Problem(f"{many} not available {registry.where}: {', '.join(listed)}{more}. {registry.remedy}")]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"
 
 
 def _cycles(prompt: Prompt, order: list[str], registry: Registry) -> list[Problem]:
@@ -95,7 +120,7 @@ def _cycles(prompt: Prompt, order: list[str], registry: Registry) -> list[Proble
     problems = []
     for node_id in order:
         for name, value in prompt[node_id]["inputs"].items():
-            if is_link(value) and len(value) == 2 and place.get(str(value[0]), -1) >= place[node_id]:
+            if is_link(value) and len(value) == 2 and isinstance(value[0], str) and place.get(value[0], -1) >= place[node_id]:
                 source = title_of(prompt, value[0], registry)
                 problems.append(Problem(
                     f"The link from node {value[0]} '{source}' closes a cycle: each of the two needs the "
@@ -111,6 +136,8 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
         return []
     title = title_of(prompt, node_id, registry)
     declared, given = kind.inputs(), node["inputs"]
+    if not registry.whole:
+        return _check_for_server(prompt, node_id, title, list(declared.values()))
     own = _validated_inputs(kind)
     problems, received = [], {}
 
@@ -118,14 +145,13 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
         problems.append(Problem(message, node_id, title, name))
 
     for name in given:
-        if name not in declared and name not in IGNORED_INPUTS and registry.whole:
+        if name not in declared and name not in IGNORED_INPUTS:
             problem(name, f"{kind.key} has no such input.{did_you_mean(name, declared)} Its inputs are: "
                           f"{', '.join(declared) or 'none'}.")
     for name, spec in declared.items():
         if name not in given:
             if spec.required:
-                how = "Link a node that gives" if not spec.is_widget else "Give it"
-                problem(name, f"A required input is missing. {how} {_describe(spec)}.")
+                problem(name, _missing(spec))
         elif is_link(given[name]):
             message, received[name] = _check_link(prompt, given[name], spec, registry, "input_types" in own)
             if message:
@@ -134,8 +160,7 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
             try:
                 given[name] = _value(given[name], spec, check_range=name not in own and "**" not in own)
             except ValueError as error:
-                if registry.whole:
-                    problem(name, str(error))
+                problem(name, str(error))
     if not problems and own:
         for name, message in _own_validation(kind, given, declared, own, received):
             problem(name, message)
@@ -145,6 +170,35 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
     if found:
         problem(*found)
     return problems
+
+
+def _missing(spec: Input) -> str:
+    how = "Give it" if spec.is_widget else "Link a node that gives"
+    return f"A required input is missing. {how} {_describe(spec)}."
+
+
+def _check_for_server(prompt: Prompt, node_id: str, title: str, declared: list[Input]) -> list[Problem]:
+    """What no server takes: links to nodes that are not there, and required inputs left out. Everything else it judges itself, when
+    the prompt reaches it and before anything runs: a node there may take inputs, types and values that it does not declare."""
+    given = prompt[node_id]["inputs"]
+    problems = [Problem(f"It is linked to node {cut(value[0])}, which does not exist. Link it to another node.", node_id, title, name)
+                for name, value in given.items()
+                if is_link(value) and len(value) == 2 and isinstance(value[0], str) and value[0] not in prompt]
+    return problems + [Problem(_missing(spec), node_id, title, name) for name, spec in active_inputs(declared, given).items()
+                       if spec.required and name not in given and not spec.type.startswith("COMFY_")]
+
+
+def doubts(prompt: Prompt, registry: Registry) -> list[str]:
+    """Values that a server may refuse, because its lists of choices do not hold them. A node there may take others all the same."""
+    found = []
+    for node_id in needed(prompt, registry):
+        kind = registry.get(str(prompt[node_id].get("class_type")))
+        for name, spec in active_inputs(list(kind.inputs().values()), prompt[node_id]["inputs"]).items() if kind else ():
+            value = prompt[node_id]["inputs"].get(name)
+            if spec.choices is not None and isinstance(value, str) and value not in spec.choices and not spec.options.get("remote"):
+                found.append(str(Problem(f"'{cut(value)}' is not among the choices that the server lists, so it may refuse it. It lists: "
+                                         f"{_list(spec.choices)}.", node_id, title_of(prompt, node_id, registry), name)))
+    return found
 
 
 def _check_link(prompt: Prompt, link: list[Any], spec: Input, registry: Registry,
@@ -185,8 +239,7 @@ def _describe(spec: Input) -> str:
 def _list(choices: tuple[Any, ...]) -> str:
     if not choices:
         return "(there are none)"
-    shown = [str(c) for c in choices[:12]]
-    return ", ".join(shown) + (f" and {len(choices) - 12} more" if len(choices) > 12 else "")
+    return _some([cut(c) for c in choices])
 
 
 def _value(value: Any, spec: Input, check_range: bool) -> Any:
@@ -197,7 +250,7 @@ def _value(value: Any, spec: Input, check_range: bool) -> Any:
     if spec.type not in WIDGET_TYPES:
         if spec.type == "*" or (value is None and not spec.required):
             return value
-        raise ValueError(f"It must be linked to a node that gives {spec.type}; it holds the value {value!r}.")
+        raise ValueError(f"It must be linked to a node that gives {spec.type}; it holds the value {cut(repr(value))}.")
     try:
         if spec.type == "BOOLEAN" and not isinstance(value, (bool, int, float)):
             raise TypeError
@@ -205,7 +258,7 @@ def _value(value: Any, spec: Input, check_range: bool) -> Any:
             raise TypeError
         value = _CONVERT.get(spec.type, lambda v: v)(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"It must be {_describe(spec)}, and is {value!r}.") from error
+        raise ValueError(f"It must be {_describe(spec)}, and is {cut(repr(value))}.") from error
     return _in_range(value, spec) if check_range else value
 
 
@@ -229,7 +282,7 @@ def _in_range(value: Any, spec: Input) -> Any:
     if spec.choices is not None:
         for one in value if isinstance(value, list) else [value]:
             if one not in spec.choices:
-                raise ValueError(f"'{one}' is not among its choices.{did_you_mean(str(one), spec.choices)} "
+                raise ValueError(f"'{cut(one)}' is not among its choices.{did_you_mean(str(one), spec.choices)} "
                                  f"It takes: {_list(spec.choices)}.")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,15 @@ from typing import Any
 
 from ...models.errors import UserError
 from . import png
+from .shape import MAX_BYTES, check_content
 
 Prompt = dict[str, dict[str, Any]]
 """The API format: node id -> {"class_type", "inputs": {name: value or [node id, slot]}, "_meta":
 {"title"}}."""
+
+_MARKS = [(codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]
+"""How a file of each encoding begins. UTF-32's mark begins with UTF-16's, so it is asked for first."""
 
 
 @dataclass
@@ -32,19 +38,17 @@ def load(path: Path | str) -> Loaded:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no workflow file '{path}'.")
-    data = path.read_bytes()
-    if data.startswith(png.SIGNATURE):
+    with path.open("rb") as f:
+        is_png = f.read(len(png.SIGNATURE)) == png.SIGNATURE
+    if is_png:
         chunks = png.read_chunks(path)
         if not chunks:
             raise UserError(f"The PNG '{path.name}' carries no workflow. Only images saved by ComfyUI (or by "
                             "`affect run`) do, as long as no other program has saved them again.")
+        check_content(chunks, path.name)
         return _loaded(chunks.get("prompt"), chunks.get("workflow"), path.name)
-    try:
-        content = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The file '{path.name}' is not JSON and not a PNG: {error}. A workflow is a JSON "
-                        "file saved from ComfyUI (Save or Export (API)), or a PNG that ComfyUI wrote."
-                        ) from error
+    content = _json(path)
+    check_content(content, path.name)
     request = content.get("prompt") if isinstance(content, dict) else None
     if isinstance(request, dict) and "class_type" not in request:
         # The body of a /prompt request. Its extra_data may hold keys: only the workflow is taken from it.
@@ -53,6 +57,21 @@ def load(path: Path | str) -> Loaded:
     if isinstance(content, dict) and isinstance(content.get("nodes"), list):
         return _loaded(None, content, path.name)
     return _loaded(content, None, path.name)
+
+
+def _json(path: Path) -> Any:
+    """A JSON file's content; UTF-8, or UTF-16 and UTF-32 where the file begins with their mark, as some editors save it."""
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"The file '{path.name}' has {path.stat().st_size / 1e6:.0f} MB; a workflow may have "
+                        f"{MAX_BYTES / 1e6:.0f}. Is it a workflow?")
+    data = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return json.loads(data.decode(encoding))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"The file '{path.name}' is not JSON and not a PNG: {error}. A workflow is a JSON "
+                        "file saved from ComfyUI (Save or Export (API)), or a PNG that ComfyUI wrote."
+                        ) from error
 
 
 def _loaded(prompt: Any, workflow: Any, name: str) -> Loaded:

@@ -38,8 +38,25 @@ class WorkflowError(UserError):
         super().__init__("\n".join(str(p) for p in self.problems))
 
 
-def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """' Did you mean 'x'?' where a known name is close, else the empty string."""
+def nearest(name: object, known: Iterable[object], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like `name`, None where none is close.
+
+    cutoff  how alike the two must be, 0..1; with many names of one family to choose from, a high one
+    """
     names = {str(k).lower(): str(k) for k in known}
-    close = get_close_matches(str(name).lower(), list(names), n=1, cutoff=0.6)
-    return f" Did you mean '{names[close[0]]}'?" if close else ""
+    given = str(name).lower()
+    # Comparing takes time with the square of the length, and no name is as long as this.
+    close = get_close_matches(given, list(names), n=1, cutoff=cutoff) if len(given) <= 200 else []
+    return names[close[0]] if close else None
+
+
+def did_you_mean(name: object, known: Iterable[object], cutoff: float = 0.6) -> str:
+    """' Did you mean 'x'?' where a known name is close, else the empty string."""
+    close = nearest(name, known, cutoff)
+    return f" Did you mean '{close}'?" if close is not None else ""
+
+
+def cut(text: object, length: int = 100) -> str:
+    """A text out of a workflow, short enough for a message."""
+    text = str(text)
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -334,7 +334,8 @@ def registry_of(object_info: dict[str, Any]) -> Registry:
                   for group in ("required", "optional")}
         classes[key] = type(key, (), {
             "INPUT_TYPES": classmethod(lambda cls, groups=groups: groups), "RETURN_TYPES": tuple(info.get("output", ())),
-            "RETURN_NAMES": tuple(info.get("output_name", ())), "OUTPUT_NODE": bool(info.get("output_node"))})
+            "RETURN_NAMES": tuple(info.get("output_name", ())), "OUTPUT_NODE": bool(info.get("output_node")),
+            "FROM_PACK": str(info.get("python_module", "custom_nodes")).startswith("custom_nodes")})
         names[key] = info.get("display_name") or key
     return Registry(classes, names, "on this server", "Install the node pack that brings it there, and restart it.", whole=False)
 

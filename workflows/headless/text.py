@@ -7,7 +7,12 @@ import re
 from datetime import datetime
 from typing import Any, Callable
 
-_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+from ...models.errors import UserError
+
+MAX_CHOICES = 50
+"""How deep `{a|b}` choices may stand in one another."""
+
+_LINE_END = re.compile(r"[\n\r\u2028\u2029]")
 _DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy?|yy?")
 _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
@@ -18,7 +23,45 @@ def choose(text: str, generator: random.Random) -> str:
     `\\{`, `\\|` and `\\}` are the characters themselves. The frontend draws at random; here the generator
     decides, so that the same seed gives the same prompt.
     """
-    text = _COMMENT.sub("", text)
+    text = without_comments(text)
+    if _depth(text) > MAX_CHOICES:
+        raise UserError(f"A prompt holds {{a|b}} choices that are nested more than {MAX_CHOICES} deep. Take some of the braces out, or "
+                        "write \\{ where a brace itself is meant.")
+    return _choose(text, generator)
+
+
+def without_comments(text: str) -> str:
+    """`text` without /* */ and // comments. One that is never closed is none."""
+    out, at = [], 0
+    closing = 0  # no */ stands before this place; past the text once there is no other
+    while (start := text.find("/", at)) >= 0:
+        kind = text[start + 1:start + 2]
+        if kind == "*" and closing >= 0:
+            closing = text.find("*/", max(start + 2, closing))
+        end = closing + 2 if kind == "*" and closing >= 0 else None
+        if kind == "/":
+            line = _LINE_END.search(text, start)
+            end = line.start() if line else len(text)
+        out.append(text[at:start if end is not None else start + 1])
+        at = start + 1 if end is None else end
+    return "".join(out) + text[at:]
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    characters = iter(text)
+    for c in characters:
+        if c == "\\":
+            next(characters, None)
+        elif c == "{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif c == "}":
+            depth = max(0, depth - 1)
+    return deepest
+
+
+def _choose(text: str, generator: random.Random) -> str:
     out, i = [], 0
     while i < len(text):
         if text[i] == "\\" and i + 1 < len(text):
@@ -26,7 +69,7 @@ def choose(text: str, generator: random.Random) -> str:
             i += 2
         elif text[i] == "{":
             options, i = _options(text, i + 1)
-            out.append(choose(generator.choice(options), generator))
+            out.append(_choose(generator.choice(options), generator))
         else:
             out.append(text[i])
             i += 1

@@ -1,0 +1,154 @@
+"""Whether what a file holds has the shape of a workflow, looked at before anything is read out of it.
+
+A workflow comes from strangers. Nothing here is a matter of meaning: only kinds, sizes and depths, so that what follows may rely
+on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from ...models.errors import UserError
+
+MAX_BYTES = 50_000_000
+"""Of a workflow file. The largest official template has half a million."""
+
+MAX_DEPTH = 100
+"""Of objects and lists in one another. Every subgraph that is defined inside another takes four."""
+
+MAX_VALUES = 2_000_000
+"""Numbers, texts, lists and objects of a workflow, all together."""
+
+MAX_INPUTS = 5_000
+"""Of one node."""
+
+MAX_TYPE = 2_000
+"""Characters of a slot's type, which may list several with commas between."""
+
+_OTHER_PROGRAMS = {"is_changed"}
+"""Keys whose values are not looked at: ComfyUI writes NaN there."""
+
+
+def check_content(content: Any, name: str) -> None:
+    """UserError where a file's content is too deep, too large, or holds what no JSON file may: numbers that are none and halves of
+    characters.
+
+    name  of the file, for the message
+    """
+    stack, seen = [(content, 1)], 0
+    while stack:
+        value, depth = stack.pop()
+        seen += 1
+        if seen > MAX_VALUES or depth > MAX_DEPTH:
+            what = f"more than {MAX_VALUES:,} values" if seen > MAX_VALUES else f"lists and objects nested more than {MAX_DEPTH} deep"
+            raise UserError(f"'{name}' holds {what}, which no workflow needs. Save the workflow from ComfyUI again.")
+        if isinstance(value, dict):
+            stack += ((v, depth + 1) for k, v in value.items() if k not in _OTHER_PROGRAMS)
+            stack += ((k, depth + 1) for k in value)
+        elif isinstance(value, list):
+            stack += ((v, depth + 1) for v in value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"'{name}' holds the number {value}, which is none that a workflow may hold. Give a finite number there.")
+        elif isinstance(value, str) and not value.isascii() and _has_half_character(value):
+            raise UserError(f"'{name}' holds half of a character (a lone surrogate, \\ud800 to \\udfff) in the text "
+                            f"{value[:60]!r}. Write that text anew.")
+
+
+def _has_half_character(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def check_graph(graph: dict[str, Any], name: str | None = None) -> None:
+    """UserError, naming the place, where a drawn graph cannot be read, or where two of its nodes have one id.
+
+    name  of the subgraph that this is the definition of; None for the workflow itself
+    """
+    look = _Look(f" in the subgraph '{name}'" if name is not None else "")
+    nodes = look.list_of(graph.get("nodes"), "nodes", dict, optional=False)
+    for i, node in enumerate(nodes):
+        look.node(node, f"nodes[{i}]")
+    for i, link in enumerate(look.list_of(graph.get("links"), "links", (list, dict, type(None)))):
+        if link is not None:
+            look.link(link, f"links[{i}]")
+    for key in ("inputs", "outputs"):
+        for i, border in enumerate(look.list_of(graph.get(key), key, dict)):
+            look.is_a(border.get("name"), str, f"{key}[{i}].name")
+            look.type(border, f"{key}[{i}]")
+            look.list_of(border.get("linkIds"), f"{key}[{i}].linkIds", (int, str))
+    _refuse_doubles(nodes, look.where)
+
+
+def _refuse_doubles(nodes: list[dict[str, Any]], where: str) -> None:
+    for id, count in Counter(str(node["id"]) for node in nodes).items():
+        if count > 1:
+            names = [f"'{node.get('title') or node.get('type')}'" for node in nodes if str(node["id"]) == id]
+            raise UserError(f"{count} nodes{where} have the id {id}: {', '.join(names[:5])}. Links name nodes by their ids, so it cannot "
+                            "be known which is meant, and all but one would be lost. Open the workflow in ComfyUI, check the links of "
+                            "these nodes, and save it again.")
+
+
+class _Look:
+    """Asks for kinds and says where one is wrong."""
+
+    def __init__(self, where: str):
+        self.where = where
+
+    def is_a(self, value: Any, kinds: Any, place: str, optional: bool = False) -> Any:
+        wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+        if (value is None and optional) or (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))):
+            return value
+        raise UserError(f"The workflow is damaged{self.where}: {place} is {_short(value)}. Save it from ComfyUI again.")
+
+    def list_of(self, value: Any, place: str, kinds: Any, optional: bool = True) -> list[Any]:
+        found = self.is_a(value, list, place, optional) or []
+        for i, one in enumerate(found):
+            self.is_a(one, kinds, f"{place}[{i}]")
+        return found
+
+    def node(self, node: dict[str, Any], place: str) -> None:
+        self.is_a(node.get("id"), (int, str), f"{place}.id")
+        self.is_a(node.get("type"), str, f"{place}.type")
+        self.is_a(node.get("mode"), int, f"{place}.mode", optional=True)
+        self.is_a(node.get("properties"), dict, f"{place}.properties", optional=True)
+        self.is_a(node.get("widgets_values"), (list, dict), f"{place}.widgets_values", optional=True)
+        for key in ("inputs", "outputs"):
+            slots = self.list_of(node.get(key), f"{place}.{key}", dict)
+            if len(slots) > MAX_INPUTS:
+                raise UserError(f"The node {node['id']}{self.where} has {len(slots):,} {key}; at most {MAX_INPUTS:,} are read.")
+            for i, slot in enumerate(slots):
+                at = f"{place}.{key}[{i}]"
+                self.is_a(slot.get("name"), str, f"{at}.name", optional=True)
+                self.type(slot, at)
+                self.is_a(slot.get("link"), (int, str), f"{at}.link", optional=True)
+
+    def type(self, slot: dict[str, Any], place: str) -> None:
+        kind = self.is_a(slot.get("type"), (str, int, list), f"{place}.type", optional=True)
+        if isinstance(kind, str) and len(kind) > MAX_TYPE:
+            raise UserError(f"The workflow is damaged{self.where}: {place}.type has {len(kind):,} characters. Save it from ComfyUI again.")
+
+    def link(self, link: Any, place: str) -> None:
+        if isinstance(link, list):
+            if len(link) < 4:
+                self.is_a(None, int, f"{place}[{len(link)}]")
+            parts = dict(zip(("[0]", "[1]", "[2]", "[3]"), link))
+            slot = "[2]"
+        else:
+            parts = {f".{key}": link.get(key) for key in ("id", "origin_id", "origin_slot", "target_id")}
+            slot = ".origin_slot"
+        for key, value in parts.items():
+            self.is_a(value, int if key == slot else (int, str), f"{place}{key}")
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "missing"
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = ascii(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

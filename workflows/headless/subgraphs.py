@@ -1,0 +1,166 @@
+"""Subgraphs: their definitions, the insides of their instances, and the values that an instance shows of what is inside.
+
+An instance holds a value for each input of the subgraph's interface that leads to a widget inside. Frontends before 1.44 showed
+widgets from inside without an input of their own, listed in `properties.proxyWidgets`; the frontend of today turns each of these
+into an input, and here the value goes straight to the widget.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterator
+
+from ...models.errors import UserError
+from .graph import BYPASSED, MUTED, Node, Scope, Slot
+from .shape import check_graph
+
+MAX_DEPTH = 50
+"""Of subgraphs inside one another."""
+
+MAX_SIZE = 200_000
+"""Nodes, inputs, stored values and links of a workflow with all its subgraphs unfolded."""
+
+_PREFIX = re.compile(r"\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
+
+
+def definitions_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Subgraph definitions by id, those nested in definitions too. UserError where one cannot be read, contains itself, or where
+    all of them unfolded are too large or too deep."""
+    found: dict[str, dict[str, Any]] = {}
+    graphs = [workflow]
+    while graphs:
+        container = graphs.pop().get("definitions") or {}
+        listed = container.get("subgraphs") or [] if isinstance(container, dict) else None
+        for definition in listed if isinstance(listed, list) else [None]:
+            if not isinstance(definition, dict) or not isinstance(definition.get("id"), (str, int)):
+                raise UserError("The workflow is damaged: the definition of a subgraph cannot be read. Save it "
+                                "from ComfyUI again.")
+            whole = {**definition, "inputs": definition.get("inputs") or [], "outputs": definition.get("outputs") or [],
+                     "nodes": definition.get("nodes") or []}
+            check_graph(whole, str(definition.get("name") or definition["id"]))
+            found[str(definition["id"])] = whole
+            graphs.append(definition)
+    check_graph(workflow)
+    _measure(workflow, found, {}, [])
+    return found
+
+
+def _measure(graph: dict[str, Any], definitions: dict[str, dict[str, Any]], known: dict[str, int], path: list[str]) -> int:
+    """The size of a graph with its subgraphs unfolded, computed once for each definition."""
+    if len(path) > MAX_DEPTH:
+        raise UserError(f"The workflow's subgraphs are nested more than {MAX_DEPTH} deep. Unpack some of them in ComfyUI.")
+    size = len(graph.get("links") or [])
+    for node in graph["nodes"]:
+        size += 1 + len(node.get("inputs") or []) + len(node.get("widgets_values") or [])
+        kind = node["type"]
+        if kind in definitions:
+            if kind in path:
+                raise UserError(f"The subgraph '{node.get('title') or definitions[kind].get('name')}' (node {node['id']}) contains "
+                                "itself. Remove one of the two.")
+            if kind not in known:
+                known[kind] = _measure(definitions[kind], definitions, known, [*path, kind])
+            size += known[kind]
+        if size > MAX_SIZE:
+            raise UserError(f"Unfolded, the workflow's subgraphs hold more than {MAX_SIZE:,} nodes, inputs and links: an instance in "
+                            "each instance multiplies. Use fewer of them.")
+    return size
+
+
+def inside(node: Node) -> Scope:
+    """The inside of an instance of a subgraph, with the values that the instance holds for widgets there."""
+    children = node.scope.children
+    if node.id not in children:
+        scope = Scope(node.scope.definitions[node.type], node.scope.registry, node.scope.definitions, node)
+        children[node.id] = scope
+        node.promoted = _promote(node, scope)
+        scope.apply_primitives()
+    return children[node.id]
+
+
+def walk(scope: Scope) -> Iterator[Node]:
+    """All nodes, those of subgraphs behind their instance. A muted or bypassed instance has no inside."""
+    for node in scope.nodes.values():
+        yield node
+        if node.is_subgraph and node.mode not in (MUTED, BYPASSED):
+            yield from walk(inside(node))
+
+
+def promoted(node: Node) -> dict[str, Any]:
+    """Values of the widgets that a subgraph's instance shows: input name -> value."""
+    inside(node)
+    return {**(node.promoted or {}), **node.widgets}
+
+
+def _promote(node: Node, scope: Scope) -> dict[str, Any]:
+    """Those values, by the interface: each input that leads to a widget inside has one, in the order of the inputs.
+
+    The instance's own stored value where it has one, else the value of the first widget that the input leads to.
+    """
+    sources = _sources(node, scope)
+    values = {name: value for name, (_, _, value) in sources.items()}
+    stored = node.raw.get("widgets_values") or []
+    if isinstance(stored, dict):
+        return {**values, **{name: stored[name] for name in values if name in stored}}
+    values.update((name, value) for name, value in zip(list(values), stored) if value is not None)
+    properties = node.raw.get("properties") or {}
+    for entry, value in zip(_pairs(properties.get("proxyWidgets")), stored):
+        if entry is None or value is None:
+            continue
+        id, name = entry[:2]
+        input = name if id == "-1" else next((i for i, (n, w, _) in sources.items() if (n, w) == (id, name)), None)
+        if input is None:
+            _write(scope, *entry, value=value)
+        elif input in values:
+            values[input] = value
+    return values
+
+
+def _pairs(entries: Any) -> list[tuple[str, ...] | None]:
+    """Entries of proxyWidgets: (node id, widget name), at times with the id of the node deepest inside that has the widget."""
+    listed = entries if isinstance(entries, list) else []
+    fine = (isinstance(e, list) and len(e) in (2, 3) and all(isinstance(part, (str, int)) for part in e) for e in listed)
+    return [tuple(map(str, e)) if ok else None for e, ok in zip(listed, fine)]
+
+
+def _sources(node: Node, scope: Scope) -> dict[str, tuple[str, str, Any]]:
+    """Input name -> (id of a node inside, name of the widget or input there, its value), for the inputs that lead to a widget."""
+    found: dict[str, tuple[str, str, Any]] = {}
+    for entry in node.scope.definitions[node.type]["inputs"]:
+        for link_id in entry.get("linkIds") or []:
+            link = scope.links.get(str(link_id))
+            target = scope.nodes.get(link.target_id) if link else None
+            slot = target.slot_of(link) if target and link else None
+            if target is None or slot is None:
+                continue
+            shown = promoted(target) if target.is_subgraph else target.widgets
+            if slot.name in shown or (slot.widget and not target.is_subgraph):
+                found[entry["name"]] = target.raw_id, slot.name, shown.get(slot.name)
+                break
+    return found
+
+
+def _write(scope: Scope, id: str, name: str, deepest: str | None = None, *, value: Any) -> None:
+    """Writes a value over a widget of node `id` inside; a link to it is cut, as it is where the frontend makes an input of it."""
+    target = scope.nodes.get(id)
+    if target is None or name.startswith("$$"):  # a view of a picture
+        return
+    while (prefix := _PREFIX.match(name)) and _slot(target, name, None) is None:
+        deepest, name = prefix.groups()
+    slot = _slot(target, name, deepest)
+    if target.type == "PrimitiveNode":
+        target.widgets["value"] = value
+    elif slot is not None:
+        target.widgets[slot.name] = value
+        target.cut(slot)
+
+
+def _slot(target: Node, name: str, deepest: str | None) -> Slot | None:
+    """The input behind which node `target` shows the widget `name`."""
+    if not target.is_subgraph:
+        return next((s for s in target.slots if s.name == name and s.widget), None)
+    sources = _sources(target, inside(target))
+    if deepest is not None:
+        wanted = next((i for i, (n, w, _) in sources.items() if (n, w) == (deepest, name)), None)
+    else:
+        wanted = next((i for i, (_, w, _) in sources.items() if name in (i, w)), None)
+    return next((s for s in target.slots if s.name == wanted), None) if wanted is not None else None
