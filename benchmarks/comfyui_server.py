@@ -63,11 +63,12 @@ class ComfyUI:
 
 
 def start(comfyui: Path, python: str, base: Path, *options: str, packs: list[Path] | None = None,
-          environment: dict[str, str] | None = None) -> ComfyUI:
+          environment: dict[str, str] | None = None, api_nodes: bool = False) -> ComfyUI:
     """Starts ComfyUI on loopback and a free port and waits until it answers. RuntimeError with its log where it does not.
 
     comfyui  its folder; python the interpreter that has its requirements; base a folder for everything it writes
     packs    further node packs to load
+    api_nodes  whether it loads the nodes that call services for money, which official templates hold
     """
     for folder in ("custom_nodes", "models/checkpoints", "models/loras", "models/controlnet", "input", "output"):
         (base / folder).mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def start(comfyui: Path, python: str, base: Path, *options: str, packs: list[Pat
         "OMP_WAIT_POLICY": "PASSIVE"} | (environment or {})
     process = subprocess.Popen(
         [python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base),
-         "--disable-auto-launch", "--disable-api-nodes", *options],
+         "--disable-auto-launch", *([] if api_nodes else ["--disable-api-nodes"]), *options],
         cwd=comfyui, stdout=log.open("w"), stderr=subprocess.STDOUT, env=environment)
     comfy = ComfyUI(process, f"http://127.0.0.1:{port}", base, log)
     for _ in range(240):

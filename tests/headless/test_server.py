@@ -13,6 +13,7 @@ from comfyui_affect.workflows.headless.check import check
 from comfyui_affect.workflows.headless.cli import _sentence
 from comfyui_affect.workflows.headless.convert import convert
 from comfyui_affect.workflows.headless.host import EmbeddedHost
+from comfyui_affect.workflows.headless.object_info import registry_of
 
 INFO = {
     "Stack": {"input": {"required": {"lora": [["a.safetensors"], {}]}, "optional": {}}, "output": ["MODEL"], "output_name": ["MODEL"]},
@@ -23,7 +24,7 @@ INFO = {
 
 @pytest.fixture
 def registry():
-    return remote.registry_of(INFO)
+    return registry_of(INFO)
 
 
 def prompt(**stack):

@@ -22,6 +22,8 @@ def add_commands(commands: Any) -> None:
 
     check = commands.add_parser("check", help="say what would keep a workflow from running, and run nothing")
     _add_workflow(check)
+    check.add_argument("--server", metavar="URL",
+                       help="ask a ComfyUI that is running which nodes it has, and check the workflow against what it says of them")
     check.set_defaults(run=_check, output_dir="output")
 
 
@@ -81,15 +83,23 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from ...models import host
-    from .check import needed
+    from .check import doubts, needed
     from .registry import default_registry
     from .run import prepare
+    from .server import Server
 
     with host.use(_host(args)):
-        prepared = prepare(args.workflow, args.assignments, args.choice_seed)
-    runs = len(needed(prepared.prompt, default_registry()))
+        registry = Server(args.server).registry() if args.server else default_registry()
+        prepared = prepare(args.workflow, args.assignments, args.choice_seed, registry)
+    notes = prepared.notes + (doubts(prepared.prompt, registry) if args.server else [])
+    runs = len(needed(prepared.prompt, registry))
     if args.json:
-        print(json.dumps({"status": "ok", "problems": [], "nodes": len(prepared.prompt), "needed": runs}))
-    else:
-        print(f"The workflow can run: {runs} of its {len(prepared.prompt)} nodes are needed.")
+        print(json.dumps({"status": "ok", "problems": [], "nodes": len(prepared.prompt), "needed": runs}
+                         | ({"notes": notes} if notes else {})))
+        return 0
+    for note in notes:
+        print(note, file=sys.stderr)
+    count = f"{runs} of its {len(prepared.prompt)} nodes are needed"
+    print(f"Nothing speaks against the workflow: {count}. The server judges the values when the workflow reaches it."
+          if args.server else f"The workflow can run: {count}.")
     return 0

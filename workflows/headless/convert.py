@@ -110,7 +110,7 @@ class _Converter:
     # -- texts -----------------------------------------------------------------------------------------------
 
     def _text(self, node: Node, name: str, value: Any) -> Any:
-        if not isinstance(value, str) or node.kind is None:
+        if not isinstance(value, str) or node.kind is None or name in node.held:
             return value
         spec = next((i for i in node.scope.inputs_of(node.kind) if i.name == name), None)
         if spec is not None and spec.options.get("dynamicPrompts"):

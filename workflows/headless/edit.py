@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ...models.errors import UserError
@@ -10,6 +11,7 @@ from .graph import Home
 from .load import Prompt
 from .problems import did_you_mean
 from .registry import Input, Registry
+from .widgets import active_inputs, number_of_choice
 
 
 def apply(prompt: Prompt, assignments: list[str], registry: Registry,
@@ -22,22 +24,28 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry,
     same = True
     for assignment in assignments:
         target, equals, text = assignment.partition("=")
-        node_name, dot, name = target.rpartition(".")
-        if not (equals and dot and node_name and name):
+        if not equals or "." not in target.strip("."):
             raise UserError(f"--set takes NODE.INPUT=VALUE, and got '{assignment}'. For example: --set "
                             "3.seed=7.")
-        node_id = _find_node(prompt, node_name, registry)
+        node_id, name = _find_input(prompt, target, registry)
         kind = registry.get(str(prompt[node_id]["class_type"]))
         if kind is None:
             raise UserError(f"--set {assignment}: the type of node {node_id} is not known here: "
                             f"'{prompt[node_id]['class_type']}'.")
-        declared = kind.inputs()
+        given = prompt[node_id]["inputs"]
+        declared = active_inputs(list(kind.inputs().values()), given)
+        if kind.key == "CustomCombo":
+            declared |= {n: Input(n, "STRING") for n in given if n.startswith("option")}
         if name not in declared:
             raise UserError(f"--set {assignment}: node {node_id} '{title_of(prompt, node_id, registry)}' has "
                             f"no input '{name}'.{did_you_mean(name, declared)} Its inputs are: "
                             f"{', '.join(declared)}.")
         value = parse(text, declared[name], assignment)
-        prompt[node_id]["inputs"][name] = value
+        given[name] = value
+        if declared[name].type == "COMFY_DYNAMICCOMBO_V3":
+            _choose_anew(given, name, list(kind.inputs().values()))
+        if kind.key == "CustomCombo":
+            given["index"] = number_of_choice(given)
         home = homes.get((node_id, name))
         if home is None:
             same = False
@@ -46,11 +54,37 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry,
     return same
 
 
-def _find_node(prompt: Prompt, name: str, registry: Registry) -> str:
+def _choose_anew(given: dict[str, Any], name: str, declared: list[Input]) -> None:
+    """A dynamic list of choices brings inputs of its own: those of another choice go, and those of this one start with their
+    defaults."""
+    active = active_inputs(declared, given)
+    growing = tuple(f"{n}." for n, spec in active.items() if spec.type == "COMFY_AUTOGROW_V3")
+    for other in [n for n in given if n.startswith(f"{name}.") and n not in active and not n.startswith(growing)]:
+        del given[other]
+    given.update((n, spec.default) for n, spec in active_inputs(declared, given).items()
+                 if n.startswith(f"{name}.") and n not in given and spec.is_widget)
+
+
+def _find_input(prompt: Prompt, target: str, registry: Registry) -> tuple[str, str]:
+    """Node id and input of NODE.INPUT. Both may hold dots: the longest part that names a node is the node's."""
+    at = target.rfind(".")
+    first = at
+    while at > 0:
+        if _nodes_called(prompt, target[:at], registry):
+            return _find_node(prompt, target[:at], registry), target[at + 1:]
+        at = target.rfind(".", 0, at)
+    return _find_node(prompt, target[:first], registry), target[first + 1:]
+
+
+def _nodes_called(prompt: Prompt, name: str, registry: Registry) -> list[str]:
     if name in prompt:
-        return name
+        return [name]
     found = [n for n in prompt if title_of(prompt, n, registry) == name]
-    found = found or [n for n in prompt if prompt[n].get("class_type") == name]
+    return found or [n for n in prompt if prompt[n].get("class_type") == name]
+
+
+def _find_node(prompt: Prompt, name: str, registry: Registry) -> str:
+    found = _nodes_called(prompt, name, registry)
     if not found:
         known = [*prompt, *(title_of(prompt, n, registry) for n in prompt)]
         raise UserError(f"--set: no node has the id or title '{name}'.{did_you_mean(name, known)} The nodes "
@@ -65,12 +99,12 @@ def _find_node(prompt: Prompt, name: str, registry: Registry) -> str:
 def parse(text: str, spec: Input, where: str) -> Any:
     """The text in the input's type. Ranges and choices are checked later, with everything else."""
     try:
-        if spec.type == "INT":
+        if spec.widget_type == "INT":
             return int(text, 0)
-        if spec.type == "FLOAT":
+        if spec.widget_type == "FLOAT":
             return float(text)
     except ValueError as error:
-        kind = "a whole number" if spec.type == "INT" else "a number"
+        kind = "a whole number" if spec.widget_type == "INT" else "a number"
         raise UserError(f"--set {where}: '{spec.name}' takes {kind}.") from error
     if spec.type == "BOOLEAN":
         known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -79,7 +113,14 @@ def parse(text: str, spec: Input, where: str) -> Any:
         return known[text.lower()]
     if spec.type == "COMBO":
         return next((c for c in spec.choices or () if str(c) == text), text)
-    if spec.type == "STRING":
+    if spec.type == "COMFY_DYNAMICCOMBO_V3" and text not in spec.variants:
+        raise UserError(f"--set {where}: '{spec.name}' takes one of: {', '.join(spec.variants)}.")
+    if spec.widget_type in ("STRING", "COMFY_DYNAMICCOMBO_V3"):
         return text
+    if spec.is_widget:  # boxes, curves: JSON; colours: text
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
     raise UserError(f"--set {where}: '{spec.name}' takes a link from a node that gives {spec.type}, not a "
                     "value.")

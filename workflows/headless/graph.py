@@ -76,8 +76,11 @@ class Node:
         self.homes: dict[str, Home] = {}
         self.unplaced: list[Any] = []
         self.widgets: dict[str, Any] = {}
-        self.promoted: dict[str, Any] | None = None
-        """Of a subgraph's instance, once they are known: see `subgraphs.promoted`."""
+        self.held: set[str] = set()
+        """Names of widgets whose values an instance of a subgraph further out holds."""
+        self.promoted: dict[str, Any] = {}
+        self.sources: dict[str, tuple[str, str, Any]] = {}
+        """Of a subgraph's instance, once its inside is known: the values that it shows, and where they are from (`subgraphs`)."""
         saved = {s.get("name") or "": s for s in raw.get("inputs") or []}
         drawn = self._drawn()
         self.slots = self._slots(saved, drawn)

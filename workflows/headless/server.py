@@ -21,6 +21,7 @@ from ...models.errors import UserError
 from .check import needed, title_of
 from .execute import NodeFailed
 from .load import Prompt
+from .object_info import registry_of
 from .problems import Problem, WorkflowError
 from .registry import Registry
 
@@ -324,29 +325,6 @@ def _fetch(server: Server, prompt_id: str) -> list[dict[str, str]]:
                 elif key != "animated":  # a flag that ComfyUI's image savers add
                     found.append({"node": node_id, "type": key, "text": str(item)})
     return found
-
-
-def registry_of(object_info: dict[str, Any]) -> Registry:
-    """Node types from a server's /object_info. Lists of images are no choices here: an image may still be uploaded."""
-    classes, names = {}, {}
-    for key, info in object_info.items():
-        groups = {group: {name: _spec(spec) for name, spec in (info.get("input", {}).get(group) or {}).items()}
-                  for group in ("required", "optional")}
-        classes[key] = type(key, (), {
-            "INPUT_TYPES": classmethod(lambda cls, groups=groups: groups), "RETURN_TYPES": tuple(info.get("output", ())),
-            "RETURN_NAMES": tuple(info.get("output_name", ())), "OUTPUT_NODE": bool(info.get("output_node")),
-            "FROM_PACK": str(info.get("python_module", "custom_nodes")).startswith("custom_nodes")})
-        names[key] = info.get("display_name") or key
-    return Registry(classes, names, "on this server", "Install the node pack that brings it there, and restart it.", whole=False)
-
-
-def _spec(spec: Any) -> Any:
-    kind, options = spec[0], dict(spec[1]) if len(spec) > 1 and isinstance(spec[1], dict) else {}
-    choices = kind if isinstance(kind, list) else options.get("options", [])
-    if options.get("image_upload"):
-        options.pop("options", None)
-        return "COMBO", {**options, "affect_choices": tuple(choices)}
-    return kind, options
 
 
 def _problems(body: dict[str, Any], prompt: Prompt) -> Iterator[Problem]:

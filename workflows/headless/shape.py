@@ -22,7 +22,7 @@ MAX_VALUES = 2_000_000
 """Numbers, texts, lists and objects of a workflow, all together."""
 
 MAX_INPUTS = 5_000
-"""Of one node."""
+"""Inputs, outputs or shown widgets of one node."""
 
 MAX_TYPE = 2_000
 """Characters of a slot's type, which may list several with commas between."""
@@ -117,15 +117,20 @@ class _Look:
         self.is_a(node.get("mode"), int, f"{place}.mode", optional=True)
         self.is_a(node.get("properties"), dict, f"{place}.properties", optional=True)
         self.is_a(node.get("widgets_values"), (list, dict), f"{place}.widgets_values", optional=True)
+        self.few((node.get("properties") or {}).get("proxyWidgets"), f"{place}.properties.proxyWidgets")
         for key in ("inputs", "outputs"):
             slots = self.list_of(node.get(key), f"{place}.{key}", dict)
-            if len(slots) > MAX_INPUTS:
-                raise UserError(f"The node {node['id']}{self.where} has {len(slots):,} {key}; at most {MAX_INPUTS:,} are read.")
+            self.few(slots, f"{place}.{key}")
             for i, slot in enumerate(slots):
                 at = f"{place}.{key}[{i}]"
                 self.is_a(slot.get("name"), str, f"{at}.name", optional=True)
                 self.type(slot, at)
                 self.is_a(slot.get("link"), (int, str), f"{at}.link", optional=True)
+
+    def few(self, found: Any, place: str) -> None:
+        if isinstance(found, list) and len(found) > MAX_INPUTS:
+            raise UserError(f"The workflow cannot be read{self.where}: {place} holds {len(found):,} entries, and at most "
+                            f"{MAX_INPUTS:,} are read. Save it from ComfyUI again.")
 
     def type(self, slot: dict[str, Any], place: str) -> None:
         kind = self.is_a(slot.get("type"), (str, int, list), f"{place}.type", optional=True)

@@ -17,7 +17,7 @@ from .shape import check_graph
 MAX_DEPTH = 50
 """Of subgraphs inside one another."""
 
-MAX_SIZE = 200_000
+MAX_SIZE = 100_000
 """Nodes, inputs, stored values and links of a workflow with all its subgraphs unfolded."""
 
 _PREFIX = re.compile(r"\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
@@ -61,7 +61,7 @@ def _measure(graph: dict[str, Any], definitions: dict[str, dict[str, Any]], know
                 known[kind] = _measure(definitions[kind], definitions, known, [*path, kind])
             size += known[kind]
         if size > MAX_SIZE:
-            raise UserError(f"Unfolded, the workflow's subgraphs hold more than {MAX_SIZE:,} nodes, inputs and links: an instance in "
+            raise UserError(f"The workflow, its subgraphs unfolded, has more than {MAX_SIZE:,} nodes, inputs and links: an instance in "
                             "each instance multiplies. Use fewer of them.")
     return size
 
@@ -88,7 +88,7 @@ def walk(scope: Scope) -> Iterator[Node]:
 def promoted(node: Node) -> dict[str, Any]:
     """Values of the widgets that a subgraph's instance shows: input name -> value."""
     inside(node)
-    return {**(node.promoted or {}), **node.widgets}
+    return {**node.promoted, **node.widgets}
 
 
 def _promote(node: Node, scope: Scope) -> dict[str, Any]:
@@ -96,7 +96,8 @@ def _promote(node: Node, scope: Scope) -> dict[str, Any]:
 
     The instance's own stored value where it has one, else the value of the first widget that the input leads to.
     """
-    sources = _sources(node, scope)
+    sources = node.sources = _sources(node, scope)
+    by_source = {(id, name): input for input, (id, name, _) in reversed(sources.items())}
     values = {name: value for name, (_, _, value) in sources.items()}
     stored = node.raw.get("widgets_values") or []
     if isinstance(stored, dict):
@@ -107,7 +108,7 @@ def _promote(node: Node, scope: Scope) -> dict[str, Any]:
         if entry is None or value is None:
             continue
         id, name = entry[:2]
-        input = name if id == "-1" else next((i for i, (n, w, _) in sources.items() if (n, w) == (id, name)), None)
+        input = name if id == "-1" else by_source.get((id, name))
         if input is None:
             _write(scope, *entry, value=value)
         elif input in values:
@@ -144,13 +145,17 @@ def _write(scope: Scope, id: str, name: str, deepest: str | None = None, *, valu
     target = scope.nodes.get(id)
     if target is None or name.startswith("$$"):  # a view of a picture
         return
-    while (prefix := _PREFIX.match(name)) and _slot(target, name, None) is None:
+    for _ in range(MAX_DEPTH):
+        prefix = _PREFIX.match(name)
+        if prefix is None or _slot(target, name, None) is not None:
+            break
         deepest, name = prefix.groups()
     slot = _slot(target, name, deepest)
     if target.type == "PrimitiveNode":
         target.widgets["value"] = value
     elif slot is not None:
         target.widgets[slot.name] = value
+        target.held.add(slot.name)
         target.cut(slot)
 
 
@@ -158,7 +163,8 @@ def _slot(target: Node, name: str, deepest: str | None) -> Slot | None:
     """The input behind which node `target` shows the widget `name`."""
     if not target.is_subgraph:
         return next((s for s in target.slots if s.name == name and s.widget), None)
-    sources = _sources(target, inside(target))
+    inside(target)
+    sources = target.sources
     if deepest is not None:
         wanted = next((i for i, (n, w, _) in sources.items() if (n, w) == (deepest, name)), None)
     else:

@@ -197,7 +197,7 @@ def _dummies(inputs: list[Input], stored: list[Any] | dict[str, Any]) -> set[int
 
 def is_upload(spec: Input) -> bool:
     """Whether the frontend adds an upload button, which stores a value of its own at the end."""
-    return any(spec.options.get(f"{kind}_upload") for kind in ("image", "animated_image", "video", "audio"))
+    return spec.type == "COMBO" and any(spec.options.get(f"{kind}_upload") for kind in ("image", "animated_image", "video", "audio"))
 
 
 def _custom_combo(pen: _Pen) -> None:
