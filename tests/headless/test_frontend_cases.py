@@ -113,7 +113,8 @@ def test_a_list_that_grows_keeps_every_linked_input(server, embedded):
 def test_a_widget_of_a_type_that_only_its_pack_knows(embedded):
     info = {"Picker": {"input": {"required": {"lut": ["PACK_LUT", {}], "image": ["IMAGE", {}], "amount": ["FLOAT", {"default": 1.0}]}},
                        "output": ["IMAGE"], "output_name": ["IMAGE"], "output_node": True}}
-    marked = [{"name": "lut", "type": "PACK_LUT", "link": None, "widget": {"name": "lut"}}, {"name": "image", "type": "IMAGE", "link": None}]
+    marked = [{"name": "lut", "type": "PACK_LUT", "link": None, "widget": {"name": "lut"}},
+              {"name": "image", "type": "IMAGE", "link": None}]
     assert alone(registry_of(info), "Picker", ["film.cube", 0.5], marked) == {"lut": "film.cube", "amount": 0.5}
     assert alone(registry_of(info), "Picker", [0.5]) == {"amount": 0.5}
 
@@ -184,7 +185,8 @@ def test_unknown_nodes_are_named_in_one_paragraph_with_one_remedy(server, embedd
     assert "'PackBlenderNode' (nodes 10, 12, " in text and "and 8 more)" in text and text.count("perhaps") == 1
 
 
-@pytest.mark.parametrize("name, near", [("KSamplr", "KSampler"), ("Load Image", "LoadImage"), ("WanVideoSampler", None), ("SaveAudioMP3", None)])
+@pytest.mark.parametrize("name, near", [("KSamplr", "KSampler"), ("Load Image", "LoadImage"), ("WanVideoSampler", None),
+                                        ("SaveAudioMP3", None)])
 def test_only_near_names_are_suggested(server, embedded, name, near):
     [problem] = check({"1": {"class_type": name, "inputs": {}}}, server)
     assert ("Did you mean" in problem.message) == bool(near) and (near or "") in problem.message

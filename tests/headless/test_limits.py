@@ -155,5 +155,6 @@ def test_a_node_of_ten_thousand_inputs(registry, embedded, node, scale_workflow)
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_encodings_that_begin_with_their_mark(workspace, encoding):
-    (workspace / "w.json").write_bytes(json.dumps({"1": {"class_type": "Note", "inputs": {"x": "é"}}}, ensure_ascii=False).encode(encoding))
+    text = json.dumps({"1": {"class_type": "Note", "inputs": {"x": "é"}}}, ensure_ascii=False)
+    (workspace / "w.json").write_bytes(text.encode(encoding))
     assert load(workspace / "w.json").prompt["1"]["inputs"] == {"x": "é"}
