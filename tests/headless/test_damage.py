@@ -10,7 +10,7 @@ from comfyui_affect.workflows.headless.load import Loaded
 from comfyui_affect.workflows.headless.run import prepare
 
 JUNK = [None, 0, -1, 1.5, "", "x", [], {}, [1], ["1", 0], ["1", "0"], True, {"a": 1}, 10**30, "12:34", [None],
-        float("nan")]
+        float("nan"), float("inf"), "\ud800", [[[1]]], {"a": {"b": []}}, 2**70]
 
 
 def places(value, path=()):

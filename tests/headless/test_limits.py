@@ -57,8 +57,21 @@ def test_instances_that_multiply_are_counted_before_they_are_made(registry, embe
 
 
 def test_too_many_levels(registry, embedded, node):
+    assert convert(tower(node, 50), registry).prompt
+    drawing = tower(node, 51)
     with pytest.raises(UserError, match="nested more than 50 deep"):
-        convert(tower(node, 60), registry)
+        convert(drawing, registry)
+    # However they are looked at: here every level has an instance at the top, the deepest first.
+    drawing["nodes"][:1] = [node(100 + i, f"s{i}") for i in range(51)]
+    with pytest.raises(UserError, match="nested more than 50 deep"):
+        convert(drawing, registry)
+
+
+def test_ways_through_a_border_that_multiply(registry, embedded, node):
+    drawing = tower(node, 2, wide=30)
+    drawing["definitions"]["subgraphs"][0]["inputs"][0]["linkIds"] = [1] * 5000
+    with pytest.raises(UserError, match="more than 100,000"):
+        convert(drawing, registry)
 
 
 @pytest.mark.parametrize("count", [600, 5000])
@@ -145,6 +158,31 @@ def test_a_wrong_kind_is_named_with_its_place(registry, embedded, node, scale_wo
     container[way[-1]] = value
     with pytest.raises(UserError, match=place):
         convert(drawing, registry)
+
+
+def test_two_of_one_id_are_refused_wherever_one_would_be_lost(registry, embedded, node, scale_workflow):
+    drawing = copy.deepcopy(scale_workflow) | {"definitions": tower(node, 1)["definitions"]}
+    drawing["links"].append([1, 3, 0, 2, 0, "IMAGE"])
+    with pytest.raises(UserError, match="Two links have the id 1, from node 1 and from node 3"):
+        convert(drawing, registry)
+    drawing["links"][-1] = drawing["links"][0]  # the same once more loses nothing
+    assert convert(drawing, registry).prompt["2"]["inputs"]["image"] == ["1", 0]
+    drawing["nodes"] += [node(9, "s0"), node("9:1", "PrimitiveInt", [], ["INT"], [5])]
+    with pytest.raises(UserError, match="Two nodes have the id 9:1"):
+        convert(drawing, registry)
+    drawing["nodes"].pop()
+    subgraphs = drawing["definitions"]["subgraphs"]
+    subgraphs.append(copy.deepcopy(subgraphs[0]))
+    assert "9:1" in convert(drawing, registry).prompt
+    subgraphs[1]["nodes"][0]["widgets_values"][1] = 99
+    with pytest.raises(UserError, match="Two different subgraphs have the id s0"):
+        convert(drawing, registry)
+
+
+def test_many_unknown_inputs_are_counted(registry, embedded, scale_prompt):
+    scale_prompt["2"]["inputs"] |= {f"more{i}": 1 for i in range(20_000)}
+    with pytest.raises(WorkflowError, match="19988 more of its inputs are unknown to ImageScale"):
+        prepare(Loaded(scale_prompt, None), registry=registry)
 
 
 def test_a_node_of_ten_thousand_inputs(registry, embedded, node, scale_workflow):

@@ -144,10 +144,12 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
     def problem(name: str | None, message: str) -> None:
         problems.append(Problem(message, node_id, title, name))
 
-    for name in given:
-        if name not in declared and name not in IGNORED_INPUTS:
-            problem(name, f"{kind.key} has no such input.{did_you_mean(name, declared)} Its inputs are: "
-                          f"{', '.join(declared) or 'none'}.")
+    unknown = [name for name in given if name not in declared and name not in IGNORED_INPUTS]
+    for name in unknown[:_MOST_NAMED]:
+        problem(name, f"{kind.key} has no such input.{did_you_mean(name, declared)} Its inputs are: "
+                      f"{', '.join(declared) or 'none'}.")
+    if len(unknown) > _MOST_NAMED:
+        problem(None, f"{len(unknown) - _MOST_NAMED} more of its inputs are unknown to {kind.key}.")
     for name, spec in declared.items():
         if name not in given:
             if spec.required:

@@ -75,6 +75,9 @@ class _Converter:
                     inputs[slot.name] = resolved
                 if resolved is not None:
                     result.homes.pop((node.id, slot.name), None)
+            if node.id in result.prompt:  # a node at the top may be called as one inside a subgraph is
+                raise UserError(f"Two nodes have the id {node.id}, one of them inside a subgraph. Give the one at the top, "
+                                f"'{node.title}', another id in the file, in its links too.")
             result.prompt[node.id] = {"inputs": inputs, "class_type": node.type,
                                       "_meta": {"title": node.title}}
         self._drop_links_to_absent(result.prompt)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...models.errors import UserError
 from .registry import FRONTEND_ONLY, Input, NodeType, Registry
 from .widgets import Drawn, draw, is_upload
 
@@ -145,12 +146,18 @@ class Scope:
         self.children: dict[str, Scope] = {}
         """Insides of instances of subgraphs, by the instance's id."""
         self._inputs: dict[str, list[Input]] = instance.scope._inputs if instance else {}
-        links = (Link.of(raw) for raw in graph.get("links") or [] if raw is not None)
-        self.links = {link.id: link for link in links}
+        self.links: dict[str, Link] = {}
+        for link in (Link.of(raw) for raw in graph.get("links") or [] if raw is not None):
+            self._refuse_other(self.links.setdefault(link.id, link), link)
         self.nodes: dict[str, Node] = {}
         for raw in graph["nodes"]:
             node = Node(raw, self)
             self.nodes[node.raw_id] = node
+
+    def _refuse_other(self, one: Link, other: Link) -> None:
+        if (one.origin_id, one.origin_slot) != (other.origin_id, other.origin_slot):
+            raise UserError(f"Two links have the id {one.id}, from node {one.origin_id} and from node {other.origin_id}, so it cannot be "
+                            "known which of them an input means. Open the workflow in ComfyUI, check the links, and save it again.")
 
     def inputs_of(self, kind: NodeType) -> list[Input]:
         """What a node type declares, read once for the whole workflow."""

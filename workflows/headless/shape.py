@@ -37,10 +37,10 @@ def check_content(content: Any, name: str) -> None:
 
     name  of the file, for the message
     """
-    stack, seen = [(content, 1)], 0
+    stack, seen = [(content, 1)], 1
     while stack:
         value, depth = stack.pop()
-        seen += 1
+        seen += len(value) if isinstance(value, (dict, list)) else 0
         if seen > MAX_VALUES or depth > MAX_DEPTH:
             what = f"more than {MAX_VALUES:,} values" if seen > MAX_VALUES else f"lists and objects nested more than {MAX_DEPTH} deep"
             raise UserError(f"'{name}' holds {what}, which no workflow needs. Save the workflow from ComfyUI again.")

@@ -12,6 +12,7 @@ from typing import Any, Iterator
 
 from ...models.errors import UserError
 from .graph import BYPASSED, MUTED, Node, Scope, Slot
+from .problems import cut
 from .shape import check_graph
 
 MAX_DEPTH = 50
@@ -38,6 +39,9 @@ def definitions_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
             whole = {**definition, "inputs": definition.get("inputs") or [], "outputs": definition.get("outputs") or [],
                      "nodes": definition.get("nodes") or []}
             check_graph(whole, str(definition.get("name") or definition["id"]))
+            if found.get(str(definition["id"]), whole) != whole:
+                raise UserError(f"Two different subgraphs have the id {cut(definition['id'])}, so it cannot be known which of them an "
+                                "instance is of. Open the workflow in ComfyUI, check them, and save it again.")
             found[str(definition["id"])] = whole
             graphs.append(definition)
     check_graph(workflow)
@@ -45,25 +49,29 @@ def definitions_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _measure(graph: dict[str, Any], definitions: dict[str, dict[str, Any]], known: dict[str, int], path: list[str]) -> int:
-    """The size of a graph with its subgraphs unfolded, computed once for each definition."""
-    if len(path) > MAX_DEPTH:
-        raise UserError(f"The workflow's subgraphs are nested more than {MAX_DEPTH} deep. Unpack some of them in ComfyUI.")
-    size = len(graph.get("links") or [])
+def _measure(graph: dict[str, Any], definitions: dict[str, dict[str, Any]], known: dict[str, tuple[int, int]],
+             path: list[str]) -> tuple[int, int]:
+    """(size, how many subgraphs stand in one another) of a graph with its subgraphs unfolded; once for each definition."""
+    borders = [*(graph.get("inputs") or []), *(graph.get("outputs") or [])]
+    size = len(graph.get("links") or []) + sum(1 + len(b.get("linkIds") or []) for b in borders)
+    depth = 0
     for node in graph["nodes"]:
         size += 1 + len(node.get("inputs") or []) + len(node.get("widgets_values") or [])
         kind = node["type"]
         if kind in definitions:
             if kind in path:
-                raise UserError(f"The subgraph '{node.get('title') or definitions[kind].get('name')}' (node {node['id']}) contains "
-                                "itself. Remove one of the two.")
-            if kind not in known:
+                raise UserError(f"The subgraph '{cut(node.get('title') or definitions[kind].get('name'))}' (node {cut(node['id'])}) "
+                                "contains itself. Remove one of the two.")
+            if kind not in known and len(path) <= MAX_DEPTH:
                 known[kind] = _measure(definitions[kind], definitions, known, [*path, kind])
-            size += known[kind]
+            more, below = known.get(kind, (0, MAX_DEPTH))
+            size, depth = size + more, max(depth, 1 + below)
+        if depth > MAX_DEPTH:
+            raise UserError(f"The workflow's subgraphs are nested more than {MAX_DEPTH} deep. Unpack some of them in ComfyUI.")
         if size > MAX_SIZE:
             raise UserError(f"The workflow, its subgraphs unfolded, has more than {MAX_SIZE:,} nodes, inputs and links: an instance in "
                             "each instance multiplies. Use fewer of them.")
-    return size
+    return size, depth
 
 
 def inside(node: Node) -> Scope:

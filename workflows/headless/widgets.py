@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .registry import Input
+from .registry import Input, inputs_of
 
 _UNSTORED = {"IMAGECOMPARE", "AUDIO_UI"}
 """Widget types that have no place among the stored values."""
@@ -107,7 +107,8 @@ class _Pen:
         elif spec.type == "COMFY_AUTOGROW_V3":
             self._growing(spec, template)
         elif spec.type == "COMFY_MATCHTYPE_V3":
-            self.add(replace(spec, type=str(template.get("allowed_types") or "*")))
+            allowed = str(template.get("allowed_types") or "*")
+            self.add(replace(spec, type="*" if allowed.startswith("COMFY_") else allowed))
         else:
             self.drawn.slots.append((spec.name, spec.type, False))
 
@@ -155,8 +156,7 @@ class _Pen:
     def _growing(self, spec: Input, template: dict[str, Any]) -> None:
         """A list of inputs (COMFY_AUTOGROW_V3) that always shows one more than are linked."""
         names, prefix = template.get("names"), template.get("prefix") or ""
-        declared = [Input.of(name, s, group == "required") for group in ("required", "optional")
-                    for name, s in ((template.get("input") or {}).get(group) or {}).items()]
+        declared = [i for i in inputs_of(template.get("input") or {}) if i.type != "COMFY_AUTOGROW_V3"]
         low, high = template.get("min", 1), min(len(names) if names else template.get("max", 100), _MOST_GROWN)
 
         def name_of(ordinal: int, one: Input) -> str:
@@ -188,7 +188,7 @@ def _dummies(inputs: list[Input], stored: list[Any] | dict[str, Any]) -> set[int
         if i.type.startswith("COMFY_"):  # younger than such files
             return set()
         if i.options.get("forceInput"):
-            found.add(at)
+            found.update(range(at, at + 1 + i.control_values))
         elif not i.is_widget:
             continue
         at += 1 + i.control_values
