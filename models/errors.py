@@ -1,4 +1,9 @@
-"""The one exception that speaks to the person who asked."""
+"""The one exception that speaks to the person who asked, and the name that was perhaps meant."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Iterable
 
 
 class UserError(Exception):
@@ -7,3 +12,21 @@ class UserError(Exception):
     The command prints it without a traceback (exit code 2 before anything ran, 1 while running); ComfyUI shows it
     on the node.
     """
+
+
+def nearest(name: object, known: Iterable[object], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like `name`, None where none is close.
+
+    cutoff  how alike the two must be, 0..1; with many names of one family to choose from, a high one
+    """
+    names = {str(k).lower(): str(k) for k in known}
+    given = str(name).lower()
+    # Comparing takes time with the square of the length, and no name is as long as this.
+    close = get_close_matches(given, list(names), n=1, cutoff=cutoff) if len(given) <= 200 else []
+    return names[close[0]] if close else None
+
+
+def did_you_mean(name: object, known: Iterable[object], cutoff: float = 0.6) -> str:
+    """' Did you mean 'x'?' where a known name is close, else the empty string."""
+    close = nearest(name, known, cutoff)
+    return f" Did you mean '{close}'?" if close is not None else ""

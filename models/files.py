@@ -5,7 +5,9 @@ No pickle is ever executed: weights are safetensors, or a published head read wi
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import mmap
 import os
 import secrets
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Iterable, Iterator
 
 from . import host
-from .errors import UserError
+from .errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,21 +33,39 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4000
 
 def safe_join(root: Path | str, name: str) -> Path:
     """`root / name`, refused with UserError where it leaves `root` (`..`, absolute paths, drives, links that leave) or is no
-    name of a file at all (control characters, halves of characters, names that are too long)."""
-    root = Path(root).resolve()
+    name of a file at all (control characters, halves of characters, names that are too long). For what is written; what is read
+    may follow links (`find_inside`)."""
+    root, text = Path(root).resolve(), _as_name(name)
+    try:
+        path = (root / text).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise UserError(f"The path '{name}' cannot be followed: {error}.") from error
+    if not path.is_relative_to(root):
+        raise UserError(_LEAVES.format(name=name))
+    return path
+
+
+def find_inside(root: Path | str, name: str) -> Path:
+    """`root / name` for reading: as `safe_join`, but a link that the user has put into `root` is followed wherever it leads, as
+    ComfyUI does (model folders are often links to another disk)."""
+    return Path(root) / os.path.normpath(_as_name(name))
+
+
+_LEAVES = "The path '{name}' leaves its folder. Give a name inside it, without '..' or a leading '/'."
+
+
+def _as_name(name: str) -> str:
+    """A name with forward slashes. UserError where no file can have it, or where it leads out of the folder it is looked up in."""
     text = name.replace("\\", "/")
     try:
         too_long = len(text) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split("/"))
         if too_long or any(c < " " or c == "\x7f" for c in text):
             raise ValueError
-        path = (root / text).resolve()
     except ValueError as error:  # half a character (a lone surrogate) is one too
         raise UserError(f"{ascii(name[:60])} is no name of a file: it holds characters that no name has, or is too long.") from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        raise UserError(f"The path '{name}' cannot be followed: {error}.") from error
-    if text.startswith("/") or ":" in text.split("/")[0] or not path.is_relative_to(root):
-        raise UserError(f"The path '{name}' leaves its folder. Give a name inside it, without '..' or a leading '/'.")
-    return path
+    if os.path.normpath(text).split(os.sep)[0] == ".." or text.startswith("/") or ":" in text.split("/")[0]:
+        raise UserError(_LEAVES.format(name=name))
+    return text
 
 
 def open_regular(path: Path | str) -> BinaryIO:
@@ -140,10 +160,21 @@ def release(mapped: np.ndarray) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
+MAX_HEADER, MAX_TENSORS = 16_000_000, 20_000
+"""Limits of a safetensors header. The largest models have some thousand tensors in a header below one megabyte; what is far beyond
+would only keep the reader busy."""
+
+_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64, "F16": 16, "BF16": 16,
+         "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+         "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
+"""Bits of a value of each type that the format has."""
+
+
 def check_safetensors(path: Path | str) -> dict[str, dict]:
     """The header of a safetensors file: tensor name -> {dtype, shape, data_offsets}, and `__metadata__`.
 
-    Reads the header alone. Raises UserError where the file is absent, cut off, or of another format.
+    Reads the header alone. Raises UserError where the file is absent, cut off, or of another format: what is returned has every
+    tensor inside the file, as large as its shape says, one behind the other.
     """
     path = Path(path)
     if not path.is_file():
@@ -154,27 +185,83 @@ def check_safetensors(path: Path | str) -> dict[str, dict]:
         if len(start) < 8:
             raise UserError(f"The model file '{path.name}' is cut off or empty ({size} bytes). Download it again.")
         length = struct.unpack("<Q", start)[0]
-        if length > min(size - 8, 100_000_000):
+        if length > size - 8:
             raise UserError(
                 f"'{path.name}' is not a safetensors file, or is cut off. Pickled checkpoints (.ckpt, .pt) are not "
                 "executed here: convert it to safetensors, or download it again.")
-        try:
-            header = json.loads(f.read(length))
-            end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"'{path.name}' is not a safetensors file: its header cannot be read.") from error
+        if length > MAX_HEADER:
+            raise UserError(f"'{path.name}' has a header of {length / 1e6:.0f} MB, which no model needs (at most "
+                            f"{MAX_HEADER / 1e6:.0f} are read). Write it again without its metadata, or choose another file.")
+        header = _parsed(f.read(length), path.name)
+    end = _checked_layout(header, path.name)
     if size < 8 + length + end:
         raise UserError(
             f"The model file '{path.name}' is cut off: {size} of {8 + length + end} bytes are there. Download it again.")
+    if size > 8 + length + end:
+        raise UserError(f"'{path.name}' is damaged: {size - 8 - length - end} bytes follow its last tensor. Download it again.")
     return header
+
+
+def _parsed(text: bytes, name: str) -> dict[str, dict]:
+    """A header's JSON, with the types that it must have."""
+    def is_size(value: object) -> bool:
+        return type(value) is int and value >= 0
+
+    try:
+        header = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"'{name}' is not a safetensors file: its header cannot be read.") from error
+    if not isinstance(header, dict):
+        raise UserError(f"'{name}' is not a safetensors file: its header is no object.")
+    if len(header) > MAX_TENSORS:
+        raise UserError(f"'{name}' holds {len(header)} tensors; no model has more than {MAX_TENSORS}. Choose another file.")
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise UserError(f"'{name}' is not a safetensors file: its metadata are no texts.")
+    for key, entry in header.items():
+        if key == "__metadata__":
+            continue
+        shape, offsets = (entry.get("shape"), entry.get("data_offsets")) if isinstance(entry, dict) else (None, None)
+        if not (isinstance(shape, list) and len(shape) <= 16 and all(map(is_size, shape)) and isinstance(offsets, list)
+                and len(offsets) == 2 and all(map(is_size, offsets)) and offsets[0] <= offsets[1]):
+            raise UserError(f"'{name}' is not a safetensors file: its header says nothing sensible of '{key[:100]}'.")
+        if entry.get("dtype") not in _BITS:
+            raise UserError(f"'{name}' holds numbers of the type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}'), which is not known here.")
+    return header
+
+
+def _checked_layout(header: dict[str, dict], name: str) -> int:
+    """Where the last tensor ends, in bytes behind the header. UserError where two overlap, a gap lies between two, or one is not as
+    large as its shape says."""
+    end = 0
+    tensors = ((key, entry) for key, entry in header.items() if key != "__metadata__")
+    for key, entry in sorted(tensors, key=lambda item: item[1]["data_offsets"]):
+        begin, stop = entry["data_offsets"]
+        if begin != end or (stop - begin) * 8 != math.prod(entry["shape"]) * _BITS[entry["dtype"]]:
+            raise UserError(f"'{name}' is damaged: '{key[:100]}' does not lie where its header says. Download it again.")
+        end = stop
+    return end
 
 
 def load_safetensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """(state dict, metadata) of a safetensors file. Raises UserError as `check_safetensors` does."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     header = check_safetensors(path)
-    return load_file(str(path), device=device), header.get("__metadata__") or {}
+    try:
+        return load_file(str(path), device=device), header.get("__metadata__") or {}
+    except (SafetensorError, KeyError, AttributeError) as error:  # the latter two: a type that this torch has not
+        raise UserError(f"The model file '{Path(path).name}' cannot be read: {error}.") from error
+
+
+def checksum(path: Path | str) -> str:
+    """The SHA-256 of a file's content."""
+    found = hashlib.sha256()
+    with Path(path).open("rb") as f:
+        while piece := f.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def save_safetensors(path: Path | str, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:
@@ -189,10 +276,11 @@ def find_model(kind: str, name: str) -> Path:
     """The path of a model file of a kind (`host.Host.models_dirs`), inside its folder. UserError where absent."""
     folders = host.current().models_dirs(kind)
     for folder in folders:
-        path = safe_join(folder, name)
+        path = find_inside(folder, name)
         if path.exists():
             return path
-    raise UserError(f"There is no file '{name}' in {' or '.join(str(f) for f in folders)}. Put it there, or choose another.")
+    near = did_you_mean(name, host.current().list_files(kind, (Path(name).suffix or ".safetensors",)))
+    raise UserError(f"There is no file '{name}' in {' or '.join(str(f) for f in folders)}.{near} Put it there, or choose another.")
 
 
 def state_of(kind: str, name: str) -> str:

@@ -116,11 +116,8 @@ class Host:
 
     def list_files(self, kind: str, suffixes: tuple[str, ...] = (".safetensors",)) -> list[str]:
         """Model files of a kind, as relative names with forward slashes, sorted."""
-        found = set()
-        for folder in self.models_dirs(kind):
-            if folder.is_dir():
-                found |= {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in suffixes}
-        return sorted(found)
+        return sorted({name for folder in self.models_dirs(kind) for name in files_below(folder)
+                       if Path(name).suffix in suffixes})
 
 
 class ComfyHost(Host):
@@ -193,6 +190,17 @@ class ComfyHost(Host):
         if kind in folder_paths.folder_names_and_paths:
             return [Path(p) for p in folder_paths.get_folder_paths(kind)]
         return [Path(folder_paths.models_dir) / kind]
+
+
+def files_below(folder: Path | str) -> Iterator[str]:
+    """Names of the files in a folder and its sub-folders, relative, with forward slashes. Links to folders are followed, each
+    folder once."""
+    seen = {os.path.realpath(folder)}
+    for where, inside, names in os.walk(folder, followlinks=True):
+        places = {name: os.path.realpath(os.path.join(where, name)) for name in inside}
+        inside[:] = [name for name in sorted(inside) if places[name] not in seen]
+        seen |= {places[name] for name in inside}
+        yield from (Path(where, name).relative_to(folder).as_posix() for name in sorted(names))
 
 
 def cores() -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from comfyui_affect import workflows
 from comfyui_affect.models import tiny
 from comfyui_affect.models.backbones import load_backbone
 from comfyui_affect.models.classifiers import TINY, load_classifier
-from comfyui_affect.models.files import load_safetensors
+from comfyui_affect.models.emolat.space import load_emolat
+from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.files import load_safetensors, save_safetensors
 from comfyui_affect.models.scorers import load_scorer
 
 WORKFLOWS = Path(workflows.__file__).parent
@@ -26,6 +29,28 @@ def test_every_file_is_there_and_together_they_are_small():
     for name in NAMES:
         state, _ = load_safetensors(tiny.path(name))
         assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point()), name
+
+
+def test_a_bundled_file_that_is_another_is_told_of(tmp_path, monkeypatch):
+    """Every file is listed with its checksum; one that was exchanged for a valid file of the same shapes is refused by name."""
+    assert set(tiny.checksums()) == {tiny.path(name).name for name in NAMES}
+    for name in NAMES:
+        tiny.verify(name)
+    for name in ("vgg", "emolat"):
+        shutil.copy(tiny.path(name), tmp_path)
+    shutil.copy(tiny.TINY_DIR / tiny.CHECKSUMS, tmp_path)
+    monkeypatch.setattr(tiny, "TINY_DIR", tmp_path)
+    state, metadata = load_safetensors(tiny.path("vgg"))
+    changed = {k: v + 0.5 for k, v in state.items()}
+    save_safetensors(tiny.path("vgg"), changed, metadata)
+    save_safetensors(tiny.path("emolat"), *load_safetensors(tiny.path("emolat")))
+    (tmp_path / "emolat.safetensors").write_bytes((tmp_path / "emolat.safetensors").read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match="vgg.safetensors.*checksum"):
+        load_backbone("tiny-vgg")
+    with pytest.raises(UserError, match="emolat.safetensors.*checksum"):
+        load_emolat("tiny")
+    tiny.save("vgg", changed)  # trained anew: this is the one now
+    tiny.verify("vgg")
 
 
 def test_they_load_into_their_networks():

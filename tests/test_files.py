@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from comfyui_affect.models import files
+from comfyui_affect.models import files, host
 from comfyui_affect.models.errors import UserError
 
 
@@ -20,10 +21,11 @@ def test_safe_join_stays_inside(tmp_path):
             files.safe_join(tmp_path, name)
 
 
+@pytest.mark.parametrize("find", [files.safe_join, files.find_inside])
 @pytest.mark.parametrize("name", ["a\0.png", "a\nb", "\ud800.png", "x" * 300, "a/" * 3000])
-def test_what_is_no_name_of_a_file_is_refused_in_words(tmp_path, name):
+def test_what_is_no_name_of_a_file_is_refused_in_words(tmp_path, name, find):
     with pytest.raises(UserError, match="no name of a file"):
-        files.safe_join(tmp_path, name)
+        find(tmp_path, name)
 
 
 def test_links_in_a_circle_are_refused_in_words(tmp_path):
@@ -70,6 +72,28 @@ def test_names_are_claimed_once_however_many_write(tmp_path, monkeypatch, links)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+def test_a_link_is_followed_for_reading_and_a_name_never_leaves(tmp_path):
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    (outside / "m.safetensors").touch()
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "link").symlink_to(outside)
+    (root / "sub" / "round").symlink_to(root)  # a circle
+    assert files.find_inside(root, "link/m.safetensors").is_file()
+    assert list(host.files_below(root)) == ["link/m.safetensors"]
+    for name in ("../elsewhere/m.safetensors", "a/../../x", "/etc/passwd", "C:/x", "..\\x", "link/../../elsewhere/m.safetensors", ".."):
+        with pytest.raises(UserError, match="leaves its folder"):
+            files.find_inside(root, name)
+
+
+def test_an_absent_model_is_answered_with_the_nearest_name(tmp_path):
+    (tmp_path / "models" / "loras" / "people").mkdir(parents=True)
+    (tmp_path / "models" / "loras" / "people" / "portrait_v2.safetensors").touch()
+    with host.use(host.Host(tmp_path)), pytest.raises(UserError, match="Did you mean 'people/portrait_v2.safetensors'"):
+        files.find_model("loras", "people/portrait_v1.safetensors")
+
+
 def test_a_failed_write_leaves_nothing(tmp_path):
     def fail(path):
         path.write_text("half")
@@ -94,6 +118,62 @@ def test_safetensors_round_trip_and_damage(tmp_path):
             files.load_safetensors(bad)
     with pytest.raises(UserError, match="no model file"):
         files.load_safetensors(tmp_path / "absent.safetensors")
+
+
+def header_only(path, header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+BAD_HEADERS = {
+    "a list": ([], "no object"),
+    "too deep": (b"[" * 200_000, "cannot be read"),
+    "no text": (b"\xff\xfe{}", "cannot be read"),
+    "metadata": ({"__metadata__": {"a": 1}}, "metadata"),
+    "no entry": ({"w": 3}, "nothing sensible of 'w'"),
+    "no offsets": ({"w": {"dtype": "F32", "shape": [2]}}, "nothing sensible of 'w'"),
+    "negative shape": ({"w": entry(shape=(-2,))}, "nothing sensible of 'w'"),
+    "shape of truth": ({"w": entry(shape=(True, 2))}, "nothing sensible of 'w'"),
+    "fraction": ({"w": entry(offsets=(0, 8.0))}, "nothing sensible of 'w'"),
+    "backwards": ({"w": entry(offsets=(8, 0))}, "nothing sensible of 'w'"),
+    "type": ({"w": entry(dtype="X9")}, "type 'X9'"),
+    "too small": ({"w": entry(shape=(2000,))}, "does not lie"),
+    "overlap": ({"w": entry(), "v": entry()}, "does not lie"),
+    "gap": ({"w": entry(offsets=(4, 12))}, "does not lie"),
+    "surplus": ({"w": entry(shape=(1,), offsets=(0, 4))}, "4 bytes follow"),
+    "cut": ({"w": entry(shape=(4,), offsets=(0, 16))}, "cut off"),
+    "many": ({f"w{i}": entry(shape=(0,), offsets=(0, 0)) for i in range(files.MAX_TENSORS + 1)}, "no model has more"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_HEADERS)
+def test_a_header_is_checked_before_anything_trusts_it(tmp_path, case):
+    header, words = BAD_HEADERS[case]
+    path = header_only(tmp_path / "m.safetensors", header, bytes(8) if case not in ("many", "metadata") else b"")
+    with pytest.raises(UserError, match=words):
+        files.check_safetensors(path)
+
+
+def test_a_giant_header_is_refused_unread(tmp_path):
+    path = tmp_path / "m.safetensors"
+    with path.open("wb") as f:
+        f.write(struct.pack("<Q", 50_000_000))
+        f.truncate(50_000_100)
+    with pytest.raises(UserError, match="header of 50 MB"):
+        files.check_safetensors(path)
+
+
+def test_every_type_of_number_can_be_read_or_is_named(tmp_path):
+    """What safetensors writes from torch passes the check with the sizes of its own header."""
+    kinds = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+             torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2]
+    path = files.save_safetensors(tmp_path / "m.safetensors", {str(k): torch.zeros(3, 5).to(k) for k in kinds}, {})
+    assert set(files.check_safetensors(path)) - {"__metadata__"} == set(files.load_safetensors(path)[0]) == {str(k) for k in kinds}
 
 
 def test_wrong_keys_and_shapes_are_named():

@@ -61,6 +61,8 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
     elif stage == "emolat":
         for part in (emolat, transfer, tokens):
             part.main(argparse.Namespace(config="emolat", out=tiny.path("emolat"), runs=runs, device=device, overrides=[]))
+            if state.is_main_process:
+                tiny.record("emolat")
     elif stage == "card":
         from .card import write_card
 

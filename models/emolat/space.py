@@ -169,4 +169,7 @@ def load(path: Path, device: str = "") -> EmoLat:
 
 def load_emolat(name: str) -> EmoLat:
     """The EmoLat of a name: tiny, or a file of models/emolat."""
-    return load(tiny.path("emolat") if name == "tiny" else files.find_model("emolat", name))
+    if name != "tiny":
+        return load(files.find_model("emolat", name))
+    tiny.verify("emolat")
+    return load(tiny.path("emolat"))

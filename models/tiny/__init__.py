@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from ..files import TINY_DIR, load_into, load_safetensors, save_safetensors
+from ..errors import UserError
+from ..files import TINY_DIR, checksum, load_into, load_safetensors, save_safetensors, write_atomically
 from .autoencoder import LATENT_CHANNELS, TinyAutoencoder
 
 IMAGE_SIZE = 128
@@ -96,14 +97,43 @@ def path(name: str) -> Path:
     return TINY_DIR / f"{name}.safetensors"
 
 
+CHECKSUMS = "SHA256SUMS"
+"""The file beside the weights that says what each must be, as `sha256sum --check` reads it."""
+
+
+def checksums() -> dict[str, str]:
+    """File name -> SHA-256 of the bundled models; empty where there is no such file (models being trained elsewhere)."""
+    listed = TINY_DIR / CHECKSUMS
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    return {name: sha for sha, name in (line.split(maxsplit=1) for line in lines if line.strip())}
+
+
+def verify(name: str) -> None:
+    """UserError where a tiny model is not the file that belongs to this version: half a download, another version's, or changed."""
+    wanted = checksums().get(path(name).name)
+    if wanted is not None and path(name).is_file() and checksum(path(name)) != wanted:
+        raise UserError(f"The bundled model '{path(name).name}' is not the one that belongs to this version (its checksum differs from "
+                        f"{CHECKSUMS}): it was damaged or replaced. Install this package again, or take the file from its repository.")
+
+
+def record(name: str) -> None:
+    """Notes the checksum of a tiny model that was trained anew."""
+    known = checksums() | {path(name).name: checksum(path(name))}
+    text = "".join(f"{sha}  {file}\n" for file, sha in sorted(known.items()))
+    write_atomically(TINY_DIR / CHECKSUMS, lambda p: p.write_text(text, encoding="utf-8", newline="\n"))
+
+
 def save(name: str, state: dict[str, torch.Tensor], **metadata: Any) -> Path:
-    """Writes a tiny model in half precision with its metadata (JSON values)."""
+    """Writes a tiny model in half precision with its metadata (JSON values), and its checksum."""
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    return save_safetensors(path(name), half, {k: json.dumps(v) for k, v in metadata.items()})
+    written = save_safetensors(path(name), half, {k: json.dumps(v) for k, v in metadata.items()})
+    record(name)
+    return written
 
 
 def read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(state dict in float32, metadata) of a tiny model. UserError where the file is absent or damaged."""
+    """(state dict in float32, metadata) of a tiny model. UserError where the file is absent, damaged or another's."""
+    verify(name)
     state, metadata = load_safetensors(path(name))
     state = unpack_vocabulary({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return state, {k: json.loads(v) for k, v in metadata.items()}

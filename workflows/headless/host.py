@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Iterable
 
-from ...models.host import Bar, Host
+from ...models.host import Bar, Host, files_below
 
 
 class EmbeddedHost(Host):
@@ -61,7 +61,7 @@ class EmbeddedHost(Host):
         if kind != "checkpoints":
             return found
         for folder in self.models_dirs(kind):
-            found += [p.parent.relative_to(folder).as_posix() for p in folder.rglob("model_index.json")]
+            found += [name.rpartition("/")[0] for name in files_below(folder) if name.endswith("/model_index.json")]
             inside = tuple(f"{name}/" for name in found if (folder / name).is_dir())
             found = [name for name in found if not name.startswith(inside)] if inside else found
         return sorted(set(found))

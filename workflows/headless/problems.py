@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import Iterable
 
-from ...models.errors import UserError
+from ...models.errors import UserError, did_you_mean as did_you_mean, nearest as nearest
 
 
 @dataclass(frozen=True)
@@ -36,24 +35,6 @@ class WorkflowError(UserError):
     def __init__(self, problems: Iterable[Problem]):
         self.problems = list(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
-
-
-def nearest(name: object, known: Iterable[object], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like `name`, None where none is close.
-
-    cutoff  how alike the two must be, 0..1; with many names of one family to choose from, a high one
-    """
-    names = {str(k).lower(): str(k) for k in known}
-    given = str(name).lower()
-    # Comparing takes time with the square of the length, and no name is as long as this.
-    close = get_close_matches(given, list(names), n=1, cutoff=cutoff) if len(given) <= 200 else []
-    return names[close[0]] if close else None
-
-
-def did_you_mean(name: object, known: Iterable[object], cutoff: float = 0.6) -> str:
-    """' Did you mean 'x'?' where a known name is close, else the empty string."""
-    close = nearest(name, known, cutoff)
-    return f" Did you mean '{close}'?" if close is not None else ""
 
 
 def cut(text: object, length: int = 100) -> str:
