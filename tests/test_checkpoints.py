@@ -4,6 +4,7 @@ from safetensors.torch import save_file
 
 from comfyui_affect.models.diffusion import checkpoints
 from comfyui_affect.models.diffusion.diffusers import CFGGuider
+from comfyui_affect.models.diffusion.lora import apply_lora
 from comfyui_affect.models.diffusion.sampling import Sampler, prepare_noise, schedule
 from comfyui_affect.models.diffusion.text import open_clip_tower
 from comfyui_affect.models.errors import UserError
@@ -129,20 +130,20 @@ def test_a_lora_is_merged_into_a_copy(loaded, tmp_path):
               str(tmp_path / "l.safetensors"))
     pick = lambda m: m.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_k.weight
     before = pick(model).clone()
-    merged, _ = checkpoints.apply_lora(model, text, tmp_path / "l.safetensors", 0.5, 1.0)
+    merged, _ = apply_lora(model, text, tmp_path / "l.safetensors", 0.5, 1.0)
     assert torch.equal(pick(model), before)
     assert torch.allclose(pick(merged), before + 0.5 * (1.0 / 2) * up @ down, atol=1e-5)
     save_file({"lora_unet_nowhere.lora_down.weight": down, "lora_unet_nowhere.lora_up.weight": up},
               str(tmp_path / "x.safetensors"))
     with pytest.raises(UserError, match="fits nothing"):
-        checkpoints.apply_lora(model, text, tmp_path / "x.safetensors", 0.5, 1.0)
+        apply_lora(model, text, tmp_path / "x.safetensors", 0.5, 1.0)
 
 
 def test_a_lora_reaches_the_text_encoder_too(loaded, tmp_path):
     model, text, _ = loaded
     save_file({"lora_te_text_model_encoder_layers_1_mlp_fc1.lora_down.weight": torch.randn(2, 64),
                "lora_te_text_model_encoder_layers_1_mlp_fc1.lora_up.weight": torch.randn(256, 2)}, str(tmp_path / "t"))
-    _, changed = checkpoints.apply_lora(model, text, tmp_path / "t", 1.0, 1.0)
+    _, changed = apply_lora(model, text, tmp_path / "t", 1.0, 1.0)
     a, b = (t.encode("a house")[0][0] for t in (text, changed))
     assert not torch.allclose(a, b)
 

@@ -1,4 +1,4 @@
-"""Checkpoints for the embedded host: SD1.5-, SD2- and SDXL-shaped single files, diffusers folders, VAEs and LoRAs.
+"""Checkpoints for the embedded host: SD1.5-, SD2- and SDXL-shaped single files, and VAEs.
 
 Sizes are deduced from the state dict, so fine-tunes, inpainting-free variants and small test models load alike.
 Networks come from diffusers, text towers from transformers (CLIP-L) and open_clip (CLIP-H, CLIP-bigG).
@@ -6,10 +6,10 @@ Networks come from diffusers, text towers from transformers (CLIP-L) and open_cl
 
 from __future__ import annotations
 
-import copy
 import re
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import torch
 
@@ -17,15 +17,33 @@ from ..errors import UserError
 from ..files import check_safetensors, load_into, load_safetensors
 from ..host import current
 from .diffusers import DiffusersModel, DiffusersVAE
+from .folder import load_folder, takes_more
 from .protocol import frozen
-from .text import TextEncoder, Tower, open_clip_tower
+from .text import TextEncoder, Tower
+from .towers import OpenClipTower, TransformersTower
 
 State = dict[str, torch.Tensor]
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_FIRST = f"{_UNET}input_blocks.0.0.weight"
 
 
-def load_checkpoint(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE]:
+def check_checkpoint(path: Path) -> bool:
+    """Looks at a checkpoint's header. Whether a VAE is inside; UserError where the file is damaged or of a model that is not run here."""
+    header = check_safetensors(path)
+    if _FIRST not in header:
+        raise UserError(f"'{path.name}' is no checkpoint of an SD1.5, SD2 or SDXL model: it has the wrong keys "
+                        f"(none like '{_FIRST}'). Run other models in ComfyUI.")
+    shape = header[_FIRST]["shape"]
+    latent = next((v["shape"][1] for k, v in header.items() if k == f"{_VAE}decoder.conv_in.weight" and len(v["shape"]) == 4), 4)
+    if len(shape) == 4 and shape[1] != latent:
+        raise UserError(takes_more(path.name, shape[1], latent))
+    if not any(key.startswith(("cond_stage_model.", "conditioner.")) for key in header):
+        raise UserError(_NO_TEXT.format(name=path.name))
+    return any(key.startswith(_VAE) for key in header)
+
+
+def load_checkpoint(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE | NoVAE]:
     """(MODEL, CLIP, VAE) of a safetensors file in the original (LDM) layout, or of a folder in diffusers' layout.
 
     UserError where the file is damaged, pickled, or of a model that has no cross-attention UNet (SD3, FLUX: run
@@ -33,26 +51,58 @@ def load_checkpoint(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersV
     """
     path = Path(path)
     if path.is_dir():
-        return _from_folder(path)
-    check_safetensors(path)
+        return load_folder(path)
+    has_vae = check_checkpoint(path)
     state, _ = load_safetensors(path)
-    unet_state, vae_state = _under(state, _UNET), _under(state, _VAE)
-    if "input_blocks.0.0.weight" not in unet_state or not vae_state:
-        raise UserError(f"'{path.name}' is no checkpoint of an SD1.5, SD2 or SDXL model: it has the wrong keys "
-                        f"(none like '{_UNET}input_blocks.0.0.weight'). Run other models in ComfyUI.")
-    unet_config = unet_shape(unet_state)
-    width = unet_config["context_dim"]
-    family = "sdxl" if "adm_in_channels" in unet_config else "sd2" if width == 1024 else "sd1"
-    scale = 0.13025 if family == "sdxl" else 0.18215
-    prediction = "v_prediction" if family == "sd2" and _is_v(unet_state) else "epsilon"
-    unet = _unet(unet_state, unet_config).to(current().device)
-    return DiffusersModel(unet, prediction, scale), _text(state, family, path.name), _vae(vae_state)
+    unet_state = _under(state, _UNET)
+    with _building("UNet", path.name):
+        unet_config = unet_shape(unet_state)
+        width = unet_config["context_dim"]
+        family = "sdxl" if "adm_in_channels" in unet_config else "sd2" if width == 1024 else "sd1"
+        scale = 0.13025 if family == "sdxl" else 0.18215
+        prediction = "v_prediction" if family == "sd2" and _is_v(unet_state) else "epsilon"
+        unet = _unet(unet_state, unet_config).to(current().device)
+    with _building("text encoder", path.name):
+        text = _text(state, family, path.name)
+    return DiffusersModel(unet, prediction, scale), text, _vae(_under(state, _VAE), path.name) if has_vae else NoVAE(path.name)
 
 
 def load_vae(path: Path) -> DiffusersVAE:
     """A VAE file, in the original layout (with or without its prefix) or in diffusers'."""
     state, _ = load_safetensors(path)
-    return _vae(_under(state, _VAE) or state)
+    return _vae(_under(state, _VAE) or state, Path(path).name)
+
+
+class NoVAE:
+    """The VAE socket of a checkpoint that holds none: whatever asks something of it is told so."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # Python itself asks, to copy it for example
+            raise AttributeError(attribute)
+        raise UserError(no_vae(self._name))
+
+
+def no_vae(name: str) -> str:
+    """What is said where a VAE is wanted of a checkpoint without one."""
+    return (f"The checkpoint '{name}' holds no VAE. Add the node Load VAE (VAELoader) with a VAE of the same family, and connect that in "
+            "place of the checkpoint's.")
+
+
+@contextmanager
+def _building(part: str, name: str) -> Iterator[None]:
+    """A block that deduces a network from a state dict and builds it. A file is anybody's: whatever it makes the code that reads it
+    raise becomes a UserError that says which part of which file."""
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"The {part} in '{name}' could not be built: it has the wrong keys or shapes ({said}). It is damaged, or no SD1.5, "
+                        "SD2 or SDXL model.") from error
 
 
 def _under(state: State, prefix: str) -> State:
@@ -70,7 +120,7 @@ def _is_v(unet: State) -> bool:
 def unet_shape(state: State) -> dict[str, Any]:
     """The original configuration (`unet_config`) of an LDM UNet's state dict."""
     first = state["input_blocks.0.0.weight"]
-    blocks = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("input_blocks."))
+    blocks = _count(state, r"input_blocks\.(\d+)\.")
     channels, downs, depths = [], [i for i in range(blocks) if f"input_blocks.{i}.0.op.weight" in state], []
     for i in range(1, blocks):
         if i in downs:
@@ -108,17 +158,17 @@ def _unet(state: State, config: dict[str, Any]) -> Any:
     wrapped = {"model": {"params": {
         "unet_config": {"params": config}, "network_config": {"params": config},
         "first_stage_config": {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4], "resolution": 256}}}}}}
-    try:
-        unet = UNet2DConditionModel.from_single_file(keys, original_config=wrapped)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"The UNet of this checkpoint could not be built: {error}. It is not an SD1.5, SD2 or SDXL "
-                        "model; run it in ComfyUI.") from error
-    return _complete(unet, "the UNet")
+    return _complete(UNet2DConditionModel.from_single_file(keys, original_config=wrapped), "the UNet")
 
 
 # -- VAE ----------------------------------------------------------------------------------------------------------
 
-def _vae(state: State) -> DiffusersVAE:
+def _vae(state: State, name: str) -> DiffusersVAE:
+    with _building("VAE", name):
+        return DiffusersVAE(_autoencoder(state).to(current().device))
+
+
+def _autoencoder(state: State) -> Any:
     from diffusers import AutoencoderKL
 
     if "decoder.mid_block.resnets.0.conv1.weight" in state:
@@ -126,11 +176,12 @@ def _vae(state: State) -> DiffusersVAE:
                   for i in range(_count(state, r"encoder\.down_blocks\.(\d+)\."))]
         layers = _count(state, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
         n = len(widths)
+        _expect(state, **{f"encoder.down_blocks.{i}.resnets.0.conv1.weight": (widths[i], widths[max(0, i - 1)], 3, 3) for i in range(n)})
         vae = AutoencoderKL(
             latent_channels=state["decoder.conv_in.weight"].shape[1], block_out_channels=widths,
             layers_per_block=layers, down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
             norm_num_groups=32)
-        return DiffusersVAE(load_into(vae, state, "the VAE").to(current().device))
+        return load_into(vae, state, "the VAE")
     if "decoder.conv_in.weight" not in state or "encoder.down.0.block.0.conv1.weight" not in state:
         raise UserError("This file is no VAE of Stable Diffusion's kind: it has the wrong keys.")
     widths = [state[f"encoder.down.{i}.block.0.conv1.weight"].shape[0]
@@ -141,11 +192,7 @@ def _vae(state: State) -> DiffusersVAE:
         num_res_blocks=_count(state, r"encoder\.down\.0\.block\.(\d+)\."), attn_resolutions=[], dropout=0.0)
     wrapped = {"model": {"params": {"first_stage_config": {"params": {"ddconfig": params, "embed_dim": params["z_channels"]}}}}}
     keys = {_VAE + k: v for k, v in state.items()}
-    try:
-        vae = AutoencoderKL.from_single_file(keys, original_config=wrapped)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"The VAE could not be built: {error}. Its file has the wrong keys.") from error
-    return DiffusersVAE(_complete(vae, "the VAE").to(current().device))
+    return _complete(AutoencoderKL.from_single_file(keys, original_config=wrapped), "the VAE")
 
 
 def _complete(model: Any, name: str) -> Any:
@@ -158,7 +205,20 @@ def _complete(model: Any, name: str) -> Any:
 
 
 def _count(state: State, pattern: str) -> int:
-    return 1 + max((int(m.group(1)) for k in state if (m := re.match(pattern, k))), default=-1)
+    """How many blocks a state dict has, numbered from 0 without a gap. UserError where one is missing."""
+    numbers = {int(m.group(1)) for k in state if (m := re.match(pattern, k)) and len(m.group(1)) < 6}
+    if numbers and max(numbers) != len(numbers) - 1:
+        raise UserError(f"The model has the wrong keys: of its {max(numbers) + 1} blocks of the kind '{pattern}' {len(numbers)} are there.")
+    return len(numbers)
+
+
+def _expect(state: State, **shapes: tuple[int, ...]) -> None:
+    """UserError where tensors do not have the shapes that a network deduced from others would give them: what is built is then no
+    larger than the file."""
+    for name, shape in shapes.items():
+        found = tuple(state[name].shape)
+        if found != shape:
+            raise UserError(f"The model has the wrong shapes: '{name}' is {list(found)}, and {list(shape)} fits the rest.")
 
 
 # -- text towers --------------------------------------------------------------------------------------------------
@@ -169,12 +229,12 @@ def _text(state: State, family: str, name: str) -> TextEncoder:
         large = _under(state, "conditioner.embedders.1.model.")
         _require(small and large, name)
         # SDXL reads both towers one layer before the last, without the final norm; the pooled text is the large one's.
-        return TextEncoder([clip_l_tower(small, penultimate=True), open_clip_tower(text_transformer(large), penultimate=True, norm=False)],
+        return TextEncoder([clip_l_tower(small, penultimate=True), OpenClipTower(text_transformer(large), penultimate=True, norm=False)],
                            pads=(49407, 0))
     if family == "sd2":
         tower = _under(state, "cond_stage_model.model.")
         _require(tower, name)
-        return TextEncoder([open_clip_tower(text_transformer(tower), penultimate=True)], pads=(0,))
+        return TextEncoder([OpenClipTower(text_transformer(tower), penultimate=True)], pads=(0,), names=("clip_h",))
     tower = _under(state, "cond_stage_model.transformer.text_model.") or _under(state, "cond_stage_model.transformer.")
     _require(tower, name)
     return TextEncoder([clip_l_tower(tower, penultimate=False)])
@@ -182,7 +242,10 @@ def _text(state: State, family: str, name: str) -> TextEncoder:
 
 def _require(found: Any, name: str) -> None:
     if not found:
-        raise UserError(f"'{name}' holds no text encoder: use a full checkpoint (with CLIP inside).")
+        raise UserError(_NO_TEXT.format(name=name))
+
+
+_NO_TEXT = "'{name}' holds no text encoder: use a full checkpoint (with CLIP inside)."
 
 
 def clip_l_tower(state: State, penultimate: bool) -> Tower:
@@ -190,27 +253,15 @@ def clip_l_tower(state: State, penultimate: bool) -> Tower:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     width = state["final_layer_norm.weight"].shape[0]
-    layers = _count(state, r"encoder\.layers\.(\d+)\.")
+    layers, inner = _count(state, r"encoder\.layers\.(\d+)\."), len(state["encoder.layers.0.mlp.fc1.weight"])
+    _expect(state, **{"encoder.layers.0.mlp.fc1.weight": (inner, width), "encoder.layers.0.self_attn.q_proj.weight": (width, width)})
     model = CLIPTextModel(CLIPTextConfig(
         hidden_size=width, num_hidden_layers=layers, num_attention_heads=max(1, width // 64),
-        intermediate_size=state["encoder.layers.0.mlp.fc1.weight"].shape[0], hidden_act="quick_gelu",
+        intermediate_size=inner, hidden_act="quick_gelu",
         vocab_size=state["embeddings.token_embedding.weight"].shape[0], projection_dim=width, eos_token_id=49407))
     prefix = "text_model." if any(k.startswith("text_model.") for k in model.state_dict()) else ""
     load_into(model, {prefix + k: v for k, v in state.items() if not k.endswith("position_ids")}, "the text encoder")
     return TransformersTower(model, penultimate)
-
-
-class TransformersTower:
-    """A transformers CLIP text model as a tower; a class, so that a LoRA can be merged into a copy of its model."""
-
-    def __init__(self, model: Any, penultimate: bool):
-        frozen([model])
-        self.model, self.penultimate = model, penultimate
-
-    def __call__(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        out = self.model(ids.to(self.model.device), output_hidden_states=self.penultimate)
-        hidden = out.hidden_states[-2] if self.penultimate else out.last_hidden_state
-        return hidden, getattr(out, "text_embeds", None)
 
 
 def text_transformer(state: State) -> Any:
@@ -218,6 +269,9 @@ def text_transformer(state: State) -> Any:
     from open_clip.transformer import TextTransformer
 
     vocabulary, width = state["token_embedding.weight"].shape
+    _expect(state, **{"transformer.resblocks.0.attn.in_proj_weight": (3 * width, width),
+                      "transformer.resblocks.0.mlp.c_fc.weight": (4 * width, width),
+                      "text_projection": (width, state["text_projection"].shape[1])})
     tower = TextTransformer(vocab_size=vocabulary, width=width, heads=max(1, width // 64),
                             layers=_count(state, r"transformer\.resblocks\.(\d+)\."),
                             output_dim=state["text_projection"].shape[1])
@@ -226,83 +280,3 @@ def text_transformer(state: State) -> Any:
               "the text encoder")
     frozen([tower])
     return tower
-
-
-# -- diffusers folders and LoRAs ----------------------------------------------------------------------------------
-
-def _from_folder(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE]:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-    if not (path / "unet").is_dir() or not (path / "vae").is_dir():
-        raise UserError(f"The folder '{path.name}' is no diffusers model with a UNet: it needs unet, vae and "
-                        "text_encoder inside.")
-    load = dict(local_files_only=True, use_safetensors=True)
-    unet = UNet2DConditionModel.from_pretrained(path / "unet", **load)
-    vae = AutoencoderKL.from_pretrained(path / "vae", **load)
-    large = (path / "text_encoder_2").is_dir()
-    towers, pads = [TransformersTower(CLIPTextModel.from_pretrained(path / "text_encoder", **load), large)], (49407,)
-    if large:
-        second = CLIPTextModelWithProjection.from_pretrained(path / "text_encoder_2", **load)
-        towers, pads = [*towers, TransformersTower(second, True)], (49407, 0)
-    prediction = "epsilon"
-    scheduler = path / "scheduler" / "scheduler_config.json"
-    if scheduler.is_file():
-        import json
-
-        prediction = json.loads(scheduler.read_text(encoding="utf-8")).get("prediction_type", prediction)
-    return DiffusersModel(unet, prediction, vae.config.scaling_factor), TextEncoder(towers, pads), DiffusersVAE(vae)
-
-
-def apply_lora(model: DiffusersModel, clip: TextEncoder, path: Path, strength_model: float,
-               strength_clip: float) -> tuple[DiffusersModel, TextEncoder]:
-    """Copies of MODEL and CLIP with a LoRA merged in at the given strengths; the originals stay as they are.
-
-    Reads low-rank pairs under diffusers' module names (kohya's `lora_unet_...` and `lora_te_...`, diffusers' and
-    PEFT's dotted ones). UserError where nothing fits: other kinds (LoHa, SDXL's original block names) need ComfyUI.
-    """
-    state, _ = load_safetensors(path)
-    unet, towers = copy.deepcopy(model.unet), copy.deepcopy(clip.towers)
-    places = {"unet": (unet, strength_model)}
-    for name, tower in zip(("te", "te2"), towers):
-        if isinstance(tower, TransformersTower):
-            places[name] = (tower.model, strength_clip)
-    modules = {f"{place}_{_flat(name)}": (module, strength) for place, (whole, strength) in places.items()
-               for name, module in whole.named_modules() if hasattr(module, "weight")}
-    applied = 0
-    for key, down in state.items():
-        pair = next(((d, u) for d, u in _PAIRS if key.endswith(d)), None)
-        if pair is None:
-            continue
-        base = key.removesuffix(pair[0])
-        target = modules.get(_lora_place(base))
-        if target is None or base + pair[1] not in state:
-            continue
-        module, strength = target
-        up, rank = state[base + pair[1]].float(), down.shape[0]
-        alpha = float(state.get(f"{base}.alpha", torch.tensor(float(rank))))
-        delta = (up.flatten(1) @ down.float().flatten(1)) * (alpha / rank)
-        module.weight.data += strength * delta.reshape(module.weight.shape).to(module.weight)
-        applied += 1
-    if not applied:
-        raise UserError(f"The LoRA '{path.name}' fits nothing in this model: it is of another model family, or of a "
-                        "kind that needs ComfyUI.")
-    return (DiffusersModel(unet, model.prediction, model.latent_scale, model.sigma_table),
-            TextEncoder(towers, clip.pads))
-
-
-_PAIRS = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight"),
-          (".lora.down.weight", ".lora.up.weight"), (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"))
-
-
-def _flat(name: str) -> str:
-    return name.removeprefix("text_model.").replace(".", "_")
-
-
-def _lora_place(base: str) -> str:
-    for prefix, place in (("lora_unet_", "unet_"), ("unet.", "unet_"), ("lora_te_text_model_", "te_"),
-                          ("lora_te1_text_model_", "te_"), ("text_encoder.text_model.", "te_"),
-                          ("lora_te2_text_model_", "te2_"), ("text_encoder_2.text_model.", "te2_")):
-        if base.startswith(prefix):
-            return place + base.removeprefix(prefix).replace(".", "_")
-    return base

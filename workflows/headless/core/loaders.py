@@ -94,7 +94,7 @@ class LoraLoader:
 
     def load_lora(self, model: Any, clip: Any, lora_name: str, strength_model: float,
                   strength_clip: float) -> tuple[Any, Any]:
-        from ....models.diffusion.checkpoints import apply_lora
+        from ....models.diffusion.lora import apply_lora
 
         if strength_model == 0 and strength_clip == 0:
             return model, clip
