@@ -88,7 +88,6 @@ def every_kind() -> Adapters:
     k.lokr(attention + "ff_net_0_proj", (256, 32))
     k.lokr(attention + "ff_net_2", (32, 128), rank=2)
     k.lokr("lora_unet_down_blocks_1_resnets_0_conv1", (64, 32, 3, 3))
-    k.lokr("lora_unet_down_blocks_1_resnets_1_conv1", (64, 64, 3, 3), rank=2, tucker=True)
     k.lora("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_k", (128, 128))
     k.dora("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_k", (128, 128), rows=True)
     k.lora("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k", (128, 64))

@@ -1,7 +1,14 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from comfyui_affect.models.diffusion.text import CHUNK, END, START, TextEncoder, bpe, parse_weights, tokenize
+from comfyui_affect.models import host
+from comfyui_affect.models.diffusion import checkpoints, embeddings
+from comfyui_affect.models.diffusion.text import CHUNK, END, START, TextEncoder, bpe, check, parse_weights, tokenize
+from comfyui_affect.models.diffusion.towers import OpenClipTower
+from comfyui_affect.models.errors import UserError
+
+import ldm
 
 
 @pytest.mark.parametrize("text,expected", [
@@ -12,6 +19,9 @@ from comfyui_affect.models.diffusion.text import CHUNK, END, START, TextEncoder,
     ("(a (b:0.5) c:2)", [("a ", 2.0), ("b", 0.5), (" c", 2.0)]),
     (r"a \(red\) house", [("a (red) house", 1.0)]),
     ("open (paren", [("open ", 1.0), ("(paren", 1.0)]),
+    ("(red:1.)", [("red", 1.0)]), ("(red:1e-1)", [("red", 0.1)]), ("(red: .5)", [("red", 0.5)]),
+    ("(red:nan) (blue:inf)", [("red:nan", 1.1), (" ", 1.0), ("blue:inf", 1.1)]),
+    ("a) (b)", [("a) (b)", 1.0)]), ("(a (b)", [("a ", 1.1), ("(b", 1.1)]),
 ])
 def test_weights(text, expected):
     parts = parse_weights(text)
@@ -26,10 +36,88 @@ def test_a_prompt_is_one_chunk_of_77():
     assert ids[1:6] == bpe().encode("a house by a lake")
 
 
-def test_long_prompts_take_several_chunks_and_split_no_word():
+def test_parentheses_nested_too_deeply_are_refused_in_words():
+    assert parse_weights("(" * 90 + "x" + ")" * 90) == [("x", pytest.approx(1.1**90))]
+    with pytest.raises(UserError, match="nested"):
+        parse_weights("(" * 5000 + "x" + ")" * 5000)
+
+
+def test_long_prompts_take_several_chunks():
     chunks = tokenize("house " * 100)
     house = bpe().encode("house")[0]
     assert len(chunks) == 2 and sum(i == house for c in chunks for i, _ in c) == 100
+    # A short piece of another weight is moved whole, a long one is cut where the chunk ends: as in ComfyUI.
+    first, second = tokenize("house " * 73 + "(a red lake:1.2)")
+    assert [w for _, w in first].count(1.2) == 0 and [w for _, w in second].count(1.2) == 3
+    first, second = tokenize("house " * 73 + "(a red lake by a large green house at night:1.2)")
+    assert [w for _, w in first].count(1.2) == 2 and [w for _, w in second].count(1.2) == 8
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """models/embeddings of the host in use."""
+    (tmp_path / "models" / "embeddings" / "style").mkdir(parents=True)
+    with host.use(host.Host(tmp_path)):
+        yield tmp_path / "models" / "embeddings"
+
+
+@pytest.mark.parametrize("build", [lambda: checkpoints.clip_l_tower(ldm.clip_l(), penultimate=False),
+                                   lambda: OpenClipTower(checkpoints.text_transformer(ldm.open_clip_text()), penultimate=True)])
+def test_an_embedding_stands_for_its_vectors(folder, build):
+    """What a tower gives is what it gives where the vectors stand in its own table; what follows the name is text again."""
+    vectors, tower = torch.randn(3, 64), build()
+    save_file({"emb_params": vectors}, folder / "style" / "calm.safetensors")
+    encoder = TextEncoder([tower])
+    (hidden, options), = encoder.encode("a embedding:style/calm, house")
+    a, comma, house = (bpe().encode(w)[0] for w in ("a", ",", "house"))
+    ids = options["token_ids"]
+    assert ids[:2] == [START, a] and ids[5:8] == [comma, house, END] and len(set(ids[2:5])) == 3 and min(ids[2:5]) > 49408
+    table = tower.model.get_input_embeddings() if hasattr(tower.model, "get_input_embeddings") else tower.model.token_embedding
+    table.weight.data[[1000, 1001, 1002]] = vectors
+    with torch.no_grad():
+        expected, _ = tower(torch.tensor([[START, a, 1000, 1001, 1002, comma, house, *[END] * 70]]))
+    assert torch.allclose(hidden, expected, atol=1e-6)
+    (weighted, same), = encoder.encode("a (embedding:style/calm:1.2), house")
+    assert same["token_ids"] == ids and not torch.allclose(weighted[0, 2:5], hidden[0, 2:5]) and torch.allclose(weighted[0, :2], hidden[0, :2], atol=1e-6)
+
+
+def test_each_encoder_of_sdxl_takes_its_own_vectors(folder):
+    save_file({"clip_l": torch.randn(2, 64), "clip_g": torch.randn(2, 32)}, folder / "xl.safetensors")
+    towers = [checkpoints.clip_l_tower(ldm.clip_l(), penultimate=True),
+              OpenClipTower(checkpoints.text_transformer(ldm.open_clip_text(width=32)), penultimate=True)]
+    encoder = TextEncoder(towers, pads=(END, 0))
+    assert encoder.encode("embedding:xl house")[0][0].shape == (1, 77, 96)
+    save_file({"emb_params": torch.randn(2, 64)}, folder / "small.safetensors")
+    with pytest.raises(UserError, match=r"'small' is 64 wide.*\(clip_g\) 32.*another model family"):
+        encoder.encode("embedding:small house")
+
+
+def test_forms_of_embedding_files(folder):
+    vectors = torch.randn(2, 8)
+    torch.save({"string_to_param": {"*": vectors}, "name": "old"}, folder / "old.pt")
+    torch.save({"<cat>": vectors[0]}, folder / "cat.bin")
+    for name, expected in (("old", vectors), ("old.pt", vectors), ("cat", vectors[:1])):
+        assert torch.equal(torch.stack([t.vector for t in embeddings.tokens(name, "clip_l")]), expected)
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize("name, words", [
+    ("cals", "Did you mean 'calm'"), ("../outside", "leaves its folder"), ("bomb", "holds more than weights"),
+    ("broken", "holds more than weights, or is damaged"), ("nan", "no numbers"), ("cube", "is no embedding"), ("empty", "is no embedding")])
+def test_embeddings_that_cannot_be_used_are_refused_before_anything_runs(folder, capsys, name, words):
+    save_file({"emb_params": torch.randn(2, 8)}, folder / "calm.safetensors")
+    torch.save({"x": Bomb()}, folder / "bomb.pt")
+    (folder / "broken.bin").write_bytes(b"PK\3\4 no zip")
+    save_file({"emb_params": torch.full((2, 8), float("nan"))}, folder / "nan.safetensors")
+    save_file({"emb_params": torch.zeros(2, 2, 2)}, folder / "cube.safetensors")
+    torch.save({"name": "nothing else"}, folder / "empty.pt")
+    with pytest.raises(UserError, match=words):
+        check(f"a embedding:{name} house")
+    assert "executed" not in capsys.readouterr().out
 
 
 def test_weighted_tokens_move_away_from_the_empty_prompt():

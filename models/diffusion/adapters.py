@@ -138,7 +138,7 @@ def _lokr(parts: Parts) -> torch.Tensor:
         a, b, rank = parts["lokr_w2_a"], parts["lokr_w2_b"], len(parts["lokr_w2_b"])
         second = _tucker(parts["lokr_t2"], a, b) if "lokr_t2" in parts else a @ b
     first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
-    return torch.kron(first, second) * (1.0 if rank is None else _scale(parts, rank))
+    return torch.kron(first, second.contiguous()) * (1.0 if rank is None else _scale(parts, rank))
 
 
 def _decomposed(weight: torch.Tensor, difference: torch.Tensor, scale: torch.Tensor, strength: float) -> torch.Tensor:

@@ -209,6 +209,10 @@ class DiffusersVAE:
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable in the latent; gradients pass the clamp."""
+        channels = self.vae.config.latent_channels
+        if latent.shape[1] != channels:
+            raise UserError(f"This VAE decodes latents of {channels} channels and this one has {latent.shape[1]}: VAE and model belong to "
+                            "different families. Take the VAE of the model's own checkpoint.")
         device = next(self.vae.parameters()).device
         image = self.vae.decode(latent.to(device, self._dtype)).sample
         return clamp01((image.float() + 1) / 2)

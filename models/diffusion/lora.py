@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import torch
 from torch import nn
@@ -57,31 +57,29 @@ class _Merging:
 
     def add(self, name: str, parts: Parts, place: Place, strength: float) -> None:
         """Applies the parts of a module to its place."""
+        changes = [(place.weight, lambda old: changed(parts, old, strength))] if parts.keys() - {"diff_b", "b_norm"} else []
+        if parts.keys() & {"diff_b", "b_norm"}:
+            changes.append((place.bias, lambda old: changed_bias(parts, old, strength)))
         try:
-            self._change(place, "weight", lambda old: changed(parts, old, strength), parts.keys() != {"diff_b"})
-            self._change(place, "bias", lambda old: changed_bias(parts, old, strength), bool({"diff_b", "b_norm"} & parts.keys()))
+            found = {(id(place.module), attribute): self._changed(place, attribute, change) for attribute, change in changes}
         except DoesNotFit as error:
             self.unfit[name] = str(error)
         else:
+            self.weights |= found
             self.applied.append(name)
 
-    def _change(self, place: Place, kind: str, change: Any, wanted: bool) -> None:
-        attribute = place.weight if kind == "weight" else place.bias
-        old = getattr(place.module, attribute, None) if attribute else None
-        if not wanted:
-            return
+    def _changed(self, place: Place, attribute: str, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The whole parameter of which the place is a part, with the change."""
+        old = self.weights.get((id(place.module), attribute), getattr(place.module, attribute, None))
         if old is None:
-            raise DoesNotFit("there is no bias")
-        key = id(place.module), attribute
-        whole = self.weights.get(key, old.detach())
-        new = change(whole[place.rows])
+            raise DoesNotFit(f"there is no {attribute}")
+        new = change(old.detach()[place.rows])
         if not torch.isfinite(new).all():
-            raise UserError(f"The LoRA '{self.file}' makes weights of '{attribute}' that are no numbers (NaN or infinity): its file is "
-                            "damaged, or the strength too high.")
-        if key not in self.weights:
-            whole = whole.clone()
+            raise UserError(f"The LoRA '{self.file}' makes weights that are no numbers (NaN or infinity): its file is damaged, or the "
+                            "strength too high.")
+        whole = old.detach().clone()
         whole[place.rows] = new.to(whole)
-        self.weights[key] = whole
+        return whole
 
     def tell(self, total: int, strangers: list[str]) -> None:
         """A note with how many were applied; UserError where none was."""
@@ -128,7 +126,7 @@ def _unet_places(unet: nn.Module) -> Iterator[tuple[str, Place]]:
             yield f"lora_unet_{_flat(original[name])}", place
             yield f"diffusion_model.{original[name]}", place
     for name, place in modules:
-        old = name.replace(".to_", ".processor.to_").removesuffix(".0") if name.endswith(".to_out.0") else name.replace(".to_", ".processor.to_")
+        old = (name.removesuffix(".0") if name.endswith(".to_out.0") else name).replace(".to_", ".processor.to_")
         for prefix in ("", "unet.", "base_model.model.", "unet.base_model.model."):
             yield prefix + name, place
             yield prefix + old, place
@@ -139,7 +137,7 @@ def _unet_places(unet: nn.Module) -> Iterator[tuple[str, Place]]:
 def _text_places(clip: TextEncoder) -> Iterator[tuple[str, Place]]:
     """(name in a file, place) of every module of the text towers. The first has two names: with one encoder, and as one of two."""
     for i, (tower, label) in enumerate(zip(clip.towers, clip.names)):
-        for name, place in tower.places():
+        for name, place in tower.places() if hasattr(tower, "places") else ():
             for prefix in (("lora_te_", "lora_te1_") if i == 0 else (f"lora_te{i + 1}_",)):
                 yield f"{prefix}text_model_{_flat(name)}", place
             for encoder in (("text_encoder",) if i == 0 else (f"text_encoder_{i + 1}",)):

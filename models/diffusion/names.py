@@ -19,8 +19,8 @@ def original_names(unet: Any) -> dict[str, str]:
     found = {}
     for name in names:
         start = next((start for start in starts if name.startswith(f"{start}.")), None)
-        if name in _BASIC:
-            found[name] = _BASIC[name]
+        if name in _BASIC or name in starts:
+            found[name] = _BASIC.get(name) or starts[name]
         elif start is not None:
             rest = name[len(start) + 1:]
             found[name] = f"{starts[start]}.{_RESNET.get(rest, rest) if '.resnets.' in start else rest}"

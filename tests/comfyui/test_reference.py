@@ -1,4 +1,7 @@
-"""What ComfyUI's own functions make of the same files: LoRA on the same random weights, prompts in the same words."""
+"""What ComfyUI's own functions make of the same files: LoRA on the same random weights, prompts in the same words.
+
+Not compared is LoKr with Tucker's core: ComfyUI logs an error of torch.kron's for it and leaves the weight as it was.
+"""
 
 import json
 import os

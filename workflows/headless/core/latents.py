@@ -29,10 +29,18 @@ class CLIPTextEncode:
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "encode"
     CATEGORY = "conditioning"
-    DESCRIPTION = "Encodes a prompt; `(word:1.3)` weighs, `{a|b}` chooses. An empty text is allowed."
+    DESCRIPTION = ("Encodes a prompt; `(word:1.3)` weighs, `{a|b}` chooses, `embedding:name` is a file of models/embeddings. "
+                   "An empty text is allowed.")
 
     def encode(self, clip: Any, text: str) -> tuple[Any]:
         return (clip.encode(text),)
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, text: str | None) -> bool:
+        from ....models.diffusion.text import check
+
+        check(text or "")
+        return True
 
 
 class EmptyLatentImage:

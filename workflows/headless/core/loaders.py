@@ -11,26 +11,15 @@ from ....models.files import check_safetensors, find_model
 from ....models.host import current
 
 
-def _validate(kind: str, name: str | None, what: str, *needs: tuple[str, ...]) -> bool:
-    """True, or UserError where the file is pickled, absent, cut off, or lacks what it needs.
-
-    needs  groups of fragments of tensor names: of each group one must occur
-    """
-    if name is None:  # linked: known only while running
-        return True
+def _found(kind: str, name: str, folders: bool = False) -> Path:
+    """The file of a name. UserError where it is pickled, absent, or a folder where none can be loaded."""
     if Path(name).suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
         raise UserError(f"'{name}' is a pickled file, which can run code and is not opened here. Convert it "
                         "to safetensors, and choose that.")
     path = find_model(kind, name)
-    if path.is_dir():
-        return True
-    keys = check_safetensors(path)
-    for group in needs:
-        if not any(fragment in key for key in keys for fragment in group):
-            raise UserError(f"'{path.name}' is no {what} that can be loaded here: it has the wrong keys "
-                            f"(none with '{group[0]}'). It is a file of another kind or of another model "
-                            "family; choose another.")
-    return True
+    if path.is_dir() and not folders:
+        raise UserError(f"'{name}' is a folder. Choose a file inside it.")
+    return path
 
 
 class CheckpointLoaderSimple:
@@ -51,8 +40,25 @@ class CheckpointLoaderSimple:
 
     @classmethod
     def VALIDATE_INPUTS(cls, ckpt_name: str | None) -> bool:
-        return _validate("checkpoints", ckpt_name, "checkpoint", ("model.diffusion_model.input_blocks.",),
-                         ("first_stage_model.",), ("cond_stage_model.", "conditioner."))
+        if ckpt_name is not None:  # linked: known only while running
+            _has_vae(_found("checkpoints", ckpt_name, folders=True))
+        return True
+
+    @classmethod
+    def VALIDATE_LINKS(cls, prompt: dict[str, Any], inputs: dict[str, Any]) -> tuple[str, str] | None:
+        """(input, what is wrong) where a node takes the VAE of a checkpoint that holds none."""
+        from ....models.diffusion.checkpoints import no_vae
+        from ..check import needed
+        from ..registry import default_registry
+
+        name = inputs.get("ckpt_name")
+        if not isinstance(name, str) or _has_vae(find_model("checkpoints", name)):
+            return None
+        used = {i: prompt[i] for i in needed(prompt, default_registry())}
+        own = [i for i, node in used.items() if node["inputs"].get("ckpt_name") == name]
+        taker = next((i for i, node in used.items() for value in node["inputs"].values()
+                      if isinstance(value, list) and value[:1] != [] and value[0] in own and value[1:] == [2]), None)
+        return ("ckpt_name", f"{no_vae(Path(name).name)} (Node {taker} takes it.)") if taker else None
 
 
 class VAELoader:
@@ -72,7 +78,12 @@ class VAELoader:
 
     @classmethod
     def VALIDATE_INPUTS(cls, vae_name: str | None) -> bool:
-        return _validate("vae", vae_name, "VAE", ("decoder.conv_in.",))
+        if vae_name is not None:
+            path = _found("vae", vae_name)
+            if not any(key.endswith("decoder.conv_in.weight") for key in check_safetensors(path)):
+                raise UserError(f"'{path.name}' is no VAE that can be loaded here: it has the wrong keys (none with 'decoder.conv_in.'). It "
+                                "is a file of another kind or of another model family; choose another.")
+        return True
 
 
 class LoraLoader:
@@ -102,7 +113,22 @@ class LoraLoader:
 
     @classmethod
     def VALIDATE_INPUTS(cls, lora_name: str | None) -> bool:
-        return _validate("loras", lora_name, "LoRA", ("lora_down", "lora_up", "lora_A", "lora.down"))
+        from ....models.diffusion.adapters import split_name
+
+        if lora_name is not None:
+            path = _found("loras", lora_name)
+            if not any(map(split_name, check_safetensors(path))):
+                raise UserError(f"'{path.name}' is no LoRA that can be loaded here: it has the wrong keys (none with 'lora_down', 'lora_A' "
+                                "or another of their kind). It is a file of another kind; choose another.")
+        return True
+
+
+def _has_vae(path: Path) -> bool:
+    """Whether a checkpoint holds a VAE. UserError, from its header alone, where it cannot be loaded here."""
+    from ....models.diffusion.checkpoints import check_checkpoint
+    from ....models.diffusion.folder import check_folder
+
+    return bool(check_folder(path)) if path.is_dir() else check_checkpoint(path)
 
 
 CLASSES = {"CheckpointLoaderSimple": CheckpointLoaderSimple, "VAELoader": VAELoader, "LoraLoader": LoraLoader}
