@@ -7,14 +7,13 @@ import base64
 import importlib
 import io
 import json
-import threading
 import time
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from .. import host
 from ..errors import UserError
+from ..waiting import TooLate, within
 from .addresses import NO_ADDRESS, check_allowed, check_url, is_this_machine, key_for, named, place, redacted
 from .instruction import SCHEMA, BrokenAnswer
 
@@ -76,28 +75,14 @@ class Server:
         self.unknown: set[str] = set()  # parameters that this server has refused, and answered without
 
     def __call__(self, image: Any, question: str) -> str:
-        """The answer, waited for in a thread of its own: a server that never ends a header could not be interrupted otherwise.
-        UserError where the server cannot be reached or refuses; BrokenAnswer for an answer that is none."""
+        """The answer, not waited for too long even where a header never ends. UserError where the server cannot be reached or refuses;
+        BrokenAnswer for an answer that is none."""
         check_allowed(self.url, self.confirmed)  # again: a cached node outlives what was allowed
         key_for(self.url)  # a key that no header can carry is spoken of here
-        done: list[Any] = []
-
-        def work() -> None:
-            try:
-                done.append(self._asked(jpeg(image), question))
-            except BaseException as error:  # raised again where it is waited for
-                done.append(error)
-
-        end = time.monotonic() + self.seconds
-        threading.Thread(target=work, daemon=True).start()
-        while not done:
-            host.current().check_interrupted()
-            if time.monotonic() > end:
-                raise Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds"))
-            time.sleep(0.02)
-        if isinstance(done[0], BaseException):
-            raise done[0]
-        return done[0]
+        try:
+            return within(self.seconds, lambda: self._asked(jpeg(image), question))
+        except TooLate:
+            raise Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds")) from None
 
     def _parameters(self, unknown: set[str]) -> dict[str, Any]:
         """What goes along with the question, less what this server does not know."""

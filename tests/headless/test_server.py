@@ -14,6 +14,7 @@ from comfyui_affect.workflows.headless.cli import _sentence
 from comfyui_affect.workflows.headless.convert import convert
 from comfyui_affect.workflows.headless.host import EmbeddedHost
 from comfyui_affect.workflows.headless.object_info import registry_of
+from comfyui_affect.workflows.headless.wire import Answer
 
 INFO = {
     "Stack": {"input": {"required": {"lora": [["a.safetensors"], {}]}, "optional": {}}, "output": ["MODEL"], "output_name": ["MODEL"]},
@@ -78,7 +79,7 @@ class Fake(remote.Server):
     def outputs(self, prompt_id):
         if self.fails:
             raise self.fails
-        return {}
+        return []
 
 
 def test_a_prompt_that_vanished_ends_the_wait(registry):
@@ -92,7 +93,7 @@ def test_a_prompt_that_vanished_ends_the_wait(registry):
 @pytest.mark.parametrize("entry", [[3, "abc-1", {}], {"prompt_id": "abc-1"}, {"queue_tuple": [3, "abc-1"]}])
 def test_a_waiting_prompt_is_known_however_its_queue_is_written(monkeypatch, entry):
     server = remote.Server("http://127.0.0.1:1")
-    answer = type("Answer", (), {"text": json.dumps({"queue_running": [entry], "queue_pending": []})})
+    answer = Answer(200, json.dumps({"queue_running": [entry], "queue_pending": []}).encode())
     monkeypatch.setattr(server, "_call", lambda *_, **__: answer)
     monkeypatch.setattr(server, "_json", lambda *_, **__: {})
     assert server.knows("abc-1") and not server.knows("abc-2")

@@ -5,25 +5,31 @@ The workflow is read and converted here, against what the server says its nodes 
 
 from __future__ import annotations
 
-import base64
 import copy
 import itertools
 import json
 import struct
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Iterator
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import Any, Callable, Iterator, TypeVar
+from urllib.parse import quote
 
 from ...models import files, host
 from ...models.errors import UserError
+from ...models.foreign import one_line
+from . import answers
+from .answers import File, Odd
 from .check import needed, title_of
 from .execute import NodeFailed
 from .load import Prompt
 from .object_info import registry_of
-from .problems import Problem, WorkflowError
+from .problems import WorkflowError
 from .registry import Registry
+from .wire import ServerFailed, Wire
+
+T = TypeVar("T")
 
 _TEXT_MESSAGE = 3
 """ComfyUI's number for a binary message that is a text for a node."""
@@ -35,50 +41,19 @@ FOLDER = "affect"
 """The folder of the server's input folder that images are uploaded to."""
 
 
-class ServerFailed(Exception):
-    """The server did not do what a ComfyUI does, or the workflow was stopped there; its text is for the user."""
+class Server(Wire):
+    """A running ComfyUI. `url` and `seconds` as for `Wire`."""
 
-
-class Server:
-    """A running ComfyUI.
-
-    url  such as http://127.0.0.1:8188; a bare host and port will do
-    """
-
-    def __init__(self, url: str):
-        import requests
-
-        parts = urlsplit((url if "://" in url else f"http://{url}").rstrip("/"))
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"'{parts.netloc.rpartition('@')[2] or url}' is no address of a server. Give one such as "
-                            "http://127.0.0.1:8188.")
-        # A login in the address goes into headers and never into a message.
-        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        self.login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+    def __init__(self, url: str, seconds: float = 60.0):
+        super().__init__(url, seconds)
         self.client_id = uuid.uuid4().hex
-        self._session = requests.Session()
-        self._session.auth = self.login
 
-    def _call(self, method: str, path: str, timeout: float = 60, **options: Any) -> Any:
-        import requests
-
+    def _read(self, what: Callable[..., T], *given: Any) -> T:
+        """What a reader of `answers` finds in an answer. UserError where that is none."""
         try:
-            return self._session.request(method, f"{self.url}{path}", timeout=timeout, **options)
-        except requests.RequestException as error:
-            raise UserError(f"No ComfyUI answers at {self.url}: {_short(error)}. Start it, or give its address with "
-                            "--server.") from error
-
-    def _json(self, method: str, path: str, **options: Any) -> Any:
-        answer = self._call(method, path, **options)
-        try:
-            if answer.ok:
-                return answer.json()
-        except ValueError:
-            pass
-        if answer.status_code in (401, 403):
-            raise UserError(f"{self.url} wants a login ({answer.status_code}): write it into the address, as in --server "
-                            "http://name:password@host:8188. It is shown nowhere.")
-        raise UserError(f"{self.url} answered {answer.status_code} to {path}: it does not seem to be a ComfyUI.")
+            return what(*given)
+        except Odd as error:
+            raise UserError(f"{self.url} gives answers that no ComfyUI gives: {error}.") from error
 
     def registry(self) -> Registry:
         """The node types that the server has."""
@@ -87,67 +62,71 @@ class Server:
     def upload(self, path: Path) -> str:
         """Sends an image; returns the name under which nodes find it. An image of that name that is there already
         stays as it is."""
-        with path.open("rb") as f:
-            answer = self._json("POST", "/upload/image", files={"image": (path.name, f)},
-                                data={"type": "input", "subfolder": FOLDER})
-        return "/".join(p for p in (answer.get("subfolder"), answer["name"]) if p)
+        return self._read(answers.uploaded, self._send("/upload/image", path, type="input", subfolder=FOLDER))
 
     def queue(self, prompt: Prompt, workflow: dict[str, Any] | None) -> str:
         """Queues a prompt and returns its id. WorkflowError with what the server has against it."""
         extra = {"extra_pnginfo": {"workflow": workflow}} if workflow is not None else {}
         answer = self._call("POST", "/prompt", json={"prompt": prompt, "client_id": self.client_id, "extra_data": extra})
         try:
-            body = answer.json()
-        except ValueError:
-            raise ServerFailed(f"{self.url} answered {answer.status_code} to the prompt, without saying why.") from None
-        # Some outputs may be fine and run alone; what is asked for here is the whole workflow or nothing.
-        problems = list(_problems(body, prompt))
+            body = answer.content
+            prompt_id = answers.queued(body)
+            # Some outputs may be fine and run alone; what is asked for here is the whole workflow or nothing.
+            problems = list(answers.problems(body, prompt))
+        except (ValueError, Odd):
+            raise ServerFailed(f"{self.url} answered {answer.status} to the prompt, and nothing that a ComfyUI says.") from None
         if problems:
-            if "prompt_id" in body:
-                self.cancel(body["prompt_id"])
+            if prompt_id is not None:
+                self.cancel(prompt_id)
             raise WorkflowError(problems)
-        return body["prompt_id"]
+        if prompt_id is None:
+            raise ServerFailed(f"{self.url} answered {answer.status} to the prompt, without saying why it does not run it.")
+        return prompt_id
 
     def cancel(self, prompt_id: str) -> None:
         """Takes a prompt out of the queue, or stops it where it runs."""
         self._call("POST", "/queue", json={"delete": [prompt_id]})
-        running = self._json("GET", "/queue").get("queue_running", [])
-        if any(prompt_id in entry for entry in running):  # an older server stops whatever runs, whoever asked for it
+        running = self._read(answers.running, self._json("GET", "/queue"))
+        if any(prompt_id in entry for entry in running if isinstance(entry, (list, dict))):
+            # An older server stops whatever runs, whoever asked for it.
             self._call("POST", "/interrupt", json={"prompt_id": prompt_id})
 
     def events(self) -> "Events":
         """The server's messages to this client. Open them before queueing: what was said before is lost."""
         return Events(self)
 
+    def _record(self, prompt_id: str) -> dict[str, Any] | None:
+        return self._read(answers.record, self._json("GET", f"/history/{quote(prompt_id, safe='')}"), prompt_id)
+
     def verdict(self, prompt_id: str) -> list[tuple[str, dict[str, Any]]]:
         """The messages with which a prompt ended, from the history; none while it runs."""
-        status = self._json("GET", f"/history/{prompt_id}").get(prompt_id, {}).get("status") or {}
-        ends = ("execution_error", "execution_interrupted", "execution_success")
-        return [(event, data) for event, data in status.get("messages", []) if event in ends]
+        return self._read(answers.verdict, self._record(prompt_id))
 
     def knows(self, prompt_id: str) -> bool:
         """Whether a prompt waits, runs, or has run."""
-        queue = self._call("GET", "/queue").text  # its entries are lists here and objects there; an id is like nothing else
-        return prompt_id in queue or prompt_id in self._json("GET", f"/history/{prompt_id}")
+        queue = self._call("GET", "/queue").body  # its entries are lists here and objects there; an id is like nothing else
+        return json.dumps(prompt_id)[1:-1].encode() in queue or self._record(prompt_id) is not None
 
-    def outputs(self, prompt_id: str) -> dict[str, dict[str, list[Any]]]:
-        """What the output nodes of a finished prompt showed, by node id."""
+    def outputs(self, prompt_id: str) -> list[tuple[str, str, File | str]]:
+        """What the output nodes of a finished prompt showed: (node, kind, a file or a text)."""
         for _ in range(100):  # a server announces success a moment before it files the results
-            history = self._json("GET", f"/history/{prompt_id}")
-            if prompt_id in history:
-                break
+            kept = self._record(prompt_id)
+            if kept is not None:
+                return self._read(lambda: list(answers.shown(kept)))
             time.sleep(0.1)
-        else:
-            raise ServerFailed("The server has forgotten the prompt's results: its history was cleared.")
-        return history[prompt_id]["outputs"]
+        raise ServerFailed("The server has forgotten the prompt's results: its history was cleared.")
 
-    def download(self, item: dict[str, Any], to: Path) -> Path:
+    def download(self, item: File, to: Path) -> Path:
         """Fetches a result into the folder `to`; a file that is there already is not replaced."""
-        answer = self._call("GET", "/view", params={k: item.get(k, "") for k in ("filename", "subfolder", "type")})
-        if not answer.ok:
-            raise ServerFailed(f"The server does not hand out '{item['filename']}' ({answer.status_code}).")
-        path = files.safe_join(to, "/".join(p for p in (item.get("subfolder"), item["filename"]) if p))
-        return files.write_new(_numbered(path), lambda p: p.write_bytes(answer.content))
+        path = files.safe_join(to, "/".join(part for part in (item.folder, item.name) if part))
+        wanted = {"filename": item.name, "subfolder": item.folder, "type": item.place}
+
+        def write(target: Path) -> None:
+            status = self._fetch("/view", wanted, target)
+            if not 200 <= status < 300:
+                raise ServerFailed(f"The server does not hand out '{item.name}' ({status}).")
+
+        return files.write_new(_numbered(path), write)
 
 
 class Events:
@@ -155,45 +134,32 @@ class Events:
     said, because packs chatter while the one message that matters may be lost."""
 
     def __init__(self, server: Server):
-        self._server = server
+        self._messages = server.messages(f"/ws?clientId={server.client_id}")
 
     def __enter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        import websocket
-
-        address = f"ws{self._server.url.removeprefix('http')}/ws?clientId={self._server.client_id}"
-        login = self._server.login
-        header = {"Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode()} if login else {}
-        try:
-            self._socket = websocket.create_connection(address, timeout=60, header=header)
-        except (OSError, websocket.WebSocketException) as error:
-            raise UserError(f"No ComfyUI answers at {self._server.url}: {_short(error)}.") from error
-        self._socket.settimeout(_ASK_AFTER)
-        return self._read()
+        return self._read(self._messages.__enter__())
 
     def __exit__(self, *_: Any) -> None:
-        self._socket.close()
+        self._messages.__exit__()
 
-    def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        import websocket
-
+    def _read(self, messages: Iterator[str | bytes | None]) -> Iterator[tuple[str, dict[str, Any]]]:
         asked = time.monotonic()
-        while True:
+        for message in messages:
+            host.current().check_interrupted()
             if time.monotonic() - asked > _ASK_AFTER:
                 asked = time.monotonic()
                 yield "silence", {}  # a node may take long; or messages were lost, and the reader should ask
-            try:
-                message = self._socket.recv()
-            except websocket.WebSocketTimeoutException:
-                continue
-            except (OSError, websocket.WebSocketException) as error:
-                raise ServerFailed(f"The connection to {self._server.url} was lost: {_short(error)}. The workflow may "
-                                   "still be running there.") from error
             if isinstance(message, str):
-                body = json.loads(message) if message else {}
-                yield body.get("type", ""), body.get("data") or {}
-            elif len(message) > 8 and struct.unpack(">I", message[:4])[0] == _TEXT_MESSAGE:
+                try:
+                    event = answers.event(json.loads(message))
+                except (ValueError, RecursionError):
+                    continue
+                if event is not None:
+                    yield event
+            elif message and len(message) > 8 and struct.unpack(">I", message[:4])[0] == _TEXT_MESSAGE:
                 length = struct.unpack(">I", message[4:8])[0]
-                yield "text", {"node": message[8:8 + length].decode(), "text": message[8 + length:].decode("utf-8", "replace")}
+                node, text = message[8:8 + length], message[8 + length:]
+                yield "text", {"node": node.decode("utf-8", "replace"), "text": text.decode("utf-8", "replace")}
 
 
 def run_on(server: Server, prompt: Prompt, workflow: dict[str, Any] | None, registry: Registry) -> list[dict[str, str]]:
@@ -212,7 +178,8 @@ def run_on(server: Server, prompt: Prompt, workflow: dict[str, Any] | None, regi
             raise ServerFailed(f"{error} The workflow had been queued there and may have run.") from error
         except BaseException as error:
             if not isinstance(error, (NodeFailed, ServerFailed)):
-                server.cancel(prompt_id)
+                with suppress(UserError):  # it may be gone
+                    server.cancel(prompt_id)
             raise
 
 
@@ -233,11 +200,13 @@ def upload_images(server: Server, prompt: Prompt, workflow: dict[str, Any] | Non
             if spec.options.get("image_upload") and isinstance(value, str) and not value.endswith(("[output]", "[temp]")):
                 if value not in sent:
                     try:
-                        sent[value] = server.upload(find_image(value))
+                        path = find_image(value)
                     except UserError:
                         if value not in spec.options.get("affect_choices", ()):
                             raise
                         sent[value] = value
+                    else:  # a picture that is here and cannot be sent must not become the server's own of that name
+                        sent[value] = server.upload(path)
                 node["inputs"][name] = sent[value]
                 stored = drawn.get(node_id, {}).get("widgets_values")
                 if isinstance(stored, list):
@@ -275,7 +244,7 @@ def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt
             if data.get("prompt_id") not in (None, prompt_id):
                 continue
             if event == "execution_cached":
-                finished([str(n) for n in data.get("nodes", [])])
+                finished(data.get("nodes", []))
             elif event == "executing":
                 if steps is not None:
                     steps.close()
@@ -285,11 +254,11 @@ def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt
                     nodes.text(title_of(prompt, current, registry))
                 elif current is None and data.get("prompt_id") == prompt_id:
                     return  # servers from before execution_success
-            elif event == "progress" and data.get("max"):
-                steps = steps or ui.progress(int(data["max"]), "steps")
-                steps.set(int(data["value"]))
+            elif event == "progress" and data.get("max", 0) > 0 and "value" in data:
+                steps = steps or ui.progress(data["max"], "steps")
+                steps.set(data["value"])
             elif event == "text":
-                (steps or nodes).text(data["text"])
+                (steps or nodes).text(one_line(data["text"]))
             elif event == "execution_success":
                 return
             elif event == "execution_interrupted":
@@ -305,8 +274,8 @@ def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt
 
 
 def _remote_error(data: dict[str, Any]) -> Exception:
-    message = str(data.get("exception_message", "")).strip()
-    kind = str(data.get("exception_type", "error")).rsplit(".", 1)[-1]
+    message = one_line(data.get("exception_message", ""), 2000)
+    kind = one_line(data.get("exception_type", "error")).rsplit(".", 1)[-1]
     # A sentence of ours is shown as it is; anything else with its type.
     return UserError(message if kind == "UserError" else f"{kind}: {message} (the server's log has the traceback)")
 
@@ -314,29 +283,14 @@ def _remote_error(data: dict[str, Any]) -> Exception:
 def _fetch(server: Server, prompt_id: str) -> list[dict[str, str]]:
     ui = host.current()
     found = []
-    for node_id, shown in server.outputs(prompt_id).items():
-        for key, items in shown.items():
-            for item in items if isinstance(items, (list, tuple)) else [items]:
-                if isinstance(item, dict) and "filename" in item:
-                    temporary = item.get("type") == "temp"
-                    path = server.download(item, ui.temp_dir if temporary else ui.output_dir)
-                    kind = "preview" if temporary else {"images": "image"}.get(key, key)
-                    found.append({"node": node_id, "type": kind, "path": str(path)})
-                elif key != "animated":  # a flag that ComfyUI's image savers add
-                    found.append({"node": node_id, "type": key, "text": str(item)})
+    for node_id, key, item in server.outputs(prompt_id):
+        if isinstance(item, File):
+            path = server.download(item, ui.temp_dir if item.place == "temp" else ui.output_dir)
+            kind = "preview" if item.place == "temp" else {"images": "image"}.get(key, key)
+            found.append({"node": node_id, "type": kind, "path": str(path)})
+        else:
+            found.append({"node": node_id, "type": key, "text": item})
     return found
-
-
-def _problems(body: dict[str, Any], prompt: Prompt) -> Iterator[Problem]:
-    for node_id, found in (body.get("node_errors") or {}).items():
-        title = (prompt.get(node_id, {}).get("_meta") or {}).get("title") or found.get("class_type")
-        for error in found.get("errors", []):
-            text = ". ".join(t.rstrip(".") for t in (error.get("message", ""), str(error.get("details") or "")) if t)
-            yield Problem(f"{text}.", node_id, title, (error.get("extra_info") or {}).get("input_name"))
-    error = body.get("error")
-    if error and not body.get("node_errors"):
-        text = error if isinstance(error, str) else f"{error.get('message', '')} {error.get('details', '')}"
-        yield Problem(f"The server refuses the workflow: {text.strip()}")
 
 
 def _numbered(path: Path) -> Iterator[Path]:
@@ -344,7 +298,3 @@ def _numbered(path: Path) -> Iterator[Path]:
     yield path
     for n in itertools.count(1):
         yield path.with_name(f"{path.stem} ({n}){path.suffix}")
-
-
-def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

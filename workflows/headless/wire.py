@@ -1,0 +1,242 @@
+"""HTTP and websocket to one server, which may be anybody's: bounded in size and time, and never going where it is sent on to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import queue
+import threading
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from ...models.errors import UserError
+from ...models.files import open_regular
+from ...models.foreign import one_line
+from ...models.waiting import TooLate, within
+from .shape import check_content
+
+LARGEST_ANSWER = 64_000_000
+"""Bytes of an answer that is read into memory, unpacked. The node list of a ComfyUI with hundreds of packs has some ten million."""
+
+LARGEST_MESSAGE = 32_000_000
+"""Bytes of a message over the websocket; the largest are previews."""
+
+LARGEST_FILE = 8_000_000_000
+"""Bytes of a result."""
+
+SLOWEST = 100_000
+"""Bytes a second: files may take as long as they do at this speed, and the deadline of an answer on top."""
+
+_EVERY = 1.0
+"""Seconds after which a reader of messages is told that none came."""
+
+_MOST_WAITING = 64
+"""Messages that are read ahead."""
+
+
+class ServerFailed(Exception):
+    """The server did not do what a ComfyUI does, or the workflow was stopped there; its text is for the user."""
+
+
+class Answer(NamedTuple):
+    """What came back: the status, and the body."""
+
+    status: int
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def content(self) -> Any:
+        """The body as JSON. ValueError where it is none."""
+        try:
+            content = json.loads(self.body)
+            check_content(content, "the answer")
+            return content
+        except (RecursionError, UserError) as error:
+            raise ValueError(str(error)) from error
+
+
+class Wire:
+    """The connection to a server, for those that know what it serves.
+
+    url      such as http://127.0.0.1:8188; a bare host and port will do. A login in it goes into headers and never into a message
+    seconds  for one answer, from the first byte of the question to the last of the answer
+    """
+
+    def __init__(self, url: str, seconds: float = 60.0):
+        import requests
+
+        try:
+            parts = urlsplit((url if "://" in url else f"http://{url}").rstrip("/"))
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            parts, good = urlsplit(""), False
+        if not good:
+            raise UserError(f"'{one_line(parts.netloc.rpartition('@')[2] or url)}' is no address of a server. Give one such as "
+                            "http://127.0.0.1:8188.")
+        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+        self.login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        self.seconds = seconds
+        self._session = requests.Session()
+        self._session.auth = self.login
+
+    def _call(self, method: str, path: str, size: int = 0, **options: Any) -> Answer:
+        """Asks and reads the whole answer. UserError where no server answers, in time and within bounds, or sends us on.
+
+        size     bytes that go up, which take their time
+        options  of `requests.Session.request`
+        """
+        def work() -> Answer:
+            with self._open(method, path, **options) as answer:
+                parts, read = [], 0
+                for part in answer.iter_content(65536):
+                    parts.append(part)
+                    read += len(part)
+                    if read > LARGEST_ANSWER:
+                        raise UserError(f"{self.url} gave an answer to {path} of more than {LARGEST_ANSWER / 1e6:.0f} MB: it does not "
+                                        "seem to be a ComfyUI.")
+                return Answer(answer.status_code, b"".join(parts))
+
+        return self._in_time(work, path, self.seconds + size / SLOWEST)
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        """The JSON of an answer that says that all is well. UserError for any other."""
+        answer = self._call(method, path, **options)
+        try:
+            if answer.ok:
+                return answer.content
+        except ValueError:
+            pass
+        if answer.status in (401, 403):
+            raise UserError(f"{self.url} wants a login ({answer.status}): write it into the address, as in --server "
+                            "http://name:password@host:8188. It is shown nowhere.")
+        raise UserError(f"{self.url} answered {answer.status} to {path}: it does not seem to be a ComfyUI.")
+
+    def _send(self, path: str, file: Path, **fields: str) -> Any:
+        """Sends a file as a form; the JSON of the answer."""
+        with open_regular(file) as f:
+            return self._json("POST", path, size=file.stat().st_size, files={"image": (file.name, f)}, data=fields)
+
+    def _fetch(self, path: str, params: dict[str, str], to: Path) -> int:
+        """Writes an answer's body to a file; its status. ServerFailed where it is too large or too slow."""
+        read = 0
+
+        def work() -> int:
+            nonlocal read
+            with self._open("GET", path, params=params) as answer, to.open("wb") as f:
+                for part in answer.iter_content(65536):
+                    read += f.write(part)
+                    if read > LARGEST_FILE:
+                        raise ServerFailed(f"{self.url} sends a result of more than {LARGEST_FILE / 1e9:g} GB. Fetch it yourself.")
+                return answer.status_code
+
+        return self._in_time(work, path, lambda: self.seconds + read / SLOWEST)
+
+    def _open(self, method: str, path: str, **options: Any) -> Any:
+        answer = self._session.request(method, f"{self.url}{path}", timeout=self.seconds, stream=True, allow_redirects=False, **options)
+        if answer.is_redirect:
+            answer.close()
+            to = urlsplit(answer.headers.get("Location", ""))
+            where = one_line(urlunsplit((to.scheme, to.netloc.rpartition("@")[2], "", "", "")) or "a page of its own", 200)
+            raise UserError(f"{self.url} sends us on to {where}, where we do not follow: the picture and the prompt would go there. If that "
+                            "is the server you mean, give its address with --server.")
+        return answer
+
+    def _in_time(self, work: Any, path: str, seconds: Any) -> Any:
+        import requests
+        import urllib3
+
+        try:
+            return within(seconds, work)
+        except (TooLate, requests.Timeout) as error:
+            raise UserError(f"{self.url} gave no whole answer to {path} in time. Is it busy, or no ComfyUI?") from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:  # ValueError: an address within it
+            raise UserError(f"No ComfyUI answers at {self.url}: {short(error)}. Start it, or give its address with --server.") from error
+
+    def messages(self, path: str) -> "Messages":
+        """The server's messages over a websocket."""
+        return Messages(self, path)
+
+
+class Messages:
+    """A websocket: inside a `with` block an iterator of messages (text or bytes), and None after each second in which no whole one
+    came, however slowly the next one drips in."""
+
+    def __init__(self, wire: Wire, path: str):
+        self._wire, self._path = wire, path
+        self._heard: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
+        self._closed = False
+
+    def __enter__(self) -> Iterator[str | bytes | None]:
+        import websocket
+
+        wire = self._wire
+        header = {"Authorization": "Basic " + base64.b64encode(":".join(wire.login).encode()).decode()} if wire.login else {}
+        try:
+            self._socket = within(wire.seconds, lambda: websocket.create_connection(
+                f"ws{wire.url.removeprefix('http')}{self._path}", timeout=wire.seconds, header=header, redirect_limit=0, class_=_bounded()))
+        except (TooLate, TimeoutError, websocket.WebSocketTimeoutException) as error:
+            raise UserError(f"{wire.url} opened no websocket in time. Is it busy, or no ComfyUI?") from error
+        except (OSError, ValueError, websocket.WebSocketException) as error:
+            raise UserError(f"No ComfyUI answers at {wire.url}: {short(error)}.") from error
+        self._socket.settimeout(None)
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self._read()
+
+    def __exit__(self, *_: Any) -> None:
+        self._closed = True
+        self._socket.shutdown()  # at once: a polite farewell would wait for the other side's
+
+    def _listen(self) -> None:
+        import websocket
+
+        try:
+            while not self._closed:
+                self._put(self._socket.recv())
+                self._socket.received = 0
+        except (OSError, ValueError, AttributeError, websocket.WebSocketException) as error:  # AttributeError: closed meanwhile
+            self._put(error)
+
+    def _put(self, heard: Any) -> None:
+        while not self._closed:
+            try:
+                return self._heard.put(heard, timeout=1)
+            except queue.Full:
+                continue
+
+    def _read(self) -> Iterator[str | bytes | None]:
+        while True:
+            try:
+                heard = self._heard.get(timeout=_EVERY)
+            except queue.Empty:
+                heard = None
+            if isinstance(heard, Exception):
+                raise ServerFailed(f"The connection to {self._wire.url} was lost: {short(heard)}. The workflow may still be running "
+                                   "there.") from heard
+            yield heard
+
+
+def _bounded() -> type:
+    """The library's websocket, which gives up a message of more than `LARGEST_MESSAGE` bytes; it has no bound of its own."""
+    import websocket
+
+    class Bounded(websocket.WebSocket):
+        received = 0
+
+        def _recv(self, bufsize: int) -> bytes:
+            data = super()._recv(bufsize)
+            self.received += len(data)
+            if self.received > LARGEST_MESSAGE:
+                raise websocket.WebSocketException(f"it sent a message of more than {LARGEST_MESSAGE / 1e6:.0f} MB")
+            return data
+
+    return Bounded
+
+
+def short(error: BaseException) -> str:
+    """An error in some words of one line."""
+    return one_line(str(error).strip() or type(error).__name__, 200)
