@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 
 
@@ -27,6 +29,33 @@ def test_the_command_runs_a_workflow_on_it(comfy, tmp_path, capsys):
     assert run("--set", "1.width=0") == 2 and "width" in capsys.readouterr().err  # the server's own judgement, shown as ours
     assert run("--set", "1.width=wide") == 2
     assert main(["run", str(tmp_path / "w.json"), "--server", "http://127.0.0.1:9"]) == 2
+
+
+def test_the_command_checks_a_workflow_against_it(comfy, tmp_path, capsys):
+    from comfyui_affect.workflows.headless.cli import main
+
+    node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
+    prompt = {"1": node("EmptyImage", width=16, height=16, batch_size=1, color=255),
+              "2": node("ImageScale", image=["1", 0], upscale_method="by hand", width=8, height=8, crop="disabled"),
+              "3": node("SaveImage", images=["2", 0], filename_prefix="c")}
+    check = lambda: main(["check", str(tmp_path / "w.json"), "--server", comfy.server.url])
+    (tmp_path / "w.json").write_text(json.dumps(prompt))
+    assert check() == 0
+    assert "'by hand' is not among the choices that the server lists" in capsys.readouterr().err
+    prompt["2"]["class_type"] = "ImageScal"
+    (tmp_path / "w.json").write_text(json.dumps(prompt))
+    assert check() == 2
+    assert "not available on this server. Did you mean 'ImageScale'" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "w.json"), "--server", "http://127.0.0.1:9"]) == 2
+
+
+@pytest.mark.parametrize("case", ["batch_autogrow", "custom_combo", "resize_dynamic_combo", "save_advanced", "switch_matchtype"])
+def test_it_runs_what_the_frontend_of_today_draws(comfy, tmp_path, case):
+    drawing = Path(__file__).parent.parent / "headless" / "data" / f"ui_{case}.json"
+    unknown = {node["type"] for node in json.loads(drawing.read_text())["nodes"]} - set(comfy.registry.keys())
+    if unknown:
+        pytest.skip(f"this ComfyUI has no {', '.join(sorted(unknown))}")
+    assert comfy.run(drawing, tmp_path / "out", inputs=comfy.base / "input")
 
 
 def test_progress_and_previews_while_it_samples(comfy, tmp_path):
