@@ -213,6 +213,17 @@ def test_values_behind_the_last_are_spoken_of_for_packs_alone(embedded):
         assert len(converted.notes) == notes
 
 
+def test_values_that_another_version_of_the_node_has_shifted_are_spoken_of(server, embedded):
+    drawing = read("ui_save_advanced")
+    save = drawing["nodes"][1]
+    save["widgets_values_named"] = {"filename_prefix": "adv", "format": "png", "format.bit_depth": "8-bit"}
+    assert convert(drawing, server).notes == []
+    save["widgets_values"].insert(1, "a widget that this version has not")
+    converted = convert(drawing, server)
+    assert converted.prompt["2"]["inputs"]["format"] == "a widget that this version has not"  # as in the frontend
+    assert "two values for 'format': 'a widget that this version has not' by its place and 'png' by its name" in converted.notes[0]
+
+
 # -- --set -----------------------------------------------------------------------------------------------------------------------------
 
 def test_inputs_with_dots_can_be_set(server, embedded):

@@ -14,7 +14,7 @@ from ...models.errors import UserError
 from .graph import BYPASSED, MUTED, Home, Node, Scope
 from .links import Follower, Value
 from .load import Prompt
-from .problems import Problem, WorkflowError
+from .problems import Problem, WorkflowError, cut
 from .registry import Registry
 from .subgraphs import definitions_of, promoted, walk
 from .text import choose, fill_in
@@ -61,10 +61,7 @@ class _Converter:
         for node in self.nodes:
             if node.is_virtual or node.mode in (MUTED, BYPASSED):
                 continue
-            if node.unplaced:
-                result.notes.append(
-                    f"Node {node.id} '{node.title}' stores {len(node.unplaced)} values that the server does not declare; they are left "
-                    "out. If its own frontend extension reads them, export the workflow from ComfyUI with 'Export (API)' and run that.")
+            result.notes += _notes(node)
             inputs = {name: _plain(self._text(node, name, value)) for name, value in node.widgets.items()}
             result.homes.update({(node.id, name): home for name, home in node.homes.items()})
             for slot in node.slots:
@@ -138,6 +135,22 @@ class _Converter:
         node = self._by_name.get(node_name)
         widgets = {} if node is None else promoted(node) if node.is_subgraph else node.widgets
         return (True, widgets[widget]) if widget in widgets else (False, None)
+
+
+def _notes(node: Node) -> list[str]:
+    """What is said of a node whose stored values do not fit its type."""
+    notes = []
+    if node.unplaced:
+        notes.append(
+            f"Node {node.id} '{node.title}' stores {len(node.unplaced)} values that the server does not declare; they are left "
+            "out. If its own frontend extension reads them, export the workflow from ComfyUI with 'Export (API)' and run that.")
+    if node.shifted:
+        name, placed, named = node.shifted[0]
+        notes.append(
+            f"Node {node.id} '{node.title}' stores two values for '{name}': {cut(repr(placed))} by its place and {cut(repr(named))} by its "
+            "name. It was saved with another version of its type, or changed by a program that knows the places alone. ComfyUI goes by "
+            "the places, and so does this. If that is wrong, open it in ComfyUI, set the node's values and save it again.")
+    return notes
 
 
 def _plain(value: Any) -> Any:

@@ -60,6 +60,7 @@ class Node:
     widgets   values that go into a prompt, by input name; of a subgraph's instance those that are written over its promoted ones
     homes     where they are stored, for nodes at the top level
     unplaced  stored values that the definition of a node of a custom pack has no place for
+    shifted   (input, value by its place, value by its name) where a file that stores both says two things
     """
 
     def __init__(self, raw: dict[str, Any], scope: "Scope"):
@@ -76,6 +77,7 @@ class Node:
         self.title = str(raw.get("title") or name or (self.kind.display_name if self.kind else self.type))
         self.homes: dict[str, Home] = {}
         self.unplaced: list[Any] = []
+        self.shifted: list[tuple[str, Any, Any]] = []
         self.widgets: dict[str, Any] = {}
         self.held: set[str] = set()
         """Names of widgets whose values an instance of a subgraph further out holds."""
@@ -115,6 +117,9 @@ class Node:
         if isinstance(stored, list) and self.kind.from_pack and not self.scope.registry.whole:
             behind = stored[drawn.used + any(is_upload(i) for i in inputs):]
             self.unplaced = [v for v in behind if v not in (None, "")]
+        named = self.raw.get("widgets_values_named")
+        if isinstance(named, dict):
+            self.shifted = [(n, v, named[n]) for n, v in drawn.values.items() if named.get(n) not in (None, v)]
         return drawn
 
     def _slots(self, saved: dict[Any, dict[str, Any]], drawn: Drawn) -> list[Slot]:
