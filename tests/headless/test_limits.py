@@ -122,6 +122,12 @@ def test_what_no_workflow_file_may_hold(workspace, text, words):
     str(caught.value).encode("utf-8")
 
 
+def test_what_is_handed_over_without_a_file_is_looked_at_too(registry, embedded, scale_workflow):
+    scale_workflow["nodes"][1]["id"] = "\ud800"
+    with pytest.raises(UserError, match="half of a character"):
+        prepare(Loaded(None, scale_workflow), registry=registry)
+
+
 def test_a_file_too_large_or_of_too_many_values(workspace, monkeypatch):
     (workspace / "w.json").write_text(json.dumps({"nodes": [{"id": 1, "type": "Note", "widgets_values": list(range(500))}]}))
     assert load(workspace / "w.json").workflow is not None

@@ -17,6 +17,7 @@ from .graph import Home
 from .load import Loaded, Prompt, load
 from .problems import WorkflowError
 from .registry import Registry, default_registry
+from .shape import check_content
 
 
 @dataclass
@@ -36,6 +37,8 @@ def prepare(source: Path | str | Loaded, assignments: list[str] | None = None, c
     """
     registry = registry or default_registry()
     loaded = source if isinstance(source, Loaded) else load(source)
+    if loaded is source:  # no file, whose content `load` has looked at
+        check_content([loaded.prompt, loaded.workflow], "workflow")
     prompt, workflow = copy.deepcopy(loaded.prompt), copy.deepcopy(loaded.workflow)
     homes: dict[tuple[str, str], Home] = {}
     notes: list[str] = []
