@@ -1,6 +1,6 @@
 """Subgraphs: their definitions, the insides of their instances, and the values that an instance shows of what is inside.
 
-An instance holds a value for each input of the subgraph's interface that leads to a widget inside. Frontends before 1.44 showed
+An instance holds a value for each input of the subgraph's interface that leads to a widget inside. Older frontends also showed
 widgets from inside without an input of their own, listed in `properties.proxyWidgets`; the frontend of today turns each of these
 into an input, and here the value goes straight to the widget.
 """
