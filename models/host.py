@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Iterator, Protocol
 
+from .foreign import printable, say
 
 HOSTS_SETTING = "Affect.MLLM.Hosts"
 """The setting of ComfyUI's frontend (web/settings.js) that names machines which may be sent pictures, by commas."""
@@ -100,7 +101,7 @@ class Host:
 
     def note(self, message: str) -> None:
         """Tells the user something that is no error."""
-        print(message, file=sys.stderr)
+        say(message, sys.stderr)
 
     def mllm_hosts(self) -> list[str]:
         """Other machines that pictures may be sent to: hosts, with or without a port. Here those of $AFFECT_MLLM_HOSTS."""
@@ -164,7 +165,7 @@ class ComfyHost(Host):
     def note(self, message: str) -> None:
         import logging
 
-        logging.info("[Affect] %s", message)
+        logging.info("[Affect] %s", printable(message))
 
     def mllm_hosts(self) -> list[str]:
         """Also those in ComfyUI's settings (`HOSTS_SETTING`), which the person at the browser writes and no workflow can."""

@@ -238,3 +238,20 @@ def test_an_empty_prompt_in_the_gate_is_refused(affect, workspace):
               "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}}}
     answer = affect("run", prompt)
     assert answer.code == 2 and "prompt is empty" in answer.err and not results(workspace)
+
+
+def test_words_from_a_workflow_obey_no_terminal(affect, scale_prompt):
+    evil = "\x1b]0;owned\x07\x9b31m\u202eexe.\u2066\r\nNode 9: all is well"
+    scale_prompt["2"] |= {"_meta": {"title": evil}, "class_type": evil}
+    for answer in (affect("check", scale_prompt), affect("run", scale_prompt, "--debug")):
+        assert answer.code == 2 and "owned" in answer.err
+        assert not set("\x1b\x07\x9b\u202e\u2066\r") & set(answer.err + answer.out)
+        assert "\nNode 9" not in answer.err
+
+
+def test_a_terminal_that_knows_few_characters(workspace):
+    (workspace / "w.json").write_text('{"1": {"class_type": "Zauberst\\u00e4be\\u2603", "inputs": {}}}')
+    code = "import sys; from comfyui_affect.workflows.headless.cli import main; sys.exit(main(['check', 'w.json']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=workspace,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 2 and b"Zauberst\\xe4be\\u2603" in done.stderr

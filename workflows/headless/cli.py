@@ -14,6 +14,7 @@ import threading
 import traceback
 
 from ...models.errors import UserError
+from ...models.foreign import say
 from . import command_dispatch, command_gallery, command_models, command_nodes, command_run
 from .problems import WorkflowError
 
@@ -35,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line (default: the process's own) and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal need not know every character that a workflow holds
     debug = "--debug" in argv
     args = _parse([a for a in argv if a != "--debug"])
     previous = _unwind_on_termination()
@@ -70,12 +74,12 @@ def _sentence(error: Exception) -> str:
 
 def _trace(debug: bool) -> None:
     if debug:
-        traceback.print_exc()
+        say(traceback.format_exc(), sys.stderr)
 
 
 def _report(args: argparse.Namespace, status: str, code: int, message: str,
             error: UserError | None = None) -> int:
-    print(f"affect: {message}", file=sys.stderr)
+    say(f"affect: {message}", sys.stderr)
     if getattr(args, "json", None) is True:
         found = error.problems if isinstance(error, WorkflowError) else []
         print(json.dumps({"status": status, "error": message, "problems": [p.as_dict() for p in found]}))

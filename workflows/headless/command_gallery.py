@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ...models.foreign import say
+
 
 def add_commands(commands: Any) -> None:
     gallery = commands.add_parser("gallery", help="galleries of reference pictures")
@@ -36,15 +38,15 @@ def _build(args: argparse.Namespace) -> int:
                           "absent": gallery.absent, "nouns": gallery.nouns, "adjectives": gallery.adjectives,
                           "adjectives_without_emotion": gallery.speechless}))
         return 0
-    print(f"{len(gallery.pictures)} pictures in {args.folder}; {len(gallery.skipped)} files skipped.")
+    say(f"{len(gallery.pictures)} pictures in {args.folder}; {len(gallery.skipped)} files skipped.")
     for name, why in gallery.skipped.items():
-        print(f"  skipped {name!r}: {why}")
+        say(f"  skipped {name!r}: {why}")
     for name in gallery.absent[:20]:
-        print(f"  listed in a CSV and not there: {name!r}")
+        say(f"  listed in a CSV and not there: {name!r}")
     if len(gallery.absent) > 20:
-        print(f"  and {len(gallery.absent) - 20} more")
+        say(f"  and {len(gallery.absent) - 20} more")
     if gallery.speechless:
-        print("No search by emotion finds these adjectives; give each one of the eight in the folder's emotions.csv (adjective, emotion): "
+        say("No search by emotion finds these adjectives; give each one of the eight in the folder's emotions.csv (adjective, emotion): "
               f"{', '.join(gallery.speechless)}")
-    print(f"nouns: {', '.join(gallery.nouns) or '(none)'}\nadjectives: {', '.join(gallery.adjectives) or '(none)'}")
+    say(f"nouns: {', '.join(gallery.nouns) or '(none)'}\nadjectives: {', '.join(gallery.adjectives) or '(none)'}")
     return 0

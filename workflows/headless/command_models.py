@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...models.errors import UserError
+from ...models.foreign import say
 
 KINDS = ("checkpoints", "vae", "loras", "affect", "open_clip", "mllm")
 
@@ -72,12 +73,12 @@ def _list(args: argparse.Namespace) -> int:
                           "published": {k: p.about for k, p in PUBLISHED.items()},
                           "models_dir": str(host.models_dir)}))
         return 0
-    print("bundled: " + (", ".join(bundled) or "(none)"))
+    say("bundled: " + (", ".join(bundled) or "(none)"))
     for kind, names in there.items():
-        print(f"{host.models_dir / kind}: " + (", ".join(names) or "(none)"))
-    print("can be fetched with `affect models get NAME`:")
+        say(f"{host.models_dir / kind}: " + (", ".join(names) or "(none)"))
+    say("can be fetched with `affect models get NAME`:")
     for name, published in PUBLISHED.items():
-        print(f"  {name:<14} {published.about}")
+        say(f"  {name:<14} {published.about}")
     return 0
 
 
@@ -92,11 +93,11 @@ def _get(args: argparse.Namespace) -> int:
     wanted = PUBLISHED[args.name]
     path = _host(args).models_dirs(wanted.kind)[0] / wanted.saved_as
     if path.exists():
-        print(f"{path} is there already.", file=sys.stderr)
+        say(f"{path} is there already.", sys.stderr)
     else:
         _fetch(wanted, path)
     check_safetensors(path)
-    print(json.dumps({"path": str(path)}) if args.json else path)
+    say(json.dumps({"path": str(path)}) if args.json else path)
     return 0
 
 
@@ -112,6 +113,6 @@ def _fetch(wanted: Published, path: Path) -> None:
     except ImportError as error:
         raise UserError("Fetching needs the package huggingface_hub: install this one with its extra "
                         "'headless'.") from error
-    print(f"Fetching {wanted.about} ...", file=sys.stderr)
+    say(f"Fetching {wanted.about} ...", sys.stderr)
     cached = hf_hub_download(wanted.repository, wanted.file)
     write_atomically(path, lambda p: shutil.copyfile(cached, p))

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ...models.errors import UserError
+from ...models.foreign import say
 
 
 def add_commands(commands: Any) -> None:
@@ -40,8 +41,8 @@ def _nodes(args: argparse.Namespace) -> int:
         print(json.dumps(described))
     elif args.key is None:
         for key, node in sorted(described.items(), key=lambda item: (item[1]["category"], item[0])):
-            print(f"{node['category']:<44} {key:<32} {node['display_name']}")
-        print(f"{'(drawing only)':<44} {', '.join(sorted(FRONTEND_ONLY))}")
+            say(f"{node['category']:<44} {key:<32} {node['display_name']}")
+        say(f"{'(drawing only)':<44} {', '.join(sorted(FRONTEND_ONLY))}")
     else:
         _print(described[args.key])
     return 0
@@ -64,17 +65,17 @@ def describe(kind: Any) -> dict[str, Any]:
 
 
 def _print(node: dict[str, Any]) -> None:
-    print(f"{node['key']} ({node['display_name']}), {node['category']}\n{node['description']}\n")
+    say(f"{node['key']} ({node['display_name']}), {node['category']}\n{node['description']}\n")
     for i in node["inputs"]:
         parts = [i["type"]] + ([] if i["required"] else ["optional"])
         if "default" in i:
             parts.append(f"default {i['default']!r}")
         if "min" in i or "max" in i:
             parts.append(f"{i.get('min', '')}..{i.get('max', '')}")
-        print(f"  in   {i['name']:<20} {', '.join(parts)}")
+        say(f"  in   {i['name']:<20} {', '.join(parts)}")
         if i.get("choices"):
-            print(f"       {'':<20} {', '.join(map(str, i['choices']))}")
+            say(f"       {'':<20} {', '.join(map(str, i['choices']))}")
         if i.get("tooltip"):
-            print(f"       {'':<20} {i['tooltip']}")
+            say(f"       {'':<20} {i['tooltip']}")
     for o in node["outputs"]:
-        print(f"  out  {o['name']:<20} {o['type']}")
+        say(f"  out  {o['name']:<20} {o['type']}")

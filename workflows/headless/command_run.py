@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from ...models.foreign import say
+
 
 def add_commands(commands: Any) -> None:
     run = commands.add_parser("run", help="run a workflow", description=(
@@ -64,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     with host.use(_host(args)) as current:
         server = registry = None
-        if args.server:
+        if args.server is not None:
             server = Server(args.server)
             registry = server.registry()
         prepared = prepare(args.workflow, args.assignments, args.choice_seed, registry)
@@ -76,8 +78,8 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps({"status": "ok", "outputs": outputs, "seconds": seconds}))
     else:
         for output in outputs:
-            print(output.get("path") or f"node {output['node']} ({output['type']}): {output['text']}")
-        print(f"Done in {seconds:.1f} s.", file=sys.stderr)
+            say(output.get("path") or f"node {output['node']} ({output['type']}): {output['text']}")
+        say(f"Done in {seconds:.1f} s.", sys.stderr)
     return 0
 
 
@@ -89,17 +91,17 @@ def _check(args: argparse.Namespace) -> int:
     from .server import Server
 
     with host.use(_host(args)):
-        registry = Server(args.server).registry() if args.server else default_registry()
+        registry = Server(args.server).registry() if args.server is not None else default_registry()
         prepared = prepare(args.workflow, args.assignments, args.choice_seed, registry)
-    notes = prepared.notes + (doubts(prepared.prompt, registry) if args.server else [])
+    notes = prepared.notes + (doubts(prepared.prompt, registry) if args.server is not None else [])
     runs = len(needed(prepared.prompt, registry))
     if args.json:
         print(json.dumps({"status": "ok", "problems": [], "nodes": len(prepared.prompt), "needed": runs}
                          | ({"notes": notes} if notes else {})))
         return 0
     for note in notes:
-        print(note, file=sys.stderr)
+        say(note, sys.stderr)
     count = f"{runs} of its {len(prepared.prompt)} nodes are needed"
-    print(f"Nothing speaks against the workflow: {count}. The server judges the values when the workflow reaches it."
-          if args.server else f"The workflow can run: {count}.")
+    say(f"Nothing speaks against the workflow: {count}. The server judges the values when the workflow reaches it."
+          if args.server is not None else f"The workflow can run: {count}.")
     return 0

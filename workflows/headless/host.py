@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Iterable
 
+from ...models.foreign import one_line, printable
 from ...models.host import Bar, Host, files_below
 
 
@@ -53,7 +54,7 @@ class EmbeddedHost(Host):
         from tqdm import tqdm
         import sys
 
-        tqdm.write(message, file=sys.stderr)  # not print: that would break the bars
+        tqdm.write(printable(message), file=sys.stderr)  # not print: that would break the bars
 
     def list_files(self, kind: str, suffixes: tuple[str, ...] = (".safetensors",)) -> list[str]:
         """Also folders in diffusers' layout among the checkpoints."""
@@ -93,7 +94,7 @@ class TqdmBar:
         self._bar.refresh()
 
     def text(self, message: str) -> None:
-        self._bar.set_postfix_str(message)
+        self._bar.set_postfix_str(one_line(message))
 
     def preview(self, image: Any) -> None:
         """A terminal shows none."""

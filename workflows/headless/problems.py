@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Iterable
 
 from ...models.errors import UserError, did_you_mean as did_you_mean, nearest as nearest
+from ...models.foreign import one_line
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class Problem:
     def __str__(self) -> str:
         where = ""
         if self.node is not None:
-            where = f"Node {self.node}" + (f" '{self.title}'" if self.title else "")
-            where += f", input '{self.input}': " if self.input else ": "
-        return where + self.message
+            # Names in a workflow are others' words: in one line, none of them looks like a line of ours.
+            where = f"Node {one_line(self.node)}" + (f" '{one_line(self.title)}'" if self.title else "")
+            where += f", input '{one_line(self.input)}': " if self.input else ": "
+        return where + one_line(self.message, 5000)
 
     def as_dict(self) -> dict[str, str | None]:
         return asdict(self)
