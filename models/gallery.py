@@ -13,7 +13,9 @@ import csv
 import hashlib
 import json
 import os
+import re
 import secrets
+import stat
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +45,9 @@ _CACHED = _STATISTICS + 2
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 LARGEST = 100_000_000
 """Pictures of more pixels than this are skipped."""
+
+LARGEST_TABLE = 200_000_000
+"""Bytes of a CSV: two million pictures."""
 
 COMPACT_FROM = 1000
 """An index of more records than this is written anew once most of them are stale."""
@@ -149,8 +154,14 @@ def _read(rows: np.ndarray, i: int) -> dict[str, Any] | None:
     text = rows[i, EDGE:].tobytes()
     if zlib.crc32(text[:-4]) != int.from_bytes(text[-4:], "little"):
         return None
-    meta = json.loads(text[:-4].rstrip(b"\0"))
-    return meta if zlib.crc32(rows[i, :EDGE]) == meta["edge"] else None
+    try:
+        meta = json.loads(text[:-4].rstrip(b"\0"))
+    except (ValueError, RecursionError):
+        return None
+    # The checksums are right, and yet another program may have written it: a gallery may come from anybody.
+    kinds = isinstance(meta, dict) and isinstance(meta.get("path"), str) and isinstance(meta.get("skipped", ""), str)
+    same = kinds and isinstance(meta.get("file"), list) and meta.get("edge") == zlib.crc32(rows[i, :EDGE])
+    return meta if same and isinstance(meta["edge"], int) else None
 
 
 def _header(edges: str) -> bytes:
@@ -175,7 +186,8 @@ class _Index:
         off."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         start = _start(self.path) if size else b""
-        if size and not (len(start) == _HEADER and start.startswith(b"%s %s " % (_MAGIC, self.edges.encode()))):
+        head = b"%s %s " % (_MAGIC, self.edges.encode())
+        if size and not (len(start) == _HEADER and start.startswith(head) and re.fullmatch(rb"[0-9a-f]{16}", start[len(head):].rstrip())):
             host.current().note(f"The gallery's index '{self.path}' is damaged or of another version: it is made anew.")
             self.path.unlink()
             size = 0
@@ -289,11 +301,16 @@ class _Index:
 
 
 def _index_path(folder: Path, edges: str) -> Path:
-    """Beside the pictures, or in the user's cache where nothing can be written there."""
+    """Beside the pictures, or in the user's cache where nothing can be written there. A gallery may come from anybody: where one of
+    its files is a link, which would be written through, or no regular file, it is taken away and made anew."""
     name = INDEX if edges == "scharr" else INDEX.replace(".index", f"-{edges}.index")
     try:
-        with (folder / name).open("ab"):
-            return folder / name
+        for path in (folder / name).with_suffix(".lock"), (folder / name).with_suffix(".cache"), folder / name:
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
+                host.current().note(f"The gallery's file '{path}' was a link or no regular file: it is made anew.")
+        os.close(os.open(folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
+        return folder / name
     except OSError:
         digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
         path = Path.home() / ".cache" / "comfyui_affect" / "galleries" / f"{digest}-{edges}.index"
@@ -346,8 +363,8 @@ def _alone(lock: Any, folder: Path) -> Iterator[None]:
 def state(folder: Path) -> str:
     """A digest of what a gallery's answers depend on: its pictures' names, sizes and times, and its tables'."""
     digest = hashlib.sha256(repr(list(walk(folder))).encode("utf-8", "surrogateescape"))
-    for path in sorted(folder.glob("*.csv")):
-        digest.update(path.read_bytes())
+    for path in _tables(folder):
+        digest.update(files.read_text(path, LARGEST_TABLE))
     return digest.hexdigest()
 
 
@@ -400,18 +417,33 @@ def build(folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "
 
 # -- labels -----------------------------------------------------------------------------------------------------
 
+def _tables(folder: Path) -> list[Path]:
+    """The CSV files of a gallery, without links that leave it, pipes and devices: nobody knows what or how much those hold."""
+    found, root = [], folder.resolve()
+    for path in sorted(folder.glob("*.csv")):
+        if path.is_file() and path.resolve().is_relative_to(root):
+            found.append(path)
+        else:
+            host.current().note(f"'{path.name}' in the gallery '{folder.name}' is no regular file, or a link that leaves the folder: it is "
+                                "not used.")
+    return found
+
+
 def _table(path: Path) -> list[dict[str, str]]:
     """A CSV's rows with lower-case keys; a table that Excel wrote in the machine's own alphabet, or with semicolons or tabs, is
     read too."""
-    raw = path.read_bytes()
+    raw = files.read_text(path, LARGEST_TABLE)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     lines = text.splitlines()
     between = max(",;\t", key=lines[0].count) if lines else ","
-    return [{(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
-            for row in csv.DictReader(lines, delimiter=between)]
+    try:
+        return [{(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
+                for row in csv.DictReader(lines, delimiter=between)]
+    except csv.Error as error:
+        raise UserError(f"The table '{path.name}' in the gallery cannot be read: {error}. Save it again as CSV.") from error
 
 
 def _emotion(name: str, where: str) -> str:
@@ -427,7 +459,7 @@ def _labels(folder: Path) -> tuple[Callable[[str], tuple[str, str, str] | None],
     emotions = dict(ADJECTIVES)
     table: dict[str, dict[str, str]] = {}
     listed = False
-    for path in sorted(folder.glob("*.csv")):
+    for path in _tables(folder):
         rows, key = _table(path), "adjective" if path.name == "emotions.csv" else "file"
         if rows and key not in rows[0]:
             host.current().note(f"'{path.name}' in the gallery '{folder.name}' has no column '{key}' in its first line: it is not used.")

@@ -1,6 +1,7 @@
 """`affect data annotate`: both forms from a fake MLLM, resumed runs, broken answers, the estimate, and what is kept."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -43,6 +44,19 @@ def folder(tmp_path):
         Image.new("RGB", (24, 24), "gray").save(path)
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
     return tmp_path / "images"
+
+
+def test_links_that_leave_the_folder_are_not_sent_to_anybody(folder, tmp_path, capsys):
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "private.png")
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "elsewhere" / "private.png")
+    (folder / "link.png").symlink_to(tmp_path / "private.png")
+    (folder / "awe" / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "endless.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "inside.png").symlink_to(folder / "c.png")
+    assert [name for name, _ in A.pictures(folder)] == ["awe/b.jpg", "broken.png", "c.png", "inside.png", "sadness/a.png"]
+    assert "3 names in" in capsys.readouterr().err
 
 
 def test_emospaces_questions_are_the_papers():

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -144,6 +145,59 @@ def test_a_damaged_index_is_made_anew(folder, notes, damage):
     path = folder / index.INDEX
     path.write_bytes(damage(path.read_bytes()))
     assert len(open_gallery(folder).pictures) == 12 and ("made anew" in notes[0])
+
+
+HEAD = b"affect gallery 2 scharr 0123456789abcdef\n".ljust(64)
+
+
+def record(text):
+    """A record whose checksums are right, whatever it says."""
+    text = text.ljust(1020, b"\0")
+    return bytes(index.EDGE) + text + zlib.crc32(text).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("content", [
+    b"affect gallery 2 scharr ".ljust(64), HEAD.replace(b"0123", b"....")] + [HEAD + record(text) for text in (
+        b"5", b"[]", b"{", b"\xff", b"{}", b'{"edge": "x"}', b'{"path": 5, "file": [], "edge": %d}' % zlib.crc32(bytes(index.EDGE)),
+        b'{"path": "a", "file": 3, "edge": %d}' % zlib.crc32(bytes(index.EDGE)), b"[" * 1000, b'{"edge": null, "path": {}}')])
+def test_an_index_that_somebody_else_wrote_is_made_anew_or_passed_over(folder, notes, content):
+    (folder / index.INDEX).write_bytes(content)
+    assert len(open_gallery(folder, cache=True).pictures) == 12 and len(open_gallery(folder).pictures) == 12
+
+
+@pytest.mark.parametrize("suffix", [".index", ".cache", ".lock"])
+def test_links_in_place_of_the_index_are_not_written_through(folder, notes, tmp_path, suffix):
+    outside, path = tmp_path / "outside.txt", (folder / index.INDEX).with_suffix(suffix)
+    outside.write_text("mine")
+    path.symlink_to(outside)
+    assert len(open_gallery(folder, cache=True).pictures) == 12
+    assert outside.read_text() == "mine" and not path.is_symlink() and "was a link" in notes[0]
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path / "absent.txt")
+    open_gallery(folder, cache=True)
+    os.mkfifo(tmp_path / "pipe")
+    path.unlink(missing_ok=True)
+    (tmp_path / "pipe").rename(path)
+    assert len(open_gallery(folder, cache=True).pictures) == 12 and not (tmp_path / "absent.txt").exists()
+
+
+def test_tables_that_never_end_or_lie_elsewhere_are_not_read(folder, notes, tmp_path):
+    (tmp_path / "secret.csv").write_text("file,noun\nmisty_lake/0.png,secret\n")
+    (folder / "linked.csv").symlink_to(tmp_path / "secret.csv")
+    (folder / "endless.csv").symlink_to("/dev/zero")
+    (folder / "folder.csv").mkdir()
+    os.mkfifo(folder / "pipe.csv")
+    os.mkfifo(folder / "misty_lake" / "pipe.png")
+    gallery = open_gallery(folder)
+    assert len(gallery.pictures) == 12 and "secret" not in gallery.nouns
+    assert len([n for n in notes if "no regular file, or a link that leaves" in n]) == 4
+    assert index.state(folder)
+
+
+def test_a_table_that_csv_cannot_read_is_spoken_of(folder, notes):
+    (folder / "labels.csv").write_text('file,noun\n"' + "x" * 200_000 + '",a\n')
+    with pytest.raises(UserError, match="'labels.csv' in the gallery cannot be read"):
+        open_gallery(folder)
 
 
 def test_statistics_never_belong_to_other_pictures(folder, notes):

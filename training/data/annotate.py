@@ -94,6 +94,12 @@ def pictures(folder: Path) -> list[tuple[str, str]]:
         raise UserError(f"There is no folder {folder}.")
     found = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
     found = [p for p in found if not any(part.startswith(".") for part in p.parts)]  # macOS's ._x.jpg is no image
+    root = folder.resolve()
+    outside = [p for p in found if not (folder / p).is_file() or not (folder / p).resolve().is_relative_to(root)]
+    if outside:  # what they lead to was never meant to be sent to anybody
+        host.current().note(f"{len(outside)} names in {folder} are left out, such as {outside[0].as_posix()!r}: links that leave the "
+                            "folder, or no regular files.")
+    found = [p for p in found if p not in set(outside)]
     if not found:
         raise UserError(f"There is no image in {folder} ({', '.join(sorted(_SUFFIXES))}).")
     return [(p.as_posix(), p.parent.name if p.parent.name in LABELS else "") for p in found]
