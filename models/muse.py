@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from . import files, host
 from .diffusion.inference import ordinary, ordinary_weights
-from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext, repeat_to_batch
+from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext, clamp01, repeat_to_batch
+from .diffusion.selfcheck import SelfCheck
 from .emotions import MIKELS, EmotionTarget
 from .errors import UserError
 from .views import view
@@ -89,15 +90,18 @@ class EmotionTokens:
         out = []
         for embeds, options in conditioning:
             check_width(self.tokens, embeds.shape[-1])
-            if options.get("attention_mask") is not None:
-                raise UserError("This conditioning carries an attention mask (Redux and other image prompts make one), which "
-                                "emotional tokens would make wrong. Connect the text encoder's own conditioning.")
+            options, mask = dict(options), options.get("attention_mask")
+            if mask is not None:
+                if mask.ndim != 2 or mask.shape[-1] != embeds.shape[1]:
+                    raise UserError("This conditioning carries an attention mask that does not count its tokens one by one (Redux and other "
+                                    "image prompts make one), which emotional tokens would make wrong. Connect the text encoder's own.")
+                options["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), self.tokens.shape[1])], dim=1)
             tokens = self.tokens.to(embeds)
             batch = max(len(tokens), len(embeds))
             parts = [t.expand(batch, -1, -1) if len(t) == 1 else t for t in (embeds, tokens)]
             if {len(p) for p in parts} != {batch}:
                 raise UserError(f"{len(tokens)} sets of emotion tokens do not fit a conditioning of {len(embeds)}.")
-            out.append([torch.cat(parts, dim=1), dict(options)])
+            out.append([torch.cat(parts, dim=1), options])
         return out
 
 
@@ -260,18 +264,33 @@ class TraceStore:
         return run
 
 
-def _evened(t: torch.Tensor, scales: list[torch.Tensor]) -> torch.Tensor:
-    """t [B, ...], whose gradient is divided by its largest entry, image by image, on the way back; that entry [B] is put
-    into `scales`. Half precision has too little range for what a classifier's gradient and guidance may come to."""
-    if t.requires_grad:
-        # A hook that knew `t` itself would keep it, and the graph behind it, for ever.
-        def even(gradient: torch.Tensor) -> torch.Tensor:
-            largest = gradient.flatten(1).abs().amax(dim=1).float()
-            scales.append(torch.where(largest > 0, largest, torch.ones_like(largest)))
-            return gradient / scales[-1].view(-1, *[1] * (gradient.ndim - 1)).to(gradient)
+class _WayBack:
+    """Evens gradients on their way back, image by image. Half precision has too little range for what a classifier's gradient and
+    guidance may come to.
 
-        t.register_hook(even)
-    return t
+    scales   [B] each: what gradients were divided by
+    arrived  what came to each point, the last on the way forward first
+    sent     what went on from it
+    """
+
+    def __init__(self) -> None:
+        self.scales: list[torch.Tensor] = []
+        self.arrived: list[torch.Tensor] = []
+        self.sent: list[torch.Tensor] = []
+
+    def even(self, t: torch.Tensor) -> torch.Tensor:
+        """t [B, ...], whose gradient is divided by its largest entry."""
+        if t.requires_grad:
+            # A hook that knew `t` itself would keep it, and the graph behind it, for ever.
+            def even(gradient: torch.Tensor) -> torch.Tensor:
+                largest = gradient.flatten(1).abs().amax(dim=1).float()
+                self.scales.append(torch.where(largest > 0, largest, torch.ones_like(largest)))
+                self.arrived.append(gradient)
+                self.sent.append(gradient / self.scales[-1].view(-1, *[1] * (gradient.ndim - 1)).to(gradient))
+                return self.sent[-1]
+
+            t.register_hook(even)
+        return t
 
 
 def _brought_to(module: Any, image: torch.Tensor) -> torch.Tensor:
@@ -320,6 +339,8 @@ class Muse:
             self.inherent = torch.zeros(batch, dtype=torch.long, device=device)  # of the images whose gate is open
         self._seen: torch.Tensor | None = None  # the prediction of the last step that the gate was asked at
         self._save_memory = self.denoiser.short_of_memory(x)
+        self._denoiser_check = SelfCheck("diffusion model", self.denoiser.single_precision)
+        self._decoder_check = SelfCheck("VAE", self.autoencoder.single_precision)
         self._judged = -1  # the last step that the gate was asked at
         self._path: dict[int, torch.Tensor] = {}  # where the last `full` walk passed, by step, and where it ended
         self._end: torch.Tensor | None = None
@@ -390,11 +411,12 @@ class Muse:
         # The sampler's step, not the model call: second-order samplers call twice a step.
         return int((self.sigmas > sigma[0] * (1 + 1e-4)).sum())
 
-    def _image(self, x0: torch.Tensor, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """What the clean latents of some rows of the batch look like, with the masked part as it will be composited."""
+    def _image(self, x0: torch.Tensor, rows: torch.Tensor | slice = slice(None), raw: bool = False) -> torch.Tensor:
+        """What the clean latents of some rows of the batch look like, with the masked part as it will be composited; where `raw`, before
+        pixels are clamped to 0..1."""
         if self.mask is not None and self.latent is not None:
             x0 = x0 * self.mask[rows] + self.latent[rows] * (1 - self.mask[rows])
-        return self.autoencoder.decode(self.denoiser.latent_out(x0))
+        return (self.autoencoder.decode_raw if raw else self.autoencoder.decode)(self.denoiser.latent_out(x0))
 
     def _feels(self, image: torch.Tensor) -> torch.Tensor:
         """The classifier's logits [B, 8], wherever it lies, on the latents' device."""
@@ -508,10 +530,12 @@ class Muse:
                 with torch.no_grad():
                     plain = self._guess(x, sigma, uncond, None, rows if parts else None)
                     fitted[rows] = self._fit(self._image(plain, rows), rows).to(fitted)
+
             for inner in range(limit):
-                scales: list[torch.Tensor] = []
+                back = _WayBack()
                 x0 = self._guess(x, sigma, uncond, tokens, rows if parts else None)
-                image = _evened(self._image(_evened(x0, scales), rows), scales)
+                raw = back.even(self._image(back.even(x0), rows, raw=True))
+                image = clamp01(raw)
                 logits = self._seen_variously(image, record.call, inner)
                 loss = self._loss(rows)(logits)
                 self._record(record, rows, logits, loss)
@@ -523,7 +547,10 @@ class Muse:
                 if scorer:
                     loss = loss + config.content_weight * (fitted[rows] - self._fit(image, rows)).clamp(min=0)
                 ui.check_interrupted()
-                self._step_tokens(tokens, optimizer, loss, scales, rows, active)
+                self._differentiate(tokens, loss, active)
+                self._check(tokens, x0.detach(), raw.detach(), back, rows,
+                            lambda moved: self._guess(x, sigma, uncond, moved, rows if parts else None))
+                self._move(tokens, optimizer, back.scales, rows, active)
                 ui.check_interrupted()
                 ui.inner(record.step, inner + 1, limit, float(loss.detach()[active].mean()))
                 rows = rows[active] if parts else rows
@@ -548,16 +575,37 @@ class Muse:
         cond = self.denoiser(x, sigma, positive if tokens is None else positive.append(tokens))
         return cond if uncond is None else uncond + self.config.cfg * (cond - uncond)
 
-    def _step_tokens(self, tokens: torch.Tensor, optimizer: torch.optim.Optimizer, loss: torch.Tensor,
-                     scales: list[torch.Tensor], rows: torch.Tensor, active: torch.Tensor) -> None:
-        """One step of Adam on the tokens of the rows that are active and whose gradient is finite; the others stay, bit
-        for bit. loss, scales and active belong to `rows`."""
+    def _differentiate(self, tokens: torch.Tensor, loss: torch.Tensor, active: torch.Tensor) -> None:
+        """The gradient of the loss [n] of the active rows, into tokens.grad, as evened on its way."""
         if not loss.requires_grad:
             raise UserError("No gradient runs from the image back to the emotional tokens: the MODEL carries a patch that "
                             "reuses earlier results (EasyCache and other caches) or kernels without a backward pass "
                             "(Nunchaku, fp8 fast). Connect the model to the Emotion Token Optimizer without it.")
-        optimizer.zero_grad(set_to_none=True)
+        tokens.grad = None
         (loss * active).sum().backward(inputs=[tokens])
+
+    def _check(self, tokens: torch.Tensor, x0: torch.Tensor, image: torch.Tensor, back: _WayBack, rows: torch.Tensor,
+               guess: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Holds the gradients of this inner step against what the networks do, where that is due (`selfcheck`). UserError where they
+        disagree. x0 and image: what `rows` came to; guess: tokens -> their clean latents."""
+        of_image, of_latent = back.sent
+        if self._denoiser_check.due(self.denoiser.resident()):
+            def latents(moved: torch.Tensor) -> torch.Tensor:
+                every = tokens.detach().clone()
+                every[rows] = moved
+                return guess(every)
+
+            self._denoiser_check.check(tokens[rows], tokens.grad[rows], of_latent, x0, latents)
+        if self._decoder_check.due(self.autoencoder.resident()):
+            self._decoder_check.check(x0, back.arrived[1], of_image, image, lambda moved: self._image(moved, rows, raw=True))
+        for check in (self._denoiser_check, self._decoder_check):
+            if check.undecided:
+                self._note(f"The gradients of this {check.name} could not be checked: what the tokens change is lost in rounding.")
+
+    def _move(self, tokens: torch.Tensor, optimizer: torch.optim.Optimizer, scales: list[torch.Tensor], rows: torch.Tensor,
+              active: torch.Tensor) -> None:
+        """One step of Adam on the tokens of the rows that are active and whose gradient is finite; the others stay, bit for bit.
+        scales [n] each: what their gradients were divided by on their way."""
         for scale in scales:
             tokens.grad[rows] *= scale.view(-1, 1, 1)
         finite = tokens.grad.flatten(1).isfinite().all(dim=1)

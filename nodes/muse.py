@@ -182,12 +182,30 @@ class AffectEmotionSampler:
         return latent, _plots(trace), tokens
 
 
+class GivenNoise:
+    """The NOISE socket with noise [B, C, h, w] that is known, whatever latent it is asked for."""
+
+    seed = 0
+
+    def __init__(self, noise: Any):
+        self.noise = noise
+
+    def generate_noise(self, input_latent: dict[str, Any]) -> Any:
+        """The noise; UserError where the latent has another size."""
+        if input_latent["samples"].shape != self.noise.shape:
+            raise UserError(f"The noise of DDIM Inversion is {tuple(self.noise.shape)} and the latent to sample from "
+                            f"{tuple(input_latent['samples'].shape)}. Connect DDIM Inversion's own latent beside it.")
+        return self.noise
+
+
 class AffectDDIMInversion:
     CATEGORY = "affect/muse"
     DESCRIPTION = ("Finds the noise that leads back to an image. Describe the image in the positive prompt, then sample "
-                   "from the result with add_noise off (or DisableNoise) and the same number of steps.")
-    RETURN_TYPES = ("LATENT",)
-    OUTPUT_TOOLTIPS = ("The image as noise.",)
+                   "from the result with add_noise off (or with this node's noise) and the same number of steps.")
+    RETURN_TYPES = ("LATENT", "NOISE")
+    RETURN_NAMES = ("latent", "noise")
+    OUTPUT_TOOLTIPS = ("What to sample from: the image as noise; of a rectified-flow model (SD3, FLUX, Qwen-Image, ...) the image's own "
+                       "latent.", "The noise to sample with: none; of a rectified-flow model the noise that leads back to the image.")
     FUNCTION = "run"
 
     @classmethod
@@ -202,14 +220,15 @@ class AffectDDIMInversion:
         }}
 
     def run(self, model: Any, positive: Any, latent_image: dict[str, Any], steps: int,
-            scheduler: str = "normal") -> tuple[Any]:
+            scheduler: str = "normal") -> tuple[Any, Any]:
 
         latent_image = dict(latent_image)
         if latent_image.pop("noise_mask", None) is not None:
             # A sampler would put back what lies outside the mask from this latent, which is noise now.
             host.current().note("DDIM Inversion inverts the whole image and drops the latent's mask.")
-        return ({**latent_image, "samples": diffusion.engine(model).invert(model, positive, latent_image["samples"],
-                                                                           steps, scheduler)},)
+        latent, noise = diffusion.engine(model).invert(model, positive, latent_image["samples"], steps, scheduler)
+        kept = {diffusion.INVERTED_NOISE: noise} if bool(noise.any()) else {}  # Emotion Sampler finds it there
+        return {**latent_image, "samples": latent, **kept}, GivenNoise(noise)
 
 
 def _token_folders() -> list[Path]:

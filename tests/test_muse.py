@@ -316,9 +316,12 @@ def test_a_model_without_a_backward_pass_is_named(small_unet, small_vae, small_c
         run(g)
 
 
-def test_tokens_are_not_put_behind_a_masked_conditioning():
+def test_a_mask_of_a_texts_tokens_grows_with_them_and_any_other_is_refused():
+    tokens, text, mask = EmotionTokens(torch.randn(1, 4, 16)), torch.randn(1, 77, 16), (torch.arange(77) < 70).long()[None]
+    (embeds, options), = tokens.apply([[text, {"attention_mask": mask}]])
+    assert embeds.shape == (1, 81, 16) and torch.equal(options["attention_mask"], torch.cat([mask, torch.ones(1, 4).long()], dim=1))
     with pytest.raises(UserError, match="attention mask"):
-        EmotionTokens(torch.randn(1, 4, 16)).apply([[torch.randn(1, 77, 16), {"attention_mask": torch.ones(1, 77)}]])
+        tokens.apply([[text, {"attention_mask": torch.ones(1, 77, 77)}]])
 
 
 def test_a_run_inside_inference_mode_is_the_same_run(small_unet, small_vae, small_classifier):
@@ -439,14 +442,14 @@ def test_an_inner_step_keeps_nothing_of_its_graph():
     import gc
     import weakref
 
-    from comfyui_affect.models.muse import _evened
+    from comfyui_affect.models.muse import _WayBack
 
-    scales = []
+    back = _WayBack()
     start = torch.ones(2, 3, requires_grad=True)
     middle = start * torch.tensor([[2.0], [8.0]])
     seen = weakref.ref(middle)
-    _evened(middle, scales).square().sum().backward()
-    assert torch.equal(scales[0], torch.tensor([4.0, 16.0])) and torch.equal(start.grad, torch.tensor([[2.0] * 3, [8.0] * 3]))
+    back.even(middle).square().sum().backward()
+    assert torch.equal(back.scales[0], torch.tensor([4.0, 16.0])) and torch.equal(start.grad, torch.tensor([[2.0] * 3, [8.0] * 3]))
     del middle
     gc.collect()
     assert seen() is None

@@ -112,9 +112,12 @@ def test_the_sampler_node_is_the_three_in_one(world):
 def test_inversion_drops_the_mask_and_keeps_the_batch(small_unet):
     conditioning = [[torch.randn(1, 77, 16), {}]]
     latent = {"samples": torch.randn(2, 4, 8, 8), "noise_mask": torch.ones(1, 64, 64), "batch_index": [0, 1]}
-    out, = NODES["AffectDDIMInversion"]().run(small_unet, conditioning, latent, 3, "karras")
+    out, noise = NODES["AffectDDIMInversion"]().run(small_unet, conditioning, latent, 3, "karras")
     assert out["samples"].shape == (2, 4, 8, 8) and torch.isfinite(out["samples"]).all()
     assert "noise_mask" not in out and out["batch_index"] == [0, 1] and "noise_mask" in latent
+    assert not noise.generate_noise(out).any(), "a latent that is noise already gets none"
+    with pytest.raises(UserError, match="DDIM Inversion's own latent"):
+        noise.generate_noise({"samples": torch.zeros(1, 4, 8, 8)})
 
 
 def test_readout_reads_every_image(world):

@@ -85,7 +85,7 @@ CONTRACT = {
         "latent_image": "LATENT", "steps": ("INT", 20), "sampler_name": ["euler"], "scheduler": ["karras"],
         "denoise": ("FLOAT", 1.0), "add_noise": ("BOOLEAN", True)} | _MUSE_OPTIONAL, "LATENT IMAGE AFFECT_EMOTION_TOKENS"),
     "AffectDDIMInversion": ("DDIM Inversion", {
-        "model": "MODEL", "positive": "CONDITIONING", "latent_image": "LATENT", "steps": "INT"}, "LATENT"),
+        "model": "MODEL", "positive": "CONDITIONING", "latent_image": "LATENT", "steps": "INT"}, "LATENT NOISE"),
     "AffectSaveEmotionTokens": ("Save Emotion Tokens", {"tokens": "AFFECT_EMOTION_TOKENS", "name": "STRING"}, ""),
     "AffectLoadEmotionTokens": ("Load Emotion Tokens", {"name": "STRING"}, "AFFECT_EMOTION_TOKENS"),
     "AffectApplyEmotionTokens": ("Apply Emotion Tokens", {

@@ -10,6 +10,9 @@ from typing import Any
 from .. import host
 from ..errors import UserError
 
+INVERTED_NOISE = "inverted_noise"
+"""Key of a LATENT under which DDIM Inversion of a rectified-flow model leaves the noise [B, C, h, w] that leads back to `samples`."""
+
 
 def engine(model: Any) -> Any:
     """The adapter module of what a MODEL socket carries. Both have `MuseGuider`, `sample` and `invert`, alike in their
@@ -44,7 +47,7 @@ def sampling_choices() -> tuple[list[str], list[str]]:
 def tiny_pipeline() -> tuple[Any, Any, Any]:
     """(MODEL, CLIP, VAE) of the bundled tiny model, as the program around us has them."""
     if _in_comfyui():
-        from .comfy_tiny import load_pipeline
+        from .comfy.tiny import load_pipeline
     else:
         from ..tiny import load_pipeline
     return load_pipeline()

@@ -85,6 +85,14 @@ class DiffusersModel:
     def dtype(self) -> torch.dtype:
         return next(self.unet.parameters()).dtype
 
+    @property
+    def single_precision(self) -> bool:
+        """See `protocol.Denoiser`."""
+        return self.dtype == torch.float32
+
+    def resident(self) -> None:
+        """See `protocol.Denoiser`: these weights stay where they are."""
+
     @contextmanager
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
         with deterministic(), ordinary_weights(self.unet), checkpointed(*[self.unet] * save_memory):
@@ -193,7 +201,7 @@ class DiffusersVAE:
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @property
-    def _dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
         return next(self.vae.parameters()).dtype
 
     @torch.no_grad()
@@ -205,17 +213,29 @@ class DiffusersVAE:
             raise UserError(f"An image of {w} x {h} pixels cannot be encoded: both sides must be multiples of "
                             f"{self.factor}. Scale or crop it first.")
         device = next(self.vae.parameters()).device
-        return self.vae.encode(image.to(device, self._dtype) * 2 - 1).latent_dist.mode().float()
+        return self.vae.encode(image.to(device, self.dtype) * 2 - 1).latent_dist.mode().float()
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable in the latent; gradients pass the clamp."""
+        return clamp01(self.decode_raw(latent))
+
+    def decode_raw(self, latent: torch.Tensor) -> torch.Tensor:
+        """As `decode`, without the clamp."""
         channels = self.vae.config.latent_channels
         if latent.shape[1] != channels:
             raise UserError(f"This VAE decodes latents of {channels} channels and this one has {latent.shape[1]}: VAE and model belong to "
                             "different families. Take the VAE of the model's own checkpoint.")
         device = next(self.vae.parameters()).device
-        image = self.vae.decode(latent.to(device, self._dtype)).sample
-        return clamp01((image.float() + 1) / 2)
+        image = self.vae.decode(latent.to(device, self.dtype)).sample
+        return (image.float() + 1) / 2
+
+    @property
+    def single_precision(self) -> bool:
+        """See `protocol.Autoencoder`."""
+        return self.dtype == torch.float32
+
+    def resident(self) -> None:
+        """See `protocol.Autoencoder`: these weights stay where they are."""
 
     @contextmanager
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
@@ -291,8 +311,10 @@ def sample(guider: CFGGuider, latent_image: dict[str, Any], seed: int, sampler_n
     return {**latent_image, "samples": samples}
 
 
-def invert(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, steps: int, scheduler: str) -> torch.Tensor:
-    """DDIM inversion of latents [B, C, h, w] (VAE scale) under their description at cfg 1, with a progress bar."""
+def invert(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, steps: int,
+           scheduler: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """DDIM inversion of latents [B, C, h, w] (VAE scale) under their description at cfg 1, with a progress bar. Returns what to sample
+    from: the noised latent, and no noise."""
     context = model.context(positive)
     bar = host.current().progress(steps, "inverting")
     try:
@@ -300,7 +322,8 @@ def invert(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, 
                                schedule(scheduler, model.sigma_table, steps), callback=lambda *_: bar.update())
     finally:
         bar.close()
-    return model.latent_out(noise).cpu()
+    noised = model.latent_out(noise).cpu()
+    return noised, torch.zeros_like(noised)
 
 
 def blend(model: DiffusersModel, source: Conditioning, target: Conditioning, negative: Conditioning | None,

@@ -13,7 +13,9 @@ from typing import Any, Callable, Iterator, TypeVar
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..errors import UserError
 
@@ -28,10 +30,31 @@ def ordinary(t: Maybe) -> Maybe:
         return t.clone()
 
 
-def _alias(t: torch.Tensor) -> torch.Tensor:
+def _rebuilt(t: torch.Tensor, piece: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """A tensor of `piece` of t; where t is built of others (a quantised weight and its scales), one built of `piece` of each."""
+    if not is_traceable_wrapper_subclass(t):
+        return piece(t)
+    names, context = t.__tensor_flatten__()
+    inner = {name: _rebuilt(getattr(t, name), piece) for name in names}
+    return type(t).__tensor_unflatten__(inner, context, t.size(), t.stride())
+
+
+def copied(t: torch.Tensor) -> torch.Tensor:
+    """An ordinary copy of a tensor, piece by piece where it is built of others."""
+    with torch.inference_mode(False):
+        return _rebuilt(t.detach() if t.requires_grad else t, torch.clone)
+
+
+def alias(t: torch.Tensor) -> torch.Tensor:
+    """An ordinary tensor on the same memory, which asks for no gradient. UserError for a tensor whose memory cannot be read off it (a
+    GGUF weight)."""
+    return _rebuilt(t, _aliased)
+
+
+def _aliased(t: torch.Tensor) -> torch.Tensor:
     if type(t) not in (torch.Tensor, nn.Parameter):
-        raise UserError(f"A weight of this model is a {type(t).__name__} (a quantised model, GGUF for example), through "
-                        "which gradients do not run. Load the model in fp16, bf16 or fp8 instead.")
+        raise UserError(f"A weight of this model is a {type(t).__name__} (GGUF, for example), through which gradients do not run. Load the "
+                        "model in fp16, bf16, fp8 or one of ComfyUI's own quantised formats instead.")
     return torch.empty(0, dtype=t.dtype, device=t.device).set_(t.untyped_storage(), t.storage_offset(), t.size(), t.stride())
 
 
@@ -41,7 +64,7 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
     tensors on the same storage that ask for no gradient. Afterwards the original objects are back, whatever happened.
 
     Takes milliseconds and no memory. Weights that are ordinary and ask for no gradient already are left alone.
-    UserError for weights that are tensor subclasses.
+    UserError for weights whose memory cannot be read off them (`alias`).
     """
     put_back: list[tuple[dict[str, Any], str, Any, Any]] = []
     try:
@@ -51,14 +74,30 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
                                     (module._buffers, lambda t: t)):
                     for name, t in table.items():
                         if t is not None and (t.is_inference() or t.requires_grad):
-                            alias = wrap(_alias(t.detach()))
-                            put_back.append((table, name, t, alias))
-                            table[name] = alias
+                            ours = wrap(alias(t))
+                            put_back.append((table, name, t, ours))
+                            table[name] = ours
             yield
     finally:
-        for table, name, t, alias in put_back:
-            if table[name] is alias:  # else ComfyUI's hooks have put another weight there meanwhile
+        for table, name, t, ours in put_back:
+            if table[name] is ours:  # else ComfyUI's hooks have put another weight there meanwhile
                 table[name] = t
+
+
+class ordinary_inputs(TorchFunctionMode):
+    """A block in which every operation sees ordinary tensors in place of inference tensors, on the same memory: for code that holds
+    tensors where nobody can find them to alias them. Costs some microseconds an operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map(_ordinary_input, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _ordinary_input(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.is_inference():
+        with torch.inference_mode(False):
+            return alias(value)
+    return value
 
 
 @contextmanager

@@ -15,6 +15,7 @@ Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: [[embeds [B, T, D], {"pooled_output": [B, P] or None, ...}], ...]."""
 
 
+
 Control = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, tuple[int, int]], torch.Tensor]
 """Cross-attention: (queries [R, h w, C], keys [R, T, C], values [R, T, C], heads, (h, w)) -> [R, h w, C]."""
 
@@ -47,11 +48,18 @@ class Denoiser(Protocol):
     def context(self, conditioning: Conditioning) -> TextContext:
         """The context of a CONDITIONING."""
 
+    single_precision: bool
+    """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
+
     plain_guidance: bool
     """Whether `guided` is equation 6 of MUSE and nothing else, so that predictions that are there already may be combined."""
 
     def short_of_memory(self, x: torch.Tensor) -> bool:
         """Whether activations for a backward pass at x [B, C, h, w] would not fit beside what is loaded."""
+
+    def resident(self) -> Any:
+        """What is equal as long as the host has moved no weight in or out of the device's memory; None where it never does, and
+        gradients need no check (`selfcheck`)."""
 
     def gradients(self, save_memory: bool = False) -> ContextManager[None]:
         """The block inside which `__call__` is differentiable, whatever mode the host runs in; with
@@ -85,6 +93,9 @@ class Denoiser(Protocol):
 class Autoencoder(Protocol):
     """Pixels from and to latents in the VAE's own scale."""
 
+    single_precision: bool
+    """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
+
     factor: int
     """Pixels per latent cell along each side."""
 
@@ -93,6 +104,12 @@ class Autoencoder(Protocol):
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """[B, C, h, w] -> [B, 3, H, W] in 0..1 (clamped, with gradients passing the clamp). Differentiable."""
+
+    def decode_raw(self, latent: torch.Tensor) -> torch.Tensor:
+        """As `decode`, without the clamp."""
+
+    def resident(self) -> Any:
+        """As `Denoiser.resident`."""
 
     def gradients(self, save_memory: bool = False) -> ContextManager[None]:
         """As `Denoiser.gradients`, for `decode`."""

@@ -98,6 +98,35 @@ class BlendControl:
             out[1] = (self.refined(attention_weights(qs, ks), attention_weights(qt, kt), size) @ vt.float()).to(v)
         return torch.cat([x.transpose(1, 2).flatten(2) for x in out])
 
+    def joint(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, text: int, size: tuple[int, int]) -> torch.Tensor:
+        """The same for transformers whose text and image attend in one sequence: q, k, v [R, H, N, d], of which the first `text` tokens are
+        the text's, padded, and the next h w the image's -> [R, H, N, d].
+
+        Equation 7's maps are the image's rows and the text's columns of that attention. Its other columns stay the target's own, and
+        nothing is normalised again, as in cross-attention.
+        """
+        b, image = self.batch, slice(text, text + size[0] * size[1])
+        if len(q) != b * len(self.lengths) or text < max(self.lengths):
+            raise UserError("Another patch of this MODEL changes the sequence that its attention reads, which the attention blend cannot "
+                            "follow. Connect the model without it.")
+        groups, out = [], []
+        for i, n in enumerate(self.lengths):
+            rows = slice(b * i, b * (i + 1))
+            real = torch.arange(k.shape[2], device=k.device)
+            real = real[(real < n) | (real >= text)]  # nobody attends to padding
+            groups.append((q[rows], k[rows][:, :, real], v[rows][:, :, real]))
+            out.append(F.scaled_dot_product_attention(*groups[-1]))
+        if self.active:
+            (qs, ks, _), (qt, kt, vt) = groups[:2]
+            source, target = self.lengths[:2]
+            for h in range(q.shape[1]):  # head by head: a map has as many entries as the image has tokens, squared
+                one = slice(h, h + 1)
+                of_source = attention_weights(qs[:, one, image], ks[:, one])[..., :source]
+                of_target = attention_weights(qt[:, one, image], kt[:, one])
+                of_target[..., :target] = self.refined(of_source, of_target[..., :target], size)
+                out[1][:, one, image] = (of_target @ vt[:, one].float()).to(v)
+        return torch.cat(out)
+
     def refined(self, source: torch.Tensor, target: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Equation 7: source [B, H, n, S] and target [B, H, n, T] maps -> [B, H, n, T]. Outside the mask a target token has
         the map of its source token; one without keeps its own, and nothing is normalised again."""

@@ -51,6 +51,12 @@ def token_alignment(source: Conditioning, target: Conditioning, texts: tuple[str
     return align(embedding_scores(source[0][0][0], target[0][0][0]))
 
 
+def shifted(alignment: torch.Tensor, source: int, target: int) -> torch.Tensor:
+    """An alignment [T] for texts behind `source` and `target` tokens of padding, which are matched one by one -> [target + T]."""
+    padding = torch.arange(target)
+    return torch.cat([padding.where(padding < source, torch.tensor(-1)), (alignment + source).where(alignment >= 0, torch.tensor(-1))])
+
+
 def _ids(conditioning: Conditioning, text: str) -> list[int]:
     """The token ids of a conditioning's first part; none where they are not known, or it was made longer since."""
     embeds, options = conditioning[0]

@@ -40,6 +40,7 @@ class TinyAutoencoder(nn.Module):
     """[B, 3, H, W] in 0..1 <-> latents [B, 8, H/8, W/8], each channel of zero mean and unit deviation over MoodScenes."""
 
     factor = 8
+    single_precision = True
 
     def __init__(self, widths: tuple[int, int, int] = (128, 64, 32)):
         super().__init__()
@@ -72,6 +73,9 @@ class TinyAutoencoder(nn.Module):
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """[B, 8, h, w] -> [B, 3, 8h, 8w] in 0..1; gradients pass the clamp."""
         return clamp01(self.decode_raw(latent))
+
+    def resident(self) -> None:
+        """See `protocol.Autoencoder`: these weights stay where they are."""
 
     @contextmanager
     def gradients(self, save_memory: bool = False) -> Iterator[None]:

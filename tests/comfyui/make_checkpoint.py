@@ -1,5 +1,6 @@
 """Writes a Stable Diffusion 1.5 checkpoint of full size with random weights in fp16. Run by ComfyUI's Python, in its folder."""
 
+import inspect
 import sys
 
 target, sys.argv[1:] = sys.argv[1], ["--cpu"]
@@ -42,7 +43,10 @@ randomise(clip)
 vae = randomise(AutoencoderKL(embed_dim=4, ddconfig=dict(
     double_z=True, z_channels=4, resolution=256, in_channels=3, out_ch=3, ch=128, ch_mult=[1, 2, 4, 4], num_res_blocks=2,
     attn_resolutions=[], dropout=0.0))).half()
-state = model.state_dict_for_saving(clip.state_dict(), vae.state_dict())
+given = {"clip_state_dict": clip.state_dict(), "vae_state_dict": vae.state_dict()}
+if "unet_state_dict" in inspect.signature(model.state_dict_for_saving).parameters:  # newer ones do not read it themselves
+    given["unet_state_dict"] = model.diffusion_model.state_dict()
+state = model.state_dict_for_saving(**given)
 
 from safetensors.torch import save_file
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from graphs import half_mask, node
+from random_graphs import needs
 
 
 def blend(kind, mask, batch=1, **inputs):
@@ -24,8 +25,9 @@ def told(outputs):
     return texts["41"], texts["13"]
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd15-fp16", "sd2", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd15", "sd15-fp16", "sd2", "sdxl", "sd3", "flux", "chroma", "lumina2", "qwen", "flux2", "zimage"])
 def test_a_mask_bounds_the_edit_and_the_model_stays_as_it_was(comfy, tmp_path, kind):
+    needs(comfy, kind)
     nothing, before = told(comfy.run(blend(kind, "35", batch=2), tmp_path))
     assert nothing["outside"] < 1e-4
     half, after = told(comfy.run(blend(kind, "32", batch=2), tmp_path))
@@ -34,12 +36,11 @@ def test_a_mask_bounds_the_edit_and_the_model_stays_as_it_was(comfy, tmp_path, k
     assert whole["inside"] > 1e-2
 
 
-@pytest.mark.parametrize("kind", ["sd3", "flux"])
-def test_models_without_cross_attention_are_refused(comfy, tmp_path, kind):
+def test_a_model_whose_attention_is_not_known_is_refused(comfy, tmp_path):
     from comfyui_affect.workflows.headless.execute import NodeFailed
 
-    with pytest.raises(NodeFailed, match="cross-attention: SD1.5, SD2 or SDXL"):
-        comfy.run(blend(kind, "32"), tmp_path)
+    with pytest.raises(NodeFailed, match="cannot follow this WAN21's attention"):
+        comfy.run(blend("wan", "32"), tmp_path)
 
 
 @pytest.mark.parametrize("which, name, inputs", [

@@ -5,47 +5,15 @@ import os
 
 import pytest
 from graphs import half_mask, node
-from PIL import Image
+from random_graphs import falls, graph, needs, results
 
-MUSE = dict(cfg=4.0, n_tokens=2, learning_rate=0.05, max_inner_steps=3, stop_loss=1e-4, inherent_weight=5e-4,
-            similar_weight=1.5e-3, views=0)  # random views would blur the fall of a loss that is looked for here
-
-
-def graph(kind="sd15", seed=3, sampler="euler", scheduler="normal", steps=3, batch=1, intensity=1.0, positive=("1", 1), **more):
-    """Random model -> optimizer -> sampler -> trace and image, and the model's weights afterwards."""
-    return {
-        "1": node("RandomModel", kind=kind, seed=0, batch=batch, tokens=77),
-        "2": node("AffectEmotion", emotion="fear", intensity=intensity),
-        "3": node("RandomClassifier"),
-        "4": node("AffectEmotionTokenOptimizer", model=["1", 0], positive=list(positive), negative=["1", 2], vae=["1", 3],
-                  emotion=["2", 0], classifier=["3", 0], seed=seed, **MUSE),
-        "5": node("RandomNoise", noise_seed=seed), "6": node("KSamplerSelect", sampler_name=sampler),
-        "7": node("BasicScheduler", model=["1", 0], scheduler=scheduler, steps=steps, denoise=1.0),
-        "8": node("SamplerCustomAdvanced", noise=["5", 0], guider=["4", 0], sampler=["6", 0], sigmas=["7", 0],
-                  latent_image=["1", 4]),
-        "9": node("VAEDecode", samples=["8", 0], vae=["1", 3]),
-        "10": node("SaveImage", images=["9", 0], filename_prefix=f"{kind}_{sampler}"),
-        "11": node("AffectEmotionTrace", guider=["4", 0], latent=["8", 0]),
-        "12": node("PreviewAny", source=["11", 1]),
-        "13": node("SameModel", model=["1", 0], after=["8", 0]),
-    } | more
-
-
-def results(outputs):
-    texts = {o["node"]: json.loads(o["text"]) for o in outputs if "text" in o}
-    images = [Image.open(o["path"]) for o in outputs if o.get("type") == "image"]
-    return texts.get("12"), texts.get("13"), images
-
-
-def falls(trace):
-    """Gradients reach the tokens: the guiding loss falls in the first inner loop, and over all of them, for every image."""
-    fall = [[after - before for before, after in zip(c["losses"][0], c["losses"][-1])] for c in trace["calls"]]
-    return all(first < 0 for first in fall[0]) and all(sum(image) < 0 for image in zip(*fall))
+NEWER = ["chroma", "lumina2", "qwen", "hidream", "auraflow", "wan", "flux2", "zimage", "krea2"]
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd15-fp16", "sd15-bf16", "sd2", "sdxl", "sd3", "flux", "sd15-lowvram",
-                                  "sd15-fp16-lowvram", "flux-lowvram"])
+                                  "sd15-fp16-lowvram", "flux-lowvram", *NEWER])
 def test_every_family_is_guided_and_left_as_it_was(comfy, tmp_path, kind):
+    needs(comfy, kind)
     trace, before, _ = results(comfy.run(graph(kind, batch=2, intensity=0.0, seed=1), tmp_path))
     assert "intensity is 0" in trace["notes"][0]
     trace, after, images = results(comfy.run(graph(kind, batch=2), tmp_path))
@@ -196,21 +164,89 @@ def test_tokens_are_saved_loaded_and_put_behind_a_text(comfy, tmp_path):
     assert without.tobytes() != behind.tobytes()
 
 
-def test_inversion_is_for_models_that_diffuse(comfy, tmp_path):
+def inverted(kind, sampler="SamplerCustomAdvanced", **inputs):
+    """A sampled latent, inverted and sampled again: how far the two lie apart, everywhere ("inside")."""
+    return {"1": graph(kind)["1"], "35": node("SolidMask", value=1.0, width=64, height=64),
+            "34": node("KSampler", model=["1", 0], seed=2, steps=4, cfg=1.0, sampler_name="euler", scheduler="normal", positive=["1", 1],
+                       negative=["1", 1], latent_image=["1", 4], denoise=1.0),
+            "30": node("AffectDDIMInversion", model=["1", 0], positive=["1", 1], latent_image=["34", 0], steps=16),
+            "4": node("CFGGuider", model=["1", 0], positive=["1", 1], negative=["1", 1], cfg=1.0),
+            "6": node("KSamplerSelect", sampler_name="euler"),
+            "7": node("BasicScheduler", model=["1", 0], scheduler="normal", steps=16, denoise=1.0),
+            "8": node("SamplerCustomAdvanced", noise=["30", 1], guider=["4", 0], sampler=["6", 0], sigmas=["7", 0], latent_image=["30", 0]),
+            "9": node("Difference", a=["34", 0], b=["8", 0], mask=["35", 0]),
+            "10": node("Difference", a=["34", 0], b=["1", 4], mask=["35", 0])}
+
+
+@pytest.mark.parametrize("kind", ["sd3", "flux", "chroma", "qwen", "flux2"])
+def test_inversion_of_a_rectified_flow_leads_back(comfy, tmp_path, kind):
+    needs(comfy, kind)
+    texts = {o["node"]: json.loads(o["text"]) for o in comfy.run(inverted(kind), tmp_path) if "text" in o}
+    assert texts["9"]["inside"] < 0.1 * texts["10"]["inside"]
+
+
+def test_inversion_of_a_diffusion_model_gives_noise_as_a_latent(comfy, tmp_path):
+    prompt = inverted("sd15")
+    del prompt["8"], prompt["9"], prompt["10"]
+    prompt |= {"31": node("VAEDecode", samples=["30", 0], vae=["1", 3]), "32": node("SaveImage", images=["31", 0], filename_prefix="inverted")}
+    assert results(comfy.run(prompt, tmp_path))[2]
+
+
+def test_a_flow_without_noise_is_refused(comfy, tmp_path):
     from comfyui_affect.workflows.headless.execute import NodeFailed
 
-    invert = lambda kind: {"1": graph(kind)["1"], "30": node("AffectDDIMInversion", model=["1", 0], positive=["1", 1], latent_image=["1", 4], steps=2),
-                           "31": node("VAEDecode", samples=["30", 0], vae=["1", 3]),
-                           "32": node("SaveImage", images=["31", 0], filename_prefix="inverted")}
-    assert results(comfy.run(invert("sd15"), tmp_path))[2]
-    for kind in ("sd3", "flux"):
-        with pytest.raises(NodeFailed, match="rectified-flow models.*SD1.5"):
-            comfy.run(invert(kind), tmp_path)
+    prompt = graph("flux")
+    prompt["5"] = node("DisableNoise")
+    with pytest.raises(NodeFailed, match="starts from noise alone.*DDIM Inversion"):
+        comfy.run(prompt, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["chroma", "lumina2", "qwen", "flux2", "zimage"])
+def test_newer_families_take_areas_masks_and_latent_masks(comfy, tmp_path, kind):
+    needs(comfy, kind)
+    regions = half_mask() | {
+        "36": node("ConditioningSetMask", conditioning=["1", 1], mask=["32", 0], strength=1.0, set_cond_area="default"),
+        "37": node("ConditioningSetAreaPercentage", conditioning=["1", 2], width=0.5, height=1.0, x=0.5, y=0.0, strength=1.0),
+        "38": node("ConditioningCombine", conditioning_1=["36", 0], conditioning_2=["37", 0]),
+        "34": node("KSampler", model=["1", 0], seed=2, steps=2, cfg=4.0, sampler_name="euler", scheduler="normal",
+                   positive=["1", 1], negative=["1", 2], latent_image=["1", 4], denoise=1.0),
+        "33": node("SetLatentNoiseMask", samples=["34", 0], mask=["32", 0]),
+        "35": node("Difference", a=["34", 0], b=["8", 0], mask=["32", 0])}
+    if kind == "qwen":  # ComfyUI knows no areas for its latents
+        regions["37"] = node("ConditioningSetMask", conditioning=["1", 2], mask=["32", 0], strength=1.0, set_cond_area="default")
+    prompt = graph(kind, batch=2, positive=("38", 0), **regions)
+    prompt["8"]["inputs"]["latent_image"] = ["33", 0]
+    outputs = comfy.run(prompt, tmp_path)
+    trace, weights, images = results(outputs)
+    apart = next(json.loads(o["text"]) for o in outputs if o["node"] == "35")
+    assert falls(trace) and len(images) == 2 and not weights["patched"]
+    assert apart["outside"] < 1e-4 < 1e-2 < apart["inside"]
+
+
+def test_an_area_is_refused_where_comfyui_knows_none(comfy, tmp_path):
+    from comfyui_affect.workflows.headless.execute import NodeFailed
+
+    needs(comfy, "qwen")
+    for area in (node("ConditioningSetAreaPercentage", conditioning=["1", 1], width=0.5, height=1.0, x=0.5, y=0.0, strength=1.0),
+                 node("ConditioningSetMask", conditioning=["1", 1], mask=["32", 0], strength=1.0, set_cond_area="mask bounds")):
+        with pytest.raises(NodeFailed, match="no areas.*Set Mask"):
+            comfy.run(graph("qwen", positive=("37", 0), **half_mask(), **{"37": area}), tmp_path)
+
+
+def test_a_video_latent_of_several_frames_is_refused(comfy, tmp_path):
+    from comfyui_affect.workflows.headless.execute import NodeFailed
+
+    needs(comfy, "wan")
+    prompt = graph("wan")
+    prompt["40"] = node("EmptyHunyuanLatentVideo", width=64, height=64, length=9, batch_size=1)
+    prompt["8"]["inputs"]["latent_image"] = ["40", 0]
+    with pytest.raises(NodeFailed, match="several frames.*length to 1"):
+        comfy.run(prompt, tmp_path)
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda g: g["1"]["inputs"].update(kind="mute"), ["cross-attention", "Emotion Token Optimizer"]),
-    (lambda g: g["1"]["inputs"].update(kind="bound"), ["attention_mask", "Emotion Token Optimizer"]),
+    (lambda g: g["1"]["inputs"].update(kind="mute"), ["sequence of tokens", "own text encoder"]),
+    (lambda g: g["1"]["inputs"].update(kind="bound"), ["attention mask", "(1, 77, 77)"]),
     (lambda g: g["4"]["inputs"].update(vae=["40", 3]) or g.update({"40": node("RandomModel", kind="sd3", seed=0, batch=1, tokens=77)}),
      ["16 channels", "4", "same checkpoint"]),
 ])

@@ -21,6 +21,7 @@ import comfy.model_management as mm
 spec = importlib.util.spec_from_file_location("affect_pack", ROOT + "/__init__.py", submodule_search_locations=[ROOT])
 pack = importlib.util.module_from_spec(spec); sys.modules["affect_pack"] = pack; spec.loader.exec_module(pack)
 from affect_pack.models.diffusion import comfy as ours
+from affect_pack.models.diffusion.comfy import memory
 
 class Odd(torch.nn.Module):
     # what ComfyUI's loading by parts passes over: a parameter and a buffer of a module that has parts
@@ -37,8 +38,8 @@ class Keep(logging.Handler):
 logging.getLogger().addHandler(Keep())
 out = {}
 net = Odd()
-out["one"] = ours._patcher(net) is ours._patcher(net)
-patcher = ours._patcher(net)
+out["one"] = memory.patcher(net) is memory.patcher(net)
+patcher = memory.patcher(net)
 patcher.load_device = torch.device("meta")
 patcher.partially_load(torch.device("meta"), extra_memory=0.1)
 out["devices"] = sorted({t.device.type for t in [*net.parameters(), *net.buffers()]})

@@ -3,15 +3,19 @@
 import comfy.cldm.cldm
 import comfy.conds
 import comfy.controlnet
+import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
+import comfy.ldm.modules.attention
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models as families
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.ldm.wan.vae import WanVAE
 
 WIDTH = 64  # of the text
 
@@ -35,6 +39,12 @@ def unet(**more):
                 dtype=torch.float32) | more
 
 
+def lumina(**more):
+    return dict(image_model="lumina2", patch_size=2, in_channels=16, dim=64, cap_feat_dim=WIDTH, n_layers=2, n_refiner_layers=1,
+                qk_norm=True, n_heads=2, n_kv_heads=2, axes_dims=[8, 12, 12], axes_lens=[300, 512, 512], rope_theta=10000.0,
+                ffn_dim_multiplier=1.0, multiple_of=32, dtype=torch.float32) | more
+
+
 def reading(extra_conds):
     """SD1.5 whose conds are `extra_conds(the usual ones)`."""
     # A class of that name: a function on the object itself would tie a knot that ComfyUI takes for a leak.
@@ -51,7 +61,7 @@ def reading(extra_conds):
 
 
 Mute = reading(lambda conds: {})  # no text through cross-attention
-Bound = reading(lambda conds: {**conds, "attention_mask": comfy.conds.CONDRegular(torch.ones(1, 77))})  # a text with a mask
+Bound = reading(lambda conds: {**conds, "attention_mask": comfy.conds.CONDRegular(torch.ones(1, 77, 77))})  # a mask of pairs
 
 
 CONFIGS = {
@@ -69,11 +79,46 @@ CONFIGS = {
         hidden_size=64, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10000,
         qkv_bias=True, guidance_embed=True, dtype=torch.float32,
         **({"txt_ids_dims": []} if "txt_ids_dims" in comfy.ldm.flux.model.FluxParams.__annotations__ else {}))),  # newer ones ask
+    "chroma": lambda: families.Chroma(dict(
+        image_model="chroma", in_channels=64, out_channels=64, patch_size=2, vec_in_dim=768, context_in_dim=WIDTH, hidden_size=64,
+        mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10000, qkv_bias=True, in_dim=64,
+        out_dim=64, hidden_dim=64, n_layers=1, dtype=torch.float32,
+        **({"txt_ids_dims": []} if "txt_ids_dims" in comfy.ldm.chroma.model.ChromaParams.__annotations__ else {}))),
+    "lumina2": lambda: families.Lumina2(lumina()),
+    "qwen": lambda: families.QwenImage(dict(
+        image_model="qwen_image", in_channels=64, num_layers=2, attention_head_dim=32, num_attention_heads=2, joint_attention_dim=WIDTH,
+        axes_dims_rope=(8, 12, 12), dtype=torch.float32)),
+    "hidream": lambda: families.HiDream(dict(
+        image_model="hidream", patch_size=2, in_channels=16, out_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=32,
+        num_attention_heads=2, caption_channels=[WIDTH, WIDTH], text_emb_dim=2048, num_routed_experts=2, num_activated_experts=1,
+        axes_dims_rope=(8, 12, 12), max_resolution=(128, 128), llama_layers=[0, 1], dtype=torch.float32)),
+    "auraflow": lambda: families.AuraFlow(dict(
+        cond_seq_dim=WIDTH, n_layers=2, n_double_layers=1, dim=64, n_heads=2, max_seq=1024, dtype=torch.float32)),
+    "wan": lambda: families.WAN21_T2V(dict(
+        image_model="wan2.1", model_type="t2v", dim=64, in_dim=16, out_dim=16, ffn_dim=128, freq_dim=32, text_dim=WIDTH, num_heads=2,
+        num_layers=2, patch_size=(1, 2, 2), dtype=torch.float32)),
     "mute": lambda: Mute(unet()),
     "bound": lambda: Bound(unet()),
 }
-POOLED = {"sdxl": 1280, "sd3": 2048, "flux": 768}
-CHANNELS = {"sd3": 16, "flux": 16}
+if hasattr(families, "Flux2"):
+    CONFIGS |= {
+        "flux2": lambda: families.Flux2(dict(
+            image_model="flux2", in_channels=128, out_channels=128, patch_size=1, vec_in_dim=None, context_in_dim=WIDTH, hidden_size=64,
+            mlp_ratio=3.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[8, 8, 8, 8], theta=2000, qkv_bias=False,
+            guidance_embed=True, txt_ids_dims=[3], global_modulation=True, mlp_silu_act=True, ops_bias=False, dtype=torch.float32))}
+if hasattr(families, "ZImage"):
+    CONFIGS |= {"zimage": lambda: families.ZImage(lumina(z_image_modulation=True, time_scale=1000.0, pad_tokens_multiple=32, dim=256, n_heads=8,
+                                                           n_kv_heads=8))}
+if hasattr(families, "Krea2"):
+    CONFIGS |= {"krea2": lambda: families.Krea2(dict(
+        image_model="krea2", features=64, tdim=32, txtdim=WIDTH // 2, heads=2, kvheads=1, multiplier=2, layers=2, patch=2, channels=16,
+        txtlayers=2, txtheads=2, txtkvheads=1, dtype=torch.float32))}
+POOLED = {"sdxl": 1280, "sd3": 2048, "flux": 768, "hidream": 2048}
+CHANNELS = {"sd3": 16, "flux": 16, "chroma": 16, "lumina2": 16, "qwen": 16, "hidream": 16, "wan": 16, "flux2": 128, "zimage": 16,
+            "krea2": 16}
+VIDEO_VAE = {"qwen", "wan", "krea2"}
+MASKED = {"lumina2", "zimage", "qwen"}
+"""Families whose text comes with an attention mask."""
 
 
 class LowVram(comfy.model_patcher.ModelPatcher):
@@ -104,14 +149,24 @@ class RandomModel:
         generator = torch.Generator().manual_seed(seed + 1)
 
         def text():
-            pooled = torch.randn(1, POOLED.get(kind, 8), generator=generator)
-            return [[torch.randn(1, tokens, WIDTH, generator=generator), {"pooled_output": pooled}]]
+            given = {"pooled_output": torch.randn(1, POOLED.get(kind, 8), generator=generator)}
+            embeds = torch.randn(1, tokens, WIDTH, generator=generator)
+            if kind in MASKED:
+                given["attention_mask"] = (torch.arange(tokens) < tokens - 3).long()[None]
+            if kind == "hidream":
+                given["conditioning_llama3"] = torch.randn(1, 2, 16, WIDTH, generator=generator)
+            return [[embeds, given]]
 
         channels = CHANNELS.get(kind, 4)
-        return patcher, text(), text(), vae(channels, seed), {"samples": torch.zeros(batch, channels, 8, 8)}
+        size = (batch, channels, *([1] if kind in VIDEO_VAE else []), 8, 8)
+        return patcher, text(), text(), vae(channels, seed, kind in VIDEO_VAE), {"samples": torch.zeros(size)}
 
 
-def vae(channels, seed):
+def vae(channels, seed, video=False):
+    if video:
+        network = WanVAE(dim=8, z_dim=channels, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
+                         temperal_downsample=[False, True, True])
+        return comfy.sd.VAE(sd=randomise(network, seed + 2).state_dict())
     shape = dict(double_z=True, z_channels=channels, resolution=64, in_channels=3, out_ch=3, ch=32, ch_mult=[1, 1, 1, 2],
                  num_res_blocks=1, attn_resolutions=[], dropout=0.0)
     params = {"ddconfig": shape, "embed_dim": channels}
@@ -185,6 +240,45 @@ class RandomControlNet:
         return (comfy.controlnet.ControlNet(network, load_device=comfy.model_management.get_torch_device(), manual_cast_dtype=torch.float32),)
 
 
+class TensorPatch:
+    """A MODEL with a patch as other packs write them: it holds tensors that were made in inference mode, and writes into what it gets."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "run", ("MODEL",)
+    KINDS = ("attn2_patch", "attn2_output_patch", "output_block_patch", "double_block", "attn2_replace", "wrapper", "function wrapper")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "where": (cls.KINDS,)}}
+
+    def run(self, model, where):
+        model = model.clone()
+        scale = torch.full((1,), 1.1)
+        assert scale.is_inference()
+
+        def one(x, *_):
+            x *= scale
+            return x
+
+        if where == "attn2_patch":
+            model.set_model_attn2_patch(lambda q, k, v, extra: (q, k * scale, one(v)))
+        elif where == "attn2_output_patch":
+            model.set_model_attn2_output_patch(one)
+        elif where == "output_block_patch":
+            model.set_model_output_block_patch(lambda h, skip, options: (one(h), one(skip)))
+        elif where == "double_block":
+            model.set_model_patch(lambda given: {"img": one(given["img"]), "txt": given["txt"]}, "double_block")
+        elif where == "attn2_replace":
+            for block in [("middle", 0), ("output", 0)]:
+                model.set_model_attn2_replace(lambda q, k, v, extra: comfy.ldm.modules.attention.optimized_attention(
+                    q * scale, k, v, extra["n_heads"]), *block)
+        elif where == "wrapper":
+            model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "tests",
+                                       lambda executor, *args, **kwargs: executor(*args, **kwargs) * scale)
+        else:
+            model.set_model_unet_function_wrapper(lambda apply, args: apply(args["input"], args["timestep"], **args["c"]) * scale)
+        return (model,)
+
+
 class Difference:
     """The largest difference of two latents, where a mask is and where it is not."""
 
@@ -198,6 +292,7 @@ class Difference:
         import json
 
         apart = (a["samples"].float() - b["samples"].float()).abs().amax(dim=1)
+        apart = apart.reshape(len(apart), *apart.shape[-2:])  # a video's one frame is an image
         where = torch.nn.functional.interpolate(mask[:, None], size=apart.shape[-2:], mode="area")[:, 0].expand(len(apart), -1, -1) > 0
         largest = lambda part: float(part.max()) if part.numel() else 0.0
         return {"ui": {"text": [json.dumps({"inside": largest(apart[where]), "outside": largest(apart[~where])})]}}
@@ -234,4 +329,4 @@ class SameModel:
 
 
 NODE_CLASS_MAPPINGS = {"RandomModel": RandomModel, "RandomClassifier": RandomClassifier, "RandomControl": RandomControl, "SameModel": SameModel,
-                       "RandomControlNet": RandomControlNet, "Difference": Difference}
+                       "RandomControlNet": RandomControlNet, "Difference": Difference, "TensorPatch": TensorPatch}

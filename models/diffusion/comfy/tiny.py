@@ -21,8 +21,8 @@ import comfy.taesd.taesd
 import comfy.utils
 import torch
 
-from .. import tiny
-from ..errors import UserError
+from ... import tiny
+from ...errors import UserError
 
 
 class TinyLatents(comfy.latent_formats.LatentFormat):
