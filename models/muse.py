@@ -600,7 +600,7 @@ class Muse:
             self._decoder_check.check(x0, back.arrived[1], of_image, image, lambda moved: self._image(moved, rows, raw=True))
         for check in (self._denoiser_check, self._decoder_check):
             if check.undecided:
-                self._note(f"The gradients of this {check.name} could not be checked: what the tokens change is lost in rounding.")
+                self._note(f"The gradients of this {check.name} could not be checked: what the tokens change is lost in rounding or too curved.")
 
     def _move(self, tokens: torch.Tensor, optimizer: torch.optim.Optimizer, scales: list[torch.Tensor], rows: torch.Tensor,
               active: torch.Tensor) -> None:

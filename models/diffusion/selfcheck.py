@@ -21,7 +21,7 @@ class SelfCheck:
     must change so that <c, f(t + h d) - f(t)> = h <g, d>, up to curvature and rounding. That is linear in f's output, so that neither a
     clamp behind f nor the curvature of a loss takes part. d is g's own direction, along which most is seen, and a random one: what a wrong
     gradient lacks cannot be seen along itself. The ratio of both sides must come near 1 at one of a few steps h: at a large one curvature
-    may bend it, at a small one rounding blurs it. Gradients are wrong where it converges elsewhere, or stays away from 1 for several
+    may bend it, at a small one rounding blurs it. Gradients are wrong where it converges elsewhere, or stays far from 1 for several
     gradients. In half precision a ratio is a mean over several gradients.
 
     name  what f is, for the user
@@ -41,6 +41,8 @@ class SelfCheck:
     """Gradients, at each step h in half precision, that are looked at before it is decided."""
     CONVERGED = 0.1
     """How near the ratios of two steps h lie to one another that have converged."""
+    BENT = (0.4, 2.5)
+    """Ratios between which curvature alone may lead where no smaller step could be told from rounding (SD3's reached 1.84)."""
     FLOOR = 200 * torch.finfo(torch.float32).eps
     """Changes of f below this share of what is weighed are rounding: they say nothing."""
 
@@ -55,7 +57,7 @@ class SelfCheck:
     def _begin(self) -> None:
         self._level, self._ratios, self._tries = 0, [], 0
         self._right = 0
-        self._seen: float | None = None  # the ratio that was last told from rounding
+        self._seen: list[float] = []  # ratios that were told from rounding
 
     def due(self, resident: Any) -> bool:
         """Whether gradients must be checked now that weights lie as `resident` says; None: they never move."""
@@ -84,7 +86,8 @@ class SelfCheck:
                 return
             if last is not None and abs(ratio - last) <= self.CONVERGED:
                 self._refuse(ratio)
-            self._seen = last = ratio
+            self._seen.append(ratio)
+            last = ratio
         if self._tries == self.TRIES:
             self._give_up()
 
@@ -92,7 +95,8 @@ class SelfCheck:
         self._ratios += compare(self.COARSE_STEPS[self._level])
         n = len(self._ratios)
         if n >= self.SAMPLES:
-            mean = self._seen = sum(self._ratios) / n
+            mean = sum(self._ratios) / n
+            self._seen.append(mean)
             error = math.sqrt(sum((r - mean) ** 2 for r in self._ratios) / (n - 1) / n)
             if abs(mean - 1) <= self.COARSE_TOLERANCE + 4 * error:
                 self._settled = self._now
@@ -103,8 +107,9 @@ class SelfCheck:
             self._give_up()
 
     def _give_up(self) -> None:
-        if self._seen is not None:
-            self._refuse(self._seen)
+        low, high = self.BENT
+        if self._seen and not any(low < ratio < high for ratio in self._seen):
+            self._refuse(self._seen[-1])
         self._settled, self.undecided = self._now, True
 
     def _refuse(self, ratio: float) -> None:

@@ -18,7 +18,7 @@ from ..protocol import Control
 from .attention import controlled
 from .conds import CROSS, CondContext, ordinary_conds
 from .memory import casts
-from .patches import differentiable
+from .patches import differentiable, patched
 from .weights import own_weights, training
 
 _STEPS = "a range of steps (ConditioningSetTimestepRange)"
@@ -74,9 +74,9 @@ class ComfyDenoiser:
         save_memory = save_memory or casts(network)
         with (deterministic(), ordinary_weights(self.model, *self._brought), own_weights(), training(),
               checkpointed(*[network] * save_memory), ExitStack() as stack):
-            if not save_memory and not hasattr(network, "input_blocks"):
-                # Transformers add to their streams in place. (Checkpointing sees to that by itself, and the UNet has
-                # its one case in `patches.differentiable`, because this takes time for every operation.)
+            if patched(self.options) or not save_memory and not hasattr(network, "input_blocks"):
+                # Patches and transformers write into what autograd has saved. (Block-wise recomputation sees to a transformer's own by
+                # itself, and the UNet has its one case in `patches.differentiable`, because this takes time for every operation.)
                 stack.enter_context(mutation_allowed())
             yield
 

@@ -1,7 +1,7 @@
 """Patches of other nodes (FreeU, hypernetworks, attention replacements) while gradients run through them.
 
-A patch was written for inference: it may write into what it is given, and may hold tensors or networks that were made in inference
-mode, which autograd refuses to save.
+A patch was written for inference: it may hold tensors or networks that were made in inference mode, which autograd refuses to save, and it
+may write into what it is given and has computed with (`inference.mutation_allowed` bears that).
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from ..inference import ordinary_inputs
 
 
 class _Differentiable:
-    """A patch that gets copies of its tensors, where `copies`, and whose own tensors may be saved for a backward pass."""
+    """A patch whose own tensors may be saved for a backward pass."""
 
-    def __init__(self, patch: Callable[..., Any], copies: bool):
-        self._patch, self._copies = patch, copies
+    def __init__(self, patch: Callable[..., Any]):
+        self._patch = patch
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self._patch(*args, **kwargs)
-        if self._copies:
-            args, kwargs = tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, (args, kwargs))
         with ordinary_inputs():
             return self._patch(*args, **kwargs)
 
@@ -34,13 +32,20 @@ class _Differentiable:
         return getattr(self._patch, name)
 
 
-def _wrapped(value: Any, copies: bool) -> Any:
+def _wrapped(value: Any) -> Any:
     """A tree of dicts and lists of patches, each made differentiable."""
     if isinstance(value, dict):
-        return {key: _wrapped(inner, copies) for key, inner in value.items()}
+        return {key: _wrapped(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_wrapped(inner, copies) for inner in value]
-    return _Differentiable(value, copies) if callable(value) else value
+        return [_wrapped(inner) for inner in value]
+    return _Differentiable(value) if callable(value) else value
+
+
+def _any(value: Any) -> bool:
+    """Whether a tree of dicts and lists holds a patch."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return any(map(_any, value)) if isinstance(value, (list, tuple)) else value is not None
 
 
 def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -48,18 +53,27 @@ def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
+_PLACES = ("patches", "patches_replace", "wrappers")
+"""Where transformer_options keep what other nodes put into a model."""
+
+
+def patched(options: dict[str, Any]) -> bool:
+    """Whether model options carry anything that other nodes put into the model's forward pass."""
+    transformer = options.get("transformer_options", {})
+    return any(_any(transformer.get(place)) for place in _PLACES) or options.get("model_function_wrapper") is not None
+
+
 def differentiable(options: dict[str, Any]) -> dict[str, Any]:
-    """Model options with which gradients run through a model and everything that other nodes have patched into it: PyTorch's own
-    attention, and patches (`transformer_options`' patches, replacements and wrappers; the model function's wrapper) that write into
-    nothing that a backward pass needs. The options given are left as they are."""
+    """Model options with which gradients run through a model and everything that other nodes have put into it: PyTorch's own attention,
+    and patches whose tensors may be saved for a backward pass. The options given are left as they are."""
     options = comfy.model_patcher.create_model_options_clone(options)
     transformer = options["transformer_options"] = dict(options.get("transformer_options", {}))
     transformer["optimized_attention_override"] = _pytorch_attention
-    for name, copies in (("patches", True), ("patches_replace", False), ("wrappers", False)):
-        if transformer.get(name):
-            transformer[name] = _wrapped(transformer[name], copies)
+    for place in _PLACES:
+        if place in transformer:
+            transformer[place] = _wrapped(transformer[place])
     if options.get("model_function_wrapper"):
-        options["model_function_wrapper"] = _Differentiable(options["model_function_wrapper"], False)
+        options["model_function_wrapper"] = _Differentiable(options["model_function_wrapper"])
     # A ControlNet is added to the skips in place, which autograd would notice where the next block has saved them.
     patches = transformer["patches"] = dict(transformer.get("patches", {}))
     patches["input_block_patch_after_skip"] = [*patches.get("input_block_patch_after_skip", []), lambda h, options: h.clone()]

@@ -260,7 +260,7 @@ class TensorPatch:
             return x
 
         if where == "attn2_patch":
-            model.set_model_attn2_patch(lambda q, k, v, extra: (q, k * scale, one(v)))
+            model.set_model_attn2_patch(lambda q, k, v, extra: (one(q), k * scale, v * scale))
         elif where == "attn2_output_patch":
             model.set_model_attn2_output_patch(one)
         elif where == "output_block_patch":
