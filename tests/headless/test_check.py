@@ -99,10 +99,18 @@ def test_a_path_that_leaves_the_input_folder(registry, embedded, workspace, scal
     assert "Node 1 'Load Image', input 'image'" in found[0]
 
 
-def test_a_link_that_leaves_the_input_folder(registry, embedded, workspace, scale_prompt):
-    (workspace / "x.png").write_bytes((workspace / "input" / "plain.png").read_bytes())
-    (workspace / "input" / "link.png").symlink_to(workspace / "x.png")
-    scale_prompt["1"]["inputs"]["image"] = "link.png"
+def test_links_of_the_input_folder_are_followed_as_in_comfyui(registry, embedded, workspace, scale_prompt):
+    """The user has put them there; what is written follows none."""
+    (workspace / "elsewhere").mkdir()
+    (workspace / "elsewhere" / "x.png").write_bytes((workspace / "input" / "plain.png").read_bytes())
+    (workspace / "input" / "link.png").symlink_to(workspace / "elsewhere" / "x.png")
+    (workspace / "input" / "more").symlink_to(workspace / "elsewhere")
+    for name in ("link.png", "more/x.png"):
+        scale_prompt["1"]["inputs"]["image"] = name
+        assert not problems(scale_prompt, registry)
+    (workspace / "output").mkdir()
+    (workspace / "output" / "away").symlink_to(workspace / "elsewhere")
+    scale_prompt["3"]["inputs"]["filename_prefix"] = "away/x"
     assert "leaves its folder" in problems(scale_prompt, registry)[0]
 
 

@@ -1,6 +1,8 @@
 """Images of every kind through LoadImage, LoadImageMask, ImageScale and SaveImage."""
 
 import json
+import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -51,6 +53,42 @@ def test_a_palette_with_transparency(embedded, workspace):
     image.save(workspace / "input" / "p.png", transparency=int(np.asarray(image)[0, 0]))
     loaded, mask = LoadImage().load_image("p.png")
     assert loaded.shape == (1, 4, 8, 3) and mask[0, 0, 0] == 1 and mask[0, 0, -1] == 0
+
+
+def grey_png(path, bits, key, values):
+    """A row of grey in a PNG whose tRNS chunk makes one grey transparent."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packed = int("".join(f"{v:0{bits}b}" for v in values), 2).to_bytes(len(values) * bits // 8, "big")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", len(values), 1, bits, 0, 0, 0, 0))
+                     + chunk(b"tRNS", struct.pack(">H", key)) + chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("bits, key", [(1, 1), (2, 2), (4, 5), (8, 200), (16, 300)])
+def test_the_transparent_grey_of_a_png_becomes_the_mask(embedded, workspace, bits, key):
+    values = [0, key, key, 2**bits - 1] * 2
+    grey_png(workspace / "input" / "t.png", bits, key, values)
+    image, mask = LoadImage().load_image("t.png")
+    assert mask.tolist() == [[[float(v == key) for v in values]]]
+    assert torch.allclose(image[0, 0, :, 0], torch.tensor(values) / (2**bits - 1), atol=1e-2)
+    assert "its transparent colour became the mask" in embedded.notes[0]
+
+
+def test_the_transparent_colour_of_a_png_becomes_the_mask(embedded, workspace):
+    Image.fromarray(gradient(8, 4)).save(workspace / "input" / "c.png", transparency=tuple(int(v) for v in gradient(8, 4)[0, 2]))
+    _, mask = LoadImage().load_image("c.png")
+    assert mask[0].tolist() == [[0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]] * 4
+
+
+def test_lab_has_colours_and_no_mask(embedded, workspace):
+    lab = np.zeros((4, 8, 3), np.uint8)
+    lab[..., 0], lab[:, :4, 1], lab[:, 4:, 1] = 128, 60, 256 - 60  # L 50; a is 60 on the left (red), -60 on the right (green)
+    Image.fromarray(lab, "LAB").save(workspace / "input" / "lab.tif")
+    image, mask = LoadImage().load_image("lab.tif")
+    assert torch.equal(mask, torch.zeros(1, 64, 64)) and "converted from LAB" in embedded.notes[0]
+    expected = torch.tensor([[207.6, 65.4, 121.7], [0.0, 142.5, 117.9]]) / 255  # scikit-image's
+    assert torch.allclose(image[0, 0, [0, -1]], expected, atol=0.01)
 
 
 def test_exif_turns_the_image_upright(embedded, workspace):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ....models.errors import UserError
-from ....models.files import safe_join
+from ....models.files import find_inside
 from ....models.host import current
 from ....models.pictures import SUFFIXES, frames, opened, upright
 
@@ -28,7 +28,7 @@ def find_image(name: str) -> Path:
     roots = {"input": host.input_dir, "output": host.output_dir, "temp": host.temp_dir}
     match = re.fullmatch(r"(.*?) ?\[(input|output|temp)\]", name)
     text, root = (match.group(1), roots[match.group(2)]) if match else (name, roots["input"])
-    path = safe_join(root, text)
+    path = find_inside(root, text)
     if not path.is_file() and root == roots["input"] and (EXAMPLES / Path(text).name).is_file() and "/" not in text:
         return EXAMPLES / text  # the templates' photograph, which ComfyUI's own input folder has too
     if not path.is_file():
@@ -59,7 +59,7 @@ def read_image(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """
     images, masks = [], []
     for frame in frames(path):
-        pixels, alpha = _pixels(upright(frame), path.name)
+        pixels, alpha = _pixels(upright(frame), path)
         if images and pixels.shape != images[0].shape:
             continue
         images.append(pixels)
@@ -78,16 +78,52 @@ def _stacked(parts: list[torch.Tensor]) -> torch.Tensor:
     return out
 
 
-def _pixels(image: Any, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _pixels(image: Any, path: Path) -> tuple[torch.Tensor, torch.Tensor | None]:
     """([H, W, 3], alpha [H, W] or None), both in 0..1."""
+    alpha = _alpha(image, path)
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey(image, name), None
-    alpha = None
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    if "A" in image.getbands():
-        alpha = _unit(image.getchannel("A"))
+        return _deep_grey(image, path.name), alpha
+    if image.mode == "LAB":
+        image = _from_lab(image)
     return _unit(image if image.mode == "RGB" else image.convert("RGB")), alpha
+
+
+def _alpha(image: Any, path: Path) -> torch.Tensor | None:
+    """[H, W] in 0..1, 0 where transparent: the alpha channel, or the one colour that a PNG's tRNS chunk (or a GIF) makes transparent."""
+    if image.mode in _WITH_ALPHA:
+        return _unit(image.getchannel("A"))
+    key = image.info.get("transparency")
+    if key is None or _lost_in_16_bits(image):
+        return None
+    if isinstance(key, int) and image.mode[0] in "LI":
+        if image.mode == "L":
+            key = key * 255 // (2 ** _grey_bits(path) - 1)  # Pillow spreads grey of 2 and 4 bits to 0..255, and not the key
+        return torch.from_numpy(np.asarray(image) != key).float()
+    return _unit(image.convert("RGBA").getchannel("A"))
+
+
+_WITH_ALPHA = ("LA", "PA", "RGBA")
+"""Modes whose band A is alpha: LAB's is a colour."""
+
+
+def _lost_in_16_bits(image: Any) -> bool:
+    # Pillow reads 16 bits a colour as 8, so that the transparent colour cannot be told from its neighbours.
+    key = image.info.get("transparency")
+    return image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255
+
+
+def _grey_bits(path: Path) -> int:
+    """How many bits a file of 8 bits or less stores of each grey: a PNG says so in its first chunk."""
+    with path.open("rb") as f:
+        head = f.read(25)
+    return head[24] if head.startswith(b"\x89PNG") else 8
+
+
+def _from_lab(image: Any) -> Any:
+    from PIL import ImageCms
+
+    lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, rgb, "LAB", "RGB"))
 
 
 def _deep_grey(image: Any, name: str) -> torch.Tensor:
@@ -122,8 +158,14 @@ def _say_how(path: Path) -> None:
             said.append("converted from CMYK")
         if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile):
             said.append("converted from 16 bits")
-        if "A" in image.getbands() or "transparency" in image.info:
+        if image.mode == "LAB":
+            said.append("converted from LAB")
+        if image.mode in _WITH_ALPHA:
             said.append("its alpha channel became the mask")
+        elif _lost_in_16_bits(image):
+            said.append("its transparent colour of 16 bits cannot be read, so there is no mask")
+        elif "transparency" in image.info:
+            said.append("its transparent colour became the mask")
     if said:
         current().note(f"Image '{path.name}': {', '.join(said)}.")
 
