@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from difflib import get_close_matches
 from typing import Iterable
 
@@ -30,3 +32,15 @@ def did_you_mean(name: object, known: Iterable[object], cutoff: float = 0.6) -> 
     """' Did you mean 'x'?' where a known name is close, else the empty string."""
     close = nearest(name, known, cutoff)
     return f" Did you mean '{close}'?" if close is not None else ""
+
+
+def unwritable(error: OSError) -> str | None:
+    """The sentence for a file or folder that could not be written; None for other errors."""
+    reasons = {errno.ENOSPC: "the disk is full", getattr(errno, "EDQUOT", -1): "the disk quota is used up", errno.EROFS: "the file system is read-only",
+               errno.EACCES: "there is no permission", errno.EPERM: "there is no permission", errno.ENOTDIR: "a file stands where a folder should",
+               errno.EEXIST: "a file stands where a folder should", errno.ENAMETOOLONG: "the name is too long"}
+    reason = reasons.get(error.errno or 0)
+    if reason is None:
+        return None
+    where = f" '{os.fspath(error.filename)}'" if isinstance(error.filename, (str, bytes, os.PathLike)) else " a file"
+    return f"It was not possible to write or open{where}: {reason}. Make room, or choose another folder."

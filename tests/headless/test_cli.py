@@ -1,7 +1,10 @@
 """The command: exit codes, standard output and standard error, and what it leaves behind."""
 
+import errno
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +14,7 @@ import pytest
 from PIL import Image
 
 from comfyui_affect import training
+from comfyui_affect.workflows.headless import command_models
 from comfyui_affect.workflows.headless.core.images import ImageScale
 
 
@@ -191,6 +195,7 @@ def test_models_are_listed_and_fetched_to_their_place(affect, workspace, monkeyp
         return str(workspace / "cached")
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
+    monkeypatch.setattr(command_models, "_reach_hub", lambda wanted: None)
     answer = affect("models", "get", "vae-ft-mse", "--json")
     path = json.loads(answer.out)["path"]
     assert answer.code == 0 and os.path.isfile(path) and len(asked) == 1
@@ -255,3 +260,103 @@ def test_a_terminal_that_knows_few_characters(workspace):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=workspace,
                           env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)})
     assert done.returncode == 2 and b"Zauberst\\xe4be\\u2603" in done.stderr
+
+
+def test_without_a_network_a_model_is_asked_for_once(affect, workspace, monkeypatch):
+    import huggingface_hub
+    import huggingface_hub.utils
+
+    asked = []
+
+    def head(url, **_):
+        asked.append(url)
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: types.SimpleNamespace(head=head))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("its retries take half a minute"))
+    answer = affect("models", "get", "sd15")
+    assert answer.code == 2 and "The model hub cannot be reached" in answer.err and asked[0] in answer.err and len(asked) == 1
+    assert "checkpoints/v1-5-pruned-emaonly.safetensors" in answer.err
+
+
+@pytest.mark.parametrize("words, said", [
+    (["run", "w.json", "--ouput-dir", "x"], "Did you mean '--output-dir'?"), (["run", "w.json", "--sevrer=x"], "Did you mean '--server'?"),
+    (["rnu", "w.json"], "Did you mean 'run'?"), (["models", "gte"], "Did you mean 'get'?"), (["run"], "arguments are missing: WORKFLOW"),
+    (["run", "a.json", "b.json"], "'b.json' is one too many"), (["run", "a.json", "--set"], "expected one argument"),
+    (["run", "a.json", "--choice-seed", "x"], "invalid int value"), (["models", "list", "--jsn"], "Did you mean '--json'?"),
+    (["demo", "--phto", "x"], "Did you mean '--photo'?"), (["data", "moodscenes", "--szie", "64"], "Did you mean '--size'?"),
+    (["models", "get", "sdlx"], "Did you mean 'sdxl'?"), (["nodes", "KSampelr"], "Did you mean 'KSampler'?"), ([], "arguments are missing"),
+])
+def test_slips_on_the_command_line_get_a_sentence_with_the_nearest_name(affect, workspace, words, said):
+    answer = affect(*words)
+    assert answer.code == 2 and said in answer.err and answer.out == "" and len(answer.err.splitlines()) == 1
+    assert os.listdir(workspace) == ["input"]
+
+
+def test_slips_are_json_where_that_is_asked_for(affect):
+    answer = affect("run", "--json", "--ouput-dir", "x", "w.json")
+    assert answer.code == 2 and json.loads(answer.out)["status"] == "invalid" and "--output-dir" in json.loads(answer.out)["error"]
+
+
+@pytest.mark.parametrize("url", ["", "http://", "ftp://x"])
+def test_an_address_that_is_none_is_refused_and_nothing_runs_here(affect, workspace, scale_prompt, url):
+    for command in ("run", "check"):
+        answer = affect(command, scale_prompt, "--server", url)
+        assert answer.code == 2 and "no address of a server" in answer.err and not (workspace / "output").exists()
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_workflow_comes_from_standard_input(affect, workspace, scale_prompt, monkeypatch, name, encoding):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(json.dumps(scale_prompt).encode(encoding))))
+    assert affect("run", name).code == 0 and len(results(workspace)) == 1
+    image = (workspace / "output" / "small_00001_.png").read_bytes()
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(image)))
+    assert affect("run", name).code == 0 and len(results(workspace)) == 2
+    for content, words in ((b"", "Standard input is empty"), (b"{", "'standard input' is not JSON")):
+        monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
+        answer = affect("run", name)
+        assert answer.code == 2 and words in answer.err
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    """As in `affect nodes | head -1`: no traceback, and the code that a shell gives to such programs."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", "import sys; from comfyui_affect.workflows.headless.cli import main; sys.exit(main(['nodes']))"],
+                          stdout=writing, stderr=subprocess.PIPE, text=True, cwd=os.path.dirname(__file__))
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def full(monkeypatch, _):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1_000_000))
+
+
+def read_only(monkeypatch, _):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+
+
+OUTPUTS = {"full": (full, "out", "is full: 1 MB are free"), "read-only": (read_only, "out/a/b", "is read-only"),
+           "a file": (lambda _, w: (w / "out").touch(), "out", "is no folder"), "in a file": (lambda _, w: (w / "out").touch(), "out/a", "is no folder"),
+           "broken link": (lambda _, w: (w / "out").symlink_to("nowhere"), "out", "is no folder"),
+           "long": (lambda *_: None, "x" * 300, "cannot be used")}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_an_output_folder_that_cannot_be_written_is_told_of_before_the_run(affect, workspace, scale_prompt, monkeypatch, case):
+    arrange, folder, words = OUTPUTS[case]
+    arrange(monkeypatch, workspace)
+    monkeypatch.setattr(ImageScale, "upscale", lambda self, **inputs: pytest.fail("it ran"))
+    answer = affect("run", scale_prompt, "--output-dir", folder)
+    assert answer.code == 2 and words in answer.err and len(answer.err.splitlines()) == 1 and answer.out == ""
+
+
+def test_a_disk_that_fills_while_running_is_a_sentence(affect, workspace, scale_prompt, monkeypatch):
+    def write(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "output/small_00001_.png")
+
+    monkeypatch.setattr(Image.Image, "save", write)
+    answer = affect("run", scale_prompt)
+    assert answer.code == 1 and "the disk is full" in answer.err and "Node 3" in answer.err and "Errno" not in answer.err
+    assert results(workspace) == []

@@ -1,29 +1,31 @@
 """The `affect` command. This file parses and reports; what a command does stands in its own file.
 
 Exit codes: 0 done; 1 it failed while running; 2 the request was wrong, nothing ran and nothing was written;
-130 stopped with Ctrl-C. Nothing heavy is imported before a command is chosen.
+130 stopped with Ctrl-C; 141 who read the output stopped reading. Nothing heavy is imported before a command is chosen.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 import traceback
 
-from ...models.errors import UserError
+from ...models.errors import UserError, unwritable
 from ...models.foreign import say
 from . import command_dispatch, command_gallery, command_models, command_nodes, command_run
+from .arguments import Parser
 from .problems import WorkflowError
 
-DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
+DONE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 130, 141
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line, less the options that a trainer or benchmark declares itself."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="affect",
         description="Run ComfyUI workflows without ComfyUI; train and measure what they are made of.",
         epilog="--debug, anywhere, shows the traceback of an error.")
@@ -40,10 +42,17 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal need not know every character that a workflow holds
     debug = "--debug" in argv
-    args = _parse([a for a in argv if a != "--debug"])
+    args = argparse.Namespace(json="--json" in argv)  # for what is said before there are any
     previous = _unwind_on_termination()
     try:
-        return args.run(args)
+        args = _parse([a for a in argv if a != "--debug"])
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # `affect nodes | head`: the reader has enough. What is left in the buffer must not be tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except KeyboardInterrupt:
         return _report(args, "interrupted", STOPPED, "Stopped. What was being written was removed.")
     except UserError as error:
@@ -69,6 +78,8 @@ def _sentence(error: Exception) -> str:
 
     if isinstance(error, (NodeFailed, ServerFailed)):
         return str(error)
+    if isinstance(error, OSError) and (said := unwritable(error)):
+        return said
     return f"{type(error).__name__}: {error}. Run again with --debug for the traceback."
 
 

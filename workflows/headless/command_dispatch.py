@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 from ...models.errors import UserError
+from .arguments import Parser
 
 _PACKAGE = __name__.rsplit(".", 3)[0]
 
@@ -49,7 +50,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     module, registry_name, metavar, help_text = GROUPS[args.command]
     registry = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), registry_name, {})
     known = "\n".join(f"  {name:<16} {text}" for name, (_, text) in registry.items()) or "  (none)"
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"affect {args.command}", usage=f"affect {args.command} {metavar} ...", description=help_text,
         epilog=f"{metavar} is one of:\n{known}\n\n`affect {args.command} {metavar} --help` describes one.",
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,7 +69,7 @@ def _dispatch(args: argparse.Namespace) -> int:
 
 def _hand_over(module_path: str, prog: str, args: argparse.Namespace) -> int:
     module = importlib.import_module(f"{_PACKAGE}.{module_path}")
-    parser = argparse.ArgumentParser(prog=prog, description=module.__doc__,
+    parser = Parser(prog=prog, description=module.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
     parser.parse_args(args.rest, namespace=args)  # the same object: `main` of cli.py asks it for --json

@@ -113,6 +113,25 @@ def _fetch(wanted: Published, path: Path) -> None:
     except ImportError as error:
         raise UserError("Fetching needs the package huggingface_hub: install this one with its extra "
                         "'headless'.") from error
+    _reach_hub(wanted)
     say(f"Fetching {wanted.about} ...", sys.stderr)
-    cached = hf_hub_download(wanted.repository, wanted.file)
+    try:
+        cached = hf_hub_download(wanted.repository, wanted.file)
+    except Exception as error:  # the libraries below it raise errors of their own
+        raise UserError(f"'{wanted.file}' of {wanted.repository} could not be fetched: {' '.join(str(error).split())[:300]}") from error
     write_atomically(path, lambda p: shutil.copyfile(cached, p))
+
+
+def _reach_hub(wanted: Published) -> None:
+    """UserError where the hub does not answer: one question, where its client would ask six times before it gives up."""
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.utils import get_session
+
+    if isinstance(try_to_load_from_cache(wanted.repository, wanted.file), str):
+        return
+    url = hf_hub_url(wanted.repository, wanted.file)
+    try:
+        get_session().head(url, timeout=10)
+    except Exception as error:  # of requests or of httpx, whichever the client uses
+        raise UserError(f"The model hub cannot be reached: {' '.join(str(error).split())[:200]}. With a network, try again; or get "
+                        f"{url} by other means and save it as {wanted.kind}/{wanted.saved_as} in the models folder.") from error

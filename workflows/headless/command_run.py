@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_workflow(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workflow", metavar="WORKFLOW", help="a JSON file or a PNG")
+    parser.add_argument("workflow", metavar="WORKFLOW", help="a JSON file or a PNG; - reads it from standard input")
     parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="NODE.INPUT=VALUE",
                         help="change an input; NODE is an id or a title; a linked input loses its link. "
                              "May be given several times")
@@ -60,12 +60,14 @@ def _host(args: argparse.Namespace) -> Any:
 
 def _run(args: argparse.Namespace) -> int:
     from ...models import host
+    from .host import writable
     from .run import execute, prepare
     from .server import Server, run_on
 
     start = time.perf_counter()
     with host.use(_host(args)) as current:
         server = registry = None
+        writable(args.output_dir)
         if args.server is not None:
             server = Server(args.server)
             registry = server.registry()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...models import host
-from ...models.errors import UserError
+from ...models.errors import UserError, unwritable
 from .check import needed, title_of
 from .load import Prompt, is_link
 from .registry import NodeType, Registry
@@ -35,6 +35,8 @@ def _explain(cause: BaseException) -> str:
         return str(cause)
     if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
         return "the memory ran out. Make the image or the batch smaller, or close other programs."
+    if isinstance(cause, OSError) and (said := unwritable(cause)):
+        return said
     return f"{type(cause).__name__}: {cause}. Run again with --debug for the traceback."
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,10 @@ class Loaded:
 def load(path: Path | str) -> Loaded:
     """Reads `path` and nothing else: no network, no code. UserError where it holds no workflow.
 
-    Of a PNG, `prompt` is preferred (what really ran), and `workflow` is carried on to the results.
+    Of a PNG, `prompt` is preferred (what really ran), and `workflow` is carried on to the results. "-" is standard input.
     """
+    if str(path) in ("-", "/dev/stdin"):
+        return _from_standard_input()
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no workflow file '{path}'.")
@@ -57,6 +61,16 @@ def load(path: Path | str) -> Loaded:
     if isinstance(content, dict) and isinstance(content.get("nodes"), list):
         return _loaded(None, content, path.name)
     return _loaded(content, None, path.name)
+
+
+def _from_standard_input() -> Loaded:
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if not data:
+        raise UserError("Standard input is empty: pipe a workflow into it, or name a file.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "standard input"
+        path.write_bytes(data)
+        return load(path)
 
 
 def _json(path: Path) -> Any:
