@@ -8,6 +8,7 @@ import torch
 from comfyui_affect.models.diffusion.diffusers import MuseGuider
 from comfyui_affect.models.diffusion.sampling import SCHEDULES, Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas
 from comfyui_affect.models.emotions import MIKELS, EmotionTarget
+from comfyui_affect.models.files import save_safetensors
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.muse import EmotionLoss, EmotionTokens, MuseConfig, TimingGate, initial_tokens
 
@@ -390,6 +391,14 @@ def test_tokens_save_and_load(tmp_path):
     back = EmotionTokens.load(tokens.save(tmp_path / "awe.safetensors"))
     assert torch.equal(back.tokens, tokens.tokens) and back.label == "awe"
     assert [p.name for p in tmp_path.iterdir()] == ["awe.safetensors"]
+
+
+def test_tokens_that_are_no_numbers_are_refused(tmp_path):
+    bad = torch.zeros(1, 2, 4)
+    bad[0, 1, 2] = float("nan")
+    save_safetensors(tmp_path / "bad.safetensors", {"emotion_tokens": bad}, {})
+    with pytest.raises(UserError, match="'bad.safetensors' hold values that are no numbers"):
+        EmotionTokens.load(tmp_path / "bad.safetensors")
 
 
 def test_tokens_apply_to_a_conditioning_and_refuse_another_width():

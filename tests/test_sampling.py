@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_affect.models.diffusion.sampling import (
-    SAMPLERS, SCHEDULES, Sampler, prepare_noise, sample, schedule, sd_sigmas, sigma_to_timestep)
+    SAMPLERS, SCHEDULES, Sampler, ddim_inversion, prepare_noise, sample, schedule, sd_sigmas, sigma_to_timestep)
 from comfyui_affect.models.errors import UserError
 
 TABLE = sd_sigmas()
@@ -92,3 +92,22 @@ def test_a_mask_keeps_what_lies_outside_it():
     out = sample(gaussian, prepare_noise(latent, 0), latent, schedule("normal", TABLE, 10), Sampler("euler"),
                  float(TABLE[-1]), mask=mask)
     assert torch.allclose(out[..., 4:], latent[..., 4:], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_gives_no_numbers_is_an_error_with_its_step(name, value):
+    """From the third step on; heun also asks at the end of a step."""
+    sigmas = schedule("normal", TABLE, 6)
+
+    def model(x, sigma):
+        out = x / (sigma.view(-1, 1, 1, 1) ** 2 + 1)
+        return torch.where(torch.arange(out.numel()).view(out.shape) == 5, value, out) if sigma[0] <= sigmas[2] else out
+
+    noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UserError, match="in step 3 of 6, gave values that are no numbers"):
+        sample(model, noise, torch.zeros_like(noise), sigmas, Sampler(name), float(sigmas[0]))
+    with pytest.raises(UserError, match="inverting step . of 6"):
+        ddim_inversion(model, noise, sigmas)
+    with pytest.raises(UserError, match="starts from holds"):
+        sample(model, noise, torch.full_like(noise, value), sigmas, Sampler(name), float(sigmas[0]))

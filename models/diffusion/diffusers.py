@@ -16,7 +16,7 @@ from ..moodifier.blend import BlendConfig, attention_blend, cells, token_alignme
 from ..moodifier.masks import attention_maps
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
 from .inference import checkpointed, deterministic, ordinary_weights
-from .protocol import Conditioning, Control, clamp01, frozen, repeat_to_batch
+from .protocol import Conditioning, Control, clamp01, finite, frozen, repeat_to_batch
 from . import sampling
 from .sampling import Callback, Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas, sigma_to_timestep
 
@@ -335,8 +335,9 @@ def blend(model: DiffusersModel, source: Conditioning, target: Conditioning, neg
     generator = torch.Generator().manual_seed(seed)
     bar = host.current().progress(steps, "editing")
 
-    def stepped(*_: Any) -> None:
+    def stepped(step: int, edited: torch.Tensor) -> None:
         host.current().check_interrupted()
+        finite(edited, f"The model, in step {step + 1} of {steps}, gave")
         bar.update()
 
     try:

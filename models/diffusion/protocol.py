@@ -11,6 +11,8 @@ from typing import Any, Callable, ContextManager, Iterable, Protocol, Sequence, 
 
 import torch
 
+from ..errors import UserError
+
 Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: [[embeds [B, T, D], {"pooled_output": [B, P] or None, ...}], ...]."""
 
@@ -113,6 +115,17 @@ class Autoencoder(Protocol):
 
     def gradients(self, save_memory: bool = False) -> ContextManager[None]:
         """As `Denoiser.gradients`, for `decode`."""
+
+
+def finite(values: torch.Tensor, what: str) -> torch.Tensor:
+    """The tensor itself. UserError where it holds NaN or infinity: from there on everything would, and the picture be black.
+
+    what  which network it was, and where: "The model, in step 3 of 20, gave"
+    """
+    if not torch.isfinite(values.detach()).all():
+        raise UserError(f"{what} values that are no numbers (NaN or infinity). Its file may be damaged; or the guidance (cfg), a LoRA's "
+                        "strength or a prompt's weight is far too high.")
+    return values
 
 
 def repeat_to_batch(t: torch.Tensor, n: int) -> torch.Tensor:

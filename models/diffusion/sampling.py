@@ -12,6 +12,7 @@ from typing import Callable
 import torch
 
 from ..errors import UserError
+from .protocol import finite
 
 Model = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Callback = Callable[[int, torch.Tensor, torch.Tensor, int], None]
@@ -214,14 +215,29 @@ def sample(model: Model, noise: torch.Tensor, latent: torch.Tensor, sigmas: torc
     noise     [B, C, h, w] standard normal; zeros where the latent is already noised (inversion, DisableNoise)
     sigma_max the schedule's largest sigma: at full denoise the noise is scaled by sqrt(1 + sigma^2)
     mask      [B, 1, h, w], 1 where to repaint; elsewhere every step's prediction is the latent itself
+
+    UserError, with the step, where the model gives values that are no numbers.
     """
     if sigmas.numel() == 0:
         return latent
     first = float(sigmas[0])
     full = math.isclose(sigma_max, first, rel_tol=1e-5) or first > sigma_max
     x = latent + noise * ((1.0 + first**2) ** 0.5 if full else first)
+    finite(x, "The latent that sampling starts from holds")
+    model = _checked(model, sigmas, "in")
     run = model if mask is None else _masked(model, noise, latent, mask)
     return sampler(run, x, sigmas.to(x), seed=seed, callback=callback)
+
+
+def _checked(model: Model, sigmas: torch.Tensor, verb: str) -> Model:
+    """A model whose predictions are finite, or UserError names the step."""
+    steps = len(sigmas) - 1
+
+    def run(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        out = model(x, sigma)
+        step = int((sigmas.to(sigma) >= sigma[0]).sum())  # of a descending schedule; heun looks ahead by one
+        return finite(out, f"The model, {verb} step {min(step, steps)} of {steps}, gave")
+    return run
 
 
 def _masked(model: Model, noise: torch.Tensor, latent: torch.Tensor, mask: torch.Tensor) -> Model:
@@ -243,6 +259,7 @@ def ddim_inversion(model: Model, latent: torch.Tensor, sigmas: torch.Tensor, ref
     long steps. Each image keeps its guess of least residual, so refining never makes it worse.
     """
     x = latent
+    model = _checked(model, sigmas, "inverting")
     up = sigmas.to(x).flip(0)
     for i in range(len(up) - 1):
         low, high = up[i], up[i + 1]

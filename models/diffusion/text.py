@@ -14,7 +14,7 @@ import torch
 
 from ..errors import UserError
 from . import embeddings
-from .protocol import Conditioning
+from .protocol import Conditioning, finite
 from .towers import OpenClipTower
 
 CHUNK = 77
@@ -166,8 +166,9 @@ class TextEncoder:
         if len({h.shape[1] for h in hidden}) > 1:
             raise UserError("An embedding of this prompt has more vectors for one of the model's text encoders than for the other, so that "
                             "the two read texts of different lengths. Make the prompt shorter.")
+        embeds = finite(torch.cat(hidden, dim=-1), "The text encoder gave")
         known = [int(i) for chunk in tokenize(text, tower=self.names[0]) for i, _ in chunk]
-        return [[torch.cat(hidden, dim=-1), {"pooled_output": pooled, "token_ids": known}]]
+        return [[embeds, {"pooled_output": pooled, "token_ids": known}]]
 
 
 def _read(tower: Tower, chunks: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:

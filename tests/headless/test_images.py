@@ -204,9 +204,13 @@ def test_a_prefix_without_a_name_is_refused(embedded, prefix):
         SaveImage.VALIDATE_INPUTS(prefix)
 
 
-def test_values_that_are_no_numbers_are_said(embedded, workspace):
-    SaveImage().save_images(torch.full((1, 4, 4, 3), float("nan")))
-    assert "NaN" in embedded.notes[0]
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_no_picture(embedded, workspace, value):
+    image = torch.zeros(1, 4, 4, 3)
+    image[0, 1, 2, 0] = value
+    with pytest.raises(UserError, match="no numbers"):
+        SaveImage().save_images(image)
+    assert not (workspace / "output").exists()
 
 
 def test_a_write_that_is_interrupted_leaves_nothing(embedded, workspace, monkeypatch):

@@ -177,3 +177,14 @@ def test_a_lora_and_an_embedding_in_a_run(affect, workspace, small, put):
     asked["2"]["inputs"]["text"] = "a house, embedding:clam"
     answer = affect("run", asked)
     assert answer.code == 2 and "Did you mean 'calm'" in answer.err and "Node 2" in answer.err
+
+
+@pytest.mark.parametrize("part, key, words", [
+    ("the model", "model.diffusion_model.out.2.bias", "The model, in step 1 of 1, gave values that are no numbers"),
+    ("the VAE", "first_stage_model.decoder.conv_out.bias", "The VAE, decoding the latent, gave values that are no numbers"),
+    ("the text encoder", "cond_stage_model.transformer.text_model.final_layer_norm.bias", "The text encoder gave values that are no numbers"),
+])
+def test_networks_that_give_no_numbers_make_no_black_picture(affect, workspace, small, put, part, key, words):
+    put("checkpoints", "m.safetensors", small | {key: torch.full_like(small[key], float("nan"))})
+    answer = affect("run", prompt())
+    assert answer.code == 1 and words in answer.err and not list((workspace / "output").rglob("*.png"))

@@ -90,7 +90,8 @@ def _square(image: Any) -> Any:
 
 def _side_by_side(shown: tuple[Any, ...], silent: tuple[Any, ...]) -> tuple[list[Path], list[Path]]:
     """`_run` for two workflows at once, the second in a process of its own without bars: so small a model gains nothing from
-    a second core, and two runs do."""
+    a second core, and two runs do. Both have as many threads as `affect run` has, because another number gives other pixels; threads
+    that wait sleep, so that the two do not keep one another from the cores."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import active_children, get_context
 
@@ -98,28 +99,23 @@ def _side_by_side(shown: tuple[Any, ...], silent: tuple[Any, ...]) -> tuple[list
 
     if host.cores() < 2:
         return _run(*shown), _run(*silent)
-    threads = max(1, host.cores() // 2)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        second = pool.submit(_run, *silent, threads, True)
+        second = pool.submit(_run, *silent, True)
         try:
-            return _run(*shown, threads), second.result()
+            return _run(*shown), second.result()
         except BaseException:
             for process in active_children():
                 process.terminate()
             raise
 
 
-def _run(workflow: Path, inputs: Path, output: Path, changes: list[str], threads: int = 0, quiet: bool = False) -> list[Path]:
+def _run(workflow: Path, inputs: Path, output: Path, changes: list[str], quiet: bool = False) -> list[Path]:
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
-    import torch
-
     from ...models import host
     from .host import EmbeddedHost
     from .run import execute, prepare
 
-    if threads:
-        torch.set_num_threads(threads)
     print(f"{workflow.name} ...", file=sys.stderr)
     with host.use(EmbeddedHost(inputs, output)):
         outputs = execute(prepare(workflow, changes))

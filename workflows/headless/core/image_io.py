@@ -159,8 +159,8 @@ class PreviewImage(SaveImage):
 def _bytes(image: torch.Tensor) -> np.ndarray:
     values = image.float().cpu().numpy() * 255.0
     if not np.isfinite(values).all():
-        current().note("The image holds values that are no numbers (NaN); they are saved as black.")
-        values = np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0)
+        raise UserError("The image holds values that are no numbers (NaN or infinity), which no file can show. Look at the nodes that made "
+                        "it: a strength, a guidance or a weight may be far too high.")
     return values.clip(0, 255).astype(np.uint8)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ....models.diffusion.protocol import finite
 from ....models.errors import UserError
 from ....models.host import current
 from ....models.pictures import opened
@@ -90,7 +91,7 @@ class VAEEncode:
 
     def encode(self, pixels: torch.Tensor, vae: Any) -> tuple[Latent]:
         pixels = _crop_to_factor(pixels[..., :3], vae.factor)
-        return ({"samples": vae.encode(pixels.movedim(-1, 1))},)
+        return ({"samples": finite(vae.encode(pixels.movedim(-1, 1)), "The VAE, encoding the image, gave")},)
 
 
 _SMALLEST = 8  # the factor of every VAE that this host loads
@@ -126,7 +127,8 @@ class VAEDecode:
     DESCRIPTION = "Decodes latents back into images."
 
     def decode(self, vae: Any, samples: Latent) -> tuple[torch.Tensor]:
-        return (vae.decode(samples["samples"]).movedim(1, -1).cpu(),)
+        latent = finite(samples["samples"], "The latent that comes into VAE Decode holds")
+        return (finite(vae.decode(latent), "The VAE, decoding the latent, gave").movedim(1, -1).cpu(),)
 
 
 class SetLatentNoiseMask:
