@@ -292,8 +292,8 @@ def state_of(kind: str, name: str) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> torch.nn.Module:
-    """Loads a state dict strictly; wrong keys or shapes become a UserError that names the first of them."""
+def check_state(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
+    """UserError where a state dict has not the keys and shapes of a model; it names the first of them."""
     own = model.state_dict()
     missing = [k for k in own if k not in state]
     surplus = [k for k in state if k not in own]
@@ -302,5 +302,11 @@ def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str)
         if keys:
             raise UserError(f"'{name}' has the wrong keys: it {what} '{keys[0]}' (and {len(keys) - 1} more). "
                             "It is a file of another model.")
+
+
+def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> torch.nn.Module:
+    """Loads a state dict strictly; UserError as `check_state`."""
+    check_state(model, state, name)
+    own = model.state_dict()
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
     for architecture in open_clip.list_models():
         config = open_clip.get_model_config(architecture)
         v, t = config["vision_cfg"], config["text_cfg"]
-        if isinstance(v.get("layers"), int) and {"layers", "width"} <= set(t) and not config.get("custom_text"):
+        if isinstance(v.get("layers"), int) and {"layers", "width"} <= set(t) and not (config.get("custom_text") or "hf_tokenizer_name" in t):
             cells = (v["image_size"] // v["patch_size"]) ** 2 + 1
             if found == (config["embed_dim"], v["width"], v["patch_size"], v["layers"], cells, t["vocab_size"],
                          t["width"], t["layers"], t["context_length"]):
@@ -85,6 +86,7 @@ def published(name: str) -> tuple[Any, dict[str, Any]]:
     if architecture not in open_clip.list_models():
         raise UserError(f"'{name}' is no CLIP known here. Use tiny, tiny-eval or an open_clip name such as "
                         "ViT-B-32:openai, or a file in models/open_clip.")
+    _no_namesake(open_clip.get_model_config(architecture) or {})
     quick = bool((open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
     try:
         clip = open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=quick)
@@ -92,3 +94,13 @@ def published(name: str) -> tuple[Any, dict[str, Any]]:
         raise UserError(f"The weights of '{name}' could not be loaded: {error}. They are downloaded at first use; "
                         "without a network, put its safetensors file into models/open_clip.") from error
     return clip, (open_clip.get_model_config(architecture) or {}) | ({"quick_gelu": True} if quick else {})
+
+
+def _no_namesake(config: dict[str, Any]) -> None:
+    """UserError where a CLIP's text model or tokenizer comes from the hub by a name that is also a folder of the working directory: it
+    would be taken in its place, with the code inside it."""
+    text = config.get("text_cfg", {})
+    for name in (text.get("hf_model_name"), text.get("hf_tokenizer_name")):
+        if name and Path(name).exists():
+            raise UserError(f"The working directory has a folder '{name}', which would be loaded in place of the hub's model of that name. Run "
+                            "from another directory, or rename the folder.")

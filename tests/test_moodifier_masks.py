@@ -120,6 +120,21 @@ def test_clipseg_without_weights_says_what_to_do(monkeypatch):
         masks.clipseg_mask(torch.rand(1, 3, 64, 64), ["house"], model="nobody/clipseg-absent")
 
 
+def test_a_folder_of_clipsegs_name_in_the_working_directory_is_not_looked_into(monkeypatch, tmp_path):
+    """It could bring code of its own (auto_map), which transformers offers to run."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "nobody" / "clipseg-absent"
+    folder.mkdir(parents=True)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nProcessor = Config = object\n")
+    for name in ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"):
+        (folder / name).write_text('{"model_type": "x", "auto_map": {"AutoConfig": "evil.Config", "AutoProcessor": "evil.Processor"}}')
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UserError, match="not on this machine"):
+        masks.clipseg_mask(torch.rand(1, 3, 64, 64), ["house"], model="nobody/clipseg-absent")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_clipseg_makes_a_mask_of_each_name(monkeypatch):
     transformers = pytest.importorskip("transformers")
     from types import SimpleNamespace
@@ -132,7 +147,8 @@ def test_clipseg_makes_a_mask_of_each_name(monkeypatch):
         def forward(self, text):
             return SimpleNamespace(logits=torch.stack([torch.full((8, 8), 5.0 if t == "house" else -5.0) for t in text]))
 
-    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", lambda *_, **__: lambda text, **more: Words(text=text))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, local_files_only: "/cached")
+    monkeypatch.setattr(transformers.CLIPSegProcessor, "from_pretrained", lambda *_, **__: lambda text, **more: Words(text=text))
     monkeypatch.setattr(transformers.CLIPSegForImageSegmentation, "from_pretrained", lambda *_, **__: Network())
     each = masks.clipseg_mask(torch.rand(2, 3, 32, 48), ["house", "boat"])
     assert each.shape == (2, 2, 32, 48) and (each[:, 0] == 1).all() and not each[:, 1].any()

@@ -1,12 +1,16 @@
 """MoodifyCLIP: its positions, its losses against values worked by hand, and open_clip loading it again."""
 
+import json
 import math
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from comfyui_affect.models import tiny
+from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier import clip as moodify
 from comfyui_affect.models.moodifier import losses
 
@@ -241,6 +245,38 @@ def test_texts_are_cut_behind_a_sentence_and_conditioning_is_as_long_as_it_needs
     said = "".join(capsys.readouterr())
     assert long.shape[1] == 2 + 7 * 35 and "longer than MoodifyCLIP's 246" in said and "by a lake." in said
     assert len(scorer.text_features(["a house. " * 200])) == 1
+
+
+def config_of(folder, change):
+    path = folder / "open_clip_config.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+FOLDERS = {
+    "no weights": (lambda d: (d / "open_clip_model.safetensors").unlink(), "has no weights"),
+    "other weights": (lambda d: save_file({"a": torch.zeros(1)}, d / "open_clip_model.safetensors"), "wrong keys"),
+    "code by Hugging Face": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="evil")), "'hf_model_name'"),
+    "a tokenizer's code": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(hf_tokenizer_name="evil")), "'hf_tokenizer_name'"),
+    "timm": (lambda d: config_of(d, lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="evil")), "'timm_model_name'"),
+    "a giant": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(width=10**6, heads=1)), "another shape"),
+    "a tower": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(layers=10**9)), "layers"),
+    "unknown setting": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(evil=1)), "can build"),
+    "no towers": (lambda d: config_of(d, lambda c: c.update(model_cfg=[])), "describes no CLIP"),
+    "no json": (lambda d: (d / "open_clip_config.json").write_text("{"), "describes no CLIP"),
+    "deep": (lambda d: (d / "open_clip_config.json").write_text("[" * 100_000), "describes no CLIP"),
+    "mean": (lambda d: config_of(d, lambda c: c["preprocess_cfg"].update(mean=[0, "x", 1])), "three numbers"),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_folders_that_are_no_moodifyclip_are_refused_and_run_nothing(exported, tmp_path, monkeypatch, case):
+    change, words = FOLDERS[case]
+    change(shutil.copytree(tmp_path / "moodify_clip" / "mine", tmp_path / "moodify_clip" / "bad"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it asked the network"))
+    with pytest.raises(UserError, match=words):
+        moodify.load_moodify_clip("bad")
 
 
 def test_sd2_reads_the_layer_before_the_last(exported, monkeypatch):

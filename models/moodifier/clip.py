@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from .. import files, host, tiny
 from ..clip import ClipScorer
+from ..clip_folder import CONFIG, WEIGHTS, load_folder
 from ..diffusion.protocol import Conditioning
 from ..diffusion.text import CHUNK, END, START, Tower, bpe, open_clip_tower
 from ..errors import UserError
-from .folders import CONFIG, WEIGHTS
 
 LENGTH = 248
 KEPT = 20
@@ -149,8 +149,6 @@ def as_conditioning(text: str, clip: Any = None) -> list[int]:
 def load_moodify_clip(name: str) -> MoodifyScorer:
     """The MoodifyCLIP of a name: tiny, or a folder (one of `folders`) of models/moodify_clip that `export` wrote. UserError where the folder holds
     no CLIP of 248 tokens."""
-    import open_clip
-
     if name == "tiny":
         clip = build_tiny()
         metadata = tiny.load("moodifyclip", clip)
@@ -159,7 +157,7 @@ def load_moodify_clip(name: str) -> MoodifyScorer:
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no MoodifyCLIP: a folder with open_clip_config.json and open_clip_model.safetensors is "
                         "wanted, as `affect train moodifyclip` writes it.")
-    clip = open_clip.create_model(f"local-dir:{folder}")
+    clip = load_folder(folder)
     if len(clip.positional_embedding) != LENGTH:
         raise UserError(f"The CLIP in {folder} reads {len(clip.positional_embedding)} tokens, a MoodifyCLIP {LENGTH}. Load it with "
                         "Load CLIP Scorer.")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from .. import files, host
-
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+from ..clip_folder import CONFIG, WEIGHTS
 
 
 def folders() -> list[str]:

@@ -165,11 +165,15 @@ def saliency_mask(image: torch.Tensor) -> torch.Tensor:
 def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/clipseg-rd64-refined") -> torch.Tensor:
     """[B, G, H, W] of 0 and 1 by CLIPSeg, a mask a name (empty where it finds none). UserError where its weights are not
     on this machine."""
-    from transformers import AutoProcessor, CLIPSegForImageSegmentation
+    from huggingface_hub import snapshot_download
+    from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
     try:
-        processor = AutoProcessor.from_pretrained(model, local_files_only=True)
-        network = CLIPSegForImageSegmentation.from_pretrained(model, local_files_only=True, use_safetensors=True)
+        # Its folder in the hub's cache: by name alone, a folder of that name in the working directory would be taken.
+        folder = snapshot_download(model, local_files_only=True)
+        where = dict(local_files_only=True, trust_remote_code=False)
+        processor = CLIPSegProcessor.from_pretrained(folder, **where)
+        network = CLIPSegForImageSegmentation.from_pretrained(folder, use_safetensors=True, **where)
     except (OSError, ValueError) as error:
         raise UserError(f"CLIPSeg's weights are not on this machine. Get them once, with a network: huggingface-cli download {model}. "
                         "Or choose the grounding attention.") from error
