@@ -1,10 +1,13 @@
 """A node pack for the tests: small models of every family from ComfyUI's own classes, with random weights."""
 
+import inspect
+
 import comfy.cldm.cldm
 import comfy.conds
 import comfy.controlnet
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
+import comfy.ldm.lumina.model
 import comfy.ldm.modules.attention
 import comfy.model_base
 import comfy.model_management
@@ -39,10 +42,15 @@ def unet(**more):
                 dtype=torch.float32) | more
 
 
+def known(cls, config):
+    """The part of a network's settings that this ComfyUI's class of it takes."""
+    return {name: value for name, value in config.items() if name == "dtype" or name in inspect.signature(cls).parameters}
+
+
 def lumina(**more):
-    return dict(image_model="lumina2", patch_size=2, in_channels=16, dim=64, cap_feat_dim=WIDTH, n_layers=2, n_refiner_layers=1,
+    return known(comfy.ldm.lumina.model.NextDiT, dict(image_model="lumina2", patch_size=2, in_channels=16, dim=64, cap_feat_dim=WIDTH, n_layers=2, n_refiner_layers=1,
                 qk_norm=True, n_heads=2, n_kv_heads=2, axes_dims=[8, 12, 12], axes_lens=[300, 512, 512], rope_theta=10000.0,
-                ffn_dim_multiplier=1.0, multiple_of=32, dtype=torch.float32) | more
+                ffn_dim_multiplier=1.0, multiple_of=32, dtype=torch.float32) | more)
 
 
 def reading(extra_conds):
@@ -80,10 +88,10 @@ CONFIGS = {
         qkv_bias=True, guidance_embed=True, dtype=torch.float32,
         **({"txt_ids_dims": []} if "txt_ids_dims" in comfy.ldm.flux.model.FluxParams.__annotations__ else {}))),  # newer ones ask
     "chroma": lambda: families.Chroma(dict(
-        image_model="chroma", in_channels=64, out_channels=64, patch_size=2, vec_in_dim=768, context_in_dim=WIDTH, hidden_size=64,
-        mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10000, qkv_bias=True, in_dim=64,
-        out_dim=64, hidden_dim=64, n_layers=1, dtype=torch.float32,
-        **({"txt_ids_dims": []} if "txt_ids_dims" in comfy.ldm.chroma.model.ChromaParams.__annotations__ else {}))),
+        image_model="chroma", dtype=torch.float32, **known(comfy.ldm.chroma.model.ChromaParams, dict(
+            in_channels=64, out_channels=64, patch_size=2, vec_in_dim=768, context_in_dim=WIDTH, hidden_size=64, mlp_ratio=4.0,
+            num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10000, qkv_bias=True, in_dim=64, out_dim=64,
+            hidden_dim=64, n_layers=1, txt_ids_dims=[])))),
     "lumina2": lambda: families.Lumina2(lumina()),
     "qwen": lambda: families.QwenImage(dict(
         image_model="qwen_image", in_channels=64, num_layers=2, attention_head_dim=32, num_attention_heads=2, joint_attention_dim=WIDTH,
@@ -164,9 +172,15 @@ class RandomModel:
 
 def vae(channels, seed, video=False):
     if video:
-        network = WanVAE(dim=8, z_dim=channels, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
-                         temperal_downsample=[False, True, True])
-        return comfy.sd.VAE(sd=randomise(network, seed + 2).state_dict())
+        network = randomise(WanVAE(dim=8, z_dim=channels, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
+                                   temperal_downsample=[False, True, True]), seed + 2)
+        if "image_channels" in inspect.signature(WanVAE).parameters:
+            return comfy.sd.VAE(sd=network.state_dict())
+        made = vae(channels, seed)  # an older ComfyUI takes every such file for one of full size
+        made.first_stage_model, made.latent_dim = network, 3
+        made.downscale_ratio = made.upscale_ratio = (lambda frames: frames, 8, 8)
+        made.patcher = comfy.model_patcher.ModelPatcher(network, made.device, comfy.model_management.vae_offload_device())
+        return made
     shape = dict(double_z=True, z_channels=channels, resolution=64, in_channels=3, out_ch=3, ch=32, ch_mult=[1, 1, 1, 2],
                  num_res_blocks=1, attn_resolutions=[], dropout=0.0)
     params = {"ddconfig": shape, "embed_dim": channels}
