@@ -160,7 +160,8 @@ class RandomModel:
             given = {"pooled_output": torch.randn(1, POOLED.get(kind, 8), generator=generator)}
             embeds = torch.randn(1, tokens, WIDTH, generator=generator)
             if kind in MASKED:
-                given["attention_mask"] = (torch.arange(tokens) < tokens - 3).long()[None]
+                # Lumina 2's encoder pads nothing, and an older ComfyUI cannot run it with padding.
+                given["attention_mask"] = (torch.arange(tokens) < tokens - 3 * (kind != "lumina2")).long()[None]
             if kind == "hidream":
                 given["conditioning_llama3"] = torch.randn(1, 2, 16, WIDTH, generator=generator)
             return [[embeds, given]]
