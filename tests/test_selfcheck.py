@@ -84,3 +84,16 @@ def test_what_tokens_do_not_change_is_given_up_and_said():
 
     check = run(Deaf())
     assert check.undecided and not check.due("here")
+
+
+def test_no_graph_is_left_behind():
+    """A graph that is never run backward confuses `mutation_allowed`, under which transformers run."""
+    asked = []
+
+    class Watched(Layered):
+        def forward(self, t):
+            asked.append((t.requires_grad, torch.is_grad_enabled()))
+            return super().forward(t)
+
+    run(Watched(), gradients=2)
+    assert asked == [(True, True), (False, True)] * 2

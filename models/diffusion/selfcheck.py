@@ -130,8 +130,9 @@ class SelfCheck:
             direction = random + 2 * gradient.shape[1] ** -0.5 * direction
         step = h * t.detach().flatten(1).norm(dim=1, keepdim=True)
         moved = t.detach() + (step * direction).view_as(t).to(t)
-        # It asks for a gradient, so that the host computes as it did.
-        seen = (weights * (f(moved.requires_grad_(True)).detach().float().flatten(1) - before)).sum(dim=1)
+        # Gradients are on, so that the host computes as it did, but none is asked for: a graph that is never run backward confuses
+        # autograd's bookkeeping of mutated tensors.
+        seen = (weights * (f(moved).detach().float().flatten(1) - before)).sum(dim=1)
         foretold = (step * gradient * direction).sum(dim=1)
         ratios = (seen / foretold)[foretold > self.FLOOR * (weights * before).norm(dim=1)]
         return ratios[ratios.isfinite()].tolist()
