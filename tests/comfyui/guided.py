@@ -5,7 +5,7 @@ import hashlib
 import comfy.sample
 import comfy.samplers
 import torch
-from pack_under_test import random_models
+from loaded_pack import random_models
 from affect_pack.models.diffusion import comfy as adapter
 from affect_pack.models.emotions import EmotionTarget
 from affect_pack.models.muse import MuseConfig

@@ -14,7 +14,7 @@ import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
-from pack_under_test import random_models
+from loaded_pack import random_models
 import guided
 
 logging.getLogger().setLevel(logging.ERROR)

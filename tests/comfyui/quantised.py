@@ -12,7 +12,7 @@ comfy.options.enable_args_parsing()
 import comfy.model_patcher
 import comfy.quant_ops
 import torch
-from pack_under_test import random_models
+from loaded_pack import random_models
 import guided
 
 logging.getLogger().setLevel(logging.ERROR)
