@@ -51,11 +51,11 @@ class Unreadable(UserError):
 
 
 def memory_limit() -> float:
-    """Bytes that one picture file may take, all its frames together: 2.5 GB (104 megapixels), or $AFFECT_PICTURE_GB."""
+    """Bytes that one picture file may take, all its frames together: 1.5 GB (62 megapixels), or $AFFECT_PICTURE_GB."""
     try:
         return max(0.01, float(os.environ.get("AFFECT_PICTURE_GB", ""))) * 1e9
     except ValueError:
-        return 2.5e9
+        return 1.5e9
 
 
 @contextmanager
@@ -150,13 +150,21 @@ def frames(path: Path | str) -> Iterator[Image]:
     from PIL import ImageSequence
 
     with opened(path, every_frame=True) as image:
-        size = image.size
+        size, bounded = None, image.size
         for frame in ImageSequence.Iterator(image):
-            if frame.size == size:
-                frame.load()
-                yield frame
+            if size in (None, frame.size):
+                for step in (lambda: None, frame.load):  # some formats tell a frame's true size late
+                    step()
+                    if frame.size != bounded:
+                        bounded = frame.size
+                        _bound(Path(path), frame, every_frame=True)
+                if size in (None, frame.size):
+                    size = frame.size
+                    yield frame
             if image.format == "MPO":
                 return  # the second picture of a stereo photograph is no animation
+        if size is None:
+            raise Unreadable(Path(path), "it holds no picture")
 
 
 def read(path: Path | str) -> Image:

@@ -70,7 +70,7 @@ def test_what_never_ends_is_not_opened(tmp_path):
 
 def test_pixels_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(png(13000, 13000))
-    with pytest.raises(Unreadable, match=r"13000 x 13000 pixels would take 4.1 GB of memory, and 2.5 GB are allowed.*AFFECT_PICTURE_GB"):
+    with pytest.raises(Unreadable, match=r"13000 x 13000 pixels would take 4.1 GB of memory, and 1.5 GB are allowed.*AFFECT_PICTURE_GB"):
         list(frames(tmp_path / "a.png"))
     monkeypatch.setenv("AFFECT_PICTURE_GB", "0.5")
     with pytest.raises(Unreadable, match="0.5 GB are allowed"):
@@ -129,3 +129,15 @@ def test_frames_of_other_sizes_are_left_out(tmp_path):
     small, large = Image.new("RGB", (8, 8)), Image.new("RGB", (900, 900))
     small.save(tmp_path / "a.tif", save_all=True, append_images=[large, small])
     assert [np.asarray(f).shape for f in frames(tmp_path / "a.tif")] == [(8, 8, 3)] * 2
+
+
+def test_a_size_that_is_told_late_is_bounded_too(tmp_path, monkeypatch):
+    """An icon's directory says 16 x 16, and its PNG is larger."""
+    inside = io.BytesIO()
+    Image.new("RGB", (3000, 3000)).save(inside, "PNG")
+    head = b"\0\0\1\0\1\0" + b"\x10\x10\0\0\1\0\x20\0" + struct.pack("<II", len(inside.getvalue()), 22)
+    (tmp_path / "a.ico").write_bytes(head + inside.getvalue())
+    assert [f.size for f in frames(tmp_path / "a.ico")] == [(3000, 3000)]
+    monkeypatch.setenv("AFFECT_PICTURE_GB", "0.1")
+    with pytest.raises(Unreadable, match="3000 x 3000 pixels would take"):
+        list(frames(tmp_path / "a.ico"))

@@ -109,7 +109,8 @@ def test_answers_are_bounded(ask, monkeypatch):
         wait_for_prompt(handler)
         drip(frame("", length=2**40), b" " * 100_000, 0.001)(handler)
 
-    assert "message of more than 1 MB" in ask(ws=large)
+    runs = {"queue": {"queue_running": [[0, "p1"]]}, "history": {}}  # for ever, as far as one can ask
+    assert "message of more than 1 MB" in ask(ws=large, **runs)
 
 
 ODD = [None, 5, "x", [], [1], [[]], {}, {"p1": 5}, {"p1": None}, {"p1": []}, True, 1e400, b"{", b"", b"\xff\xfe", b"[" * 100_000,

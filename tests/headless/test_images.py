@@ -140,6 +140,12 @@ def test_truncated_and_foreign_files_are_refused_before_anything_runs(embedded, 
     assert LoadImage.VALIDATE_INPUTS("whole.jpg") is True
 
 
+def test_a_channel_is_read_of_the_first_frame_alone(embedded, workspace):
+    still = [Image.new("RGB", (6, 5), (40 * i, 0, 0)) for i in range(3)]
+    still[0].save(workspace / "input" / "a.webp", save_all=True, append_images=still[1:], lossless=True)
+    assert torch.equal(LoadImageMask().load_image("a.webp", "red")[0], torch.zeros(1, 5, 6))
+
+
 def test_annotated_names_reach_the_other_folders(embedded, workspace):
     saved = SaveImage().save_images(torch.rand(1, 4, 5, 3))["ui"]["images"][0]
     assert saved == {"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}

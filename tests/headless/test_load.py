@@ -47,6 +47,18 @@ def test_a_request_body_gives_its_prompt_and_drawing_but_no_keys(tmp_path, scale
     assert "secret" not in repr(loaded)
 
 
+@pytest.mark.parametrize("extra", [5, [], "x", {"extra_pnginfo": 5}, {"extra_pnginfo": []}, {"extra_pnginfo": {"workflow": 5}}])
+def test_a_request_body_with_odd_extra_data(tmp_path, scale_prompt, extra):
+    loaded = load(save(tmp_path / "w.json", {"prompt": scale_prompt, "extra_data": extra}))
+    assert sorted(loaded.prompt) == ["1", "2", "3"] and loaded.workflow is None
+
+
+def test_a_file_of_countless_lists_is_refused_before_they_take_the_memory(tmp_path):
+    (tmp_path / "w.json").write_text("[" + "[]," * 2_100_000 + "[]]")
+    with pytest.raises(UserError, match="more than 2,000,000 lists and objects"):
+        load(tmp_path / "w.json")
+
+
 def test_a_png_prefers_its_prompt_and_falls_back_to_its_workflow(tmp_path, scale_prompt, scale_workflow):
     both = load(save_png(tmp_path / "both.png", prompt=scale_prompt, workflow=scale_workflow))
     assert sorted(both.prompt) == ["1", "2", "3"] and both.workflow == scale_workflow

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import UserError
+from ...models.files import open_regular, read_text
 from . import png
-from .shape import MAX_BYTES, check_content
+from .shape import MAX_BYTES, MAX_VALUES, check_content
 
 Prompt = dict[str, dict[str, Any]]
 """The API format: node id -> {"class_type", "inputs": {name: value or [node id, slot]}, "_meta":
@@ -42,7 +43,7 @@ def load(path: Path | str) -> Loaded:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no workflow file '{path}'.")
-    with path.open("rb") as f:
+    with open_regular(path) as f:
         is_png = f.read(len(png.SIGNATURE)) == png.SIGNATURE
     if is_png:
         chunks = png.read_chunks(path)
@@ -56,8 +57,10 @@ def load(path: Path | str) -> Loaded:
     request = content.get("prompt") if isinstance(content, dict) else None
     if isinstance(request, dict) and "class_type" not in request:
         # The body of a /prompt request. Its extra_data may hold keys: only the workflow is taken from it.
-        info = (content.get("extra_data") or {}).get("extra_pnginfo") or {}
-        return _loaded(request, info.get("workflow"), path.name)
+        inside = content
+        for key in ("extra_data", "extra_pnginfo", "workflow"):
+            inside = inside.get(key) if isinstance(inside, dict) else None
+        return _loaded(request, inside, path.name)
     if isinstance(content, dict) and isinstance(content.get("nodes"), list):
         return _loaded(None, content, path.name)
     return _loaded(content, None, path.name)
@@ -78,7 +81,9 @@ def _json(path: Path) -> Any:
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"The file '{path.name}' has {path.stat().st_size / 1e6:.0f} MB; a workflow may have "
                         f"{MAX_BYTES / 1e6:.0f}. Is it a workflow?")
-    data = path.read_bytes()
+    data = read_text(path, MAX_BYTES)
+    if data.count(b"[") + data.count(b"{") > MAX_VALUES:  # so many lists would take the memory before they could be counted
+        raise UserError(f"'{path.name}' holds more than {MAX_VALUES:,} lists and objects, which no workflow needs. Is it a workflow?")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
         return json.loads(data.decode(encoding))

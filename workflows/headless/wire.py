@@ -53,7 +53,7 @@ class Answer(NamedTuple):
     def content(self) -> Any:
         """The body as JSON. ValueError where it is none."""
         try:
-            content = json.loads(self.body)
+            content = json.loads(self.body, parse_constant=lambda name: None)  # Python's own NaN, which some nodes show
             check_content(content, "the answer")
             return content
         except (RecursionError, UserError) as error:

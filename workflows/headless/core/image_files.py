@@ -3,7 +3,9 @@ turn."""
 
 from __future__ import annotations
 
+import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 
 from ....models.errors import UserError
-from ....models.files import find_inside
+from ....models.files import find_inside, open_regular
 from ....models.host import current
 from ....models.pictures import SUFFIXES, frames, opened, upright
 
@@ -46,16 +48,24 @@ def list_images() -> list[str]:
 
 
 def verify(path: Path) -> None:
-    """Decodes the file whole and throws the result away. UserError where it is cut off, no image or too large."""
+    """Decodes the file whole and throws the result away, once as long as it does not change. UserError where it is cut off, no image
+    or too large."""
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+    _decode(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _decode(path: Path, size: int, time: int) -> None:
     for _ in frames(path):
         pass
 
 
-def read_image(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def read_image(path: Path, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(image [N, H, W, 3] in 0..1, mask [N, H, W], 1 where transparent); N > 1 for animations.
 
     Turned upright by EXIF; 16 bits keep their range; CMYK and palettes become RGB. Without an alpha channel
-    the mask is zeros of 64 x 64, as ComfyUI's.
+    the mask is zeros of 64 x 64, as ComfyUI's. `most`: frames that are wanted; all where it is None.
     """
     images, masks = [], []
     for frame in frames(path):
@@ -64,6 +74,8 @@ def read_image(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
             continue
         images.append(pixels)
         masks.append(torch.zeros(NO_MASK) if alpha is None else alpha.neg_().add_(1.0))
+        if len(images) == most:
+            break
     _say_how(path)
     return _stacked(images), _stacked(masks)
 
@@ -173,7 +185,7 @@ def _say_how(path: Path) -> None:
 def read_channel(path: Path, channel: str) -> torch.Tensor:
     """[1, H, W] in 0..1: one channel of the image; 'alpha' is inverted (1 where transparent), as
     ComfyUI's."""
-    pixels, mask = read_image(path)
+    pixels, mask = read_image(path, most=1)
     if channel == "alpha":
         return mask[:1] if mask.shape[1:] == pixels.shape[1:3] else torch.zeros(1, *pixels.shape[1:3])
-    return pixels[:1, :, :, ("red", "green", "blue").index(channel)]
+    return pixels[..., ("red", "green", "blue").index(channel)].clone()

@@ -157,11 +157,15 @@ class PreviewImage(SaveImage):
 
 
 def _bytes(image: torch.Tensor) -> np.ndarray:
-    values = image.float().cpu().numpy() * 255.0
-    if not np.isfinite(values).all():
-        raise UserError("The image holds values that are no numbers (NaN or infinity), which no file can show. Look at the nodes that made "
-                        "it: a strength, a guidance or a weight may be far too high.")
-    return values.clip(0, 255).astype(np.uint8)
+    """[H, W, C] in 0..1 -> uint8, some rows at a time: a large picture is there once already. UserError for values that are no numbers."""
+    out = np.empty(image.shape, np.uint8)
+    for top in range(0, len(image), 256):
+        values = image[top:top + 256].float().cpu().numpy() * 255.0
+        if not np.isfinite(values).all():
+            raise UserError("The image holds values that are no numbers (NaN or infinity), which no file can show. Look at the nodes that "
+                            "made it: a strength, a guidance or a weight may be far too high.")
+        out[top:top + 256] = values.clip(0, 255)
+    return out
 
 
 def _split(prefix: str) -> tuple[str, str]:
