@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from difflib import get_close_matches
-from typing import Iterable
+from typing import Any, Iterable
 
 
 class UserError(Exception):
@@ -14,6 +14,18 @@ class UserError(Exception):
     The command prints it without a traceback (exit code 2 before anything ran, 1 while running); ComfyUI shows it
     on the node.
     """
+
+    # ComfyUI heads an error's details with the exception's module and name, and names a node pack's modules by the pack's
+    # whole path. With this it reads "affect.UserError".
+    __module__ = "affect"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """No module of that name can be imported, so pickle (a process pool's errors) is given a function that can be found."""
+        return (_rebuilt, self.args, self.__dict__ or None) if type(self) is UserError else super().__reduce__()
+
+
+def _rebuilt(*args: Any) -> UserError:
+    return UserError(*args)
 
 
 def nearest(name: object, known: Iterable[object], cutoff: float = 0.6) -> str | None:

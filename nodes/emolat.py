@@ -10,6 +10,7 @@ from .layouts import to_bchw, to_bhwc
 
 class AffectEmoLatLoader:
     CATEGORY = "affect/emolat"
+    SEARCH_ALIASES = ["emotion latent space", "load codebooks", "emospace"]
     DESCRIPTION = "Loads an emotion latent space: eight codebooks, and the network that repaints an image from their codes."
     RETURN_TYPES = ("AFFECT_EMOLAT",)
     RETURN_NAMES = ("emolat",)
@@ -34,6 +35,7 @@ class AffectEmoLatLoader:
 
 class AffectEmoLatCodebookSampler:
     CATEGORY = "affect/emolat"
+    SEARCH_ALIASES = ["emotion code", "sample codebook", "vq code", "emolat code"]
     DESCRIPTION = ("Draws codes for an emotion from its codebook: what the emotion looks like, one way of many. Another seed, "
                    "another way.")
     RETURN_TYPES = ("AFFECT_EMOLAT_CODE",)
@@ -60,6 +62,7 @@ class AffectEmoLatCodebookSampler:
 
 class AffectEmoLatTransfer:
     CATEGORY = "affect/emolat"
+    SEARCH_ALIASES = ["repaint emotion", "sentiment transfer", "style transfer", "change mood of image", "recolour", "recolor"]
     DESCRIPTION = "Repaints an image in the code's emotion, in one pass of a network; any size, any number of images."
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The repainted image.",)
@@ -85,11 +88,14 @@ class AffectEmoLatTransfer:
         source = to_bchw(image)
         if mask is not None:
             mask = resized(mask.reshape(-1, 1, *mask.shape[-2:]).float(), *source.shape[-2:])
+            if not float(mask.max()) > 0:
+                host.current().note("The mask covers nothing: the image stays as it is.")
         return (to_bhwc(repaint(emolat, source, code, text, strength, mask)),)
 
 
 class AffectEmoLatMap:
     CATEGORY = "affect/emolat"
+    SEARCH_ALIASES = ["tsne", "t-sne", "pca", "codebook plot", "visualise latent space", "visualize latent space"]
     DESCRIPTION = "A map of the eight codebooks: what lies together looks alike."
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("map",)
@@ -100,7 +106,8 @@ class AffectEmoLatMap:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {
             "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
-            "method": (["t-SNE", "PCA"], {"tooltip": "t-SNE shows clusters (needs scikit-learn, else it is PCA); PCA shows true distances."}),
+            "method": (["t-SNE", "PCA"], {"tooltip": "t-SNE shows clusters (by scikit-learn; where that is missing the map is by PCA, and "
+                       "says so); PCA shows true distances."}),
         }}
 
     def run(self, emolat: Any, method: str) -> tuple[Any]:

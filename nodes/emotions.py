@@ -12,6 +12,7 @@ _UNIT = {"min": 0.0, "max": 1.0, "step": 0.01}
 
 class AffectEmotion:
     CATEGORY = "affect/emotion"
+    SEARCH_ALIASES = ["emotion", "feeling", "mood", "sentiment", "affect", "joy", "sadness", "fear", "anger"]
     DESCRIPTION = ("Names an emotion. The first eight are Mikels' categories, which classifiers know; the others "
                    "(GoEmotions' 27 and Ekman's 6) are turned into mixtures of those.")
     RETURN_TYPES = ("AFFECT_EMOTION",)
@@ -33,6 +34,7 @@ class AffectEmotion:
 
 class AffectEmotionMix:
     CATEGORY = "affect/emotion"
+    SEARCH_ALIASES = ["blend emotions", "mixed feelings", "bittersweet", "combine moods"]
     DESCRIPTION = "Blends two emotions, for example bitter-sweet from amusement and sadness."
     RETURN_TYPES = ("AFFECT_EMOTION",)
     RETURN_NAMES = ("emotion",)
@@ -53,6 +55,7 @@ class AffectEmotionMix:
 
 class AffectEmotionVAD:
     CATEGORY = "affect/emotion"
+    SEARCH_ALIASES = ["valence arousal dominance", "vad", "pad", "circumplex", "pleasure", "emotion from numbers"]
     DESCRIPTION = ("An emotion from a point in valence-arousal-dominance space (NRC-VAD's scale), weighted over the "
                    "eight by their distance.")
     RETURN_TYPES = ("AFFECT_EMOTION",)
@@ -74,6 +77,7 @@ class AffectEmotionVAD:
 
 class AffectEmotionFromText:
     CATEGORY = "affect/emotion"
+    SEARCH_ALIASES = ["text to emotion", "emotion words", "sentiment analysis", "mood from prompt"]
     DESCRIPTION = "Finds the emotions that a sentence names ('very happy and slightly sad') and blends them."
     RETURN_TYPES = ("AFFECT_EMOTION",)
     RETURN_NAMES = ("emotion",)

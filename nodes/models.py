@@ -23,6 +23,7 @@ def _clips() -> list[str]:
 
 class AffectTinyModelLoader:
     CATEGORY = "affect/loaders"
+    SEARCH_ALIASES = ["demo checkpoint", "bundled model", "test model", "load checkpoint", "no download"]
     DESCRIPTION = ("The bundled tiny diffusion model (128 x 128, trained on MoodScenes): lets every template run at "
                    "once, without a checkpoint. It knows homes, rivers, lakes, mountains, cities and faces.")
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
@@ -39,6 +40,7 @@ class AffectTinyModelLoader:
 
 class AffectExampleImage:
     CATEGORY = "affect/loaders"
+    SEARCH_ALIASES = ["sample picture", "demo image", "test image"]
     DESCRIPTION = "A picture that comes with this pack, so that every template runs at once. For your own take Load Image."
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The picture.",)
@@ -61,6 +63,7 @@ class AffectExampleImage:
 
 class AffectEmotionClassifierLoader:
     CATEGORY = "affect/loaders"
+    SEARCH_ALIASES = ["load sentiment classifier", "emotion recognition", "emogen", "emoedit", "emoset", "zero-shot emotions"]
     DESCRIPTION = ("Loads an emotion classifier. Guide with one and read out with another: a picture can please the "
                    "classifier that guided it without convincing anybody else.")
     RETURN_TYPES = ("AFFECT_EMOTION_CLASSIFIER",)
@@ -91,6 +94,7 @@ class AffectEmotionClassifierLoader:
 
 class AffectEmotionReadout:
     CATEGORY = "affect/emotion"
+    SEARCH_ALIASES = ["classify emotion", "emotion chart", "sentiment score", "mood detector", "interrogate emotion"]
     DESCRIPTION = "What a classifier feels in an image: a bar chart, and the probabilities as JSON."
     RETURN_TYPES = ("IMAGE", "STRING")
     RETURN_NAMES = ("chart", "json")
@@ -124,6 +128,7 @@ class AffectEmotionReadout:
 
 class AffectClipScorerLoader:
     CATEGORY = "affect/loaders"
+    SEARCH_ALIASES = ["clip score", "open_clip", "load clip", "image text similarity"]
     DESCRIPTION = "Loads a CLIP that scores how well an image fits a text: what the timing gate asks."
     RETURN_TYPES = ("AFFECT_CLIP_SCORER",)
     RETURN_NAMES = ("clip_scorer",)

@@ -19,6 +19,7 @@ def _pictures(image: Any) -> list[Any]:
 
 class AffectMLLMLoader:
     CATEGORY = "affect/moodifier"
+    SEARCH_ALIASES = ["vlm", "llm", "vision language model", "ollama", "openai", "lm studio", "llava", "qwen vl"]
     DESCRIPTION = ("Who says what to change: rules (nothing to install), a server that speaks OpenAI's chat interface (Ollama, LM "
                    "Studio, vLLM, llama.cpp, hosted ones), or a local model folder. A key is read from the environment alone.")
     RETURN_TYPES = ("AFFECT_MLLM",)
@@ -60,6 +61,8 @@ class AffectMLLMLoader:
 
 class AffectMLLMMaskGenerator:
     CATEGORY = "affect/moodifier"
+    SEARCH_ALIASES = ["moodifier", "auto mask", "segment by text", "what to change", "clipseg", "emotion mask",
+                      "prompt from image"]
     DESCRIPTION = ("What to change for an emotion, and where: a mask, a prompt of what the image shows, and one of what it should "
                    "show. Your own objects override the model's.")
     RETURN_TYPES = ("MASK", "STRING", "STRING", "IMAGE", "STRING")
@@ -98,6 +101,10 @@ class AffectMLLMMaskGenerator:
 
         named = [name.strip() for name in objects.split(",") if name.strip()]
         found = mllm.ask(_pictures(image[:1])[0], _label(emotion), named)
+        if len(image) > 1:
+            host.current().note(f"Of {len(image)} images the first alone is looked at: what is found there holds for all.")
+        if mask is not None:
+            host.current().note(f"Your mask is taken, and the grounding by {grounding} has no effect.")
         source = to_bchw(image)
         h, w = source.shape[-2:]
         names, each, said = [c.name for c in found.objects], None, []
@@ -158,6 +165,7 @@ def _label(emotion: Any) -> str:
 
 class AffectAttentionBlendSampler:
     CATEGORY = "affect/moodifier"
+    SEARCH_ALIASES = ["moodifier", "prompt-to-prompt", "p2p", "infedit", "attention edit", "inpaint emotion", "local edit"]
     DESCRIPTION = ("Edits an image from one text to another, inside a mask and nowhere else: no inversion, source and target side "
                    "by side, their attention blended.")
     RETURN_TYPES = ("LATENT",)
@@ -203,6 +211,7 @@ class AffectAttentionBlendSampler:
 
 class AffectMoodifyCLIPLoader:
     CATEGORY = "affect/moodifier"
+    SEARCH_ALIASES = ["long clip", "emotion clip", "load clip"]
     DESCRIPTION = "Loads MoodifyCLIP: a CLIP of 248 tokens that was trained on what makes pictures moving."
     RETURN_TYPES = ("AFFECT_MOODIFY_CLIP", "AFFECT_CLIP_SCORER")
     RETURN_NAMES = ("moodify_clip", "clip_scorer")
@@ -231,6 +240,7 @@ class AffectMoodifyCLIPLoader:
 
 class AffectMoodifyCLIPTextEncode:
     CATEGORY = "affect/moodifier"
+    SEARCH_ALIASES = ["long prompt", "248 tokens", "encode text", "emotion text encoder"]
     DESCRIPTION = "Encodes a long text (248 tokens) with MoodifyCLIP as a diffusion model's conditioning."
     RETURN_TYPES = ("CONDITIONING",)
     OUTPUT_TOOLTIPS = ("For the Attention-Blend Sampler, or any sampler whose model has a text encoder of this width.",)
@@ -253,6 +263,7 @@ class AffectMoodifyCLIPTextEncode:
 
 class AffectEditMetrics:
     CATEGORY = "affect/moodifier"
+    SEARCH_ALIASES = ["psnr", "ssim", "lpips", "clip score", "compare images", "measure edit", "evaluate edit"]
     DESCRIPTION = ("What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, and what a "
                    "classifier and a CLIP see.")
     RETURN_TYPES = ("STRING", "IMAGE")
@@ -279,7 +290,11 @@ class AffectEditMetrics:
         from ..models.moodifier.figures import edit_figures
         from ..models.plots import table
 
-        diffusion.load(*[part for part in (classifier, clip_scorer) if part is not None])
+        judges = [part for part in (classifier, clip_scorer) if part is not None]
+        if bool(judges) != (emotion is not None):
+            host.current().note("The classifier and the CLIP scorer have no effect: connect the emotion that they are to measure." if judges
+                                else "The emotion has no effect: connect a classifier or a CLIP scorer, which measure it.")
+        diffusion.load(*judges)
         with torch.no_grad():
             rows = edit_figures(to_bchw(image), to_bchw(edited), mask, emotion, classifier, clip_scorer)
         return json.dumps(rows, indent=1), torch.from_numpy(table(rows))[None]

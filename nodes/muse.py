@@ -59,11 +59,14 @@ def _config(inputs: dict[str, Any]) -> Any:
 def _guider(inputs: dict[str, Any]) -> Any:
     from ..models.emolat.space import EmoLatCode
 
-    first = inputs.get("init_tokens")
+    config, first = _config(inputs), inputs.get("init_tokens")
+    if inputs.get("timing_gate") is None and config.content_weight not in (0.0, type(config).content_weight):
+        host.current().note(f"content_weight, {config.content_weight:g}, has no effect: it holds on to the content by a gate's CLIP. "
+                            "Connect a CLIP Timing Gate.")
     first = first.as_tokens() if isinstance(first, EmoLatCode) else first
     return diffusion.engine(inputs["model"]).MuseGuider(
         inputs["model"], inputs["vae"], inputs["classifier"], inputs["positive"], inputs["negative"], inputs["emotion"],
-        _config(inputs), inputs.get("timing_gate"), first)
+        config, inputs.get("timing_gate"), first)
 
 
 def _plots(trace: Any) -> Any:
@@ -77,6 +80,7 @@ def _plots(trace: Any) -> Any:
 
 class AffectClipTimingGate:
     CATEGORY = "affect/muse"
+    SEARCH_ALIASES = ["muse when", "start of guidance", "clip threshold", "semantic score gate", "start step"]
     DESCRIPTION = ("MUSE's WHEN: guidance starts once the forming image fits the text. Too early loses the content, "
                    "too late loses the emotion.")
     RETURN_TYPES = ("AFFECT_TIMING_GATE",)
@@ -113,6 +117,8 @@ class AffectClipTimingGate:
 
 class AffectEmotionTokenOptimizer:
     CATEGORY = "affect/muse"
+    SEARCH_ALIASES = ["muse", "emotional guidance", "guider", "test-time optimization", "textual inversion while sampling",
+                      "evoke emotion"]
     DESCRIPTION = ("MUSE: optimises emotional tokens behind your prompt while sampling, so that a classifier feels "
                    "the emotion in every step's prediction. Use it as the guider of SamplerCustomAdvanced.")
     RETURN_TYPES = ("GUIDER",)
@@ -129,6 +135,7 @@ class AffectEmotionTokenOptimizer:
 
 class AffectEmotionTrace:
     CATEGORY = "affect/muse"
+    SEARCH_ALIASES = ["muse trace", "loss plot", "guidance history", "optimised tokens"]
     DESCRIPTION = "What the optimizer did: when the gate opened, how the emotions moved, each inner loss."
     RETURN_TYPES = ("IMAGE", "STRING", "AFFECT_EMOTION_TOKENS")
     RETURN_NAMES = ("plot", "json", "tokens")
@@ -151,6 +158,7 @@ class AffectEmotionTrace:
 
 class AffectEmotionSampler:
     CATEGORY = "affect/muse"
+    SEARCH_ALIASES = ["muse", "emotional sampler", "emotional ksampler", "evoke emotion", "generate with feeling"]
     DESCRIPTION = "MUSE in one node: optimizer, sampler and trace together."
     RETURN_TYPES = ("LATENT", "IMAGE", "AFFECT_EMOTION_TOKENS")
     RETURN_NAMES = ("latent", "plot", "tokens")
@@ -200,6 +208,7 @@ class GivenNoise:
 
 class AffectDDIMInversion:
     CATEGORY = "affect/muse"
+    SEARCH_ALIASES = ["ddim inverse", "invert image", "image to noise", "unsample", "reverse sampling"]
     DESCRIPTION = ("Finds the noise that leads back to an image. Describe the image in the positive prompt, then sample "
                    "from the result with add_noise off (or with this node's noise) and the same number of steps.")
     RETURN_TYPES = ("LATENT", "NOISE")
@@ -247,6 +256,7 @@ def _token_file(name: str) -> Path:
 
 class AffectSaveEmotionTokens:
     CATEGORY = "affect/muse"
+    SEARCH_ALIASES = ["export emotion tokens", "save embedding", "keep emotion"]
     DESCRIPTION = "Saves optimised tokens: put behind any prompt later, they bring the emotion at no cost."
     RETURN_TYPES = ()
     OUTPUT_NODE = True
@@ -277,6 +287,7 @@ class AffectSaveEmotionTokens:
 
 class AffectLoadEmotionTokens:
     CATEGORY = "affect/muse"
+    SEARCH_ALIASES = ["import emotion tokens", "load embedding", "saved emotion"]
     DESCRIPTION = "Loads saved emotion tokens."
     RETURN_TYPES = ("AFFECT_EMOTION_TOKENS",)
     RETURN_NAMES = ("tokens",)
@@ -309,6 +320,7 @@ class AffectLoadEmotionTokens:
 
 class AffectApplyEmotionTokens:
     CATEGORY = "affect/muse"
+    SEARCH_ALIASES = ["append embedding", "conditioning concat emotion", "emotion without optimization"]
     DESCRIPTION = "Puts emotion tokens behind a prompt: the emotion without the optimisation."
     RETURN_TYPES = ("CONDITIONING",)
     OUTPUT_TOOLTIPS = ("The text and the tokens.",)

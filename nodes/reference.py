@@ -25,6 +25,7 @@ def _folder(name: str) -> Path:
 
 class AffectReferenceGallery:
     CATEGORY = "affect/reference"
+    SEARCH_ALIASES = ["reference folder", "image folder", "style references", "vso", "visual sentiment ontology"]
     DESCRIPTION = ("A folder of pictures to take feelings from: sub-folders named adjective_noun (misty_lake), or a CSV of "
                    "file, noun, adjective, emotion. Its index is made at first use and follows the folder.")
     RETURN_TYPES = ("AFFECT_REFERENCE_GALLERY",)
@@ -65,6 +66,7 @@ class AffectReferenceGallery:
 
 class AffectSSIMReferenceRetriever:
     CATEGORY = "affect/reference"
+    SEARCH_ALIASES = ["find reference image", "similar picture", "image search", "structural similarity", "gist retrieval"]
     DESCRIPTION = ("Finds the picture of a gallery whose structure (SSIM of edge responses) is nearest to the image, among "
                    "those with the noun, adjective or emotion asked for.")
     RETURN_TYPES = ("IMAGE", "STRING")
@@ -94,6 +96,10 @@ class AffectSSIMReferenceRetriever:
 
         pixels = (image[0, ..., :3].cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)
         found = retrieve(Image.fromarray(pixels), gallery, k, noun.strip(), adjective.strip(), emotion)
+        if len(image) > 1:
+            host.current().note(f"Of {len(image)} images the first alone is looked at: the others have no effect.")
+        if len(found) < k:
+            host.current().note(f"{k} references were asked for, and the gallery has {len(found)} that fit.")
         size = (image.shape[2], image.shape[1])
         pictures = [ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, Image.LANCZOS) for r in found]
         batch = torch.from_numpy(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]))
@@ -104,6 +110,8 @@ class AffectSSIMReferenceRetriever:
 
 class AffectDenseNetGramTransfer:
     CATEGORY = "affect/reference"
+    SEARCH_ALIASES = ["style transfer", "colour transfer", "color transfer", "sentiment transfer", "neural style",
+                      "gram matrix", "gist"]
     DESCRIPTION = ("Gives an image the feeling of a reference by matching DenseNet's feature statistics (Gram matrices), and "
                    "keeps its details.")
     RETURN_TYPES = ("IMAGE", "IMAGE")

@@ -1,7 +1,9 @@
 """The house: what is installed, what starts fast, and that the nodes keep their contract."""
 
+import pickle
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,42 @@ def test_nodes_explain_themselves(key):
         for name, spec in declared.get(group, {}).items():
             assert spec[1].get("tooltip"), f"{key}.{name} has no tooltip"
     assert len(getattr(node, "OUTPUT_TOOLTIPS", ())) == len(node.RETURN_TYPES)
+    aliases = node.SEARCH_ALIASES  # what else people type into ComfyUI's search
+    assert len(aliases) >= 3 and len({a.lower() for a in aliases}) == len(aliases)
+    assert NODE_DISPLAY_NAME_MAPPINGS[key].lower() not in [a for a in aliases if len(a.split()) > 1]
+
+
+def test_the_pack_says_where_it_lives():
+    urls = _pyproject()["project"]["urls"]
+    assert all(url.startswith("https://") for url in urls.values()) and {"Repository", "Documentation", "Bug Tracker"} <= set(urls)
+
+
+def test_every_socket_type_of_ours_has_a_colour():
+    listed = (ROOT / "web" / "sockets.js").read_text(encoding="utf-8")
+    kinds = set()
+    for node in NODE_CLASS_MAPPINGS.values():
+        declared = node.INPUT_TYPES()
+        kinds |= {kind for group in ("required", "optional") for kind, *_ in declared.get(group, {}).values() if isinstance(kind, str)}
+        kinds |= set(node.RETURN_TYPES)
+    ours = {kind for kind in kinds if kind.startswith("AFFECT_")}
+    assert len(ours) >= 10
+    for kind in ours:
+        assert f'"{kind}": ' in listed if "," in kind else f"  {kind}: " in listed, f"{kind} is drawn grey"
+
+
+def test_extensions_go_by_the_packs_name():
+    scripts = list((ROOT / "web").glob("*.js"))
+    name = _pyproject()["project"]["name"]
+    assert scripts and all(f'name: "{name}.{script.stem}"' in script.read_text(encoding="utf-8") for script in scripts)
+
+
+def test_an_error_is_named_without_a_path():
+    """ComfyUI heads an error's details with the exception's module, which for a node pack holds the whole path to it."""
+    from comfyui_affect.models.errors import UserError
+
+    assert UserError.__module__ == "affect"
+    error = UserError("The mask is empty.")
+    error.node = "3"  # an attribute travels along
+    again = pickle.loads(pickle.dumps(error))  # as out of a process pool
+    assert type(again) is UserError and again.args == error.args and again.__dict__ == error.__dict__
+    assert traceback.format_exception_only(again)[0].startswith("affect.UserError: The mask is empty.")

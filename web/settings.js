@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 
 app.registerExtension({
-  name: "affect.settings",
+  name: "comfyui-affect.settings",
   settings: [{
     id: "Affect.MLLM.Hosts",
     category: ["Affect", "MLLM", "Hosts"],

@@ -103,7 +103,8 @@ def codebook_map(emolat: EmoLat, method: str = "t-SNE") -> np.ndarray:
     from ..plots import scatter
 
     if method == "t-SNE" and find_spec("sklearn") is None:
-        host.current().note("t-SNE needs scikit-learn, which is not installed (pip install scikit-learn): this map is by PCA.")
+        host.current().note("t-SNE needs scikit-learn, which is not installed (pip install scikit-learn): this map is by PCA, as the "
+                            "method PCA draws it.")
         method = "PCA"
     use = emolat.codebooks.use
     return scatter(*map_points(emolat, method), (use * use.shape[1]).flatten().cpu().numpy(), f"EmoLat's codebooks by {method}")
