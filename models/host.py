@@ -22,6 +22,9 @@ from .foreign import printable, say
 HOSTS_SETTING = "Affect.MLLM.Hosts"
 """The setting of ComfyUI's frontend (web/settings.js) that names machines which may be sent pictures, by commas."""
 
+NOTICE = "affect_notice"
+"""The message by which a server tells its client what a node has to say: {"node", "prompt_id", "text"}."""
+
 
 class Bar(Protocol):
     """A progress bar: `update(n)` advances it, `set(n)` moves it, `text` says what goes on inside a step, `preview` shows
@@ -152,20 +155,19 @@ class ComfyHost(Host):
         if now - self._told < 0.2:
             return
         self._told = now
-        try:
-            from comfy_execution.utils import get_executing_context
-            from server import PromptServer
-        except ImportError:  # a ComfyUI from before such texts
-            return
-        where = get_executing_context()
+        server, where = _running()
         if where is not None:
-            PromptServer.instance.send_progress_text(
-                f"step {step + 1}: emotion {done}/{total}, loss {loss:.3f}", where.node_id)
+            server.send_progress_text(f"step {step + 1}: emotion {done}/{total}, loss {loss:.3f}", where.node_id)
 
     def note(self, message: str) -> None:
+        """In the log, and on the node that runs: web/notices.js shows it there, whoever's node it is (MUSE's guider runs in
+        SamplerCustomAdvanced), and `affect run --server` prints it."""
         import logging
 
         logging.info("[Affect] %s", printable(message))
+        server, where = _running()
+        if where is not None:
+            server.send_sync(NOTICE, {"node": where.node_id, "prompt_id": where.prompt_id, "text": printable(message)}, server.client_id)
 
     def mllm_hosts(self) -> list[str]:
         """Also those in ComfyUI's settings (`HOSTS_SETTING`), which the person at the browser writes and no workflow can."""
@@ -202,6 +204,17 @@ def files_below(folder: Path | str) -> Iterator[str]:
         inside[:] = [name for name in sorted(inside) if places[name] not in seen]
         seen |= {places[name] for name in inside}
         yield from (Path(where, name).relative_to(folder).as_posix() for name in sorted(names))
+
+
+def _running() -> tuple[Any, Any]:
+    """ComfyUI's server and the node that it runs (node_id, prompt_id); (None, None) outside of a prompt."""
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if instance is None:  # a script that uses ComfyUI's modules without its server
+        return None, None
+    from comfy_execution.utils import get_executing_context
+
+    where = get_executing_context()
+    return (instance, where) if where is not None else (None, None)
 
 
 def cores() -> int:

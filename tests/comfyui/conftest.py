@@ -16,6 +16,7 @@ from comfyui_affect.benchmarks.comfyui_server import start, stop
 
 COMFYUI = os.environ.get("COMFYUI_PATH")
 PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
+FRONTEND = os.environ.get("COMFYUI_FRONTEND")  # the `static` folder of another comfyui-frontend-package than ComfyUI's own
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def comfy(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
-    server = start(Path(COMFYUI), PYTHON, base, "--preview-method", "latent2rgb", packs=[Path(__file__).parent / "random_models"])
+    options = ["--preview-method", "latent2rgb", *(["--front-end-root", FRONTEND] if FRONTEND else [])]
+    server = start(Path(COMFYUI), PYTHON, base, *options, packs=[Path(__file__).parent / "random_models"])
     yield server
     log = server.log
     stop(server)

@@ -141,3 +141,12 @@ def test_uploaded_images_are_named_alike_in_the_drawing(registry, tmp_path):
         sent, drawn = remote.upload_images(Fake([]), given, drawing, registry)
     assert sent["1"]["inputs"]["image"] == drawn["nodes"][0]["widgets_values"][0] == "affect/x.png"
     assert drawing["nodes"][0]["widgets_values"][0] == given["1"]["inputs"]["image"] == "x.png"
+
+
+def test_what_a_node_has_to_say_there_is_printed_here(registry, capsys):
+    said = {"node": "1", "prompt_id": "p", "text": "3 files were skipped.\x1b[2J\u202e"}
+    events = [(host.NOTICE, said), (host.NOTICE, said | {"prompt_id": "another"}), (host.NOTICE, said | {"text": None}),
+              ("execution_success", {"prompt_id": "p"})]
+    remote.run_on(Fake(events), prompt(), None, registry)
+    printed = capsys.readouterr().err
+    assert printed.count("3 files were skipped.") == 1 and "\x1b[2J" not in printed and "\u202e" not in printed

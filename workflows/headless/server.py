@@ -259,6 +259,8 @@ def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt
                 steps.set(data["value"])
             elif event == "text":
                 (steps or nodes).text(one_line(data["text"]))
+            elif event == host.NOTICE and data.get("text"):
+                ui.note(data["text"])
             elif event == "execution_success":
                 return
             elif event == "execution_interrupted":
