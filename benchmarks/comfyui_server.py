@@ -84,10 +84,11 @@ def start(comfyui: Path, python: str, base: Path, *options: str, packs: list[Pat
         "OMP_WAIT_POLICY": "PASSIVE"} | (environment or {})
     process = subprocess.Popen(
         [python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base),
+         "--database-url", f"sqlite:///{base / 'comfyui.db'}",  # its own, too: two servers of one would wait for each other
          "--disable-auto-launch", *([] if api_nodes else ["--disable-api-nodes"]), *options],
         cwd=comfyui, stdout=log.open("w"), stderr=subprocess.STDOUT, env=environment)
     comfy = ComfyUI(process, f"http://127.0.0.1:{port}", base, log)
-    for _ in range(240):
+    for _ in range(600):  # five minutes: it takes seconds, and far longer where other work keeps the cores busy
         if process.poll() is not None:
             raise RuntimeError(f"ComfyUI did not start:\n{comfy.log[-4000:]}")
         try:

@@ -180,7 +180,7 @@ class Page:
         self.settle()
         self.script("window.affectLargest = {}")
 
-    def settle(self, seconds: float = 20.0) -> None:
+    def settle(self, seconds: float = 90.0) -> None:
         """Waits until no box changes and every picture on the page is there."""
         ends, last, same = time.monotonic() + seconds, None, 0
         while same < 4:
@@ -213,7 +213,7 @@ class Page:
         """(type, colour) of every socket in Nodes 2.0."""
         return self.script(SOCKETS)
 
-    def run(self, seconds: float = 240.0) -> None:
+    def run(self, seconds: float = 600.0) -> None:
         """Queues the workflow as the Run button does and waits for its end. AssertionError where it fails."""
         self.driver.set_script_timeout(seconds)
         kind, told = self.ask(RUN)
@@ -268,9 +268,9 @@ def browser(comfy: Any) -> Iterator[Page]:
     options.binary_location = shutil.which("chromium")
     driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
     try:
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(180)
         driver.get(comfy.url)
-        WebDriverWait(driver, 120).until(lambda d: d.execute_script(
+        WebDriverWait(driver, 300).until(lambda d: d.execute_script(
             "return window.app?.graph && window.LiteGraph?.registered_node_types?.AffectEmotion !== undefined"))
         time.sleep(1)
         driver.execute_script("document.querySelectorAll('.p-dialog-close-button').forEach(b => b.click())")

@@ -58,6 +58,7 @@ function show(node, notices) {
   const height = heightOf(element, node.size[0] - 2 * MARGIN);
   const widget = node.addDOMWidget(WIDGET, WIDGET, element, {
     serialize: false, // neither into the prompt,
+    hideOnZoom: false, // it is to be noticed in a graph that is seen from afar
     hideInPanel: true,
     margin: MARGIN,
     getMinHeight: () => height + 2 * MARGIN,
