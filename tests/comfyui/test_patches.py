@@ -24,7 +24,7 @@ def test_freeu_writes_into_skips(comfy, tmp_path, kind, which):
 
 @pytest.mark.parametrize("kind, where", [
     *(("sd15", where) for where in ("attn2_patch", "attn2_output_patch", "output_block_patch", "attn2_replace", "wrapper", "function wrapper")),
-    ("sd15-lowvram", "attn2_patch"), ("flux", "wrapper"), ("lumina2", "double_block")])
+    ("sd15-lowvram", "attn2_patch"), ("flux", "wrapper"), ("qwen", "double_block")])
 def test_patches_that_hold_tensors_of_inference_mode(comfy, tmp_path, kind, where):
     _, before, plain = results(comfy.run(graph(kind), tmp_path))
     trace, after, images = results(comfy.run(guided(kind, node("TensorPatch", model=["1", 0], where=where)), tmp_path))
