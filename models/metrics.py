@@ -45,7 +45,7 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"The Frechet distance takes two rows of features at least, got {len(a)} and {len(b)}.")
-    a, b = a.double(), b.double()
+    a, b = a.cpu().double(), b.cpu().double()
     mean = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
     # tr((A B)^(1/2)) is the sum of the square roots of the eigenvalues of AB.
@@ -61,7 +61,7 @@ def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(f"The kernel distance compares sets of one size, got {len(a)} and {len(b)}.")
-    return float(poly_mmd(a.double(), b.double(), degree=3, gamma=1.0, coef=1.0))
+    return float(poly_mmd(a.cpu().double(), b.cpu().double(), degree=3, gamma=1.0, coef=1.0))
 
 
 def semantic_diversity(features: torch.Tensor, labels: torch.Tensor) -> float:
@@ -73,8 +73,8 @@ def semantic_diversity(features: torch.Tensor, labels: torch.Tensor) -> float:
 
 def mean_interval(values: torch.Tensor, z: float = 1.96) -> tuple[float, float]:
     """The normal interval (95 % by default) of the mean of values [n]."""
-    half = z * float(values.double().std()) / math.sqrt(len(values))
-    mean = float(values.double().mean())
+    half = z * float(values.cpu().double().std()) / math.sqrt(len(values))
+    mean = float(values.cpu().double().mean())
     return mean - half, mean + half
 
 

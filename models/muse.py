@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from . import files, host
-from .diffusion.inference import ordinary, ordinary_weights
+from .diffusion.inference import give_back_memory, ordinary, ordinary_weights, out_of_memory
 from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext, clamp01, repeat_to_batch
 from .diffusion.selfcheck import SelfCheck
 from .emotions import MIKELS, EmotionTarget
@@ -495,13 +495,13 @@ class Muse:
         while True:
             try:
                 return self._inner_loop(x, sigma, record)
-            except torch.cuda.OutOfMemoryError:
-                if self._save_memory:
+            except RuntimeError as error:
+                if self._save_memory or not out_of_memory(error):
                     raise
             # Out of the except block: until then its traceback keeps every tensor alive.
             self._save_memory = True
             record.losses.clear()
-            torch.cuda.empty_cache()
+            give_back_memory(x.device)
             self._note("Memory ran out: the inner loop goes on with gradient checkpointing, which takes about a third longer.")
 
     def _inner_loop(self, x: torch.Tensor, sigma: torch.Tensor, record: TraceCall) -> torch.Tensor:

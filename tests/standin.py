@@ -57,7 +57,8 @@ class StandIn(TorchDispatchMode):
 
 
 class _Made(TorchFunctionMode):
-    """`torch.tensor(data, device=...)` makes its tensor where no mode can hear it: it is made on the CPU and moved."""
+    """`torch.tensor(data, device=...)` and an index that is a list make tensors where no mode can hear it: here they are made on the CPU
+    and moved."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -65,6 +66,10 @@ class _Made(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor, torch.asarray) and device is not None and torch.device(device).type == NAME:
             del kwargs["device"]
             return func(*args, **kwargs).to(device)
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], OnDevice):
+            whole = args[1] if isinstance(args[1], tuple) else (args[1],)
+            index = tuple(torch.tensor(i, dtype=None if i else torch.long) if isinstance(i, list) else i for i in whole)
+            args = (args[0], index, *args[2:])
         return func(*args, **kwargs)
 
 

@@ -334,14 +334,15 @@ def test_a_run_inside_inference_mode_is_the_same_run(small_unet, small_vae, smal
     assert torch.equal(here, there) and trace.opened_at == [1] and torch.isfinite(tokens.tokens).all()
 
 
-def test_when_memory_runs_out_it_goes_on_with_less(small_unet, small_vae, small_classifier):
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("no more"), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
+def test_when_memory_runs_out_it_goes_on_with_less(small_unet, small_vae, small_classifier, error):
     class Greedy(torch.nn.Module):
         failed = False
 
         def forward(self, image):
             if torch.is_grad_enabled() and not self.failed:
                 self.failed = True
-                raise torch.cuda.OutOfMemoryError("no more")
+                raise error
             return small_classifier(image)
 
     plain, _, want = run(guider(small_unet, small_vae, small_classifier))

@@ -19,9 +19,8 @@ def align(scores: torch.Tensor) -> torch.Tensor:
     """Needleman-Wunsch over scores [S, T] of matching source token i with target token j, gaps at no cost: [T] the source
     token of each target token, -1 for none. Order is kept; only matches of positive score are made."""
     s, t = scores.shape
-    best = torch.zeros(s + 1, t + 1, dtype=torch.float64)
-    rows = scores.double().tolist()
-    table = best.tolist()
+    rows = scores.tolist()
+    table = [[0.0] * (t + 1) for _ in range(s + 1)]
     for i in range(s):
         for j in range(t):
             table[i + 1][j + 1] = max(table[i][j + 1], table[i + 1][j], table[i][j] + rows[i][j])

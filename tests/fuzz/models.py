@@ -105,7 +105,7 @@ def _renamed(data: bytes, rng: random.Random) -> bytes:
         elif how == 2:
             entry["dtype"] = rng.choice(["F32", "F16", "BF16", "I64", "BOOL", "F8_E4M3", "U8", "X9", 5, None])
         elif how == 3:
-            entry["shape"] = rng.choice([[], [0], [1], [2**40], [-1], ["x"], [1.5], None, [1] * 70, [entry["data_offsets"][1] - entry["data_offsets"][0]]])
+            entry["shape"] = rng.choice([[], [0], [1], [2**40], [-1], ["x"], [1.5], None, [1] * 70, [len(body)]])
         elif how == 4:
             entry["data_offsets"] = rng.choice([[0, 0], [0, 2**62], [5, 1], [-4, 0], [0], None, ["a", "b"], [0, 4]])
         elif how == 5:
