@@ -66,13 +66,13 @@ def cached_weights(name: str) -> Path | None:
 def read_published(name: str, path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a network of `PUBLISHED` from torchvision's file, read with weights_only: nothing in it is executed.
     UserError where it is damaged or holds more than weights."""
-    import pickle
-
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        state = files.load_pickled(path)
+    except UserError as error:
         raise UserError(f"The weights of '{name}' in {path} are damaged or hold more than weights. Delete the file and get it "
                         "again.") from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
+        raise UserError(f"The file {path} holds no weights of '{name}'. Delete it and get it again.")
     # torchvision's DenseNet files are older than its module names: norm.1 is norm1 today.
     return {re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key): value for key, value in state.items()}
 

@@ -140,17 +140,12 @@ def read_head(path: Any) -> dict[str, torch.Tensor]:
     if str(path).endswith(".safetensors"):
         state, _ = files.load_safetensors(path)
     else:
-        import pickle
-
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise UserError(f"'{path}' holds more than weights, or is damaged; it is not loaded. Convert it to "
-                            "safetensors.") from error
-    state = {k.removeprefix("module."): v for k, v in state.get("state_dict", state).items()}
-    if "fc.weight" not in state:
+        state = files.load_pickled(path)
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = {str(k).removeprefix("module."): v for k, v in state.items()} if isinstance(state, dict) else {}
+    if not isinstance(state.get("fc.weight"), torch.Tensor):
         raise UserError(f"'{path}' is no emotion head: it has no 'fc.weight'. EmoGen's and EmoEdit's are known here.")
-    return {k: v.float() for k, v in state.items() if k.startswith(("fc.", "hidden."))}
+    return {k: v.float() for k, v in state.items() if k.startswith(("fc.", "hidden.")) and isinstance(v, torch.Tensor)}
 
 
 def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:

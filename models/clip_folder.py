@@ -39,7 +39,8 @@ def load_folder(folder: Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever a configuration makes the library raise
-        raise UserError(f"'{CONFIG}' in {folder} describes no CLIP that open_clip can build: {' '.join(str(error).split())[:300]}") from error
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"'{CONFIG}' in {folder} describes no CLIP that open_clip can build: {said}") from error
     files.load_into(clip, state, folder.name)
     set_model_preprocess_cfg(clip, config["preprocess_cfg"])
     return clip.eval()
@@ -59,12 +60,13 @@ def _config(path: Path) -> dict[str, Any]:
             raise TypeError("its parts are no objects")
         layers = [int(tower["layers"]) for tower in towers]
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{path.name}' in {path.parent} describes no CLIP of two transformers: {type(error).__name__}: {error}.") from error
-    foreign = next((key for part in (model, *towers) for key in part if key.startswith(("hf_", "timm_")) or part.get(key) and key == "custom_text"),
-                   None)
+        raise UserError(f"'{path.name}' in {path.parent} describes no CLIP of two transformers: {type(error).__name__}: {error}."
+                        ) from error
+    foreign = next((key for part in (model, *towers) for key, value in part.items()
+                    if key.startswith(("hf_", "timm_")) or (key == "custom_text" and value)), None)
     if foreign:
-        raise UserError(f"'{path.name}' in {path.parent} names a model of another library ('{foreign}'), whose code or weights would be loaded "
-                        "from elsewhere. Only open_clip's own towers are loaded here.")
+        raise UserError(f"'{path.name}' in {path.parent} names a model of another library ('{foreign}'), whose code or weights would "
+                        "be loaded from elsewhere. Only open_clip's own towers are loaded here.")
     if max(layers) > _MOST_LAYERS:
         raise UserError(f"'{path.name}' in {path.parent} asks for {max(layers)} layers; no CLIP has more than {_MOST_LAYERS}.")
     for key in ("mean", "std"):

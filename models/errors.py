@@ -48,9 +48,10 @@ def did_you_mean(name: object, known: Iterable[object], cutoff: float = 0.6) -> 
 
 def unwritable(error: OSError) -> str | None:
     """The sentence for a file or folder that could not be written; None for other errors."""
-    reasons = {errno.ENOSPC: "the disk is full", getattr(errno, "EDQUOT", -1): "the disk quota is used up", errno.EROFS: "the file system is read-only",
-               errno.EACCES: "there is no permission", errno.EPERM: "there is no permission", errno.ENOTDIR: "a file stands where a folder should",
-               errno.EEXIST: "a file stands where a folder should", errno.ENAMETOOLONG: "the name is too long"}
+    forbidden, in_the_way = "there is no permission", "a file stands where a folder should"
+    reasons = {errno.ENOSPC: "the disk is full", getattr(errno, "EDQUOT", -1): "the disk quota is used up",
+               errno.EROFS: "the file system is read-only", errno.EACCES: forbidden, errno.EPERM: forbidden,
+               errno.ENOTDIR: in_the_way, errno.EEXIST: in_the_way, errno.ENAMETOOLONG: "the name is too long"}
     reason = reasons.get(error.errno or 0)
     if reason is None:
         return None

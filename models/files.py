@@ -15,7 +15,7 @@ import stat
 import struct
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator
 
 from . import host
 from .errors import UserError, did_you_mean
@@ -225,8 +225,9 @@ def _parsed(text: bytes, name: str) -> dict[str, dict]:
         if not (isinstance(shape, list) and len(shape) <= 16 and all(map(is_size, shape)) and isinstance(offsets, list)
                 and len(offsets) == 2 and all(map(is_size, offsets)) and offsets[0] <= offsets[1]):
             raise UserError(f"'{name}' is not a safetensors file: its header says nothing sensible of '{key[:100]}'.")
-        if entry.get("dtype") not in _BITS:
-            raise UserError(f"'{name}' holds numbers of the type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}'), which is not known here.")
+        if not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _BITS:
+            raise UserError(f"'{name}' holds numbers of the type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}'), which is not known "
+                            "here.")
     return header
 
 
@@ -253,6 +254,20 @@ def load_safetensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, t
         return load_file(str(path), device=device), header.get("__metadata__") or {}
     except (SafetensorError, KeyError, AttributeError) as error:  # the latter two: a type that this torch has not
         raise UserError(f"The model file '{Path(path).name}' cannot be read: {error}.") from error
+
+
+def load_pickled(path: Path | str) -> Any:
+    """What a `.pth`, `.pt` or `.bin` file holds, read with weights_only: nothing in it is executed. UserError where it holds more than
+    weights, or is damaged."""
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged archive makes torch raise
+        raise UserError(f"'{Path(path).name}' holds more than weights, or is damaged; it is not loaded. Convert it to safetensors, or "
+                        "download it again.") from error
 
 
 def checksum(path: Path | str) -> str:

@@ -84,8 +84,8 @@ class EmotionTokens:
         if set(state) != {"emotion_tokens"} or state["emotion_tokens"].ndim != 3:
             raise UserError(f"'{Path(path).name}' holds no emotion tokens: save some with Save Emotion Tokens.")
         if not torch.isfinite(state["emotion_tokens"].float()).all():
-            raise UserError(f"The emotion tokens in '{Path(path).name}' hold values that are no numbers (NaN or infinity): the file is damaged. "
-                            "Optimise and save them again.")
+            raise UserError(f"The emotion tokens in '{Path(path).name}' hold values that are no numbers (NaN or infinity): the file is "
+                            "damaged. Optimise and save them again.")
         return cls(state["emotion_tokens"], metadata.get("label", ""))
 
     def apply(self, conditioning: Conditioning) -> Conditioning:

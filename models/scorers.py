@@ -35,7 +35,8 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
     for architecture in open_clip.list_models():
         config = open_clip.get_model_config(architecture)
         v, t = config["vision_cfg"], config["text_cfg"]
-        if isinstance(v.get("layers"), int) and {"layers", "width"} <= set(t) and not (config.get("custom_text") or "hf_tokenizer_name" in t):
+        plain = {"layers", "width"} <= set(t) and "hf_tokenizer_name" not in t and not config.get("custom_text")
+        if plain and isinstance(v.get("layers"), int):
             cells = (v["image_size"] // v["patch_size"]) ** 2 + 1
             if found == (config["embed_dim"], v["width"], v["patch_size"], v["layers"], cells, t["vocab_size"],
                          t["width"], t["layers"], t["context_length"]):
@@ -102,5 +103,5 @@ def _no_namesake(config: dict[str, Any]) -> None:
     text = config.get("text_cfg", {})
     for name in (text.get("hf_model_name"), text.get("hf_tokenizer_name")):
         if name and Path(name).exists():
-            raise UserError(f"The working directory has a folder '{name}', which would be loaded in place of the hub's model of that name. Run "
-                            "from another directory, or rename the folder.")
+            raise UserError(f"The working directory has a folder '{name}', which would be loaded in place of the hub's model of that name. "
+                            "Run from another directory, or rename the folder.")

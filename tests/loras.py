@@ -40,7 +40,8 @@ class Adapters(dict):
                 self[f"{name}.hada_{w}_a"], self[f"{name}.hada_{w}_b"] = self.draw(shape[0], rank), self.draw(rank, inside)
         self._alpha(name, alpha)
 
-    def lokr(self, name: str, shape: tuple[int, ...], factor: int = 4, rank: int = 0, alpha: float | None = 2.0, tucker: bool = False) -> None:
+    def lokr(self, name: str, shape: tuple[int, ...], factor: int = 4, rank: int = 0, alpha: float | None = 2.0,
+             tucker: bool = False) -> None:
         out, into = shape[0] // factor, shape[1] // factor
         if rank and not tucker:
             self[f"{name}.lokr_w1_a"], self[f"{name}.lokr_w1_b"] = self.draw(factor, rank), self.draw(rank, factor)

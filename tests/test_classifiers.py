@@ -173,3 +173,17 @@ def test_the_text_tower_pools_as_open_clip_does():
         assert torch.allclose(pooled, clip.encode_text(ids), atol=1e-5)
         _, short = open_clip_tower(clip)(ids[:, :20])
     assert torch.allclose(pooled, short, atol=1e-5)
+
+
+NONE, DAMAGED = "is no emotion head", "holds more than weights, or is damaged"
+
+
+@pytest.mark.parametrize("content, words", [
+    (5, NONE), ([1], NONE), ({"fc.weight": 5}, NONE), ({5: torch.zeros(2)}, NONE), ({"state_dict": [1]}, NONE),
+    ({"fc.weight": torch.zeros(3)}, "is no head for Mikels'"), (b"", DAMAGED), (b"PK\3\4broken", DAMAGED), (bytes(100), DAMAGED)],
+    ids=range(9))
+def test_published_heads_that_are_none_are_refused_in_words(tmp_path, scorer, content, words):
+    path = tmp_path / "x.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=words):
+        ClipEmotionHead(scorer, read_head(path))

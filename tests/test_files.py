@@ -142,6 +142,7 @@ BAD_HEADERS = {
     "fraction": ({"w": entry(offsets=(0, 8.0))}, "nothing sensible of 'w'"),
     "backwards": ({"w": entry(offsets=(8, 0))}, "nothing sensible of 'w'"),
     "type": ({"w": entry(dtype="X9")}, "type 'X9'"),
+    "list as type": ({"w": entry(dtype=["F32"])}, "numbers of the type"),
     "too small": ({"w": entry(shape=(2000,))}, "does not lie"),
     "overlap": ({"w": entry(), "v": entry()}, "does not lie"),
     "gap": ({"w": entry(offsets=(4, 12))}, "does not lie"),

@@ -68,7 +68,7 @@ def test_a_kohya_file_for_sdxl_reaches_the_unet_and_both_encoders(tmp_path, told
     assert torch.allclose(pick(new_model), expected, atol=1e-6)
     for before, after in zip(text.towers, new_text.towers):  # 2 layers of q, k, v (one matrix in open_clip), out, fc1, fc2
         assert len(moved(before.model, after.model)) in (12, 8)
-    old, new = text.towers[1].model.transformer.resblocks[0].attn.in_proj_weight, new_text.towers[1].model.transformer.resblocks[0].attn.in_proj_weight
+    old, new = (t.towers[1].model.transformer.resblocks[0].attn.in_proj_weight for t in (text, new_text))
     key = "lora_te2_text_model_encoder_layers_0_self_attn_k_proj"
     expected = 0.5 * (2.0 / 4) * content[f"{key}.lora_up.weight"] @ content[f"{key}.lora_down.weight"]
     assert torch.allclose((new - old)[64:128], expected, atol=1e-6)
@@ -126,8 +126,9 @@ def test_loha_is_a_product_of_two_low_ranks(tucker):
     p = parts(lambda k: k.loha("x", (8, 6, 3, 3), rank=3, alpha=1.5, tucker=tucker))
     weight = torch.randn(8, 6, 3, 3)
     if tucker:
-        one, two = (sum(p[f"hada_t{n}"][i, j][None, None] * p[f"hada_w{n}_a"][i][:, None, None, None] * p[f"hada_w{n}_b"][j][None, :, None, None]
-                        for i in range(3) for j in range(3)) for n in (1, 2))
+        part = lambda n, i, j: (p[f"hada_t{n}"][i, j][None, None] * p[f"hada_w{n}_a"][i][:, None, None, None]
+                                * p[f"hada_w{n}_b"][j][None, :, None, None])
+        one, two = (sum(part(n, i, j) for i in range(3) for j in range(3)) for n in (1, 2))
     else:
         one, two = ((p[f"hada_w{n}_a"] @ p[f"hada_w{n}_b"]).reshape(8, 6, 3, 3) for n in (1, 2))
     assert torch.allclose(changed(p, weight, 0.7), weight + 0.7 * (1.5 / 3) * one * two, atol=1e-5)

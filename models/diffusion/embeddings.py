@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError, did_you_mean
-from ..files import find_inside, load_safetensors
+from ..files import find_inside, load_pickled, load_safetensors
 from ..host import current
 
 MARK = "embedding:"
@@ -72,8 +72,8 @@ def tokens(name: str, tower: str, width: int | None = None) -> list[Vector]:
     state = path.stat()
     vectors = _vectors(path, tower, state.st_size, state.st_mtime_ns)
     if width is not None and vectors.shape[1] != width:
-        raise UserError(f"The embedding '{name}' is {vectors.shape[1]} wide, and the model's text encoder ({tower}) {width}: it was made for "
-                        "another model family (768: SD1.5; 1024: SD2; 768 and 1280: SDXL).")
+        raise UserError(f"The embedding '{name}' is {vectors.shape[1]} wide, and the model's text encoder ({tower}) {width}: it was made "
+                        "for another model family (768: SD1.5; 1024: SD2; 768 and 1280: SDXL).")
     return [Vector.of(name, i, vector) for i, vector in enumerate(vectors)]
 
 
@@ -83,11 +83,7 @@ def _vectors(path: Path, tower: str, *_: int) -> torch.Tensor:
     if path.suffix.lower() == ".safetensors":
         content: Any = load_safetensors(path)[0]
     else:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a damaged pickle makes torch raise
-            raise UserError(f"The embedding '{path.name}' holds more than weights, or is damaged; it is not loaded. Convert it to "
-                            "safetensors.") from error
+        content = load_pickled(path)
     found = _chosen(content, tower)
     if not isinstance(found, torch.Tensor) or found.ndim not in (1, 2) or not found.is_floating_point() or not found.numel():
         raise UserError(f"'{path.name}' is no embedding: it has no vectors for {tower}.")

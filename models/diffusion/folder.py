@@ -84,8 +84,8 @@ def _variant(folder: Path, stem: str, model: str) -> str | None:
             return variant
     pickled = next((p.name for p in folder.iterdir() if p.suffix in (".bin", ".ckpt", ".pt", ".pth")), None)
     if pickled:
-        raise UserError(f"'{folder.name}' of the diffusers folder '{model}' has only pickled weights ({pickled}), which can run code and are "
-                        "not opened here. Download its safetensors files, or convert it.")
+        raise UserError(f"'{folder.name}' of the diffusers folder '{model}' has only pickled weights ({pickled}), which can run code and "
+                        "are not opened here. Download its safetensors files, or convert it.")
     others = next((p.name for p in folder.glob("*.safetensors")), None)
     raise UserError(f"'{folder.name}' of the diffusers folder '{model}' has no weights: there is no {stem}.safetensors"
                     + (f", only {others}" if others else "") + ". Download the folder again.")

@@ -93,8 +93,8 @@ class _Merging:
             why.append(f"{len(strangers)} tensors are of no known kind (such as '{strangers[0]}')")
         because = f": {'; '.join(why)}" if why else ""
         if not self.applied:
-            raise UserError(f"The LoRA '{self.file}' fits nothing in this model, 0 of its {total} modules{because}. It was made for another "
-                            "model family, or is of a kind that needs ComfyUI.")
+            raise UserError(f"The LoRA '{self.file}' fits nothing in this model, 0 of its {total} modules{because}. It was made for "
+                            "another model family, or is of a kind that needs ComfyUI.")
         current().note(f"LoRA '{self.file}': {len(self.applied)} of its {total} modules were applied{because}.")
 
     def copies(self, originals: list[Any]) -> list[Any]:

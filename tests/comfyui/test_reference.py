@@ -68,8 +68,8 @@ def test_a_lora_changes_every_weight_as_comfyui_changes_it(tmp_path, family, mad
 
 
 def random_prompt(rng):
-    words = ["house", "a red lake", "(", ")", "(sky:1.2)", "(x:1.)", "(y:1e-1)", ":", "((", "))", "\\(", "\\)", "emotional", "embedding:one",
-             "embedding:two,", " , ", "(embedding:one:1.3)", "extraordinarily unphotogenic", "[b]", "(a (b:0.5) c:2)", "(z:.5)", "(:1.1)"]
+    words = ["house", "a red lake", "(", ")", "(sky:1.2)", "(x:1.)", "(y:1e-1)", ":", "((", "))", "\\(", "\\)", "emotional",
+             "embedding:one", "embedding:two,", " , ", "(embedding:one:1.3)", "extraordinarily unphotogenic", "[b]", "(a (b:0.5) c:2)", "(z:.5)", "(:1.1)"]
     return " ".join(rng.choice(words) for _ in range(rng.randrange(1, 60)))
 
 
@@ -80,7 +80,8 @@ def test_prompts_are_read_as_comfyui_reads_them(tmp_path):
     save_file({"emb_params": torch.randn(3, 8)}, folder / "one.safetensors")
     save_file({"clip_l": torch.randn(8), "clip_g": torch.randn(2, 12)}, folder / "two.safetensors")
     rng = random.Random(0)
-    texts = ["", "a house", "unbalanced) (b)", "(a (b)", "house " * 100, "embedding:one", "x embedding:two, y", *(random_prompt(rng) for _ in range(300))]
+    texts = ["", "a house", "unbalanced) (b)", "(a (b)", "house " * 100, "embedding:one", "x embedding:two, y",
+             *(random_prompt(rng) for _ in range(300))]
     theirs = ask("prompts", texts=texts, embeddings=str(folder))
     with host.use(host.Host(tmp_path)):
         for text, chunks, weights in zip(texts, theirs["chunks"], theirs["weights"]):

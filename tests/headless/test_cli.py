@@ -323,8 +323,8 @@ def test_a_reader_that_stops_reading_is_no_error():
     """As in `affect nodes | head -1`: no traceback, and the code that a shell gives to such programs."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-c", "import sys; from comfyui_affect.workflows.headless.cli import main; sys.exit(main(['nodes']))"],
-                          stdout=writing, stderr=subprocess.PIPE, text=True, cwd=os.path.dirname(__file__))
+    code = "import sys; from comfyui_affect.workflows.headless.cli import main; sys.exit(main(['nodes']))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=os.path.dirname(__file__))
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -338,7 +338,8 @@ def read_only(monkeypatch, _):
 
 
 OUTPUTS = {"full": (full, "out", "is full: 1 MB are free"), "read-only": (read_only, "out/a/b", "is read-only"),
-           "a file": (lambda _, w: (w / "out").touch(), "out", "is no folder"), "in a file": (lambda _, w: (w / "out").touch(), "out/a", "is no folder"),
+           "a file": (lambda _, w: (w / "out").touch(), "out", "is no folder"),
+           "in a file": (lambda _, w: (w / "out").touch(), "out/a", "is no folder"),
            "broken link": (lambda _, w: (w / "out").symlink_to("nowhere"), "out", "is no folder"),
            "long": (lambda *_: None, "x" * 300, "cannot be used")}
 

@@ -118,7 +118,8 @@ def edited(path, **changes):
 FOLDERS = {
     "pickled": (lambda d: (d / "unet" / "diffusion_pytorch_model.safetensors").rename(d / "unet" / "diffusion_pytorch_model.bin"),
                 "only pickled weights"),
-    "no weights": (lambda d: (d / "vae" / "diffusion_pytorch_model.safetensors").unlink(), "'vae' of the diffusers folder 'd' has no weights"),
+    "no weights": (lambda d: (d / "vae" / "diffusion_pytorch_model.safetensors").unlink(),
+                   "'vae' of the diffusers folder 'd' has no weights"),
     "no text": (lambda d: shutil.rmtree(d / "text_encoder"), "needs unet, vae and text_encoder"),
     "in-painting": (lambda d: edited(d / "unet" / "config.json", in_channels=9), "in-painting model"),
     "no json": (lambda d: (d / "unet" / "config.json").write_text("{"), "unet/config.json"),
@@ -182,7 +183,8 @@ def test_a_lora_and_an_embedding_in_a_run(affect, workspace, small, put):
 @pytest.mark.parametrize("part, key, words", [
     ("the model", "model.diffusion_model.out.2.bias", "The model, in step 1 of 1, gave values that are no numbers"),
     ("the VAE", "first_stage_model.decoder.conv_out.bias", "The VAE, decoding the latent, gave values that are no numbers"),
-    ("the text encoder", "cond_stage_model.transformer.text_model.final_layer_norm.bias", "The text encoder gave values that are no numbers"),
+    ("the text encoder", "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+     "The text encoder gave values that are no numbers"),
 ])
 def test_networks_that_give_no_numbers_make_no_black_picture(affect, workspace, small, put, part, key, words):
     put("checkpoints", "m.safetensors", small | {key: torch.full_like(small[key], float("nan"))})

@@ -24,7 +24,8 @@ class Parser(argparse.ArgumentParser):
             leaf = self._chosen(found)
             leaf._refuse_options(unknown)
             word = unknown[0]
-            raise UserError(f"`{leaf.prog}` takes no more arguments, and '{word}' is one too many. `{leaf.prog} --help` says what it takes.")
+            raise UserError(f"`{leaf.prog}` takes no more arguments, and '{word}' is one too many. `{leaf.prog} --help` says what it "
+                            "takes.")
         return found
 
     def error(self, message: str) -> Any:

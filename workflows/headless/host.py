@@ -25,14 +25,14 @@ def writable(folder: Path | str) -> None:
         if not there.is_dir():
             raise UserError(f"The output folder '{folder}' cannot be used: '{there}' is no folder. Choose another with --output-dir.")
         if not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"Nothing can be written into the output folder '{folder}': '{there}' is read-only, or belongs to someone else. "
-                            "Choose another with --output-dir.")
+            raise UserError(f"Nothing can be written into the output folder '{folder}': '{there}' is read-only, or belongs to someone "
+                            "else. Choose another with --output-dir.")
         free = shutil.disk_usage(there).free
     except (OSError, ValueError) as error:  # a name that no folder can have
         raise UserError(f"The output folder {str(folder)[:200]!r} cannot be used: {error}. Choose another with --output-dir.") from error
     if free < _ROOM:
-        raise UserError(f"The disk of the output folder '{folder}' is full: {free / 1e6:.0f} MB are free. Make room, or choose another with "
-                        "--output-dir.")
+        raise UserError(f"The disk of the output folder '{folder}' is full: {free / 1e6:.0f} MB are free. Make room, or choose another "
+                        "with --output-dir.")
 
 
 class EmbeddedHost(Host):

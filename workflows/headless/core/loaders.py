@@ -81,8 +81,8 @@ class VAELoader:
         if vae_name is not None:
             path = _found("vae", vae_name)
             if not any(key.endswith("decoder.conv_in.weight") for key in check_safetensors(path)):
-                raise UserError(f"'{path.name}' is no VAE that can be loaded here: it has the wrong keys (none with 'decoder.conv_in.'). It "
-                                "is a file of another kind or of another model family; choose another.")
+                raise UserError(f"'{path.name}' is no VAE that can be loaded here: it has the wrong keys (none with 'decoder.conv_in.'). "
+                                "It is a file of another kind or of another model family; choose another.")
         return True
 
 
