@@ -101,7 +101,7 @@ def _renamed(data: bytes, rng: random.Random) -> bytes:
         if how == 0:
             header[rng.choice(["x", "", "a.b", "\ud800", name + ".weight", name[::-1], "__metadata__", "k" * 9000])] = header.pop(name)
         elif how == 1:
-            entry["shape"] = entry["shape"][::-1]
+            entry["shape"] = list(reversed(entry.get("shape") or [1]))
         elif how == 2:
             entry["dtype"] = rng.choice(["F32", "F16", "BF16", "I64", "BOOL", "F8_E4M3", "U8", "X9", 5, None])
         elif how == 3:

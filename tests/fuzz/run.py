@@ -8,6 +8,7 @@ its number, and runs again alone with `--only FAMILY:NUMBER`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -77,6 +78,8 @@ def tried(seed: int, jobs: list[tuple[str, int, int]]) -> Iterator[dict[str, Any
                 if found["number"] + 1 == stop:
                     jobs, ready = jobs[1:], False
                 yield found
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(2)
             died = process.poll()
             process.kill()
             process.wait()
@@ -90,7 +93,7 @@ def tried(seed: int, jobs: list[tuple[str, int, int]]) -> Iterator[dict[str, Any
                 jobs[0] = (family, number + 1, stop)
                 jobs = jobs if number + 1 < stop else jobs[1:]
                 yield {"family": family, "number": number, "kind": "hang" if died is None else "raw", "seconds": _SILENT, "megabytes": 0,
-                       "detail": f"the process ended with {died}: {why}"}
+                       "detail": f"the process {'fell silent' if died is None else f'ended with {died}'}: {why}"}
 
 
 def report(seed: int, jobs: list[tuple[str, int, int]]) -> list[dict[str, Any]]:

@@ -3,10 +3,10 @@
 import sys
 
 import pytest
-from fuzz.images import MADE, SPECIAL
+from fuzz.images import LARGE, NAMES
 from fuzz.run import report
 
-SHORT = {"workflows": 250, "images": len(MADE) + len(SPECIAL) + 6, "servers": 21, "mllm": 12}
+SHORT = {"workflows": 200, "images": len(NAMES) - len(LARGE), "models": 22, "servers": 21, "mllm": 12}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the watch over memory and files is Linux's")
