@@ -83,6 +83,14 @@ def _bases() -> list[tuple[Any, bool]]:
     return small * 4 + drawings + [(_nested(30), False), (_nested(12, 3), False), (_reroutes(600), False), (_chain(300), False)]
 
 
+HEAVY: dict[int, Any] = {
+    9990: lambda: b"[" + b"[]," * 16_000_000 + b"[]]", 9991: lambda: b"[" + b'"ab",' * 9_900_000 + b"1]", 9992: lambda: b"[" + b"1.5," * 12_000_000 + b"1]",
+    9993: lambda: b'{"1": {"class_type": "PreviewAny", "inputs": {"source": "' + b"x" * 49_000_000 + b'"}}}', 9994: lambda: b" " * 60_000_000,
+    9995: lambda: b'{"nodes": [' + b'{"id": 1, "type": "Note"},' * 300_000 + b"{}]}", 9996: lambda: b"[" * 40_000_000,
+    9997: lambda: b'{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "' + b"{a|" * 900_000 + b'"}}}'}
+"""Files of tens of megabytes, by the number of the case: at the end of the whole run."""
+
+
 def furnish(room: Room) -> None:
     Image.new("RGB", (40, 30), "red").save(room.root / "input" / "plain.png")
     (room.root / "home" / "w.json").write_text(json.dumps(SCALE))
@@ -93,6 +101,8 @@ def case(room: Room, rng: random.Random) -> Any:
     base, cheap = rng.choice(_bases())
     content = mutated(base, rng, rng.choice([0, 1, 1, 1, 2, 3, 5])) if isinstance(base, dict) else base
     data, how = dumps(content), rng.random()
+    if rng.index in HEAVY:  # type: ignore[attr-defined]
+        data, how = HEAVY[rng.index](), 1.0  # type: ignore[attr-defined]
     if how < 0.15:
         data = damaged(data, rng)
     name = "w.json"

@@ -18,7 +18,7 @@ MAX_BYTES = 50_000_000
 MAX_DEPTH = 100
 """Of objects and lists in one another. Every subgraph that is defined inside another takes four."""
 
-MAX_VALUES = 2_000_000
+MAX_VALUES = 1_000_000
 """Numbers, texts, lists and objects of a workflow, all together."""
 
 MAX_INPUTS = 5_000
