@@ -151,6 +151,11 @@ def test_what_a_server_declares_oddly_is_left_to_it(ask):
     assert "no list of node types" in ask(object_info=INFO | {"A": 5})
 
 
+def test_a_server_of_many_packs_may_have_more_to_say_than_a_workflow(ask):
+    many = {"input": {"required": {"lora": [["a"] * 1_200_000, {}]}}, "output": [], "output_name": []}
+    assert isinstance(ask(object_info=INFO | {"Many": many}), list)
+
+
 def test_a_servers_words_obey_no_terminal(ask, capsys):
     evil = "\x1b]0;owned\x07\x1b[31mred\x9b2J \u202etxt.exe\r\nline"
     told = ask(ws=[{"type": "execution_error", "data": {"prompt_id": "p1", "node_id": "9", "node_type": evil, "exception_type": evil,

@@ -31,18 +31,20 @@ _OTHER_PROGRAMS = {"is_changed"}
 """Keys whose values are not looked at: ComfyUI writes NaN there."""
 
 
-def check_content(content: Any, name: str) -> None:
+def check_content(content: Any, name: str, most: int | None = None) -> None:
     """UserError where a file's content is too deep, too large, or holds what no JSON file may: numbers that are none and halves of
     characters.
 
     name  of the file, for the message
+    most  values that it may hold; `MAX_VALUES` where None
     """
+    most = MAX_VALUES if most is None else most
     stack, seen = [(content, 1)], 1
     while stack:
         value, depth = stack.pop()
         seen += len(value) if isinstance(value, (dict, list)) else 0
-        if seen > MAX_VALUES or depth > MAX_DEPTH:
-            what = f"more than {MAX_VALUES:,} values" if seen > MAX_VALUES else f"lists and objects nested more than {MAX_DEPTH} deep"
+        if seen > most or depth > MAX_DEPTH:
+            what = f"more than {most:,} values" if seen > most else f"lists and objects nested more than {MAX_DEPTH} deep"
             raise UserError(f"'{name}' holds {what}, which no workflow needs. Save the workflow from ComfyUI again.")
         if isinstance(value, dict):
             stack += ((v, depth + 1) for k, v in value.items() if k not in _OTHER_PROGRAMS)

@@ -19,6 +19,9 @@ from .shape import check_content
 LARGEST_ANSWER = 64_000_000
 """Bytes of an answer that is read into memory, unpacked. The node list of a ComfyUI with hundreds of packs has some ten million."""
 
+MOST_VALUES = 5_000_000
+"""Values in an answer's JSON. The node list of a bare ComfyUI has 130,000."""
+
 LARGEST_MESSAGE = 32_000_000
 """Bytes of a message over the websocket; the largest are previews."""
 
@@ -54,7 +57,7 @@ class Answer(NamedTuple):
         """The body as JSON. ValueError where it is none."""
         try:
             content = json.loads(self.body, parse_constant=lambda name: None)  # Python's own NaN, which some nodes show
-            check_content(content, "the answer")
+            check_content(content, "the answer", MOST_VALUES)
             return content
         except (RecursionError, UserError) as error:
             raise ValueError(str(error)) from error
