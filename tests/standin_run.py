@@ -24,15 +24,22 @@ SHORT = {"steps": 2, "max_inner_steps": 1, "iterations": 2, "method": "PCA"}
 """What every template is shortened to."""
 
 _node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
-JUDGES = {"1": _node("LoadImage", image="example.png"), "2": _node("AffectExampleImage", picture="scene"),
-          "3": _node("ImageScale", image=["1", 0], upscale_method="bilinear", width=64, height=64, crop="center"),
-          "4": _node("ImageScale", image=["2", 0], upscale_method="bilinear", width=64, height=64, crop="center"),
-          "5": _node("AffectEmotionClassifierLoader", classifier="tiny-a", clip_model="tiny"), "6": _node("AffectClipScorerLoader", model="tiny"),
-          "7": _node("AffectEmotion", emotion="fear", intensity=1.0),
-          "8": _node("AffectEditMetrics", image=["3", 0], edited=["4", 0], emotion=["7", 0], classifier=["5", 0], clip_scorer=["6", 0]),
-          "9": _node("AffectEmotionReadout", image=["3", 0], classifier=["5", 0]), "10": _node("PreviewAny", source=["8", 0]),
-          "11": _node("PreviewAny", source=["9", 1]), "12": _node("AffectEmotionClassifierLoader", classifier="clip-zero-shot", clip_model="tiny"),
-          "13": _node("AffectEmotionReadout", image=["3", 0], classifier=["12", 0]), "14": _node("PreviewAny", source=["13", 1])}
+JUDGES = {
+    "1": _node("LoadImage", image="example.png"),
+    "2": _node("AffectExampleImage", picture="scene"),
+    "3": _node("ImageScale", image=["1", 0], upscale_method="bilinear", width=64, height=64, crop="center"),
+    "4": _node("ImageScale", image=["2", 0], upscale_method="bilinear", width=64, height=64, crop="center"),
+    "5": _node("AffectEmotionClassifierLoader", classifier="tiny-a", clip_model="tiny"),
+    "6": _node("AffectClipScorerLoader", model="tiny"),
+    "7": _node("AffectEmotion", emotion="fear", intensity=1.0),
+    "8": _node("AffectEditMetrics", image=["3", 0], edited=["4", 0], emotion=["7", 0], classifier=["5", 0], clip_scorer=["6", 0]),
+    "9": _node("AffectEmotionReadout", image=["3", 0], classifier=["5", 0]),
+    "10": _node("PreviewAny", source=["8", 0]),
+    "11": _node("PreviewAny", source=["9", 1]),
+    "12": _node("AffectEmotionClassifierLoader", classifier="clip-zero-shot", clip_model="tiny"),
+    "13": _node("AffectEmotionReadout", image=["3", 0], classifier=["12", 0]),
+    "14": _node("PreviewAny", source=["13", 1]),
+}
 
 
 class There(EmbeddedHost):
@@ -42,9 +49,15 @@ class There(EmbeddedHost):
 def refused() -> None:
     """AssertionError where the stand-in lets pass what it must not: else the rest would prove nothing."""
     here, there = torch.ones(4), torch.ones(4, device=standin.DEVICE)
-    for deed in (lambda: there.double(), lambda: torch.ones(2, dtype=torch.float64).to(standin.DEVICE), lambda: there + here,
-                 lambda: torch.zeros(2, dtype=torch.float64, device=standin.DEVICE), lambda: torch.tensor([0.5], dtype=torch.float64, device=standin.DEVICE),
-                 lambda: there.numpy(), lambda: torch.linspace(0, 1, 5, device=standin.DEVICE, dtype=torch.float64)):
+    for deed in (
+        lambda: there.double(),
+        lambda: torch.ones(2, dtype=torch.float64).to(standin.DEVICE),
+        lambda: there + here,
+        lambda: torch.zeros(2, dtype=torch.float64, device=standin.DEVICE),
+        lambda: torch.tensor([0.5], dtype=torch.float64, device=standin.DEVICE),
+        lambda: there.numpy(),
+        lambda: torch.linspace(0, 1, 5, device=standin.DEVICE, dtype=torch.float64),
+    ):
         try:
             deed()
         except (TypeError, RuntimeError):

@@ -34,18 +34,30 @@ def _odd(key: str, rng: random.Random) -> Any:
     good = servers.good()[key]
     how = rng.randrange(9)
     if key == "ws":
-        return [lambda: [mutated(m, rng, 2) for m in good] + good, lambda: rng.sample(VALUES, 9) + good,
-                lambda: _websocket(frame("", length=2**62), after=drip(b"", b" " * 1000, 0.01)), lambda: _websocket(damaged(frame(good[0]), rng)),
-                lambda: _websocket(after=drip(b"\x81\x7e\xff\xff")), lambda: raw(b"HTTP/1.1 302 Found\r\nLocation: ws://192.0.2.1/\r\n\r\n"),
-                lambda: raw(b"HTTP/1.1 101 X\r\n\r\n"), lambda: _websocket(frame(b"\0\0\0\3" + b"\xff" * 20), frame("", 9) * 50, *map(frame, good)),
-                lambda: []][how]()
+        return [
+            lambda: [mutated(m, rng, 2) for m in good] + good,
+            lambda: rng.sample(VALUES, 9) + good,
+            lambda: _websocket(frame("", length=2**62), after=drip(b"", b" " * 1000, 0.01)),
+            lambda: _websocket(damaged(frame(good[0]), rng)),
+            lambda: _websocket(after=drip(b"\x81\x7e\xff\xff")),
+            lambda: raw(b"HTTP/1.1 302 Found\r\nLocation: ws://192.0.2.1/\r\n\r\n"),
+            lambda: raw(b"HTTP/1.1 101 X\r\n\r\n"),
+            lambda: _websocket(frame(b"\0\0\0\3" + b"\xff" * 20), frame("", 9) * 50, *map(frame, good)),
+            lambda: [],
+        ][how]()
     if key == "view" and how < 4:
         return [b"", (404, {}, b"no"), drip(b"HTTP/1.1 200 OK\r\n\r\n"), (200, {"Content-Length": "999999"}, b"x")][how]
-    return [lambda: rng.choice([v for v in VALUES if not isinstance(v, str)]), lambda: dumps(mutated(good, rng, 3)) if key != "view" else b"x",
-            lambda: damaged(dumps(good), rng) if key != "view" else b"y", lambda: drip(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n["),
-            lambda: drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), lambda: (rng.choice([301, 302, 307, 308]), {"Location": "http://192.0.2.1/x"}, b""),
-            lambda: (200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 300_000_000)), lambda: (rng.choice([200, 400, 401, 404, 500]), {}, b"\x1b[31m" * 99),
-            lambda: raw(rng.choice([b"", b"HTTP", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"\0" * 99, b"HTTP/1.1 abc\r\n\r\n"]))][how]()
+    return [
+        lambda: rng.choice([v for v in VALUES if not isinstance(v, str)]),
+        lambda: dumps(mutated(good, rng, 3)) if key != "view" else b"x",
+        lambda: damaged(dumps(good), rng) if key != "view" else b"y",
+        lambda: drip(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n["),
+        lambda: drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        lambda: (rng.choice([301, 302, 307, 308]), {"Location": "http://192.0.2.1/x"}, b""),
+        lambda: (200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 300_000_000)),
+        lambda: (rng.choice([200, 400, 401, 404, 500]), {}, b"\x1b[31m" * 99),
+        lambda: raw(rng.choice([b"", b"HTTP", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"\0" * 99, b"HTTP/1.1 abc\r\n\r\n"])),
+    ][how]()
 
 
 class Comfy:
@@ -60,7 +72,16 @@ class Comfy:
         Image.new("RGB", (8, 8), "red").save(room.root / "input" / "here.png")
         (room.root / "home" / "w.json").write_text(json.dumps(servers.PROMPT))
         with Loopback(servers.good()) as fake:
-            command("run", room.root / "home" / "w.json", "--server", fake.url, "--input-dir", room.root / "input", "--output-dir", room.root / "output")
+            command(
+                "run",
+                room.root / "home" / "w.json",
+                "--server",
+                fake.url,
+                "--input-dir",
+                room.root / "input",
+                "--output-dir",
+                room.root / "output",
+            )
 
     @staticmethod
     def case(room: Room, rng: random.Random) -> Any:
@@ -69,22 +90,39 @@ class Comfy:
 
         def work() -> str | None:
             with Loopback(servers.good() | {key: answer}) as fake:
-                return command("run", room.root / "home" / "w.json", "--server", fake.url, "--input-dir", room.root / "input",
-                               "--output-dir", room.root / "output")
+                return command(
+                    "run",
+                    room.root / "home" / "w.json",
+                    "--server",
+                    fake.url,
+                    "--input-dir",
+                    room.root / "input",
+                    "--output-dir",
+                    room.root / "output",
+                )
 
         return work
 
 
 def _completion(content: Any) -> dict[str, Any]:
-    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m",
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}]}
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
+    }
 
 
 class Mllm:
     """40 of them: the server's answer or the model's words are odd. What it says of its key must stand nowhere."""
 
     SECRET = "sk-very-secret-0123456789"
-    GOOD = {"objects": [{"name": "tree", "attribute": "bare", "box": [0.1, 0.2, 0.5, 0.9]}], "source_prompt": "a tree", "target_prompt": "a bare tree"}
+    GOOD = {
+        "objects": [{"name": "tree", "attribute": "bare", "box": [0.1, 0.2, 0.5, 0.9]}],
+        "source_prompt": "a tree",
+        "target_prompt": "a bare tree",
+    }
 
     @classmethod
     def furnish(cls, room: Room) -> None:
@@ -98,11 +136,18 @@ class Mllm:
     def _said(cls, rng: random.Random) -> Any:
         words = lambda: json.dumps(mutated(cls.GOOD, rng, 2)).replace("tree", cls.SECRET if rng.random() < 0.3 else "tree")
         how = rng.randrange(10)
-        return [lambda: _completion(words()), lambda: _completion(rng.choice(["{" * 9000, "[" * 9000, '{"a":' * 9000, "\ud800", cls.SECRET, 5, None])),
-                lambda: dumps(mutated(_completion(words()), rng, 2)), lambda: damaged(dumps(_completion(words())), rng),
-                lambda: drip(b"HTTP/1.1 200 OK\r\n\r\n{"), lambda: drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-                lambda: (307, {"Location": f"http://192.0.2.1/{cls.SECRET}"}, b""), lambda: (rng.choice([400, 401, 403, 404, 429, 500, 503]), {}, cls.SECRET.encode()),
-                lambda: (200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 100_000_000)), lambda: b" " * 1_000_000][how]()
+        return [
+            lambda: _completion(words()),
+            lambda: _completion(rng.choice(["{" * 9000, "[" * 9000, '{"a":' * 9000, "\ud800", cls.SECRET, 5, None])),
+            lambda: dumps(mutated(_completion(words()), rng, 2)),
+            lambda: damaged(dumps(_completion(words())), rng),
+            lambda: drip(b"HTTP/1.1 200 OK\r\n\r\n{"),
+            lambda: drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+            lambda: (307, {"Location": f"http://192.0.2.1/{cls.SECRET}"}, b""),
+            lambda: (rng.choice([400, 401, 403, 404, 429, 500, 503]), {}, cls.SECRET.encode()),
+            lambda: (200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 100_000_000)),
+            lambda: b" " * 1_000_000,
+        ][how]()
 
     @classmethod
     def case(cls, room: Room, rng: random.Random) -> Any:
@@ -115,12 +160,29 @@ class Mllm:
         def work() -> str | None:
             with Loopback({"v1": said}) as fake:
                 os.environ.update(AFFECT_MLLM_HOSTS=fake.url.removeprefix("http://"), AFFECT_MLLM_API_KEY=f"{cls.SECRET}\n")
-                (room.root / "home" / "w.json").write_text(json.dumps({
-                    "1": node("LoadImage", image="here.png"), "2": node("AffectEmotion", emotion="fear", intensity=1.0),
-                    "3": node("AffectMLLMLoader", provider="openai-compatible", model="m", base_url=f"{fake.url}/v1"),
-                    "4": node("AffectMLLMMaskGenerator", image=["1", 0], emotion=["2", 0], mllm=["3", 0], objects="", grounding="boxes", feather=2),
-                    "5": node("SaveImage", images=["4", 3], filename_prefix="overlay"), "6": node("PreviewAny", source=["4", 4])}))
-                told = command("run", room.root / "home" / "w.json", "--input-dir", room.root / "input", "--output-dir", room.root / "output")
+                (room.root / "home" / "w.json").write_text(
+                    json.dumps(
+                        {
+                            "1": node("LoadImage", image="here.png"),
+                            "2": node("AffectEmotion", emotion="fear", intensity=1.0),
+                            "3": node("AffectMLLMLoader", provider="openai-compatible", model="m", base_url=f"{fake.url}/v1"),
+                            "4": node(
+                                "AffectMLLMMaskGenerator",
+                                image=["1", 0],
+                                emotion=["2", 0],
+                                mllm=["3", 0],
+                                objects="",
+                                grounding="boxes",
+                                feather=2,
+                            ),
+                            "5": node("SaveImage", images=["4", 3], filename_prefix="overlay"),
+                            "6": node("PreviewAny", source=["4", 4]),
+                        }
+                    )
+                )
+                told = command(
+                    "run", room.root / "home" / "w.json", "--input-dir", room.root / "input", "--output-dir", room.root / "output"
+                )
             assert cls.SECRET not in str(told)
             for folder in ("output", "home"):
                 for path in (p for p in (room.root / folder).rglob("*") if p.is_file()):

@@ -11,13 +11,98 @@ DEEP = "\0deep:"
 """A text that stands for lists nested so deep, which `dumps` writes; Python's own encoder could not."""
 
 VALUES: list[Any] = [
-    None, True, False, 0, -1, 1.5, 10**30, -10**30, 2**63, 1e308, float("inf"), float("-inf"), float("nan"), "", " ", "x", "\0", "\ud800",
-    "\udfff\ud800", "\u202e", "\x1b[31m", "..", "../../elsewhere/private.txt", "/etc/passwd", "C:\\x", "a" * 5000, "{" * 300, "{a|" * 200, "/*" * 3000,
-    "/*/" * 3000, "//", "(x:1e400)", "(((((x" * 50, "embedding:../../x", "%date:yyyyyyyyyyyy%", "%a.b%" * 50, "%" * 999, "%batch_num%", "1:2:3",
-    "-10", "-20", "*", "IMAGE,MASK", "__value__", [], {}, [[]], [None], [1], ["1", 0], ["1", "0"], [1, 0], ["1", -1], ["1", 1e9], ["999", 0],
-    {"__value__": [1]}, {"__value__": {"__value__": 1}}, {"a": 1}, {"": {}}, DEEP + "40", DEEP + "90", DEEP + "900", DEEP + "90000"]
-KEYS = ["id", "type", "inputs", "outputs", "links", "nodes", "class_type", "widgets_values", "mode", "properties", "definitions", "subgraphs",
-        "name", "link", "_meta", "title", "", "\ud800", "prompt", "extra_data", "extra", "state", "is_changed", "proxyWidgets", "linkIds", "origin_id"]
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    10**30,
+    -(10**30),
+    2**63,
+    1e308,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+    "",
+    " ",
+    "x",
+    "\0",
+    "\ud800",
+    "\udfff\ud800",
+    "\u202e",
+    "\x1b[31m",
+    "..",
+    "../../elsewhere/private.txt",
+    "/etc/passwd",
+    "C:\\x",
+    "a" * 5000,
+    "{" * 300,
+    "{a|" * 200,
+    "/*" * 3000,
+    "/*/" * 3000,
+    "//",
+    "(x:1e400)",
+    "(((((x" * 50,
+    "embedding:../../x",
+    "%date:yyyyyyyyyyyy%",
+    "%a.b%" * 50,
+    "%" * 999,
+    "%batch_num%",
+    "1:2:3",
+    "-10",
+    "-20",
+    "*",
+    "IMAGE,MASK",
+    "__value__",
+    [],
+    {},
+    [[]],
+    [None],
+    [1],
+    ["1", 0],
+    ["1", "0"],
+    [1, 0],
+    ["1", -1],
+    ["1", 1e9],
+    ["999", 0],
+    {"__value__": [1]},
+    {"__value__": {"__value__": 1}},
+    {"a": 1},
+    {"": {}},
+    DEEP + "40",
+    DEEP + "90",
+    DEEP + "900",
+    DEEP + "90000",
+]
+KEYS = [
+    "id",
+    "type",
+    "inputs",
+    "outputs",
+    "links",
+    "nodes",
+    "class_type",
+    "widgets_values",
+    "mode",
+    "properties",
+    "definitions",
+    "subgraphs",
+    "name",
+    "link",
+    "_meta",
+    "title",
+    "",
+    "\ud800",
+    "prompt",
+    "extra_data",
+    "extra",
+    "state",
+    "is_changed",
+    "proxyWidgets",
+    "linkIds",
+    "origin_id",
+]
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -62,7 +147,9 @@ def mutated(value: Any, rng: random.Random, changes: int = 1) -> Any:
             container[last] = [container[last]]
         elif isinstance(container[last], str):
             text, where = container[last], rng.randrange(len(container[last]) + 1)
-            container[last] = text[:where] + str(rng.choice([v for v in VALUES if isinstance(v, str) and not v.startswith(DEEP)])) + text[where:]
+            container[last] = (
+                text[:where] + str(rng.choice([v for v in VALUES if isinstance(v, str) and not v.startswith(DEEP)])) + text[where:]
+            )
     return value
 
 
@@ -71,8 +158,8 @@ def dumps(value: Any) -> bytes:
     text = json.dumps(value)
     while (start := text.find('"\\u0000deep:')) >= 0:
         end = text.index('"', start + 1)
-        n = int(text[start + len('"\\u0000deep:'):end])
-        text = text[:start] + "[" * n + "]" * n + text[end + 1:]
+        n = int(text[start + len('"\\u0000deep:') : end])
+        text = text[:start] + "[" * n + "]" * n + text[end + 1 :]
     return text.encode()
 
 
@@ -82,9 +169,13 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     if how == 0:
         return data[:where]
     if how == 1:
-        return data[:where] + bytes([rng.randrange(256)]) + data[where + 1:]
+        return data[:where] + bytes([rng.randrange(256)]) + data[where + 1 :]
     if how == 2:
-        return data[:where] + rng.choice([b"\0", b"\xff\xfe", b"[", b"{", b'"', b"\\", b"1e999", b"NaN", b"Infinity", b"9" * 5000]) + data[where:]
+        return (
+            data[:where]
+            + rng.choice([b"\0", b"\xff\xfe", b"[", b"{", b'"', b"\\", b"1e999", b"NaN", b"Infinity", b"9" * 5000])
+            + data[where:]
+        )
     if how == 3:
         return rng.choice([b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\0", b")]}'\n"]) + data
     if how == 4:

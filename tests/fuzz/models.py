@@ -42,28 +42,65 @@ def _sound() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
     torch.manual_seed(0)
     show = lambda loader, *slots: {"1": loader, **{str(2 + s): _node("PreviewAny", source=["1", s]) for s in slots}}
     of_tiny = lambda name: (tiny.path(name)).read_bytes()
-    lora = {f"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.{k}": torch.randn(*s) for k, s in (
-        ("lora_down.weight", (4, 64)), ("lora_up.weight", (64, 4)), ("alpha", (1,)))}
+    lora = {
+        f"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.{k}": torch.randn(*s)
+        for k, s in (("lora_down.weight", (4, 64)), ("lora_up.weight", (64, 4)), ("alpha", (1,)))
+    }
     head = {"fc.weight": torch.randn(8, 768), "fc.bias": torch.randn(8)}
     torch_file = io.BytesIO()
     torch.save(head, torch_file)
     return {
-        "checkpoint": ("checkpoints/x.safetensors", save(_half(ldm.checkpoint())), show(_node("CheckpointLoaderSimple", ckpt_name="x.safetensors"), 0, 1, 2)),
+        "checkpoint": (
+            "checkpoints/x.safetensors",
+            save(_half(ldm.checkpoint())),
+            show(_node("CheckpointLoaderSimple", ckpt_name="x.safetensors"), 0, 1, 2),
+        ),
         "vae": ("vae/x.safetensors", save(_half(ldm.vae())), show(_node("VAELoader", vae_name="x.safetensors"), 0)),
-        "lora": ("loras/x.safetensors", save(lora), {"0": _node("AffectTinyModelLoader"), **show(
-            _node("LoraLoader", model=["0", 0], clip=["0", 1], lora_name="x.safetensors", strength_model=1.0, strength_clip=1.0), 0, 1)}),
-        "embedding": ("embeddings/x.safetensors", save({"emb_params": torch.randn(2, 64)}), {"0": _node("AffectTinyModelLoader"), **show(
-            _node("CLIPTextEncode", clip=["0", 1], text="a house embedding:x"), 0)}),
-        "head": ("affect/x.safetensors", save(head), show(_node("AffectEmotionClassifierLoader", classifier="x.safetensors", clip_model="tiny"), 0)),
-        "published head": ("affect/x.pth", torch_file.getvalue(), show(_node("AffectEmotionClassifierLoader", classifier="x.pth", clip_model="tiny"), 0)),
+        "lora": (
+            "loras/x.safetensors",
+            save(lora),
+            {
+                "0": _node("AffectTinyModelLoader"),
+                **show(
+                    _node("LoraLoader", model=["0", 0], clip=["0", 1], lora_name="x.safetensors", strength_model=1.0, strength_clip=1.0),
+                    0,
+                    1,
+                ),
+            },
+        ),
+        "embedding": (
+            "embeddings/x.safetensors",
+            save({"emb_params": torch.randn(2, 64)}),
+            {"0": _node("AffectTinyModelLoader"), **show(_node("CLIPTextEncode", clip=["0", 1], text="a house embedding:x"), 0)},
+        ),
+        "head": (
+            "affect/x.safetensors",
+            save(head),
+            show(_node("AffectEmotionClassifierLoader", classifier="x.safetensors", clip_model="tiny"), 0),
+        ),
+        "published head": (
+            "affect/x.pth",
+            torch_file.getvalue(),
+            show(_node("AffectEmotionClassifierLoader", classifier="x.pth", clip_model="tiny"), 0),
+        ),
         "emolat": ("emolat/x.safetensors", of_tiny("emolat"), show(_node("AffectEmoLatLoader", model="x.safetensors"), 0)),
         "scorer": ("open_clip/x.safetensors", of_tiny("clip"), show(_node("AffectClipScorerLoader", model="x.safetensors"), 0)),
         "tokens": ("emotion_tokens/x.safetensors", _tokens(), show(_node("AffectLoadEmotionTokens", name="x"), 0)),
         "moodify": ("moodify_clip/x/open_clip_model.safetensors", of_tiny("clip"), show(_node("AffectMoodifyCLIPLoader", model="x"), 0, 1)),
-        "moodify's config": ("moodify_clip/x/open_clip_config.json", json.dumps({
-            "model_cfg": {"embed_dim": 64, "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 16},
-                          "text_cfg": {"context_length": 248, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}},
-            "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}).encode(), show(_node("AffectMoodifyCLIPLoader", model="x"), 0, 1)),
+        "moodify's config": (
+            "moodify_clip/x/open_clip_config.json",
+            json.dumps(
+                {
+                    "model_cfg": {
+                        "embed_dim": 64,
+                        "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 16},
+                        "text_cfg": {"context_length": 248, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
+                    },
+                    "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+                }
+            ).encode(),
+            show(_node("AffectMoodifyCLIPLoader", model="x"), 0, 1),
+        ),
     }
 
 
@@ -80,7 +117,7 @@ def _tokens() -> bytes:
 
 def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
     length = struct.unpack("<Q", data[:8])[0]
-    return json.loads(data[8:8 + length]), data[8 + length:]
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
 
 
 def _joined(header: Any, body: bytes) -> bytes:
@@ -121,7 +158,7 @@ def _spoilt(data: bytes, rng: random.Random) -> bytes:
     header, body = _parts(data)
     piece = struct.pack("<f", rng.choice([float("nan"), float("inf"), 3e38])) * 64
     where = rng.randrange(max(1, len(body) - len(piece))) // 4 * 4
-    return _joined(header, (body[:where] + piece + body[where + len(piece):])[:len(body)])
+    return _joined(header, (body[:where] + piece + body[where + len(piece) :])[: len(body)])
 
 
 def _other(data: bytes, rng: random.Random) -> bytes:
@@ -158,7 +195,10 @@ def malformed(data: bytes, rng: random.Random) -> bytes:
     is_safetensors = data[:2] != b"PK"
     ways: list[Callable[[], bytes]] = [lambda: damaged(data, rng), lambda: _other(data, rng)]
     if is_safetensors:
-        ways += [lambda: _renamed(data, rng)] * 3 + [lambda: _spoilt(data, rng), lambda: _joined(mutated(_parts(data)[0], rng, 2), _parts(data)[1])]
+        ways += [lambda: _renamed(data, rng)] * 3 + [
+            lambda: _spoilt(data, rng),
+            lambda: _joined(mutated(_parts(data)[0], rng, 2), _parts(data)[1]),
+        ]
     return rng.choice(ways)()
 
 
@@ -178,8 +218,16 @@ def case(room: Room, rng: random.Random) -> Any:
     (room.root / "home" / "w.json").write_text(json.dumps(prompt))
 
     def work() -> str | None:
-        told = command("run", room.root / "home" / "w.json", "--models-dir", room.root / "models", "--input-dir", room.root / "input",
-                       "--output-dir", room.root / "output")
+        told = command(
+            "run",
+            room.root / "home" / "w.json",
+            "--models-dir",
+            room.root / "models",
+            "--input-dir",
+            room.root / "input",
+            "--output-dir",
+            room.root / "output",
+        )
         assert not Path("/tmp/affect-fuzz-evil").exists(), "a pickle ran"
         return told
 

@@ -24,8 +24,13 @@ from typing import Any, Iterator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-FAMILIES = {"workflows": ("fuzz.workflows", ""), "models": ("fuzz.models", ""), "images": ("fuzz.images", ""),
-            "servers": ("fuzz.answers", "Comfy"), "mllm": ("fuzz.answers", "Mllm")}
+FAMILIES = {
+    "workflows": ("fuzz.workflows", ""),
+    "models": ("fuzz.models", ""),
+    "images": ("fuzz.images", ""),
+    "servers": ("fuzz.answers", "Comfy"),
+    "mllm": ("fuzz.answers", "Mllm"),
+}
 WHOLE = {"workflows": 10_000, "models": 400, "images": 80, "servers": 60, "mllm": 40}
 """How many of each the full run tries."""
 
@@ -63,7 +68,9 @@ def tried(seed: int, jobs: list[tuple[str, int, int]]) -> Iterator[dict[str, Any
     jobs = [job for job in jobs if job[1] < job[2]]
     while jobs:
         with tempfile.TemporaryDirectory() as root, tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen([sys.executable, __file__, "--child", json.dumps([seed, jobs, root])], stdout=subprocess.PIPE, stderr=errors)
+            process = subprocess.Popen(
+                [sys.executable, __file__, "--child", json.dumps([seed, jobs, root])], stdout=subprocess.PIPE, stderr=errors
+            )
             ready = False
             while jobs:
                 line = _heard(process, _SILENT if ready else 4 * _SILENT)
@@ -92,8 +99,14 @@ def tried(seed: int, jobs: list[tuple[str, int, int]]) -> Iterator[dict[str, Any
                 family, number, stop = jobs[0]
                 jobs[0] = (family, number + 1, stop)
                 jobs = jobs if number + 1 < stop else jobs[1:]
-                yield {"family": family, "number": number, "kind": "hang" if died is None else "raw", "seconds": _SILENT, "megabytes": 0,
-                       "detail": f"the process {'fell silent' if died is None else f'ended with {died}'}: {why}"}
+                yield {
+                    "family": family,
+                    "number": number,
+                    "kind": "hang" if died is None else "raw",
+                    "seconds": _SILENT,
+                    "megabytes": 0,
+                    "detail": f"the process {'fell silent' if died is None else f'ended with {died}'}: {why}",
+                }
 
 
 def report(seed: int, jobs: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
@@ -109,10 +122,15 @@ def report(seed: int, jobs: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
         most[family] = max(seconds, found["seconds"]), max(megabytes, found["megabytes"])
         if Outcome(found["kind"]).fault:
             faults.append(found)
-            print(f"  {family}:{found['number']} {found['kind']} ({found['seconds']} s, {found['megabytes']} MB)\n    {found['detail']}", flush=True)
+            print(
+                f"  {family}:{found['number']} {found['kind']} ({found['seconds']} s, {found['megabytes']} MB)\n    {found['detail']}",
+                flush=True,
+            )
     for family, counts in kinds.items():
-        print(f"{family}: {sum(counts.values())} tried ({', '.join(f'{counts[k]} {k}' for k in sorted(counts))}); the slowest took "
-              f"{most[family][0]:.1f} s, the most memory {most[family][1]} MB")
+        print(
+            f"{family}: {sum(counts.values())} tried ({', '.join(f'{counts[k]} {k}' for k in sorted(counts))}); the slowest took "
+            f"{most[family][0]:.1f} s, the most memory {most[family][1]} MB"
+        )
     return faults
 
 

@@ -15,13 +15,24 @@ from typing import Any, Callable
 from PIL import Image
 
 INFO = {
-    "LoadImage": {"input": {"required": {"image": [["here.png", "old.png"], {"image_upload": True}]}}, "output": ["IMAGE", "MASK"],
-                  "output_name": ["IMAGE", "MASK"], "display_name": "Load Image"},
-    "SaveImage": {"input": {"required": {"images": ["IMAGE", {}], "filename_prefix": ["STRING", {"default": "x"}]}}, "output": [],
-                  "output_name": [], "output_node": True, "display_name": "Save Image"},
+    "LoadImage": {
+        "input": {"required": {"image": [["here.png", "old.png"], {"image_upload": True}]}},
+        "output": ["IMAGE", "MASK"],
+        "output_name": ["IMAGE", "MASK"],
+        "display_name": "Load Image",
+    },
+    "SaveImage": {
+        "input": {"required": {"images": ["IMAGE", {}], "filename_prefix": ["STRING", {"default": "x"}]}},
+        "output": [],
+        "output_name": [],
+        "output_node": True,
+        "display_name": "Save Image",
+    },
 }
-PROMPT = {"1": {"class_type": "LoadImage", "inputs": {"image": "here.png"}},
-          "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}}
+PROMPT = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "here.png"}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
 
 
 def picture() -> bytes:
@@ -33,11 +44,18 @@ def picture() -> bytes:
 def good() -> dict[str, Any]:
     """What a ComfyUI says to `PROMPT`, by the path's first part; "ws" is its messages."""
     return {
-        "object_info": INFO, "upload": {"name": "here.png", "subfolder": "affect", "type": "input"},
-        "prompt": {"prompt_id": "p1", "number": 1, "node_errors": {}}, "queue": {"queue_running": [], "queue_pending": []},
-        "history": {"p1": {"status": {"status_str": "success", "messages": [["execution_success", {"prompt_id": "p1"}]]},
-                           "outputs": {"2": {"images": [{"filename": "x_00001_.png", "subfolder": "", "type": "output"}]}}}},
-        "view": picture(), "interrupt": {},
+        "object_info": INFO,
+        "upload": {"name": "here.png", "subfolder": "affect", "type": "input"},
+        "prompt": {"prompt_id": "p1", "number": 1, "node_errors": {}},
+        "queue": {"queue_running": [], "queue_pending": []},
+        "history": {
+            "p1": {
+                "status": {"status_str": "success", "messages": [["execution_success", {"prompt_id": "p1"}]]},
+                "outputs": {"2": {"images": [{"filename": "x_00001_.png", "subfolder": "", "type": "output"}]}},
+            }
+        },
+        "view": picture(),
+        "interrupt": {},
         "ws": [{"type": "executing", "data": {"node": "2", "prompt_id": "p1"}}, {"type": "execution_success", "data": {"prompt_id": "p1"}}],
     }
 
@@ -80,11 +98,16 @@ class Handler(BaseHTTPRequestHandler):
 
 def frame(message: Any, opcode: int | None = None, length: int | None = None) -> bytes:
     """A websocket's frame of a text, bytes, or anything that is sent as JSON. `length`: what it says instead of the true one."""
-    data = message if isinstance(message, bytes) else (message if isinstance(message, str) else json.dumps(message)).encode(
-        "utf-8", "surrogatepass")
+    data = (
+        message
+        if isinstance(message, bytes)
+        else (message if isinstance(message, str) else json.dumps(message)).encode("utf-8", "surrogatepass")
+    )
     opcode = opcode if opcode is not None else 2 if isinstance(message, bytes) else 1
     n = len(data) if length is None else length
-    head = bytes([0x80 | opcode]) + (bytes([n]) if n < 126 else b"\x7e" + struct.pack(">H", n) if n < 65536 else b"\x7f" + struct.pack(">Q", n))
+    head = bytes([0x80 | opcode]) + (
+        bytes([n]) if n < 126 else b"\x7e" + struct.pack(">H", n) if n < 65536 else b"\x7f" + struct.pack(">Q", n)
+    )
     return head + data
 
 
@@ -93,8 +116,11 @@ def shake(handler: Handler) -> None:
     key = handler.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     handler.close_connection = True
     handler.send_response(101)
-    for name, value in (("Upgrade", "websocket"), ("Connection", "Upgrade"),
-                        ("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())):
+    for name, value in (
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()),
+    ):
         handler.send_header(name, value)
     handler.end_headers()
 
@@ -116,6 +142,7 @@ def wait_for_prompt(handler: Handler) -> None:
 
 def raw(data: bytes) -> Callable[[Handler], None]:
     """An answer that is these bytes, headers and all."""
+
     def send(handler: Handler) -> None:
         handler.close_connection = True
         handler.wfile.write(data)
@@ -125,6 +152,7 @@ def raw(data: bytes) -> Callable[[Handler], None]:
 
 def drip(head: bytes, piece: bytes = b" ", every: float = 0.05) -> Callable[[Handler], None]:
     """An answer that begins so and never ends."""
+
     def send(handler: Handler) -> None:
         handler.close_connection = True
         handler.wfile.write(head)

@@ -18,25 +18,46 @@ import comfyui_affect
 
 
 def _node(id: Any, type: str, inputs: Any = (), outputs: Any = (), widgets: Any = None, **more: Any) -> dict[str, Any]:
-    return {"id": id, "type": type, "mode": 0, "pos": [0, 0], "size": [1, 1], "flags": {}, "order": 0, "properties": {},
-            "inputs": [{"name": n, "type": t, "link": link} for n, t, link in inputs],
-            "outputs": [{"name": t, "type": t, "links": []} for t in outputs], "widgets_values": widgets or [], **more}
+    return {
+        "id": id,
+        "type": type,
+        "mode": 0,
+        "pos": [0, 0],
+        "size": [1, 1],
+        "flags": {},
+        "order": 0,
+        "properties": {},
+        "inputs": [{"name": n, "type": t, "link": link} for n, t, link in inputs],
+        "outputs": [{"name": t, "type": t, "links": []} for t in outputs],
+        "widgets_values": widgets or [],
+        **more,
+    }
 
 
 SCALE = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "plain.png"}},
-    "2": {"class_type": "ImageScale", "_meta": {"title": "Shrink"}, "inputs": {
-        "image": ["1", 0], "upscale_method": "bilinear", "width": 20, "height": 0, "crop": "disabled"}},
+    "2": {
+        "class_type": "ImageScale",
+        "_meta": {"title": "Shrink"},
+        "inputs": {"image": ["1", 0], "upscale_method": "bilinear", "width": 20, "height": 0, "crop": "disabled"},
+    },
     "3": {"class_type": "AffectEmotion", "inputs": {"emotion": "awe", "intensity": 1.0}},
     "4": {"class_type": "PreviewAny", "inputs": {"source": ["3", 0]}},
-    "5": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "small"}}}
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "small"}},
+}
 
 DRAWN = {
-    "nodes": [_node(1, "LoadImage", outputs=["IMAGE", "MASK"], widgets=["plain.png", "image"]),
-              _node(2, "ImageScale", [("image", "IMAGE", 1)], ["IMAGE"], ["bilinear", 20, 0, "disabled"]),
-              _node(3, "SaveImage", [("images", "IMAGE", 2)], widgets=["small"]),
-              _node(4, "Reroute", [("", "*", 1)], ["*"]), _node(5, "PrimitiveNode", outputs=["INT"], widgets=[8, "fixed"])],
-    "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]], "version": 0.4, "extra": {}}
+    "nodes": [
+        _node(1, "LoadImage", outputs=["IMAGE", "MASK"], widgets=["plain.png", "image"]),
+        _node(2, "ImageScale", [("image", "IMAGE", 1)], ["IMAGE"], ["bilinear", 20, 0, "disabled"]),
+        _node(3, "SaveImage", [("images", "IMAGE", 2)], widgets=["small"]),
+        _node(4, "Reroute", [("", "*", 1)], ["*"]),
+        _node(5, "PrimitiveNode", outputs=["INT"], widgets=[8, "fixed"]),
+    ],
+    "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],
+    "version": 0.4,
+    "extra": {},
+}
 
 
 def _nested(depth: int, width: int = 1) -> dict[str, Any]:
@@ -46,13 +67,20 @@ def _nested(depth: int, width: int = 1) -> dict[str, Any]:
         inner = f"s{i + 1}" if i + 1 < depth else "ImageScale"
         widgets = ["bilinear", 20, 0, "disabled"] if inner == "ImageScale" else [20]
         inputs = [("image", "IMAGE", 1), ("width", "INT", 3)]
-        definitions.append({
-            "id": f"s{i}", "name": f"Level {i}", "nodes": [_node(10 + j, inner, inputs, ["IMAGE"], widgets) for j in range(width)],
-            "inputs": [{"name": "image", "type": "IMAGE", "linkIds": [1]}, {"name": "width", "type": "INT", "linkIds": [3]}],
-            "outputs": [{"name": "IMAGE", "type": "IMAGE", "linkIds": [2]}],
-            "links": [{"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 10, "target_slot": 0, "type": "IMAGE"},
-                      {"id": 3, "origin_id": -10, "origin_slot": 1, "target_id": 10, "target_slot": 1, "type": "INT"},
-                      {"id": 2, "origin_id": 10, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "IMAGE"}]})
+        definitions.append(
+            {
+                "id": f"s{i}",
+                "name": f"Level {i}",
+                "nodes": [_node(10 + j, inner, inputs, ["IMAGE"], widgets) for j in range(width)],
+                "inputs": [{"name": "image", "type": "IMAGE", "linkIds": [1]}, {"name": "width", "type": "INT", "linkIds": [3]}],
+                "outputs": [{"name": "IMAGE", "type": "IMAGE", "linkIds": [2]}],
+                "links": [
+                    {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 10, "target_slot": 0, "type": "IMAGE"},
+                    {"id": 3, "origin_id": -10, "origin_slot": 1, "target_id": 10, "target_slot": 1, "type": "INT"},
+                    {"id": 2, "origin_id": 10, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "IMAGE"},
+                ],
+            }
+        )
     drawn = json.loads(json.dumps(DRAWN))
     drawn["nodes"][1] = _node(2, "s0", [("image", "IMAGE", 1), ("width", "INT", None)], ["IMAGE"], [20])
     return drawn | {"definitions": {"subgraphs": definitions}}
@@ -61,8 +89,12 @@ def _nested(depth: int, width: int = 1) -> dict[str, Any]:
 def _reroutes(n: int) -> dict[str, Any]:
     drawn = json.loads(json.dumps(DRAWN))
     drawn["nodes"] += [_node(100 + i, "Reroute", [("", "*", 100 + i)], ["*"]) for i in range(n)]
-    drawn["links"] = [[100, 1, 0, 100, 0, "IMAGE"], *([101 + i, 100 + i, 0, 101 + i, 0, "*"] for i in range(n - 1)),
-                      [1, 99 + n, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]]
+    drawn["links"] = [
+        [100, 1, 0, 100, 0, "IMAGE"],
+        *([101 + i, 100 + i, 0, 101 + i, 0, "*"] for i in range(n - 1)),
+        [1, 99 + n, 0, 2, 0, "IMAGE"],
+        [2, 2, 0, 3, 0, "IMAGE"],
+    ]
     return drawn
 
 
@@ -79,15 +111,25 @@ def _bases() -> list[tuple[Any, bool]]:
     """(a workflow, whether it is cheap to run)."""
     templates = sorted((Path(comfyui_affect.__file__).parent / "workflows").glob("*.json"))
     drawings = [(json.loads(p.read_text(encoding="utf-8")), False) for p in templates]
-    small = [(SCALE, True), (DRAWN, True), ({"prompt": SCALE, "extra_data": {"extra_pnginfo": {"workflow": DRAWN}}}, True), (_nested(3), True)]
+    small = [
+        (SCALE, True),
+        (DRAWN, True),
+        ({"prompt": SCALE, "extra_data": {"extra_pnginfo": {"workflow": DRAWN}}}, True),
+        (_nested(3), True),
+    ]
     return small * 4 + drawings + [(_nested(30), False), (_nested(12, 3), False), (_reroutes(600), False), (_chain(300), False)]
 
 
 HEAVY: dict[int, Any] = {
-    9990: lambda: b"[" + b"[]," * 16_000_000 + b"[]]", 9991: lambda: b"[" + b'"ab",' * 9_900_000 + b"1]", 9992: lambda: b"[" + b"1.5," * 12_000_000 + b"1]",
-    9993: lambda: b'{"1": {"class_type": "PreviewAny", "inputs": {"source": "' + b"x" * 49_000_000 + b'"}}}', 9994: lambda: b" " * 60_000_000,
-    9995: lambda: b'{"nodes": [' + b'{"id": 1, "type": "Note"},' * 300_000 + b"{}]}", 9996: lambda: b"[" * 40_000_000,
-    9997: lambda: b'{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "' + b"{a|" * 900_000 + b'"}}}'}
+    9990: lambda: b"[" + b"[]," * 16_000_000 + b"[]]",
+    9991: lambda: b"[" + b'"ab",' * 9_900_000 + b"1]",
+    9992: lambda: b"[" + b"1.5," * 12_000_000 + b"1]",
+    9993: lambda: b'{"1": {"class_type": "PreviewAny", "inputs": {"source": "' + b"x" * 49_000_000 + b'"}}}',
+    9994: lambda: b" " * 60_000_000,
+    9995: lambda: b'{"nodes": [' + b'{"id": 1, "type": "Note"},' * 300_000 + b"{}]}",
+    9996: lambda: b"[" * 40_000_000,
+    9997: lambda: b'{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "' + b"{a|" * 900_000 + b'"}}}',
+}
 """Files of tens of megabytes, by the number of the case: at the end of the whole run."""
 
 
@@ -111,7 +153,10 @@ def case(room: Room, rng: random.Random) -> Any:
     (room.root / "home" / name).write_bytes(data)
     words = [room.root / "home" / name, "--input-dir", room.root / "input", "--models-dir", room.root / "models"]
     if rng.random() < 0.1:
-        words += ["--set", rng.choice(["2.width=7", "Shrink.width=x", "3.filename_prefix=../x", "=", "2.width", "9.a=1", "2.\ud800=1", "1.image=\0"])]
+        words += [
+            "--set",
+            rng.choice(["2.width=7", "Shrink.width=x", "3.filename_prefix=../x", "=", "2.width", "9.a=1", "2.\ud800=1", "1.image=\0"]),
+        ]
 
     def work() -> str | None:
         told = command("check", *words, *rng.choice([[], ["--json"]]))
