@@ -1,15 +1,17 @@
-"""EmoLat's rival: one image optimised against the patch CLIP directional loss and a content loss, as in CLIPstyler (Kwon and Ye
-2022). As there, what moves is a small network's weights: pixels moved one by one become noise that CLIP alone takes for an emotion.
+"""EmoLat's rival: one image optimised against the patch CLIP directional loss and a content loss, as in CLIPstyler
+(Kwon and Ye 2022). As there, what moves is a small network's weights: pixels moved one by one become noise that CLIP
+alone takes for an emotion.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,11 +26,12 @@ from . import measure
 
 @dataclass(frozen=True)
 class Settings:
-    """sentence says the emotions in words; patches crops of this size (of a side) weigh crops against the whole image, content weighs
-    the features of relu4_4, variation the result's total variation. crops, content and size are CLIPstyler's (9000, 150 and a quarter
-    of a side, where the whole image weighs 500); steps (published 200), patches (64) and variation (2e-3) are ours: 288 images take
-    hours of one core as it is. Rate and sentence were chosen on 12 validation scenes, towards their opposite emotion (Acc-8 and the
-    target's mean probability by tiny-b, SSIM, LPIPS to the counterfactual; the source's own is 5.22):
+    """sentence says the emotions in words; patches crops of this size (of a side) weigh crops against the whole image,
+    content weighs the features of relu4_4, variation the result's total variation. crops, content and size are
+    CLIPstyler's (9000, 150 and a quarter of a side, where the whole image weighs 500); steps (published 200), patches
+    (64) and variation (2e-3) are ours: 288 images take hours of one core as it is. Rate and sentence were chosen on 12
+    validation scenes, towards their opposite emotion (Acc-8 and the target's mean probability by tiny-b, SSIM, LPIPS to
+    the counterfactual; the source's own is 5.22):
 
         these                                0.33  0.27  0.64  5.20
         200 steps                            0.33  0.33  0.58  5.30
@@ -54,8 +57,9 @@ class StyleNet(nn.Module):
 
     def __init__(self, width: int = 16):
         super().__init__()
-        block = lambda a, b, step=1: nn.Sequential(nn.Conv2d(a, b, 3, step, 1, padding_mode="reflect"), nn.InstanceNorm2d(b, affine=True),
-                                                   nn.LeakyReLU(0.2))
+        block = lambda a, b, step=1: nn.Sequential(
+            nn.Conv2d(a, b, 3, step, 1, padding_mode="reflect"), nn.InstanceNorm2d(b, affine=True), nn.LeakyReLU(0.2)
+        )
         self.enter, self.down, self.lower = block(3, width), block(width, 2 * width, 2), block(2 * width, 4 * width, 2)
         self.deep = block(4 * width, 4 * width)
         self.up, self.top = block(6 * width, 2 * width), block(3 * width, width)
@@ -82,7 +86,9 @@ def _networks(device: str) -> tuple[Any, Any]:
     return load_scorer("tiny").to(device), taps(load_backbone("tiny-vgg").to(device), ("relu4_4",))
 
 
-def clipstyler(image: torch.Tensor, source: str, target: str, seed: int, settings: Settings = Settings()) -> torch.Tensor:
+def clipstyler(
+    image: torch.Tensor, source: str, target: str, seed: int, settings: Settings = Settings()
+) -> torch.Tensor:
     """image [1, 3, H, W] in 0..1 of an emotion `source` -> the same, repainted towards `target`."""
     device = host.current().device
     scorer, maps = _networks(device)
@@ -98,9 +104,16 @@ def clipstyler(image: torch.Tensor, source: str, target: str, seed: int, setting
         optimizer.zero_grad()
         x = net(image)
         crops = patch_clip_loss(encode, x, image, text, source_text, patches=settings.patches, size=settings.size)
-        whole = patch_clip_loss(encode, x, image, text, source_text, patches=1, size=1.0, threshold=0.0, perspective=0.0)
+        whole = patch_clip_loss(
+            encode, x, image, text, source_text, patches=1, size=1.0, threshold=0.0, perspective=0.0
+        )
         variation = x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()
-        (settings.crops * crops + whole + settings.content * content_loss(maps(x), there) + settings.variation * variation).backward()
+        (
+            settings.crops * crops
+            + whole
+            + settings.content * content_loss(maps(x), there)
+            + settings.variation * variation
+        ).backward()
         optimizer.step()
     with torch.no_grad():
         return net(image).cpu()
@@ -121,6 +134,11 @@ def make_all(folder: Path, jobs: Sequence[Job]) -> torch.Tensor:
     missing = [job for job in jobs if not (folder / f"{job[0]}.png").is_file()]
     workers = 1 if torch.cuda.is_available() else host.cores()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for _ in tqdm(pool.map(_make, [folder] * len(missing), missing), total=len(missing), desc="CLIPstyler-like", disable=not missing):
+        for _ in tqdm(
+            pool.map(_make, [folder] * len(missing), missing),
+            total=len(missing),
+            desc="CLIPstyler-like",
+            disable=not missing,
+        ):
             pass
     return torch.stack([measure.read_picture(folder / f"{job[0]}.png") for job in jobs])

@@ -22,27 +22,64 @@ from .comfyui_server import ComfyUI, start, stop
 
 SAMPLERS = ("euler", "heun", "dpmpp_2m")
 SCHEDULERS = ("normal", "karras", "simple", "sgm_uniform", "exponential")
-OPTIONAL = ("diffusers", "accelerate", "matplotlib", "open_clip", "torchmetrics", "piq", "lpips", "websocket", "numba",
-            "skimage", "sklearn", "tensorboard")
+OPTIONAL = (
+    "diffusers",
+    "accelerate",
+    "matplotlib",
+    "open_clip",
+    "torchmetrics",
+    "piq",
+    "lpips",
+    "websocket",
+    "numba",
+    "skimage",
+    "sklearn",
+    "tensorboard",
+)
 
-UNITS = {"startup": "s", "interrupt": "s", "memory_growth": "share", "pixel_difference": "mean absolute, 0..1",
-         "closed_gate_overhead": "share of a plain step", "off_overhead": "share of a plain step",
-         "decode_share": "share of a plain step", "clip_share": "share of a plain step"}
+UNITS = {
+    "startup": "s",
+    "interrupt": "s",
+    "memory_growth": "share",
+    "pixel_difference": "mean absolute, 0..1",
+    "closed_gate_overhead": "share of a plain step",
+    "off_overhead": "share of a plain step",
+    "decode_share": "share of a plain step",
+    "clip_share": "share of a plain step",
+}
 
 
-LIMITS = {"startup": 0.2, "startup_without_optional": 0.2, "startup_without_any_one": 0.2, "interrupt": 2.0, "memory_growth": 0.05,
-          "pixel_difference": 0.02, "closed_gate_overhead": 0.05, "off_overhead": 0.05}
-"""What is promised. Beyond any of them the benchmark ends with exit code 1. (Off, the guider promises nothing at all: 5 % is what
-two measurements of one thing differ by here.)"""
+LIMITS = {
+    "startup": 0.2,
+    "startup_without_optional": 0.2,
+    "startup_without_any_one": 0.2,
+    "interrupt": 2.0,
+    "memory_growth": 0.05,
+    "pixel_difference": 0.02,
+    "closed_gate_overhead": 0.05,
+    "off_overhead": 0.05,
+}
+"""What is promised. Beyond any of them the benchmark ends with exit code 1. (Off, the guider promises nothing at
+all: 5 % is what two measurements of one thing differ by here.)"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI_PATH"), metavar="FOLDER",
-                        help="ComfyUI's folder (default: $COMFYUI_PATH)")
-    parser.add_argument("--python", default=os.environ.get("COMFYUI_PYTHON", sys.executable),
-                        help="the Python that has its requirements (default: $COMFYUI_PYTHON, else this one)")
+    parser.add_argument(
+        "--comfyui",
+        type=Path,
+        default=os.environ.get("COMFYUI_PATH"),
+        metavar="FOLDER",
+        help="ComfyUI's folder (default: $COMFYUI_PATH)",
+    )
+    parser.add_argument(
+        "--python",
+        default=os.environ.get("COMFYUI_PYTHON", sys.executable),
+        help="the Python that has its requirements (default: $COMFYUI_PYTHON, else this one)",
+    )
     parser.add_argument("--prompts", type=int, default=100, help="for the memory figure (default: %(default)s)")
-    parser.add_argument("--only", choices=("startup", "overhead", "agreement", "interrupt", "memory"), help="one part (default: all)")
+    parser.add_argument(
+        "--only", choices=("startup", "overhead", "agreement", "interrupt", "memory"), help="one part (default: all)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
 
 
@@ -55,7 +92,9 @@ def main(args: argparse.Namespace) -> int:
         base = Path(folder)
         if wanted("startup"):
             figures["startup_without_optional"] = _startup(args, base / "bare", _blocked(base / "bare", OPTIONAL))
-            figures["startup_without_any_one"] = max(_startup(args, base / name, _blocked(base / name, (name,))) for name in OPTIONAL)
+            figures["startup_without_any_one"] = max(
+                _startup(args, base / name, _blocked(base / name, (name,))) for name in OPTIONAL
+            )
         comfy = start(args.comfyui, args.python, base / "full", packs=[Path(__file__).parent / "comfyui_timing"])
         try:
             figures["startup"] = loading_time(comfy)
@@ -69,7 +108,12 @@ def main(args: argparse.Namespace) -> int:
         beyond = f"   more than {LIMITS[name]:g}" if value > LIMITS.get(name, float("inf")) else ""
         print(f"{name:<32}{value:.4g}  {UNITS.get(name, '')}{beyond}")
     if args.json:
-        result = {"name": "comfyui", "machine": platform.processor() or platform.machine(), "figures": figures, "unit": UNITS}
+        result = {
+            "name": "comfyui",
+            "machine": platform.processor() or platform.machine(),
+            "figures": figures,
+            "unit": UNITS,
+        }
         files.write_atomically(args.json, lambda p: p.write_text(json.dumps(result, indent=1) + "\n"))
     return int(any(figures.get(name, 0.0) > limit for name, limit in LIMITS.items()))
 
@@ -89,7 +133,8 @@ def _blocked(base: Path, packages: tuple[str, ...]) -> dict[str, str]:
         "from importlib.machinery import PathFinder\n"
         "found = PathFinder.find_spec\n"
         "PathFinder.find_spec = classmethod(lambda cls, name, path=None, target=None: None if name.split('.')[0] in "
-        f"{packages!r} else found(name, path, target))\n")
+        f"{packages!r} else found(name, path, target))\n"
+    )
     return {"PYTHONPATH": str(base / "block")}
 
 
@@ -105,32 +150,65 @@ def _node(key: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": key, "inputs": inputs}
 
 
-def _graph(seed: int = 1, steps: int = 6, inner: int = 3, intensity: float = 1.0, threshold: float | None = None) -> dict[str, Any]:
+def _graph(
+    seed: int = 1, steps: int = 6, inner: int = 3, intensity: float = 1.0, threshold: float | None = None
+) -> dict[str, Any]:
     """The tiny model, guided; with a gate where a threshold is given."""
     prompt = {
-        "1": _node("AffectTinyModelLoader"), "2": _node("CLIPTextEncode", clip=["1", 1], text="a house by a lake"),
-        "3": _node("CLIPTextEncode", clip=["1", 1], text=""), "4": _node("AffectEmotion", emotion="fear", intensity=intensity),
+        "1": _node("AffectTinyModelLoader"),
+        "2": _node("CLIPTextEncode", clip=["1", 1], text="a house by a lake"),
+        "3": _node("CLIPTextEncode", clip=["1", 1], text=""),
+        "4": _node("AffectEmotion", emotion="fear", intensity=intensity),
         "5": _node("AffectEmotionClassifierLoader", classifier="tiny-a", clip_model="tiny"),
-        "6": _node("AffectEmotionTokenOptimizer", model=["1", 0], positive=["2", 0], negative=["3", 0], vae=["1", 2],
-                   emotion=["4", 0], classifier=["5", 0], cfg=7.5, n_tokens=4, learning_rate=0.01, max_inner_steps=inner,
-                   stop_loss=0.0, inherent_weight=0.0005, similar_weight=0.0015, seed=seed),
+        "6": _node(
+            "AffectEmotionTokenOptimizer",
+            model=["1", 0],
+            positive=["2", 0],
+            negative=["3", 0],
+            vae=["1", 2],
+            emotion=["4", 0],
+            classifier=["5", 0],
+            cfg=7.5,
+            n_tokens=4,
+            learning_rate=0.01,
+            max_inner_steps=inner,
+            stop_loss=0.0,
+            inherent_weight=0.0005,
+            similar_weight=0.0015,
+            seed=seed,
+        ),
         "7": _node("EmptyLatentImage", width=128, height=128, batch_size=1),
-        "8": _node("KSamplerSelect", sampler_name="euler"), "9": _node("RandomNoise", noise_seed=seed),
-        "10": _node("BasicScheduler", model=["1", 0], scheduler="karras", steps=steps, denoise=1.0)}
+        "8": _node("KSamplerSelect", sampler_name="euler"),
+        "9": _node("RandomNoise", noise_seed=seed),
+        "10": _node("BasicScheduler", model=["1", 0], scheduler="karras", steps=steps, denoise=1.0),
+    }
     if threshold is not None:
         prompt["20"] = _node("AffectClipScorerLoader", model="tiny")
-        prompt["21"] = _node("AffectClipTimingGate", clip_scorer=["20", 0], prompt="a house by a lake", threshold=threshold,
-                             estimate="one_step", force_open_at=1.0)
+        prompt["21"] = _node(
+            "AffectClipTimingGate",
+            clip_scorer=["20", 0],
+            prompt="a house by a lake",
+            threshold=threshold,
+            estimate="one_step",
+            force_open_at=1.0,
+        )
         prompt["6"]["inputs"]["timing_gate"] = ["21", 0]
     return prompt
 
 
 def _sampled(prompt: dict[str, Any], guider: str = "6", name: str = "affect") -> dict[str, Any]:
     return prompt | {
-        "11": _node("SamplerCustomAdvanced", noise=["9", 0], guider=[guider, 0], sampler=["8", 0], sigmas=["10", 0],
-                    latent_image=["7", 0]),
+        "11": _node(
+            "SamplerCustomAdvanced",
+            noise=["9", 0],
+            guider=[guider, 0],
+            sampler=["8", 0],
+            sigmas=["10", 0],
+            latent_image=["7", 0],
+        ),
         "12": _node("VAEDecode", samples=["11", 0], vae=["1", 2]),
-        "13": _node("SaveImage", images=["12", 0], filename_prefix=name)}
+        "13": _node("SaveImage", images=["12", 0], filename_prefix=name),
+    }
 
 
 def overhead(comfy: ComfyUI, base: Path) -> dict[str, float]:
@@ -138,17 +216,33 @@ def overhead(comfy: ComfyUI, base: Path) -> dict[str, float]:
     pass, which stand apart; and at intensity 0."""
     prompt = _graph(steps=20, threshold=100.0)
     off = _graph(steps=20, intensity=0.0)
-    prompt |= {"30": off["4"], "31": off["6"], "32": _node("CFGGuider", model=["1", 0], positive=["2", 0], negative=["3", 0], cfg=7.5)}
+    prompt |= {
+        "30": off["4"],
+        "31": off["6"],
+        "32": _node("CFGGuider", model=["1", 0], positive=["2", 0], negative=["3", 0], cfg=7.5),
+    }
     prompt["31"]["inputs"]["emotion"] = ["30", 0]
-    prompt["33"] = _node("TimeGuiders", plain=["32", 0], closed=["6", 0], off=["31", 0], sampler=["8", 0], sigmas=["10", 0],
-                         latent=["34", 0], rounds=15)
+    prompt["33"] = _node(
+        "TimeGuiders",
+        plain=["32", 0],
+        closed=["6", 0],
+        off=["31", 0],
+        sampler=["8", 0],
+        sigmas=["10", 0],
+        latent=["34", 0],
+        rounds=15,
+    )
     prompt["34"] = _node("VAEEncode", pixels=["35", 0], vae=["1", 2])  # a latent of the model's own channels
     prompt["35"] = _node("EmptyImage", width=128, height=128, batch_size=1, color=0)
     text = next(o["text"] for o in comfy.run(prompt, base) if "text" in o)
     t = json.loads(text)
-    return {"closed_gate_overhead": (t["closed"] - t["plain"] - t["decode"] - t["clip"]) / t["plain"],
-            "off_overhead": t["off"] / t["plain"] - 1, "decode_share": t["decode"] / t["plain"],
-            "clip_share": t["clip"] / t["plain"], "plain_step_ms": 1000 * t["plain"]}
+    return {
+        "closed_gate_overhead": (t["closed"] - t["plain"] - t["decode"] - t["clip"]) / t["plain"],
+        "off_overhead": t["off"] / t["plain"] - 1,
+        "decode_share": t["decode"] / t["plain"],
+        "clip_share": t["clip"] / t["plain"],
+        "plain_step_ms": 1000 * t["plain"],
+    }
 
 
 def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:

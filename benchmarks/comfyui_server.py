@@ -47,7 +47,9 @@ class ComfyUI:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
-    def run(self, workflow: Any, output: Path, inputs: Path | None = None, changes: list[str] | None = None) -> list[dict]:
+    def run(
+        self, workflow: Any, output: Path, inputs: Path | None = None, changes: list[str] | None = None
+    ) -> list[dict]:
         """As `affect run --server`: a workflow file, or an API prompt as a dict."""
         source = Loaded(workflow, None) if isinstance(workflow, dict) else workflow
         with host.use(EmbeddedHost(inputs or output, output)):
@@ -62,9 +64,17 @@ class ComfyUI:
         raise RuntimeError("the server's memory cannot be read")
 
 
-def start(comfyui: Path, python: str, base: Path, *options: str, packs: list[Path] | None = None,
-          environment: dict[str, str] | None = None, api_nodes: bool = False) -> ComfyUI:
-    """Starts ComfyUI on loopback and a free port and waits until it answers. RuntimeError with its log where it does not.
+def start(
+    comfyui: Path,
+    python: str,
+    base: Path,
+    *options: str,
+    packs: list[Path] | None = None,
+    environment: dict[str, str] | None = None,
+    api_nodes: bool = False,
+) -> ComfyUI:
+    """Starts ComfyUI on loopback and a free port and waits until it answers. RuntimeError with its log where it does
+    not.
 
     comfyui  its folder; python the interpreter that has its requirements; base a folder for everything it writes
     packs    further node packs to load
@@ -80,13 +90,33 @@ def start(comfyui: Path, python: str, base: Path, *options: str, packs: list[Pat
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     log = base / "server.log"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {
-        "OMP_WAIT_POLICY": "PASSIVE"} | (environment or {})
+    environment = (
+        {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+        | {"OMP_WAIT_POLICY": "PASSIVE"}
+        | (environment or {})
+    )
     process = subprocess.Popen(
-        [python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base),
-         "--database-url", f"sqlite:///{base / 'comfyui.db'}",  # its own, too: two servers of one would wait for each other
-         "--disable-auto-launch", *([] if api_nodes else ["--disable-api-nodes"]), *options],
-        cwd=comfyui, stdout=log.open("w"), stderr=subprocess.STDOUT, env=environment)
+        [
+            python,
+            "main.py",
+            "--cpu",
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--base-directory",
+            str(base),
+            "--database-url",
+            f"sqlite:///{base / 'comfyui.db'}",  # its own, too: two servers of one would wait for each other
+            "--disable-auto-launch",
+            *([] if api_nodes else ["--disable-api-nodes"]),
+            *options,
+        ],
+        cwd=comfyui,
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
     comfy = ComfyUI(process, f"http://127.0.0.1:{port}", base, log)
     for _ in range(600):  # five minutes: it takes seconds, and far longer where other work keeps the cores busy
         if process.poll() is not None:

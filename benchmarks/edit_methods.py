@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 
@@ -20,11 +21,12 @@ from ..models.moodifier.clip import encode, load_moodify_clip
 
 @dataclass(frozen=True)
 class Edit:
-    """kind: "blend" (Moodifier), "infedit" (its sampler: guided from the empty text; in the first steps every aligned word keeps the
-    source's maps, and self-attention the source's, in the guided row and the unguided; without the mask that it makes of a word's
-    attention, and without its third branch, which takes the source's keys and values), "img2img" or "inversion" (DDIM inversion and
-    prompt-to-prompt, with the same two controls). `encoder`: "moodify" or "clip". `strength` is img2img's; self_replace the share of
-    the steps in which self-attention is the source's (both papers' 0.5 where they give one)."""
+    """kind: "blend" (Moodifier), "infedit" (its sampler: guided from the empty text; in the first steps every
+    aligned word keeps the source's maps, and self-attention the source's, in the guided row and the unguided;
+    without the mask that it makes of a word's attention, and without its third branch, which takes the source's keys
+    and values), "img2img" or "inversion" (DDIM inversion and prompt-to-prompt, with the same two controls).
+    `encoder`: "moodify" or "clip". `strength` is img2img's; self_replace the share of the steps in which
+    self-attention is the source's (both papers' 0.5 where they give one)."""
 
     kind: str
     detailed: bool = True
@@ -53,8 +55,8 @@ def conditioning(text: str, encoder: str) -> Conditioning:
 
 
 class SelfControl:
-    """diffusers' processor of self-attention: while `active`, the groups `led` of `groups` groups of rows attend as the first does
-    (prompt-to-prompt's self-attention injection)."""
+    """diffusers' processor of self-attention: while `active`, the groups `led` of `groups` groups of rows attend as
+    the first does (prompt-to-prompt's self-attention injection)."""
 
     def __init__(self, groups: int, led: tuple[int, ...] = (1,)):
         self.groups, self.led, self.active = groups, led, True
@@ -98,8 +100,19 @@ def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: to
         with self_attention(model, 3, (1, 2)) as control:
             control.active = method.self_replace > 0
             last = lambda i, _: setattr(control, "active", i + 1 < method.self_replace * method.steps)
-            out = attention_blend(model, *contexts, model.context(conditioning("", "clip")), latent, where, sigmas, config, noise, alignment, last,
-                                  attention_mask=torch.zeros_like(where))
+            out = attention_blend(
+                model,
+                *contexts,
+                model.context(conditioning("", "clip")),
+                latent,
+                where,
+                sigmas,
+                config,
+                noise,
+                alignment,
+                last,
+                attention_mask=torch.zeros_like(where),
+            )
     elif method.kind == "img2img":
         out = _img2img(model, contexts, latent, where, method, noise())
     elif method.kind == "inversion":
@@ -109,13 +122,22 @@ def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: to
     return vae.decode(model.latent_out(out)).cpu()
 
 
-def _guided(model: DiffusersModel, x: torch.Tensor, sigma: torch.Tensor, contexts: list[UNetContext], cfg: float) -> torch.Tensor:
+def _guided(
+    model: DiffusersModel, x: torch.Tensor, sigma: torch.Tensor, contexts: list[UNetContext], cfg: float
+) -> torch.Tensor:
     return model.guided(x, sigma * x.new_ones(len(x)), contexts[1], model.context(conditioning("", "clip")), cfg)
 
 
-def _img2img(model: DiffusersModel, contexts: list[UNetContext], latent: torch.Tensor, where: torch.Tensor, method: Edit,
-             noise: torch.Tensor) -> torch.Tensor:
-    """Noise to `strength` of the schedule, then Euler down under the target; outside the mask the source, noised alike."""
+def _img2img(
+    model: DiffusersModel,
+    contexts: list[UNetContext],
+    latent: torch.Tensor,
+    where: torch.Tensor,
+    method: Edit,
+    noise: torch.Tensor,
+) -> torch.Tensor:
+    """Noise to `strength` of the schedule, then Euler down under the target; outside the mask the source, noised
+    alike."""
     sigmas = schedule(method.scheduler, model.sigma_table, method.steps, method.strength).to(latent)
     x = latent + sigmas[0] * noise
     for i in range(len(sigmas) - 1):
@@ -125,15 +147,21 @@ def _img2img(model: DiffusersModel, contexts: list[UNetContext], latent: torch.T
     return x
 
 
-def _prompt_to_prompt(model: DiffusersModel, contexts: list[UNetContext], latent: torch.Tensor, where: torch.Tensor,
-                      sigmas: torch.Tensor, method: Edit, alignment: torch.Tensor) -> torch.Tensor:
-    """DDIM inversion of the source, then both branches down side by side, the target's words, and its self-attention, with the
-    source's maps in the first steps (Hertz et al. 2022, refinement)."""
+def _prompt_to_prompt(
+    model: DiffusersModel,
+    contexts: list[UNetContext],
+    latent: torch.Tensor,
+    where: torch.Tensor,
+    sigmas: torch.Tensor,
+    method: Edit,
+    alignment: torch.Tensor,
+) -> torch.Tensor:
+    """DDIM inversion of the source, then both branches down side by side, the target's words, and its
+    self-attention, with the source's maps in the first steps (Hertz et al. 2022, refinement)."""
     source, target = contexts
     empty = model.context(conditioning("", "clip"))
     x = ddim_inversion(lambda x, s: model(x, s, source), latent, sigmas)
-    control = BlendControl(1, [c.embeds.shape[1] for c in (source, target, empty)], alignment,
-                           torch.zeros_like(where))
+    control = BlendControl(1, [c.embeds.shape[1] for c in (source, target, empty)], alignment, torch.zeros_like(where))
     together, steps = model.side_by_side([source, target, empty], 1), len(sigmas) - 1
     a, b = x, x
     with model.attention(control), self_attention(model, 3) as own:

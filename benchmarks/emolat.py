@@ -1,5 +1,6 @@
-"""EmoLat's transfer on held-out MoodScenes, towards the opposite emotion and towards all seven others: with its codebooks,
-without them (the text alone into the mapper, trained as long), and against a CLIPstyler-like optimisation of the image.
+"""EmoLat's transfer on held-out MoodScenes, towards the opposite emotion and towards all seven others: with its
+codebooks, without them (the text alone into the mapper, trained as long), and against a CLIPstyler-like optimisation of
+the image.
 
 With and without codes are one training each, so the intervals speak of other scenes, not of other trainings.
 """
@@ -9,9 +10,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
@@ -37,7 +38,9 @@ _SCENES = ("training/data/moodscenes/*.py",)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)"
+    )
     parser.add_argument("--model", default="tiny", help="the EmoLat (default: %(default)s)")
     parser.add_argument("--n", type=int, default=64, help="held-out scenes (default: %(default)s)")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
@@ -49,7 +52,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"Intervals take four scenes at least, got --n {args.n}.")
     emolat = load_emolat(args.model)
     # What other code, weights or settings made is kept apart; the baseline knows nothing of EmoLat's.
-    ours = args.out / fingerprint(("models/emolat/*.py", "training/transfer.py", *_SCENES), ("vgg", "clip"), f"{digest(emolat)} {args.overrides}")
+    ours = args.out / fingerprint(
+        ("models/emolat/*.py", "training/transfer.py", *_SCENES), ("vgg", "clip"), f"{digest(emolat)} {args.overrides}"
+    )
     theirs = args.out / fingerprint(("benchmarks/clipstyler.py", "models/emolat/losses.py", *_SCENES), ("vgg", "clip"))
     ours.mkdir(parents=True, exist_ok=True)
     bare = without_codes(emolat, args.out, ours, args.overrides)
@@ -61,42 +66,84 @@ def main(args: argparse.Namespace) -> int:
         truth = torch.stack([picture(layout, target, i) for i, (layout, _, target) in enumerate(jobs)])
         prefix = "" if towards == "opposite" else "seven."
         names = [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)]
-        results = {name: measure.made(ours / "images" / f"{name}-{towards}-{args.split}", names,
-                                      lambda i: one_pass(network, source[i:i + 1], jobs[i][2], i))
-                   for name, network in (("with", emolat), ("without", bare))}
-        results["baseline"] = clipstyler.make_all(theirs / "images" / f"{towards}-{args.split}", [
-            (name, source[i:i + 1], jobs[i][1], jobs[i][2], i) for i, name in enumerate(names)])
+        results = {
+            name: measure.made(
+                ours / "images" / f"{name}-{towards}-{args.split}",
+                names,
+                lambda i: one_pass(network, source[i : i + 1], jobs[i][2], i),
+            )
+            for name, network in (("with", emolat), ("without", bare))
+        }
+        results["baseline"] = clipstyler.make_all(
+            theirs / "images" / f"{towards}-{args.split}",
+            [(name, source[i : i + 1], jobs[i][1], jobs[i][2], i) for i, name in enumerate(names)],
+        )
         shown_to = {**results, "source": source, "truth": truth}
         each = {name: seen(x, source, truth, jobs) for name, x in shown_to.items()}
         for name, x in shown_to.items():
             figures |= judged(x, truth, jobs, f"{prefix}{name}", each[name])
         layouts = [layout for layout, *_ in jobs]
-        for key, network in (("lpips", ""), ("densenet", "tiny-densenet")):  # EmoLat learned through the VGG; not through this one
+        for key, network in (
+            ("lpips", ""),
+            ("densenet", "tiny-densenet"),
+        ):  # EmoLat learned through the VGG; not through this one
             own = measure.distances(source, truth, network)
             nearer = (measure.distances(results["with"], truth, network) < own).float()
             figures |= measure.with_mean(f"{prefix}{key}_better_fraction", nearer, layouts, share=True)
         for rival in ("without", "baseline"):
             for key, values in each["with"].items():
                 less = values - each[rival][key]
-                figures |= measure.with_interval(f"{prefix}with_less_{rival}.{key}", float(less.mean()), measure.grouped_interval(less, layouts))
+                figures |= measure.with_interval(
+                    f"{prefix}with_less_{rival}.{key}", float(less.mean()), measure.grouped_interval(less, layouts)
+                )
         if towards == "opposite":
-            shown = [(t[i], label) for i in range(min(12, len(jobs))) for t, label in (
-                (source, jobs[i][1]), (results["with"], jobs[i][2]), (results["without"], "without codes"),
-                (results["baseline"], "CLIPstyler-like"), (truth, "truth"))]
-    measure.save_picture(args.out / f"emolat-{args.split}.png", contact_sheet(
-        [t.permute(1, 2, 0).numpy() for t, _ in shown], [label for _, label in shown], columns=10))
+            shown = [
+                (t[i], label)
+                for i in range(min(12, len(jobs)))
+                for t, label in (
+                    (source, jobs[i][1]),
+                    (results["with"], jobs[i][2]),
+                    (results["without"], "without codes"),
+                    (results["baseline"], "CLIPstyler-like"),
+                    (truth, "truth"),
+                )
+            ]
+    measure.save_picture(
+        args.out / f"emolat-{args.split}.png",
+        contact_sheet([t.permute(1, 2, 0).numpy() for t, _ in shown], [label for _, label in shown], columns=10),
+    )
     figures["seconds_512"] = seconds(emolat)
     figures["paper_sized.seconds_512"], figures["paper_sized.peak_memory_gb"] = memory.alone(_paper_sized)
     figures["streamed_10.peak_memory_gb"], figures["streamed_100.peak_memory_gb"] = memory.alone(_streamed, args.model)
-    measure.write(args.json, "emolat", figures, {key: _unit(key) for key in figures}, fingerprint=ours.name, model=args.model,
-                  digest=digest(emolat), overrides_of_without=args.overrides, trainings=1, n=args.n, split=args.split,
-                  lpips=measure.distance_name(), fid="Frechet distance on tiny-eval's features")
+    measure.write(
+        args.json,
+        "emolat",
+        figures,
+        {key: _unit(key) for key in figures},
+        fingerprint=ours.name,
+        model=args.model,
+        digest=digest(emolat),
+        overrides_of_without=args.overrides,
+        trainings=1,
+        n=args.n,
+        split=args.split,
+        lpips=measure.distance_name(),
+        fid="Frechet distance on tiny-eval's features",
+    )
     return 0
 
 
 def _unit(key: str) -> str:
-    units = {"better": "share", "lpips": "distance", "reconstruction": "grey levels", "fid": "distance", "kid": "squared MMD",
-             "ssim": "SSIM", "seconds": "s", "memory": "GB"}
+    units = {
+        "better": "share",
+        "lpips": "distance",
+        "reconstruction": "grey levels",
+        "fid": "distance",
+        "kid": "squared MMD",
+        "ssim": "SSIM",
+        "seconds": "s",
+        "memory": "GB",
+    }
     return next((unit for part, unit in units.items() if part in key), "share")
 
 
@@ -127,10 +174,12 @@ def labels_of(jobs: list[Job]) -> torch.Tensor:
     return torch.tensor([MIKELS.index(target) for *_, target in jobs])
 
 
-def judged(x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str, found: dict[str, torch.Tensor]) -> dict[str, float]:
-    """The paper's figures (section V-A) and the distance to the truth: the means of `found` (as `seen` gives it of x), and the
-    distances of the whole sets. Acc-2 is the share on the target's side of positive
-    and negative; the reconstruction error the mean absolute difference from the source in grey levels."""
+def judged(
+    x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str, found: dict[str, torch.Tensor]
+) -> dict[str, float]:
+    """The paper's figures (section V-A) and the distance to the truth: the means of `found` (as `seen` gives it of
+    x), and the distances of the whole sets. Acc-2 is the share on the target's side of positive and negative; the
+    reconstruction error the mean absolute difference from the source in grey levels."""
     layouts = [layout for layout, *_ in jobs]
     out: dict[str, float] = {}
     for key, values in found.items():
@@ -138,17 +187,24 @@ def judged(x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str, fou
     out |= {f"{name}.acc8_low": out[f"{name}.acc8.low"], f"{name}.acc8_high": out[f"{name}.acc8.high"]}
     features = measure.image_features(x), measure.image_features(truth)
     for key, statistic in (("fid", metrics.frechet_distance), ("kid", metrics.kernel_distance)):
-        out |= measure.with_interval(f"{name}.{key}", statistic(*features), metrics.jackknife_interval(
-            statistic, *features, number=measure.numbered(layouts)))
+        out |= measure.with_interval(
+            f"{name}.{key}",
+            statistic(*features),
+            metrics.jackknife_interval(statistic, *features, number=measure.numbered(layouts)),
+        )
     return out
 
 
 def seen(x: torch.Tensor, source: torch.Tensor, truth: torch.Tensor, jobs: list[Job]) -> dict[str, torch.Tensor]:
     """What `judged` takes the means of: [n] each."""
     labels, p = labels_of(jobs), measure.probabilities(x, "tiny-b")
-    return {"acc8": (p.argmax(dim=1) == labels).float(), "acc2": ((p[:, :4].sum(dim=1) > 0.5) == (labels < 4)).float(),
-            "ssim": metrics.ssim(x, source), "reconstruction_error": 255 * (x - source).abs().mean(dim=(1, 2, 3)),
-            "lpips_counterfactual": measure.distances(x, truth)}
+    return {
+        "acc8": (p.argmax(dim=1) == labels).float(),
+        "acc2": ((p[:, :4].sum(dim=1) > 0.5) == (labels < 4)).float(),
+        "ssim": metrics.ssim(x, source),
+        "reconstruction_error": 255 * (x - source).abs().mean(dim=(1, 2, 3)),
+        "lpips_counterfactual": measure.distances(x, truth),
+    }
 
 
 def digest(emolat: EmoLat) -> str:
@@ -161,11 +217,13 @@ def digest(emolat: EmoLat) -> str:
 
 
 def without_codes(emolat: EmoLat, caches: Path, out: Path, overrides: list[str]) -> EmoLat:
-    """The same network on the text alone, trained as the file says that it itself was: as long, on the same data, with the same
-    draws. Made once, and kept in `out`. UserError for a file that does not say it."""
+    """The same network on the text alone, trained as the file says that it itself was: as long, on the same data,
+    with the same draws. Made once, and kept in `out`. UserError for a file that does not say it."""
     if "transfer" not in emolat.training_config:
-        raise UserError("This EmoLat's file does not say how its transfer network was trained, so none can be trained alike without "
-                        "codes. Train it again with `affect train transfer`.")
+        raise UserError(
+            "This EmoLat's file does not say how its transfer network was trained, so none can be trained alike without "
+            "codes. Train it again with `affect train transfer`."
+        )
     path = out / "without.safetensors"
     if not path.is_file():
         config = overridden(emolat.training_config, overrides)
@@ -195,12 +253,14 @@ def _median(job: Callable[[], object]) -> float:
 
 
 def _paper_sized(side: int = 512) -> tuple[float, float]:
-    """(seconds, GB at the peak) of one transfer by a network of the paper's size: VGG-19, CLIP ViT-B/32's texts, three layers
-    of eight heads. Its weights are random: time and memory do not ask what it learned."""
+    """(seconds, GB at the peak) of one transfer by a network of the paper's size: VGG-19, CLIP ViT-B/32's texts,
+    three layers of eight heads. Its weights are random: time and memory do not ask what it learned."""
     from torchvision.models import vgg19
 
     torch.manual_seed(0)
-    net = TransferNet(Backbone("vgg19", vgg19(weights=None).features).eval(), VGG_CHANNELS["vgg19"][:4], 512, 1024, 3, 8).eval()
+    net = TransferNet(
+        Backbone("vgg19", vgg19(weights=None).features).eval(), VGG_CHANNELS["vgg19"][:4], 512, 1024, 3, 8
+    ).eval()
     image, text, codes = torch.rand(1, 3, side, side), torch.randn(1, 512), torch.randn(1, 1, 1024)
     with torch.no_grad():
         took = _median(lambda: net(image, text, codes))

@@ -1,5 +1,6 @@
-"""EmoLat's first stage: how fast graphs are encoded, whether its codebooks stay in use, and whether their codes look like
-their emotion to a probe that saw real images alone; beside the same training without adversary and without dispersion.
+"""EmoLat's first stage: how fast graphs are encoded, whether its codebooks stay in use, and whether their codes look
+like their emotion to a probe that saw real images alone; beside the same training without adversary and without
+dispersion.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ FIRST_SEED = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)"
+    )
     parser.add_argument("--config", default="emolat")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant (default: %(default)s)")
     parser.add_argument("--graphs", type=int, default=2048, help="graphs encoded for the speed (default: %(default)s)")
@@ -53,9 +56,17 @@ def main(args: argparse.Namespace) -> int:
     own, loop = split(config["emolat"], SpaceConfig, "emolat")
     # What other code or settings trained is kept apart; data and features are known by what they are.
     used = {key: config[key] for key in ("model", "data", "emolat")}
-    out = args.out / fingerprint(("models/emolat/*.py", "training/emolat.py", "training/data/graphs.py", "training/loop.py",
-                                  "training/data/moodscenes/*.py"),
-                                 ("vgg", "clip"), json.dumps(used, sort_keys=True))
+    out = args.out / fingerprint(
+        (
+            "models/emolat/*.py",
+            "training/emolat.py",
+            "training/data/graphs.py",
+            "training/loop.py",
+            "training/data/moodscenes/*.py",
+        ),
+        ("vgg", "clip"),
+        json.dumps(used, sort_keys=True),
+    )
     out.mkdir(parents=True, exist_ok=True)
     data = read_data(read(DataConfig, config["data"], "[data]"), model, args.out, host.current().device, whole=True)
     figures = speed(data, model, own, args.graphs)
@@ -63,7 +74,9 @@ def main(args: argparse.Namespace) -> int:
     vectors, emotions = real_vectors(vgg, data, args.out), data.graphs.emotions
     # The books begin on the other half of the images.
     probe, figures["probe_accuracy_real"] = train_probe(vectors[0::2], emotions[0::2])
-    figures |= measured(probe, start_books(vectors[1::2], emotions[1::2], model, loop.seed).to(emotions.device), "_untrained")
+    figures |= measured(
+        probe, start_books(vectors[1::2], emotions[1::2], model, loop.seed).to(emotions.device), "_untrained"
+    )
     variants = {"": own, "_no_adversary": replace(own, adversary=0.0), "_no_dispersion": replace(own, dispersion=0.0)}
     for name, variant in variants.items():
         found: list[dict[str, float]] = []
@@ -71,50 +84,85 @@ def main(args: argparse.Namespace) -> int:
             torch.manual_seed(seed)
             run = f"emolat{name}-{seed}"
             space = train_space(data, vectors, model, variant, replace(loop, seed=seed), out, run)
-            found.append(measured(probe, space.codebooks, name) | _followed(out / run, args.out / run, model.entries, name))
+            found.append(
+                measured(probe, space.codebooks, name) | _followed(out / run, args.out / run, model.entries, name)
+            )
             emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)
             emolat.codebooks.load_state_dict(space.codebooks.state_dict())
             save(out / f"{run}.safetensors", emolat)
             for method in ("t-SNE", "PCA"):
                 measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
-            found[-1] |= {f"map_clustered{name}": clustered(*map_points(emolat, "t-SNE")),
-                          f"perplexity_end{name}": float(space.codebooks.perplexity().min()),
-                          f"perplexity_before_settling{name}": float(space.counted.min())}
+            found[-1] |= {
+                f"map_clustered{name}": clustered(*map_points(emolat, "t-SNE")),
+                f"perplexity_end{name}": float(space.codebooks.perplexity().min()),
+                f"perplexity_before_settling{name}": float(space.counted.min()),
+            }
         figures |= {key: over_seeds(key, [f[key] for f in found]) for key in found[0]}
         if args.seeds > 1:
-            figures |= {f"{key}.seed_{FIRST_SEED + i}": f[key] for i, f in enumerate(found) for key in f
-                        if not key.endswith((".low", ".high"))}
-    measure.write(args.json, "emolat-train", figures, {key: _unit(key) for key in figures}, fingerprint=out.name, config=used,
-                  seeds=args.seeds)
+            figures |= {
+                f"{key}.seed_{FIRST_SEED + i}": f[key]
+                for i, f in enumerate(found)
+                for key in f
+                if not key.endswith((".low", ".high"))
+            }
+    measure.write(
+        args.json,
+        "emolat-train",
+        figures,
+        {key: _unit(key) for key in figures},
+        fingerprint=out.name,
+        config=used,
+        seeds=args.seeds,
+    )
     return 0
 
 
 def over_seeds(key: str, values: list[float]) -> float:
-    """One figure of several trainings: the mean, but of what must hold to the end of each (use, finite losses) the worst, and of
-    intervals the outer ends."""
+    """One figure of several trainings: the mean, but of what must hold to the end of each (use, finite losses) the
+    worst, and of intervals the outer ends."""
     if key.startswith(("perplexity", "losses_finite")) or key.endswith(".low"):
         return min(values)
     return max(values) if key.endswith(".high") else sum(values) / len(values)
 
 
 def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, float]:
-    """The least perplexity of a training's books on its way, by running average (`perplexity`, what trainings usually log) and counted
-    over all graphs at one step (`perplexity_counted`, from the second line on: at the first nothing is learned), and its curves as
-    pictures."""
+    """The least perplexity of a training's books on its way, by running average (`perplexity`, what trainings
+    usually log) and counted over all graphs at one step (`perplexity_counted`, from the second line on: at the first
+    nothing is learned), and its curves as pictures."""
     rows = map(json.loads, (run / "log.jsonl").read_text(encoding="utf-8").splitlines())
     log = list({row["step"]: row for row in rows}.values())  # a run that went on says some steps twice
     steps = [row["step"] for row in log]
-    measure.save_picture(picture.with_suffix(".png"), curve(
-        {key: [row[key] for row in log] for key in ("generator", "adversary", "quantisation", "recognised")}, steps, "step", "loss"))
-    measure.save_picture(picture.with_name(f"{picture.name}-perplexity.png"), curve(
-        {"by a running average": [row["perplexity"] for row in log],
-         "counted over all graphs at one step": [row["counted"] for row in log]}, steps, "step", "entries in use (perplexity), least used book",
-        {"half of them": entries / 2}))
+    measure.save_picture(
+        picture.with_suffix(".png"),
+        curve(
+            {key: [row[key] for row in log] for key in ("generator", "adversary", "quantisation", "recognised")},
+            steps,
+            "step",
+            "loss",
+        ),
+    )
+    measure.save_picture(
+        picture.with_name(f"{picture.name}-perplexity.png"),
+        curve(
+            {
+                "by a running average": [row["perplexity"] for row in log],
+                "counted over all graphs at one step": [row["counted"] for row in log],
+            },
+            steps,
+            "step",
+            "entries in use (perplexity), least used book",
+            {"half of them": entries / 2},
+        ),
+    )
     perplexity, counted = ([row[key] for row in log] for key in ("perplexity", "counted"))
     finite = all(math.isfinite(value) for row in log for value in row.values())
-    return {f"perplexity_min{name}": min(perplexity), f"perplexity_min_second_half{name}": min(perplexity[len(perplexity) // 2:]),
-            f"perplexity_counted_min{name}": min(counted[1:] or counted), f"perplexity_counted_last{name}": counted[-1],
-            f"losses_finite{name}": float(finite)}
+    return {
+        f"perplexity_min{name}": min(perplexity),
+        f"perplexity_min_second_half{name}": min(perplexity[len(perplexity) // 2 :]),
+        f"perplexity_counted_min{name}": min(counted[1:] or counted),
+        f"perplexity_counted_last{name}": counted[-1],
+        f"losses_finite{name}": float(finite),
+    }
 
 
 def _unit(key: str) -> str:
@@ -124,11 +172,15 @@ def _unit(key: str) -> str:
 
 @torch.no_grad()
 def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int = 128) -> dict[str, float]:
-    """Graphs a second, 64 at a time with every word's features looked up, against one graph at a time whose words go through
-    the text tower anew. Both in turn, three rounds; the best of each counts. The features of both are compared first."""
+    """Graphs a second, 64 at a time with every word's features looked up, against one graph at a time whose words go
+    through the text tower anew. Both in turn, three rounds; the best of each counts. The features of both are
+    compared first."""
     scorer = load_scorer(model.clip)
     torch.manual_seed(0)
-    graphs, encoder = data.graphs, GraphEncoder(data.graphs.features.shape[1], own.hidden, own.slots, model.code_width // 2).eval()
+    graphs, encoder = (
+        data.graphs,
+        GraphEncoder(data.graphs.features.shape[1], own.hidden, own.slots, model.code_width // 2).eval(),
+    )
     encoder.to(graphs.emotions.device)
 
     def one(i: int) -> torch.Tensor:
@@ -158,14 +210,19 @@ def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int 
 
 
 def train_probe(vectors: torch.Tensor, emotions: torch.Tensor, steps: int = 3000) -> tuple[nn.Module, float]:
-    """(a probe vectors [n, W] -> logits [n, 8] trained on the vectors of seven of these real images in eight, its accuracy on the
-    vectors of the eighth). It never sees a codebook, nor the images that the books began on."""
+    """(a probe vectors [n, W] -> logits [n, 8] trained on the vectors of seven of these real images in eight, its
+    accuracy on the vectors of the eighth). It never sees a codebook, nor the images that the books began on."""
     held, device, emotions = torch.arange(len(vectors)) % 8 == 7, emotions.device, emotions.cpu()
-    flat = lambda keep: (vectors[keep].flatten(0, 1).float().to(device), emotions[keep].repeat_interleave(vectors.shape[1]).to(device))
+    flat = lambda keep: (
+        vectors[keep].flatten(0, 1).float().to(device),
+        emotions[keep].repeat_interleave(vectors.shape[1]).to(device),
+    )
     x, y = flat(~held)
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    probe = nn.Sequential(nn.LayerNorm(x.shape[1]), nn.Linear(x.shape[1], 256), nn.GELU(), nn.Dropout(0.2), nn.Linear(256, len(MIKELS))).to(device)
+    probe = nn.Sequential(
+        nn.LayerNorm(x.shape[1]), nn.Linear(x.shape[1], 256), nn.GELU(), nn.Dropout(0.2), nn.Linear(256, len(MIKELS))
+    ).to(device)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -186,5 +243,9 @@ def measured(probe: nn.Module, books: Codebooks, name: str) -> dict[str, float]:
     codes = books.sample(labels, 1, 1.0, torch.Generator().manual_seed(0))[:, 0]
     share = metrics.accuracy(probe(codes).cpu(), labels.cpu())
     entries = books.entries.detach()
-    return {**measure.with_interval(f"probe_accuracy{name}", share, metrics.wilson_interval(share, len(codes))),
-            f"separation{name}": separation(entries.flatten(0, 1), torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1]))}
+    return {
+        **measure.with_interval(f"probe_accuracy{name}", share, metrics.wilson_interval(share, len(codes))),
+        f"separation{name}": separation(
+            entries.flatten(0, 1), torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1])
+        ),
+    }

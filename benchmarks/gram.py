@@ -1,5 +1,5 @@
-"""Gram transfer: how soon it is where 500 plain Adam iterations are, and its memory. What it does to scenes: `gram_quality`. What was
-measured is kept, and a run that is stopped goes on there.
+"""Gram transfer: how soon it is where 500 plain Adam iterations are, and its memory. What it does to scenes:
+`gram_quality`. What was measured is kept, and a run that is stopped goes on there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from . import measure, memory
 from .gram_quality import VGG_WEIGHTS, eight_bit, given, quality, tensor_of
 from .store import fingerprint, kept
 
-SPEED_PAIRS = (("astronaut", "motorcycle_left"), ("hubble_deep_field", "astronaut"), ("china", "astronaut"), ("motorcycle_left", "china"))
+SPEED_PAIRS = (
+    ("astronaut", "motorcycle_left"),
+    ("hubble_deep_field", "astronaut"),
+    ("china", "astronaut"),
+    ("motorcycle_left", "china"),
+)
 """None of them was looked at while the solver was made (coffee, rocket, chelsea and flower were)."""
 
 RATES = (0.003, 0.01, 0.03)
@@ -42,11 +47,17 @@ _CODE = ("models/gram.py", "models/backbones.py", "benchmarks/gram.py")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-gram"), help="images and pictures (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench-gram"), help="images and pictures (default: %(default)s)"
+    )
     parser.add_argument("--scenes", type=int, default=46)
-    parser.add_argument("--gallery", type=int, default=2000, help="pictures to find references among (default: %(default)s)")
+    parser.add_argument(
+        "--gallery", type=int, default=2000, help="pictures to find references among (default: %(default)s)"
+    )
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
-    parser.add_argument("--only", nargs="+", default=PARTS, choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument(
+        "--only", nargs="+", default=PARTS, choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -58,20 +69,41 @@ def main(args: argparse.Namespace) -> int:
     if "memory" in args.only:
         for name in ("tiny", "densenet121"):
             figures["peak_memory_gb_1024" + "_densenet121" * (name != "tiny")] = kept(
-                folder / f"memory-{name}.json", lambda: memory.alone(_peak, name))
+                folder / f"memory-{name}.json", lambda: memory.alone(_peak, name)
+            )
     if "quality" in args.only:
         figures |= quality(args.out, args.scenes, args.gallery, args.split)
-    measure.write(args.json, "gram", figures, {key: _unit(key) for key in figures}, fingerprint=folder.name,
-                  fingerprint_quality=given(args.gallery, args.split), parts=list(args.only), scenes=args.scenes,
-                  gallery=args.gallery, split=args.split, network="tiny-densenet", lpips=measure.distance_name(),
-                  vgg_weights=VGG_WEIGHTS,
-                  sentiment_gain="of tiny-b's probability of the four emotions of the reference's polarity; emotion_gain: of its own emotion")
+    measure.write(
+        args.json,
+        "gram",
+        figures,
+        {key: _unit(key) for key in figures},
+        fingerprint=folder.name,
+        fingerprint_quality=given(args.gallery, args.split),
+        parts=list(args.only),
+        scenes=args.scenes,
+        gallery=args.gallery,
+        split=args.split,
+        network="tiny-densenet",
+        lpips=measure.distance_name(),
+        vgg_weights=VGG_WEIGHTS,
+        sentiment_gain="of tiny-b's probability of the four emotions of the reference's polarity; emotion_gain: of its own emotion",
+    )
     return 0
 
 
 def _unit(key: str) -> str:
-    units = {"memory": "GB", "lpips_better": "share", "lpips": "distance", "ssim": "SSIM", "rate_": "Adam's rate",
-             "time_ratio": "share of Adam's time", "load_": "processes", "loss_ratio": "of Adam's loss", "iou": "intersection over union"}
+    units = {
+        "memory": "GB",
+        "lpips_better": "share",
+        "lpips": "distance",
+        "ssim": "SSIM",
+        "rate_": "Adam's rate",
+        "time_ratio": "share of Adam's time",
+        "load_": "processes",
+        "loss_ratio": "of Adam's loss",
+        "iou": "intersection over union",
+    }
     return next((unit for part, unit in units.items() if part in key), "share")
 
 
@@ -87,20 +119,30 @@ def _now() -> float:
 
 
 def speed(out: Path, folder: Path, side: int = 512) -> dict[str, float]:
-    """Wall time until the loss of the final 8-bit image is that of 500 Adam iterations at the best of its rates. Ours is
-    asked for ever more evaluations until it is there, and such a run's time counts, from the very start; a user does not know how
-    many that takes: `_by_itself` is the solver stopping by itself. Medians of three, in turn with Adam's."""
+    """Wall time until the loss of the final 8-bit image is that of 500 Adam iterations at the best of its rates.
+    Ours is asked for ever more evaluations until it is there, and such a run's time counts, from the very start; a
+    user does not know how many that takes: `_by_itself` is the solver stopping by itself. Medians of three, in turn
+    with Adam's."""
     figures: dict[str, float] = {}
     for loss, smoothness in LOSSES.items():
-        pairs = {names[0]: kept(folder / f"{loss}speed-{names[0]}-{names[1]}.json", lambda: _pair(out, names, side, smoothness))
-                 for names in SPEED_PAIRS}
+        pairs = {
+            names[0]: kept(
+                folder / f"{loss}speed-{names[0]}-{names[1]}.json", lambda: _pair(out, names, side, smoothness)
+            )
+            for names in SPEED_PAIRS
+        }
         column = lambda key: [pair[key] if pair[key] is not None else float("inf") for pair in pairs.values()]
-        figures |= {f"{loss}time_ratio_512": float(np.median(column("time_ratio"))),
-                    f"{loss}reached_fraction": float(np.mean(np.isfinite(column("time_ratio")))),
-                    f"{loss}time_ratio_512_by_itself": float(np.median(column("time_ratio_by_itself"))),
-                    f"{loss}loss_ratio_512_by_itself": float(np.median(column("loss_ratio_by_itself"))),
-                    **{f"{loss}{key}_512.{name}": column(key)[i] for i, name in enumerate(pairs)
-                       for key in ("time_ratio", "loss_ratio", "rate", "load")}}
+        figures |= {
+            f"{loss}time_ratio_512": float(np.median(column("time_ratio"))),
+            f"{loss}reached_fraction": float(np.mean(np.isfinite(column("time_ratio")))),
+            f"{loss}time_ratio_512_by_itself": float(np.median(column("time_ratio_by_itself"))),
+            f"{loss}loss_ratio_512_by_itself": float(np.median(column("loss_ratio_by_itself"))),
+            **{
+                f"{loss}{key}_512.{name}": column(key)[i]
+                for i, name in enumerate(pairs)
+                for key in ("time_ratio", "loss_ratio", "rate", "load")
+            },
+        }
     return figures
 
 
@@ -129,16 +171,32 @@ def _pair(out: Path, names: tuple[str, str], side: int, smoothness: float) -> di
         if got <= want:
             break
     alone = timed(config)  # stopping as it does for a user
-    times = np.array([[seconds, took, alone[1]], *([adam(rate)[1], timed(settings)[1], timed(config)[1]] for _ in range(2))])
+    times = np.array(
+        [[seconds, took, alone[1]], *([adam(rate)[1], timed(settings)[1], timed(config)[1]] for _ in range(2))]
+    )
     seconds, took, by_itself = np.median(times, axis=0).tolist()
     there = "" if got <= want else f", not there ({got:.3f})"
-    host.current().note(f"{names[0]}: Adam {seconds:.1f} s to {want:.3f} at {rate:g}, ours {took:.1f} s by {evaluations} evaluations{there}")
-    measure.save_picture(out / f"speed-{names[0]}{'-smooth' * bool(smoothness)}.png", contact_sheet(
-        [x[0].permute(1, 2, 0).cpu().numpy() for x in (source, reference, image)],
-        [names[0], names[1], f"{took:.1f} s\nAdam: {seconds:.1f} s"], 3, cell=256))
-    return {"time_ratio": took / seconds if got <= want else None, "loss_ratio": got / want, "rate": rate, "seconds": times.tolist(),
-            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
-            "time_ratio_by_itself": by_itself / seconds, "loss_ratio_by_itself": alone[0] / want}
+    host.current().note(
+        f"{names[0]}: Adam {seconds:.1f} s to {want:.3f} at {rate:g}, ours {took:.1f} s by {evaluations} evaluations{there}"
+    )
+    measure.save_picture(
+        out / f"speed-{names[0]}{'-smooth' * bool(smoothness)}.png",
+        contact_sheet(
+            [x[0].permute(1, 2, 0).cpu().numpy() for x in (source, reference, image)],
+            [names[0], names[1], f"{took:.1f} s\nAdam: {seconds:.1f} s"],
+            3,
+            cell=256,
+        ),
+    )
+    return {
+        "time_ratio": took / seconds if got <= want else None,
+        "loss_ratio": got / want,
+        "rate": rate,
+        "seconds": times.tolist(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+        "time_ratio_by_itself": by_itself / seconds,
+        "loss_ratio_by_itself": alone[0] / want,
+    }
 
 
 def _network(name: str) -> Backbone:

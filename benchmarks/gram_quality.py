@@ -1,6 +1,6 @@
-"""What Gram transfer does to held-out scenes whose true counterfactual is known: the same layout rendered in the reference's
-emotion. DenseNet beside VGG, with the weight on smoothness and by the paper's loss, which has none; the retrieved reference beside
-random ones, SSIM's beside a perceptual distance's.
+"""What Gram transfer does to held-out scenes whose true counterfactual is known: the same layout rendered in the
+reference's emotion. DenseNet beside VGG, with the weight on smoothness and by the paper's loss, which has none; the
+retrieved reference beside random ones, SSIM's beside a perceptual distance's.
 """
 
 from __future__ import annotations
@@ -42,8 +42,14 @@ DENSENET_WEIGHTS = (1e4, 1e5, USUAL.sentiment_weight)
 VGG_WEIGHTS = (1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8)
 """Close to one another: VGG is read on chords between them, which lie below a curve that bends."""
 
-_CODE = ("models/gram.py", "models/backbones.py", "models/reference.py", "models/metrics.py", "training/data/moodscenes/*.py",
-         "benchmarks/gram_quality.py")
+_CODE = (
+    "models/gram.py",
+    "models/backbones.py",
+    "models/reference.py",
+    "models/metrics.py",
+    "training/data/moodscenes/*.py",
+    "benchmarks/gram_quality.py",
+)
 SHOWN = 12
 LEAST = 400
 PHOTOGRAPHS = (("coffee", "fear"), ("chelsea", "anger"), ("china", "contentment"), ("rocket", "excitement"))
@@ -78,6 +84,7 @@ def gallery(n: int) -> list[Any]:
 
 def layout_iou(a: Any, b: Any) -> float:
     """Mean intersection over union of two scenes' objects, name by name; a name that one lacks counts 0."""
+
     def masks(scene: Any) -> dict[str, np.ndarray]:
         out: dict[str, np.ndarray] = {}
         for o in scene.objects:
@@ -109,8 +116,8 @@ def given(size: int, split: str) -> str:
 
 
 def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
-    """Held-out scenes, each with the picture of the opposite emotion and its own noun that SSIM finds among `size`. One process a
-    core, one thread each."""
+    """Held-out scenes, each with the picture of the opposite emotion and its own noun that SSIM finds among `size`.
+    One process a core, one thread each."""
     from tqdm import tqdm
 
     if size < LEAST:
@@ -128,19 +135,31 @@ def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
     column = lambda key: torch.tensor([row[key] for row in rows], dtype=torch.float64)
     usual = f"densenet_{USUAL.sentiment_weight:g}"
     lpips_random = torch.stack([column(f"random_{k}.lpips") for k in range(RANDOM)]).mean(dim=0)
-    figures = {"lpips_random": lpips_random, "lpips_source": column("lpips_source"),
-               "lpips_random_less_retrieved": lpips_random - column(f"{usual}.lpips"),
-               "ssim_counterfactual": column("ssim_counterfactual"), "layout_iou_ssim": column("layout_iou_ssim"),
-               "layout_iou_perceptual": column("layout_iou_perceptual"),
-               "layout_iou_ssim_less_perceptual": column("layout_iou_ssim") - column("layout_iou_perceptual")}
+    figures = {
+        "lpips_random": lpips_random,
+        "lpips_source": column("lpips_source"),
+        "lpips_random_less_retrieved": lpips_random - column(f"{usual}.lpips"),
+        "ssim_counterfactual": column("ssim_counterfactual"),
+        "layout_iou_ssim": column("layout_iou_ssim"),
+        "layout_iou_perceptual": column("layout_iou_perceptual"),
+        "layout_iou_ssim_less_perceptual": column("layout_iou_ssim") - column("layout_iou_perceptual"),
+    }
     for prefix, name in (*((loss, f"{loss}{usual}") for loss in LOSSES), ("last.", "last")):
-        figures |= {f"{prefix}sentiment_gain": column(f"{name}.gain"), f"{prefix}emotion_gain": column(f"{name}.emotion_gain"),
-                    f"{prefix}lpips_better_fraction": (column(f"{name}.lpips") < column("lpips_source")).double(),
-                    f"{prefix}lpips_retrieved": column(f"{name}.lpips"), f"{prefix}ssim_mean": column(f"{name}.ssim")}
+        figures |= {
+            f"{prefix}sentiment_gain": column(f"{name}.gain"),
+            f"{prefix}emotion_gain": column(f"{name}.emotion_gain"),
+            f"{prefix}lpips_better_fraction": (column(f"{name}.lpips") < column("lpips_source")).double(),
+            f"{prefix}lpips_retrieved": column(f"{name}.lpips"),
+            f"{prefix}ssim_mean": column(f"{name}.ssim"),
+        }
     out = networks(rows, "") | networks(rows, "paper.")
     for key, values in figures.items():
         mean = float(values.mean())
-        out |= measure.with_interval(key, mean, metrics.wilson_interval(mean, len(values)) if "fraction" in key else metrics.mean_interval(values))
+        out |= measure.with_interval(
+            key,
+            mean,
+            metrics.wilson_interval(mean, len(values)) if "fraction" in key else metrics.mean_interval(values),
+        )
     _draw(root, split, rows, folder, out)
     photographs(root, pictures, edges)
     return out
@@ -153,11 +172,23 @@ def _job(file: Path, i: int, layout: int, pictures: list[Any], edges: np.ndarray
     scene, truth = make_scene(layout, emotion, i), make_scene(layout, target, i)
     fits = np.array([n for n, s in enumerate(pictures) if s.emotion == target and s.noun == scene.noun], np.int64)
     found = best(_edge(scene.image), edges, fits, 1)[0][0]
-    away = measure.distances(tensor_of(scene.image).expand(len(fits), -1, -1, -1), torch.cat([tensor_of(pictures[n].image) for n in fits]))
+    away = measure.distances(
+        tensor_of(scene.image).expand(len(fits), -1, -1, -1), torch.cat([tensor_of(pictures[n].image) for n in fits])
+    )
     near = fits[int(away.argmin())]  # what retrieval by perceptual distance would take
     chosen = [found, *np.random.default_rng([3, i]).choice(fits, RANDOM).tolist()]
-    return Job(file, i, target, scene.image, truth.image, [pictures[n].image for n in chosen],
-               {"layout_iou_ssim": layout_iou(scene, pictures[found]), "layout_iou_perceptual": layout_iou(scene, pictures[int(near)])})
+    return Job(
+        file,
+        i,
+        target,
+        scene.image,
+        truth.image,
+        [pictures[n].image for n in chosen],
+        {
+            "layout_iou_ssim": layout_iou(scene, pictures[found]),
+            "layout_iou_perceptual": layout_iou(scene, pictures[int(near)]),
+        },
+    )
 
 
 def _transfers(job: Job) -> None:
@@ -166,31 +197,55 @@ def _transfers(job: Job) -> None:
         torch.set_num_threads(1)
     densenet, vgg = load_backbone("tiny-densenet"), load_backbone("tiny-vgg")
     source, counterfactual = tensor_of(job.scene), tensor_of(job.truth)
-    runs = {"last": (0, densenet, replace(USUAL, layers="last")), **{f"random_{k}": (1 + k, densenet, USUAL) for k in range(RANDOM)},
-            **{f"{loss}{name}_{w:g}": (0, net, replace(config, sentiment_weight=w)) for loss, config in LOSSES.items()
-               for name, net, weights in (("densenet", densenet, DENSENET_WEIGHTS), ("vgg", vgg, VGG_WEIGHTS)) for w in weights}}
+    runs = {
+        "last": (0, densenet, replace(USUAL, layers="last")),
+        **{f"random_{k}": (1 + k, densenet, USUAL) for k in range(RANDOM)},
+        **{
+            f"{loss}{name}_{w:g}": (0, net, replace(config, sentiment_weight=w))
+            for loss, config in LOSSES.items()
+            for name, net, weights in (("densenet", densenet, DENSENET_WEIGHTS), ("vgg", vgg, VGG_WEIGHTS))
+            for w in weights
+        },
+    }
     polarity = POSITIVE if job.target in MIKELS[:4] else 1 - POSITIVE
     before = measure.probabilities(source, "tiny-b")[0]
-    row = {**job.said, "ssim_counterfactual": float(metrics.ssim(source, counterfactual)),
-           "lpips_source": float(measure.distances(source, counterfactual))}
+    row = {
+        **job.said,
+        "ssim_counterfactual": float(metrics.ssim(source, counterfactual)),
+        "lpips_source": float(measure.distances(source, counterfactual)),
+    }
     for name, (number, net, config) in runs.items():
         done = eight_bit(transfer(net, source, tensor_of(job.references[number]), config).image).cpu()
         gained = measure.probabilities(done, "tiny-b")[0] - before
-        row |= {f"{name}.gain": float((gained * polarity).sum()), f"{name}.emotion_gain": float(gained[MIKELS.index(job.target)]),
-                f"{name}.ssim": float(metrics.ssim(done, source.cpu())), f"{name}.lpips": float(measure.distances(done, counterfactual.cpu()))}
+        row |= {
+            f"{name}.gain": float((gained * polarity).sum()),
+            f"{name}.emotion_gain": float(gained[MIKELS.index(job.target)]),
+            f"{name}.ssim": float(metrics.ssim(done, source.cpu())),
+            f"{name}.lpips": float(measure.distances(done, counterfactual.cpu())),
+        }
         if config == USUAL and number == 0 and job.number < SHOWN:
-            for label, image in (("0-source", job.scene / 255), ("1-reference", job.references[0] / 255),
-                                 ("2-transferred", done[0].permute(1, 2, 0).numpy()), ("3-truth", job.truth / 255)):
+            for label, image in (
+                ("0-source", job.scene / 255),
+                ("1-reference", job.references[0] / 255),
+                ("2-transferred", done[0].permute(1, 2, 0).numpy()),
+                ("3-truth", job.truth / 255),
+            ):
                 measure.save_picture(job.file.with_name(f"{job.file.stem}-{label}.png"), image)
     files.write_atomically(job.file, lambda p: p.write_text(json.dumps(row), encoding="utf-8"))
 
 
 def networks(rows: list[dict[str, float]], loss: str) -> dict[str, float]:
-    """SSIM by DenseNet and by VGG with one of `LOSSES` at one sentiment gain: DenseNet's at its usual weight, or the largest that
-    VGG reaches if that is less. The interval is the bootstrap's over scenes, the same scenes for both."""
+    """SSIM by DenseNet and by VGG with one of `LOSSES` at one sentiment gain: DenseNet's at its usual weight, or the
+    largest that VGG reaches if that is less. The interval is the bootstrap's over scenes, the same scenes for both."""
     weights = [f"{loss}densenet_{w:g}" for w in DENSENET_WEIGHTS], [f"{loss}vgg_{w:g}" for w in VGG_WEIGHTS]
-    points = np.array([[[row[f"{name}.gain"], row[f"{name}.ssim"]] for name in names] for row in rows for names in (sum(weights, []),)])
-    densenet, vgg = points[:, :len(weights[0])], points[:, len(weights[0]):]
+    points = np.array(
+        [
+            [[row[f"{name}.gain"], row[f"{name}.ssim"]] for name in names]
+            for row in rows
+            for names in (sum(weights, []),)
+        ]
+    )
+    densenet, vgg = points[:, : len(weights[0])], points[:, len(weights[0]) :]
 
     def at(chosen: np.ndarray) -> tuple[float, float, float]:
         ours, theirs = densenet[chosen].mean(axis=0), vgg[chosen].mean(axis=0)
@@ -200,13 +255,19 @@ def networks(rows: list[dict[str, float]], loss: str) -> dict[str, float]:
     gain, ours, theirs = at(np.arange(len(rows)))
     draws = np.random.default_rng(0).integers(len(rows), size=(500, len(rows)))
     less = [a - b for _, a, b in map(at, draws)]
-    return {f"{loss}vgg.sentiment_gain_compared": gain, f"{loss}vgg.ssim_mean_densenet": ours, f"{loss}ssim_mean_vgg": theirs,
-            **measure.with_interval(f"{loss}vgg.densenet_less_vgg", ours - theirs, tuple(np.nanquantile(less, (0.025, 0.975)).tolist()))}
+    return {
+        f"{loss}vgg.sentiment_gain_compared": gain,
+        f"{loss}vgg.ssim_mean_densenet": ours,
+        f"{loss}ssim_mean_vgg": theirs,
+        **measure.with_interval(
+            f"{loss}vgg.densenet_less_vgg", ours - theirs, tuple(np.nanquantile(less, (0.025, 0.975)).tolist())
+        ),
+    }
 
 
 def ssim_at(points: np.ndarray, gain: float) -> float:
-    """points [k, 2] of (gain, SSIM) along rising weights -> the highest SSIM where the line through them has that gain; not a
-    number where it never does."""
+    """points [k, 2] of (gain, SSIM) along rising weights -> the highest SSIM where the line through them has that
+    gain; not a number where it never does."""
     found = [float("nan")]
     for (g, s), (h, t) in zip(points, points[1:]):
         if min(g, h) <= gain <= max(g, h):
@@ -215,7 +276,8 @@ def ssim_at(points: np.ndarray, gain: float) -> float:
 
 
 def photographs(root: Path, pictures: list[Any], edges: np.ndarray, side: int = 256) -> None:
-    """Real photographs, each with the scene of an emotion that SSIM finds for it, and its feeling on them: a picture to look at."""
+    """Real photographs, each with the scene of an emotion that SSIM finds for it, and its feeling on them: a picture
+    to look at."""
     net, shown, words = load_backbone("tiny-densenet"), [], []
     for name, emotion in PHOTOGRAPHS:
         photo = square(photograph(name), side).copy()
@@ -229,10 +291,19 @@ def photographs(root: Path, pictures: list[Any], edges: np.ndarray, side: int = 
 
 def _draw(root: Path, split: str, rows: list[dict[str, float]], folder: Path, figures: dict[str, float]) -> None:
     shown = [measure.read_picture(path).permute(1, 2, 0).numpy() for path in sorted(folder.glob("scene-*-?-*.png"))]
-    measure.save_picture(root / f"transfers-{split}.png", contact_sheet(
-        shown, ["source", "reference", "transferred", "truth"] * (len(shown) // 4), columns=12))
+    measure.save_picture(
+        root / f"transfers-{split}.png",
+        contact_sheet(shown, ["source", "reference", "transferred", "truth"] * (len(shown) // 4), columns=12),
+    )
     mean = lambda key: float(np.mean([row[key] for row in rows]))
     for loss in LOSSES:
-        measure.save_picture(root / f"{loss.replace('.', '-')}vgg.png", curve(
-            {"VGG": [mean(f"{loss}vgg_{w:g}.ssim") for w in VGG_WEIGHTS]}, [mean(f"{loss}vgg_{w:g}.gain") for w in VGG_WEIGHTS],
-            "sentiment gained", "SSIM kept", {"DenseNet": figures[f"{loss}ssim_mean"]}))
+        measure.save_picture(
+            root / f"{loss.replace('.', '-')}vgg.png",
+            curve(
+                {"VGG": [mean(f"{loss}vgg_{w:g}.ssim") for w in VGG_WEIGHTS]},
+                [mean(f"{loss}vgg_{w:g}.gain") for w in VGG_WEIGHTS],
+                "sentiment gained",
+                "SSIM kept",
+                {"DenseNet": figures[f"{loss}ssim_mean"]},
+            ),
+        )

@@ -6,9 +6,10 @@ import json
 import math
 import os
 import platform
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ JUDGES = ("tiny-a", "tiny-b", "tiny-c")
 AMONG = 64
 
 
-@lru_cache(maxsize=None)
+@cache
 def _judge(name: str) -> Any:
     return load_scorer("tiny-eval") if name == "tiny-eval" else load_classifier(name)
 
@@ -88,20 +89,28 @@ def with_interval(key: str, value: float, interval: tuple[float, float]) -> dict
 
 
 def seen(images: torch.Tensor, tasks: Sequence[Task]) -> dict[str, torch.Tensor]:
-    """For each image [n]: tiny_a, tiny_b, tiny_c, 1 where that judge names the emotion asked for, else 0; and by tiny-eval
-    own_prompt_r1, 1 where an image's own prompt is the nearest of 64 (as many images as make whole groups of 64), and clip, the
-    CLIP score (100 cosine)."""
-    by_judge = {judge.replace("-", "_"): (probabilities(images, judge).argmax(dim=1) == labels(tasks)).float() for judge in JUDGES}
+    """For each image [n]: tiny_a, tiny_b, tiny_c, 1 where that judge names the emotion asked for, else 0; and by
+    tiny-eval own_prompt_r1, 1 where an image's own prompt is the nearest of 64 (as many images as make whole groups
+    of 64), and clip, the CLIP score (100 cosine)."""
+    by_judge = {
+        judge.replace("-", "_"): (probabilities(images, judge).argmax(dim=1) == labels(tasks)).float()
+        for judge in JUDGES
+    }
     image, text = image_features(images), text_features([task.prompt for task in tasks])
     group = min(AMONG, len(tasks))
-    found = [metrics.retrieved(image[i:i + group], text[i:i + group]).float() for i in range(0, len(tasks) - group + 1, group)]
+    found = [
+        metrics.retrieved(image[i : i + group], text[i : i + group]).float()
+        for i in range(0, len(tasks) - group + 1, group)
+    ]
     return {**by_judge, "own_prompt_r1": torch.cat(found), "clip": 100 * (image * text).sum(dim=1)}
 
 
-def described(images: torch.Tensor, tasks: Sequence[Task], prefix: str, found: dict[str, torch.Tensor] | None = None) -> dict[str, float]:
-    """The means of `seen` (`found`, where it has been asked already) with their intervals (Wilson's, of shares), and where the
-    tasks have layouts kid: the kernel distance to the very layouts rendered under the emotions asked for, with its jackknife
-    interval."""
+def described(
+    images: torch.Tensor, tasks: Sequence[Task], prefix: str, found: dict[str, torch.Tensor] | None = None
+) -> dict[str, float]:
+    """The means of `seen` (`found`, where it has been asked already) with their intervals (Wilson's, of shares), and
+    where the tasks have layouts kid: the kernel distance to the very layouts rendered under the emotions asked for,
+    with its jackknife interval."""
     figures: dict[str, float] = {}
     for key, values in (found or seen(images, tasks)).items():
         mean = float(values.mean())
@@ -109,16 +118,24 @@ def described(images: torch.Tensor, tasks: Sequence[Task], prefix: str, found: d
         figures |= with_interval(f"{prefix}.{key}", mean, interval)
     if tasks[0].layout >= 0:
         both = image_features(images), _real_features(tuple(tasks))
-        figures |= with_interval(f"{prefix}.kid", metrics.kernel_distance(*both), metrics.jackknife_interval(metrics.kernel_distance, *both))
+        figures |= with_interval(
+            f"{prefix}.kid", metrics.kernel_distance(*both), metrics.jackknife_interval(metrics.kernel_distance, *both)
+        )
     return figures
 
 
-def compared(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], prefix: str,
-             keys: Sequence[str] = ("tiny_b", "tiny_c", "own_prompt_r1", "clip")) -> dict[str, float]:
+def compared(
+    ours: dict[str, torch.Tensor],
+    theirs: dict[str, torch.Tensor],
+    prefix: str,
+    keys: Sequence[str] = ("tiny_b", "tiny_c", "own_prompt_r1", "clip"),
+) -> dict[str, float]:
     """Ours less theirs (each as `seen` gives it, of the same tasks), with the paired bootstrap's interval."""
     out: dict[str, float] = {}
     for key in keys:
-        out |= with_interval(f"{prefix}.{key}", float((ours[key] - theirs[key]).mean()), paired_interval(ours[key], theirs[key]))
+        out |= with_interval(
+            f"{prefix}.{key}", float((ours[key] - theirs[key]).mean()), paired_interval(ours[key], theirs[key])
+        )
     return out
 
 
@@ -129,19 +146,21 @@ def _real_features(tasks: tuple[Task, ...]) -> torch.Tensor:
 
 def paired_interval(a: torch.Tensor, b: torch.Tensor, draws: int = 2000) -> tuple[float, float]:
     """The bootstrap's 95 % interval of mean(a - b), a and b [n] measured on the same tasks."""
-    difference = (a.double() - b.double())
+    difference = a.double() - b.double()
     index = torch.randint(len(difference), (draws, len(difference)), generator=torch.Generator().manual_seed(0))
     means = difference[index].mean(dim=1)
     return float(means.quantile(0.025)), float(means.quantile(0.975))
 
 
 def with_mean(key: str, values: torch.Tensor, groups: Sequence[Any], share: bool) -> dict[str, float]:
-    """The mean of values [n] with its interval: Wilson's for a `share` (values of 0 and 1), the normal one for others, the bootstrap
-    over groups where values have one in common (a layout)."""
+    """The mean of values [n] with its interval: Wilson's for a `share` (values of 0 and 1), the normal one for
+    others, the bootstrap over groups where values have one in common (a layout)."""
     mean = float(values.double().mean())
     if len(set(groups)) < len(groups):
         return with_interval(key, mean, grouped_interval(values, groups))
-    return with_interval(key, mean, metrics.wilson_interval(mean, len(values)) if share else metrics.mean_interval(values))
+    return with_interval(
+        key, mean, metrics.wilson_interval(mean, len(values)) if share else metrics.mean_interval(values)
+    )
 
 
 def numbered(groups: Sequence[Any]) -> torch.Tensor:
@@ -151,7 +170,8 @@ def numbered(groups: Sequence[Any]) -> torch.Tensor:
 
 
 def grouped_interval(values: torch.Tensor, groups: Sequence[Any], draws: int = 2000) -> tuple[float, float]:
-    """The bootstrap's 95 % interval of the mean of values [n], drawn by group: values of one group (a layout) go together."""
+    """The bootstrap's 95 % interval of the mean of values [n], drawn by group: values of one group (a layout) go
+    together."""
     number = numbered(groups)
     n = int(number.max()) + 1
     sums = torch.zeros(n, dtype=torch.float64).index_add(0, number, values.double())
@@ -173,20 +193,30 @@ def machine() -> str:
 
 
 def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[str, str], **settings: Any) -> None:
-    """Prints the figures, and writes them where a path is given: {"name", "machine", "figures", "unit", "settings"}. The
-    settings say what was run: a file of other settings, code or models is told apart by them. Threads and the machine's load stand
-    beside them, for times."""
+    """Prints the figures, and writes them where a path is given: {"name", "machine", "figures", "unit", "settings"}.
+    The settings say what was run: a file of other settings, code or models is told apart by them. Threads and the
+    machine's load stand beside them, for times."""
     figures = {key: value if math.isfinite(value) else None for key, value in figures.items()}  # JSON knows no infinity
     for key, value in figures.items():
         if value is None:
             print(f"{key:<44}not reached")
         elif not key.endswith((".low", ".high")):
-            interval = f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}" if figures.get(f"{key}.low") is not None else ""
+            interval = (
+                f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}"
+                if figures.get(f"{key}.low") is not None
+                else ""
+            )
             print(f"{key:<44}{value:>9.4g}{interval}")
     if path:
-        result = {"name": name, "machine": machine(), "threads": torch.get_num_threads(),
-                  "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else [], "figures": figures, "unit": unit,
-                  "settings": settings}
+        result = {
+            "name": name,
+            "machine": machine(),
+            "threads": torch.get_num_threads(),
+            "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
+            "figures": figures,
+            "unit": unit,
+            "settings": settings,
+        }
         files.write_atomically(path, lambda p: p.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8"))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from ..models import host
 
@@ -33,7 +34,8 @@ _BATCH_GB = {8: 1.5, 4: 1.0, 2: 0.8, 1: 0.0}
 
 
 def fitting_batch() -> int:
-    """How many images one process makes at once: eight, or as many as the memory that is free lets it; said where it is fewer."""
+    """How many images one process makes at once: eight, or as many as the memory that is free lets it; said where it
+    is fewer."""
     gb = free() / 1e9
     batch = next(n for n, needed in _BATCH_GB.items() if gb >= needed)
     if batch < 8:

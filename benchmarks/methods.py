@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -113,33 +114,63 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
         fresh = iter(range(1, 10**6))
         torch.manual_seed(tasks[0].seed)  # of the views
         start = noise.to(model.device) * float((sigmas[0] ** 2 + 1) ** 0.5)
-        samples = model.latent_out(universal_guidance(
-            model, vae, lambda image: F.cross_entropy(_seen(method, image), labels, reduction="none"), start,
-            sigmas.to(model.device), *contexts, method.cfg, method.strength, method.recurrences,
-            lambda: _noise(tasks, 1_000_003 * next(fresh)).to(model.device)))
+        samples = model.latent_out(
+            universal_guidance(
+                model,
+                vae,
+                lambda image: F.cross_entropy(_seen(method, image), labels, reduction="none"),
+                start,
+                sigmas.to(model.device),
+                *contexts,
+                method.cfg,
+                method.strength,
+                method.recurrences,
+                lambda: _noise(tasks, 1_000_003 * next(fresh)).to(model.device),
+            )
+        )
     elif method.kind == "sdedit":
         samples = CFGGuider(model, positive, negative, method.cfg).sample(
-            noise, latent, Sampler("euler"), schedule("karras", model.sigma_table, method.steps, method.strength))
+            noise, latent, Sampler("euler"), schedule("karras", model.sigma_table, method.steps, method.strength)
+        )
     else:
         if tasks[0].source:  # DDIM inversion under the description, as the edit template does
             context = model.context(positive)
             inverted = ddim_inversion(lambda x, s: model(x, s, context), model.latent_in(latent), sigmas)
             latent, noise = model.latent_out(inverted).cpu(), torch.zeros_like(latent)
         if method.kind == "muse":
-            gate = None if method.threshold is None else TimingGate(
-                _scorer(), tuple(t.prompt for t in tasks), method.threshold, force_open_at=method.force_open_at)
+            gate = (
+                None
+                if method.threshold is None
+                else TimingGate(
+                    _scorer(), tuple(t.prompt for t in tasks), method.threshold, force_open_at=method.force_open_at
+                )
+            )
             # Each image's own first tokens, whatever batch it is in and wherever it stands there.
             drawn = EmotionTokens(torch.cat([_first(method, positive[0][0][[i]], t) for i, t in enumerate(tasks)]))
-            guider: CFGGuider = MuseGuider(model, vae, _classifier(method.guide), positive, negative,
-                                           [t.target for t in tasks], method.muse, gate, drawn)
+            guider: CFGGuider = MuseGuider(
+                model,
+                vae,
+                _classifier(method.guide),
+                positive,
+                negative,
+                [t.target for t in tasks],
+                method.muse,
+                gate,
+                drawn,
+            )
         else:
             guider = CFGGuider(model, positive, negative, method.cfg)
         samples = guider.sample(noise, latent, Sampler("euler"), sigmas)
         if isinstance(guider, MuseGuider):
             trace = guider.traces.get(samples)[0]
-            notes = [{"opened_at": trace.opened_at[i], "inherent": trace.inherent[i],
-                      "inner_steps": sum(_moves([row[i] for row in call.losses]) for call in trace.calls)}
-                     for i in range(len(tasks))]
+            notes = [
+                {
+                    "opened_at": trace.opened_at[i],
+                    "inherent": trace.inherent[i],
+                    "inner_steps": sum(_moves([row[i] for row in call.losses]) for call in trace.calls),
+                }
+                for i in range(len(tasks))
+            ]
     with torch.no_grad():
         return vae.decode(samples.to(host.current().device)).cpu(), notes
 
@@ -159,8 +190,8 @@ def _job(root: Path, expected: str, method: Method, tasks: list[Task]) -> int:
 
 
 def make_all(root: Path, work: Sequence[tuple[Method, Sequence[Task]]], batch: int = 8, label: str = "images") -> None:
-    """Makes what is not there yet, with a progress bar. Batches are the same whether a run was stopped before or not, so
-    the images are too. One process a core, one thread each, as far as memory goes; a GPU is one process."""
+    """Makes what is not there yet, with a progress bar. Batches are the same whether a run was stopped before or
+    not, so the images are too. One process a core, one thread each, as far as memory goes; a GPU is one process."""
     from tqdm import tqdm
 
     expected = fingerprint()
@@ -168,7 +199,7 @@ def make_all(root: Path, work: Sequence[tuple[Method, Sequence[Task]]], batch: i
     for method, tasks in work:
         store = Store(root, method)
         for i in range(0, len(tasks), batch):
-            part = list(tasks[i:i + batch])
+            part = list(tasks[i : i + batch])
             if store.missing(part):
                 jobs.append((method, part))
     bar = tqdm(total=sum(len(part) for _, part in jobs), desc=label, mininterval=2, disable=not jobs)

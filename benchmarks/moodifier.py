@@ -1,4 +1,5 @@
-"""Moodifier on held-out MoodScenes, where the region that an emotion truly changes is known: its ablations and its rivals."""
+"""Moodifier on held-out MoodScenes, where the region that an emotion truly changes is known: its ablations and its
+rivals."""
 
 from __future__ import annotations
 
@@ -25,15 +26,26 @@ from .store import fingerprint
 
 TRIED: dict[str, list[dict[str, float]]] = {
     "img2img": [{"strength": s, "cfg": c} for s in (0.15, 0.3, 0.45, 0.6, 0.75, 0.9) for c in (3.0, 5.0, 7.5)],
-    "inversion": [{"cfg": c, "cross_replace": x, "self_replace": y} for c in (2.0, 5.0, 7.5) for x, y in ((0.4, 0.25), (0.6, 0.5), (0.8, 0.5))],
-    "infedit": [{"steps": n, "cfg": c, "cross_replace": r, "self_replace": s} for n in (8, 25) for c in (2.3, 5.0)
-                for r, s in ((0.4, 0.25), (0.6, 0.5), (0.7, 0.7))],
-    "blend": [{"steps": n, "cfg": c, "cross_replace": r} for n in (4, 8, 25) for c in (3.0, 5.0, 7.5) for r in (0.0, 0.6)],
+    "inversion": [
+        {"cfg": c, "cross_replace": x, "self_replace": y}
+        for c in (2.0, 5.0, 7.5)
+        for x, y in ((0.4, 0.25), (0.6, 0.5), (0.8, 0.5))
+    ],
+    "infedit": [
+        {"steps": n, "cfg": c, "cross_replace": r, "self_replace": s}
+        for n in (8, 25)
+        for c in (2.3, 5.0)
+        for r, s in ((0.4, 0.25), (0.6, 0.5), (0.7, 0.7))
+    ],
+    "blend": [
+        {"steps": n, "cfg": c, "cross_replace": r} for n in (4, 8, 25) for c in (3.0, 5.0, 7.5) for r in (0.0, 0.6)
+    ],
 }
-"""Settings of each way to edit; the one that comes nearest to the truth on validation scenes counts, a rival's for each of its rows,
-ours as "both" has it for all of ours. Guidance of 2.3 and shares of 0.7 are those with which InfEdit's authors ran their benchmark.
-Fewer steps serve the two that draw new noise at each; to img2img and inversion their number was all one: on 64 validation scenes, with
-the mask, 4.80 with 12 steps, 4.81 with 25, 4.81 with 50, and 4.83 with 12 or 25."""
+"""Settings of each way to edit; the one that comes nearest to the truth on validation scenes counts, a rival's for
+each of its rows, ours as "both" has it for all of ours. Guidance of 2.3 and shares of 0.7 are those with which
+InfEdit's authors ran their benchmark. Fewer steps serve the two that draw new noise at each; to img2img and
+inversion their number was all one: on 64 validation scenes, with the mask, 4.80 with 12 steps, 4.81 with 25, 4.81
+with 50, and 4.83 with 12 or 25."""
 
 TUNED_ON = 24
 """Validation scenes on which that is chosen."""
@@ -47,47 +59,88 @@ METHODS = {
     "prompt_only_clip": Edit("blend", masked=False, encoder="clip"),
     "mask_only_clip": Edit("blend", detailed=False, encoder="clip"),
     "clip_text": Edit("blend", encoder="clip"),
-    "infedit": Edit("infedit", masked=False), "infedit_masked": Edit("infedit"),
-    "img2img": Edit("img2img", masked=False), "img2img_masked": Edit("img2img"),
-    "inversion": Edit("inversion", masked=False), "inversion_masked": Edit("inversion"),
+    "infedit": Edit("infedit", masked=False),
+    "infedit_masked": Edit("infedit"),
+    "img2img": Edit("img2img", masked=False),
+    "img2img_masked": Edit("img2img"),
+    "inversion": Edit("inversion", masked=False),
+    "inversion_masked": Edit("inversion"),
 }
 
-TABLE_5 = {"clip": ("prompt_only", "both", "mask_only", "none"), "structure": ("both", "mask_only", "prompt_only", "none")}
-"""The paper's: similarity falls along the first, structure distance rises along the second. Its four rows have CLIP's text encoder."""
+TABLE_5 = {
+    "clip": ("prompt_only", "both", "mask_only", "none"),
+    "structure": ("both", "mask_only", "prompt_only", "none"),
+}
+"""The paper's: similarity falls along the first, structure distance rises along the second. Its four rows have
+CLIP's text encoder."""
 
 WITH_CLIP = {"none": "none_clip", "prompt_only": "prompt_only_clip", "mask_only": "mask_only_clip", "both": "clip_text"}
 
 TABLE_4 = {"clip": 1, "lpips": -1, "structure": 1, "psnr": -1, "mse": 1, "ssim": -1}
-"""The sign of ours less InfEdit's in the paper: nearer to the emotion and a better background by LPIPS; InfEdit keeps more by the
-four others."""
+"""The sign of ours less InfEdit's in the paper: nearer to the emotion and a better background by LPIPS; InfEdit
+keeps more by the four others."""
 
-_CODE = ("models/moodifier/blend.py", "models/moodifier/attention.py", "models/moodifier/masks.py", "models/moodifier/words.py",
-         "models/moodifier/clip.py", "models/moodifier/instruction.py", "models/emotions.py", "models/diffusion/diffusers.py",
-         "models/diffusion/sampling.py", "models/diffusion/text.py", "models/diffusion/protocol.py", "models/tiny/*.py",
-         "benchmarks/edit_methods.py", "benchmarks/moodifier_cases.py", "training/data/moodscenes/*.py")
+_CODE = (
+    "models/moodifier/blend.py",
+    "models/moodifier/attention.py",
+    "models/moodifier/masks.py",
+    "models/moodifier/words.py",
+    "models/moodifier/clip.py",
+    "models/moodifier/instruction.py",
+    "models/emotions.py",
+    "models/diffusion/diffusers.py",
+    "models/diffusion/sampling.py",
+    "models/diffusion/text.py",
+    "models/diffusion/protocol.py",
+    "models/tiny/*.py",
+    "benchmarks/edit_methods.py",
+    "benchmarks/moodifier_cases.py",
+    "training/data/moodscenes/*.py",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-moodifier"), help="images and pictures (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench-moodifier"), help="images and pictures (default: %(default)s)"
+    )
     parser.add_argument("--n", type=int, default=64, help="held-out scenes (default: %(default)s)")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
-    parser.add_argument("--only", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD", help=f"of {', '.join(METHODS)}")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=list(METHODS),
+        choices=list(METHODS),
+        metavar="METHOD",
+        help=f"of {', '.join(METHODS)}",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     weights = ("unet", "vae", "clip")
-    folders = {"clip": args.out / fingerprint(_CODE, weights), "moodify": args.out / fingerprint(_CODE, (*weights, "moodifyclip"))}
+    folders = {
+        "clip": args.out / fingerprint(_CODE, weights),
+        "moodify": args.out / fingerprint(_CODE, (*weights, "moodifyclip")),
+    }
     found = cases(args.n, args.split)
     if len(found) < 2:
         raise UserError(f"Intervals take two scenes at least, got --n {args.n}.")
     where = [grounded(case) for case in found]
     figures = grounding(found)
-    source, truth, region = (torch.stack([getattr(case, part) for case in found]) for part in ("source", "truth", "region"))
-    # What no method makes: the source, what the autoencoder leaves of it, the truth, and the truth inside the region alone,
-    # which is what a faultless edit behind a mask would be.
-    results, rows = {"source": source, "round_trip": torch.cat([round_trip(case.source[None]) for case in found]),
-                     "truth": truth, "ideal": torch.where(region > 0.5, truth, source)}, {}
+    source, truth, region = (
+        torch.stack([getattr(case, part) for case in found]) for part in ("source", "truth", "region")
+    )
+    # What no method makes: the source, what the autoencoder leaves of it, the truth, and the truth inside the region
+    # alone, which is what a faultless edit behind a mask would be.
+    results, rows = (
+        {
+            "source": source,
+            "round_trip": torch.cat([round_trip(case.source[None]) for case in found]),
+            "truth": truth,
+            "ideal": torch.where(region > 0.5, truth, source),
+        },
+        {},
+    )
     chosen: dict[str, dict[str, float]] = {}
     for name in args.only:
         tuned = "both" if METHODS[name].kind == "blend" else name
@@ -99,25 +152,53 @@ def main(args: argparse.Namespace) -> int:
     for name, x in results.items():
         rows[name] = judged(x, found)
         for key, values in rows[name].items():
-            interval = metrics.wilson_interval(float(values.mean()), len(values)) if key == "tiny_b" else metrics.mean_interval(values)
+            interval = (
+                metrics.wilson_interval(float(values.mean()), len(values))
+                if key == "tiny_b"
+                else metrics.mean_interval(values)
+            )
             figures |= measure.with_interval(f"{name}.{key}", float(values.mean()), interval)
     figures |= orders(rows)
-    shown = [("source", lambda i: found[i].source), ("mask", lambda i: where[i][0].expand(3, -1, -1)),
-             *((name, lambda i, name=name: results[name][i]) for name in args.only), ("truth", lambda i: found[i].truth)]
-    measure.save_picture(args.out / f"moodifier-{args.split}.png", contact_sheet(
-        [get(i).permute(1, 2, 0).numpy() for i in range(min(10, len(found))) for _, get in shown],
-        [f"{name}\n{found[i].target}" if name == "truth" else name for i in range(min(10, len(found))) for name, _ in shown],
-        columns=len(shown), cell=110))
-    measure.write(args.json, "moodifier", figures, {key: _unit(key) for key in figures}, n=len(found), split=args.split,
-                  lpips=measure.distance_name(), structure="self-similarity of the tiny VGG's relu4_4", tuned_on=TUNED_ON,
-                  prompts="the scenes' own annotation", attention="taught with masks (training/grounding.py)")
+    shown = [
+        ("source", lambda i: found[i].source),
+        ("mask", lambda i: where[i][0].expand(3, -1, -1)),
+        *((name, lambda i, name=name: results[name][i]) for name in args.only),
+        ("truth", lambda i: found[i].truth),
+    ]
+    measure.save_picture(
+        args.out / f"moodifier-{args.split}.png",
+        contact_sheet(
+            [get(i).permute(1, 2, 0).numpy() for i in range(min(10, len(found))) for _, get in shown],
+            [
+                f"{name}\n{found[i].target}" if name == "truth" else name
+                for i in range(min(10, len(found)))
+                for name, _ in shown
+            ],
+            columns=len(shown),
+            cell=110,
+        ),
+    )
+    measure.write(
+        args.json,
+        "moodifier",
+        figures,
+        {key: _unit(key) for key in figures},
+        n=len(found),
+        split=args.split,
+        lpips=measure.distance_name(),
+        structure="self-similarity of the tiny VGG's relu4_4",
+        tuned_on=TUNED_ON,
+        prompts="the scenes' own annotation",
+        attention="taught with masks (training/grounding.py)",
+    )
     return 0
 
 
 def orders(rows: dict[str, dict[str, torch.Tensor]]) -> dict[str, float]:
-    """The paper's orders as mean differences on the same scenes, positive where they hold, with 95 % intervals: Table 5 with both
-    text encoders, MoodifyCLIP's over CLIP's, Table 4 against InfEdit; and by how much "both" (and "clip_text", which reads the texts
-    by the rivals' own encoder) lies nearer to the truth than each rival with the same mask (and InfEdit without)."""
+    """The paper's orders as mean differences on the same scenes, positive where they hold, with 95 % intervals:
+    Table 5 with both text encoders, MoodifyCLIP's over CLIP's, Table 4 against InfEdit; and by how much "both" (and
+    "clip_text", which reads the texts by the rivals' own encoder) lies nearer to the truth than each rival with the
+    same mask (and InfEdit without)."""
     figures: dict[str, float] = {}
 
     def differ(name: str, a: str, b: str, key: str, sign: int) -> None:
@@ -129,7 +210,13 @@ def orders(rows: dict[str, dict[str, torch.Tensor]]) -> dict[str, float]:
     for key, names in TABLE_5.items():
         for a, b in zip(names, names[1:]):
             differ(f"order.{key}.{a}-{b}", a, b, key, 1 if key == "clip" else -1)
-            differ(f"order.{key}.{WITH_CLIP[a]}-{WITH_CLIP[b]}", WITH_CLIP[a], WITH_CLIP[b], key, 1 if key == "clip" else -1)
+            differ(
+                f"order.{key}.{WITH_CLIP[a]}-{WITH_CLIP[b]}",
+                WITH_CLIP[a],
+                WITH_CLIP[b],
+                key,
+                1 if key == "clip" else -1,
+            )
         differ(f"order.{key}.both-clip_text", "both", "clip_text", key, 1 if key == "clip" else -1)
     for key, sign in TABLE_4.items():
         differ(f"order.table4.{key}", "both", "infedit", key, sign)
@@ -141,16 +228,20 @@ def orders(rows: dict[str, dict[str, torch.Tensor]]) -> dict[str, float]:
 
 
 def nearest(folders: dict[str, Path], name: str) -> tuple[dict[str, float], dict[str, float]]:
-    """(those of a method's `TRIED` settings that come nearest to the truth on validation scenes, figures: the settings, and the
-    distance there of each that was tried). `folders`: where images are kept, by text encoder."""
+    """(those of a method's `TRIED` settings that come nearest to the truth on validation scenes, figures: the
+    settings, and the distance there of each that was tried). `folders`: where images are kept, by text encoder."""
     found = cases(TUNED_ON, "val")
     where, truth = [grounded(case) for case in found], torch.stack([case.truth for case in found])
     settings, out = TRIED[METHODS[name].kind], folders[METHODS[name].encoder]
-    away = [float(measure.distances(made(out, f"{name}-val", replace(METHODS[name], **given), found, where), truth).mean())
-            for given in settings]
+    away = [
+        float(measure.distances(made(out, f"{name}-val", replace(METHODS[name], **given), found, where), truth).mean())
+        for given in settings
+    ]
     best = away.index(min(away))
-    return settings[best], {**{f"{name}.{key}": value for key, value in settings[best].items()},
-                         **{f"{name}.val_lpips_{'_'.join(f'{v:g}' for v in given.values())}": d for given, d in zip(settings, away)}}
+    return settings[best], {
+        **{f"{name}.{key}": value for key, value in settings[best].items()},
+        **{f"{name}.val_lpips_{'_'.join(f'{v:g}' for v in given.values())}": d for given, d in zip(settings, away)},
+    }
 
 
 @torch.no_grad()
@@ -163,12 +254,24 @@ def round_trip(image: torch.Tensor) -> torch.Tensor:
 def _unit(key: str) -> str:
     """A figure is the second part of its key ("both.clip", "lead.lpips.infedit"), or the third of "order.table4"."""
     parts = key.replace("order.table4.", "order.").split(".") + [""]
-    units = {"psnr": "dB", "lpips": "distance", "val_lpips": "distance", "structure": "distance", "mse": "squared", "clip": "100 cosine",
-             "strength": "of the steps", "steps": "steps", "cfg": "guidance scale", "cross_replace": "of the steps", "self_replace": "of the steps"}
+    units = {
+        "psnr": "dB",
+        "lpips": "distance",
+        "val_lpips": "distance",
+        "structure": "distance",
+        "mse": "squared",
+        "clip": "100 cosine",
+        "strength": "of the steps",
+        "steps": "steps",
+        "cfg": "guidance scale",
+        "cross_replace": "of the steps",
+        "self_replace": "of the steps",
+    }
     return next((unit for part, unit in units.items() if parts[1].startswith(part)), "share")
 
 
 # -- where --------------------------------------------------------------------------------------------------------
+
 
 def iou(a: torch.Tensor, b: torch.Tensor) -> float:
     a, b = a > 0.5, b > 0.5
@@ -176,9 +279,9 @@ def iou(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def grounding(found: list[Case]) -> dict[str, float]:
-    """IoU of each named object's attention mask with its true mask; of saliency's; and what the latent's grid allows: of the true
-    mask brought down to the grid (a cell counts where more than half of it is covered) and back. A mask drawn to the image's own
-    edges, as ours is, may pass that. Intervals by scene."""
+    """IoU of each named object's attention mask with its true mask; of saliency's; and what the latent's grid
+    allows: of the true mask brought down to the grid (a cell counts where more than half of it is covered) and back.
+    A mask drawn to the image's own edges, as ours is, may pass that. Intervals by scene."""
     rows: list[tuple[int, str, tuple[float, float, float]]] = []
     for i, case in enumerate(found):
         maps, image = attended(case), case.source[None].to(host.current().device)
@@ -192,16 +295,21 @@ def grounding(found: list[Case]) -> dict[str, float]:
     groups, every = [i for i, *_ in rows], torch.tensor([ious for *_, ious in rows], dtype=torch.float64)
     figures: dict[str, float] = {}
     for k, kind in enumerate(("attention", "saliency", "ceiling")):
-        figures |= measure.with_interval(f"iou_{kind}", float(every[:, k].mean()), measure.grouped_interval(every[:, k], groups))
+        figures |= measure.with_interval(
+            f"iou_{kind}", float(every[:, k].mean()), measure.grouped_interval(every[:, k], groups)
+        )
         for name in sorted({name for _, name, _ in rows}):
             figures[f"iou_{kind}.{name}"] = float(np.mean([ious[k] for _, n, ious in rows if n == name]))
     less = every[:, 0] - every[:, 1]
-    figures |= measure.with_interval("iou_attention_less_saliency", float(less.mean()), measure.grouped_interval(less, groups))
+    figures |= measure.with_interval(
+        "iou_attention_less_saliency", float(less.mean()), measure.grouped_interval(less, groups)
+    )
     figures["iou_attention_of_ceiling"] = figures["iou_attention"] / figures["iou_ceiling"]
     return figures
 
 
 # -- how ----------------------------------------------------------------------------------------------------------
+
 
 def made(out: Path, name: str, method: Edit, found: list[Case], where: list[torch.Tensor]) -> torch.Tensor:
     """[n, 3, H, W]: a method's results, kept in a folder named after it and after all its settings."""
@@ -209,18 +317,22 @@ def made(out: Path, name: str, method: Edit, found: list[Case], where: list[torc
     folder = out / "images" / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
     files.write_atomically(folder / "method.json", lambda p: p.write_text(settings + "\n", encoding="utf-8"))
     text = lambda case: case.target_prompt if method.detailed else case.plain_prompt
-    return measure.made(folder, [f"{i:04d}" for i in range(len(found))], lambda i: edited(
-        method, found[i].source[None], found[i].source_prompt, text(found[i]), where[i], i))
+    return measure.made(
+        folder,
+        [f"{i:04d}" for i in range(len(found))],
+        lambda i: edited(method, found[i].source[None], found[i].source_prompt, text(found[i]), where[i], i),
+    )
 
 
 @torch.no_grad()
 def judged(x: torch.Tensor, found: list[Case]) -> dict[str, torch.Tensor]:
-    """[n] each: the paper's figures outside the true region of change and (`_whole`) over the image, except `structure`, which is over
-    the image as in the paper's tables (`structure_outside`: with the region put back to the source's); CLIP's similarity to the
-    emotion (`clip_region`: with the source outside the region for everybody), and the distance to the truth.
+    """[n] each: the paper's figures outside the true region of change and (`_whole`) over the image, except
+    `structure`, which is over the image as in the paper's tables (`structure_outside`: with the region put back to the
+    source's); CLIP's similarity to the emotion (`clip_region`: with the source outside the region for everybody), and
+    the distance to the truth.
 
-    The true counterfactual changes light and palette everywhere, which a mask forbids; `lpips_masked_truth` is therefore the
-    distance to what an ideal edit inside the region would be: the truth there, the source elsewhere.
+    The true counterfactual changes light and palette everywhere, which a mask forbids; `lpips_masked_truth` is
+    therefore the distance to what an ideal edit inside the region would be: the truth there, the source elsewhere.
     """
     source, truth = (torch.stack([getattr(case, part) for case in found]) for part in ("source", "truth"))
     region = torch.stack([case.region for case in found]) > 0.5
@@ -232,10 +344,19 @@ def judged(x: torch.Tensor, found: list[Case]) -> dict[str, torch.Tensor]:
     labels = torch.tensor([MIKELS.index(case.target) for case in found])
     text = measure.text_features([f"an image of {case.target}" for case in found])
     return {
-        "structure": structure(x), "structure_outside": structure(outside), "psnr": metrics.psnr(source, x, ~region),
-        "psnr_whole": metrics.psnr(source, x), "lpips": measure.distances(source, outside), "lpips_whole": measure.distances(source, x),
-        "mse": metrics.mean_square(source, x, ~region), "mse_whole": metrics.mean_square(source, x), "ssim": metrics.ssim(source, outside),
-        "ssim_whole": metrics.ssim(source, x), "clip": 100 * (measure.image_features(x) * text).sum(dim=1),
+        "structure": structure(x),
+        "structure_outside": structure(outside),
+        "psnr": metrics.psnr(source, x, ~region),
+        "psnr_whole": metrics.psnr(source, x),
+        "lpips": measure.distances(source, outside),
+        "lpips_whole": measure.distances(source, x),
+        "mse": metrics.mean_square(source, x, ~region),
+        "mse_whole": metrics.mean_square(source, x),
+        "ssim": metrics.ssim(source, outside),
+        "ssim_whole": metrics.ssim(source, x),
+        "clip": 100 * (measure.image_features(x) * text).sum(dim=1),
         "clip_region": 100 * (measure.image_features(inside) * text).sum(dim=1),
-        "tiny_b": (measure.probabilities(x, "tiny-b").argmax(dim=1) == labels).float(), "lpips_counterfactual": measure.distances(x, truth),
-        "lpips_masked_truth": measure.distances(x, torch.where(region, truth, source))}
+        "tiny_b": (measure.probabilities(x, "tiny-b").argmax(dim=1) == labels).float(),
+        "lpips_counterfactual": measure.distances(x, truth),
+        "lpips_masked_truth": measure.distances(x, torch.where(region, truth, source)),
+    }

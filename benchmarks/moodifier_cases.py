@@ -1,5 +1,5 @@
-"""What Moodifier's benchmark edits: held-out MoodScenes with their truth, and the masks that Moodifier makes of them. The part of
-the MLLM is played by the scene's own annotation, so that what is measured is the edit.
+"""What Moodifier's benchmark edits: held-out MoodScenes with their truth, and the masks that Moodifier makes of them.
+The part of the MLLM is played by the scene's own annotation, so that what is measured is the edit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FEATHER = 4
 
 @dataclass(frozen=True)
 class Case:
-    """One edit with its truth: images [3, H, W], texts, masks [1, H, W] of the objects that change, as they stand in the
-    source, and the region [1, H, W] that they take before or after."""
+    """One edit with its truth: images [3, H, W], texts, masks [1, H, W] of the objects that change, as they stand in
+    the source, and the region [1, H, W] that they take before or after."""
 
     source: torch.Tensor
     truth: torch.Tensor
@@ -38,15 +38,17 @@ class Case:
 
 
 def cases(n: int, split: str) -> list[Case]:
-    """n held-out scenes under an emotion that their layout inclines to, to be turned to the opposite one; only scenes in which
-    an object that changes can be seen."""
+    """n held-out scenes under an emotion that their layout inclines to, to be turned to the opposite one; only
+    scenes in which an object that changes can be seen."""
     out: list[Case] = []
     for i, layout in enumerate(layout_seeds(split, 4 * n, 21)):
         emotion = sample_emotion(int(layout), np.random.default_rng([21, i]))
         target = OPPOSITE[emotion]
         before, after = (make_scene(int(layout), e, i) for e in (emotion, target))
         words = {o.name: o.attribute for o in after.objects}
-        changed = [o for o in before.objects if o.salient and o.area > 0.01 and words.get(o.name, o.attribute) != o.attribute]
+        changed = [
+            o for o in before.objects if o.salient and o.area > 0.01 and words.get(o.name, o.attribute) != o.attribute
+        ]
         rng = np.random.default_rng([22, i])
         source_prompt = before.content_caption(rng)
         names = tuple(dict.fromkeys(o.name for o in changed if said_at(source_prompt, o.name)))
@@ -56,13 +58,27 @@ def cases(n: int, split: str) -> list[Case]:
         for name in names:
             target_prompt = described(target_prompt, name, words[name])
         weather = f", {_WEATHER_WORD[after.mood.weather]}" if after.mood.weather in _WEATHER_WORD else ""
-        mask = lambda scene, name: torch.from_numpy(np.isin(scene.owners, [o.number for o in scene.objects if o.name == name]))[None].float()
+        mask = lambda scene, name: torch.from_numpy(
+            np.isin(scene.owners, [o.number for o in scene.objects if o.name == name])
+        )[None].float()
         where = {name: mask(before, name) for name in names}
         region = torch.stack([mask(scene, name) for scene in (before, after) for name in names]).amax(dim=0)
         picture = lambda s: torch.from_numpy(s.image).permute(2, 0, 1).float() / 255
         # The emotion's word stands in both prompts: what sets them apart is detail.
-        out.append(Case(picture(before), picture(after), emotion, target, source_prompt, f"{source_prompt}, {target}",
-                        plain(f"{target_prompt}{weather}, {target}", 600), names, where, region))
+        out.append(
+            Case(
+                picture(before),
+                picture(after),
+                emotion,
+                target,
+                source_prompt,
+                f"{source_prompt}, {target}",
+                plain(f"{target_prompt}{weather}, {target}", 600),
+                names,
+                where,
+                region,
+            )
+        )
         if len(out) == n:
             break
     return out
@@ -71,9 +87,16 @@ def cases(n: int, split: str) -> list[Case]:
 def attended(case: Case) -> torch.Tensor:
     """[1, G + 1, h, w]: the diffusion model's attention to each object that changes, and to any word."""
     model, _, vae = pipeline()
-    columns = [*(masks.token_columns(case.source_prompt, name) for name in case.names), masks.word_columns(case.source_prompt)]
-    return masks.attention_maps(model, model.context(conditioning(case.source_prompt, "clip")),
-                                model.latent_in(vae.encode(case.source[None].to(model.device))), columns)
+    columns = [
+        *(masks.token_columns(case.source_prompt, name) for name in case.names),
+        masks.word_columns(case.source_prompt),
+    ]
+    return masks.attention_maps(
+        model,
+        model.context(conditioning(case.source_prompt, "clip")),
+        model.latent_in(vae.encode(case.source[None].to(model.device))),
+        columns,
+    )
 
 
 def grounded(case: Case) -> torch.Tensor:

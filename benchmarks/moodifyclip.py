@@ -1,5 +1,5 @@
-"""MoodifyCLIP's losses, one by one (the paper's Table 3): zero-shot emotions and retrieval on held-out structured captions, for
-the base model, GL, GL and FG, GL and OT, and all, over several seeds.
+"""MoodifyCLIP's losses, one by one (the paper's Table 3): zero-shot emotions and retrieval on held-out structured
+captions, for the base model, GL, GL and FG, GL and OT, and all, over several seeds.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 from torch.nn import functional as F
 
 from ..models import host, metrics
-from ..models.diffusion.text import CHUNK, open_clip_tower
 from ..models.classifiers import ZeroShotEmotion
+from ..models.diffusion.text import CHUNK, open_clip_tower
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
-from ..models.moodifier import losses
 from ..models.moodifier import clip as moodify
+from ..models.moodifier import losses
 from ..training.clip import preprocess
 from ..training.config import load_config
 from ..training.data.moodscenes import layout_seeds, make_scene
-from ..training.moodifyclip import MoodifyConfig, base_clip, captions_of, train
 from ..training.loop import split
+from ..training.moodifyclip import MoodifyConfig, base_clip, captions_of, train
 from . import measure
 from .store import fingerprint
 
@@ -36,8 +36,12 @@ AMONG = 100
 
 def variants(config: MoodifyConfig) -> dict[str, MoodifyConfig]:
     """Figure prefix -> which losses."""
-    return {"gl": replace(config, fine=0.0, transport=0.0), "gl_fg": replace(config, transport=0.0),
-            "gl_ot": replace(config, fine=0.0), "full": config}
+    return {
+        "gl": replace(config, fine=0.0, transport=0.0),
+        "gl_fg": replace(config, transport=0.0),
+        "gl_ot": replace(config, fine=0.0),
+        "full": config,
+    }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="moodifyclip")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="test", choices=("val", "test"), help="layouts (tune on val)")
-    parser.add_argument("--only", nargs="+", default=VARIANTS, choices=VARIANTS, metavar="VARIANT",
-                        help=f"of {', '.join(VARIANTS)}: two processes may train different ones into one --out")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=VARIANTS,
+        choices=VARIANTS,
+        metavar="VARIANT",
+        help=f"of {', '.join(VARIANTS)}: two processes may train different ones into one --out",
+    )
     parser.add_argument("--scenes", type=int, default=800, help="held-out scenes (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
 
@@ -61,12 +71,26 @@ def main(args: argparse.Namespace) -> int:
     clip, _ = base_clip("tiny")
     clip.to(device)
     images, labels, captions = scenes(args.scenes, args.split)
-    # What other code, settings or weights trained is kept apart. The base reads its own 77 tokens, which hold every caption here.
-    out = args.out / fingerprint(("training/moodifyclip.py", "training/clip.py", "training/loop.py", "training/data/pack.py", "models/views.py",
-                                  "models/moodifier/clip.py", "models/moodifier/losses.py", "training/data/moodscenes/*.py"), ("clip",),
-                                 json.dumps(config, sort_keys=True))
+    # What other code, settings or weights trained is kept apart. The base reads its own 77 tokens, which hold every
+    # caption here.
+    out = args.out / fingerprint(
+        (
+            "training/moodifyclip.py",
+            "training/clip.py",
+            "training/loop.py",
+            "training/data/pack.py",
+            "models/views.py",
+            "models/moodifier/clip.py",
+            "models/moodifier/losses.py",
+            "training/data/moodscenes/*.py",
+        ),
+        ("clip",),
+        json.dumps(config, sort_keys=True),
+    )
     figures: dict[str, float] = {}
-    for key, value in figures_of(clip, images, labels, captions).items():  # one model: the interval is that of so many scenes
+    for key, value in figures_of(
+        clip, images, labels, captions
+    ).items():  # one model: the interval is that of so many scenes
         figures |= measure.with_interval(f"base.{key}", value, metrics.wilson_interval(value, args.scenes))
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
@@ -79,9 +103,20 @@ def main(args: argparse.Namespace) -> int:
             rows.setdefault(name, []).append(found)
             torch.save(model.state_dict(), out / run / "model.pt")
         every = figures | compared(rows, figures)
-        measure.write(args.json, "moodifyclip", every, {key: "share" for key in every}, seeds=seed + 1, scenes=args.scenes, split=args.split,
-                      steps=loop.steps, batch=loop.batch, captions=own.n, interval="of the base: Wilson's over scenes; of the others: "
-                      "Student's over seeds; of differences: Student's over seeds that share their batches")
+        measure.write(
+            args.json,
+            "moodifyclip",
+            every,
+            dict.fromkeys(every, "share"),
+            seeds=seed + 1,
+            scenes=args.scenes,
+            split=args.split,
+            steps=loop.steps,
+            batch=loop.batch,
+            captions=own.n,
+            interval="of the base: Wilson's over scenes; of the others: "
+            "Student's over seeds; of differences: Student's over seeds that share their batches",
+        )
     return 0
 
 
@@ -121,22 +156,39 @@ def scenes(n: int, split_name: str = "test") -> tuple[torch.Tensor, torch.Tensor
 
 @torch.no_grad()
 def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: list[list[str]]) -> dict[str, float]:
-    """Zero-shot Top-1, 2 and 3 over Mikels' eight, by the sentences that the zero-shot classifier has (`top`) and by the one that ends
-    the captions it was trained on (`phrase_top`); retrieval among 100 by whole captions in both directions."""
+    """Zero-shot Top-1, 2 and 3 over Mikels' eight, by the sentences that the zero-shot classifier has (`top`) and by
+    the one that ends the captions it was trained on (`phrase_top`); retrieval among 100 by whole captions in both
+    directions."""
     clip.eval()
     device, length = clip.positional_embedding.device, len(clip.positional_embedding)
-    encode = lambda texts: torch.cat([F.normalize(open_clip_tower(clip)(torch.tensor(
-        [moodify.tokens(t, length) for t in texts[i:i + 50]]).to(device))[1], dim=-1).cpu() for i in range(0, len(texts), 50)])
+    encode = lambda texts: torch.cat(
+        [
+            F.normalize(
+                open_clip_tower(clip)(torch.tensor([moodify.tokens(t, length) for t in texts[i : i + 50]]).to(device))[
+                    1
+                ],
+                dim=-1,
+            ).cpu()
+            for i in range(0, len(texts), 50)
+        ]
+    )
     image = torch.cat([clip.encode_image(preprocess(x.to(device)), normalize=True).cpu() for x in images.split(100)])
     found = {}
     for prefix, templates in (("", ZeroShotEmotion.TEMPLATES), ("phrase_", ("The scene evokes {}.",))):
-        classes = F.normalize(torch.stack([encode([t.format(name) for t in templates]).mean(dim=0) for name in MIKELS]), dim=-1)
+        classes = F.normalize(
+            torch.stack([encode([t.format(name) for t in templates]).mean(dim=0) for name in MIKELS]), dim=-1
+        )
         order = (image @ classes.T).argsort(dim=1, descending=True)
-        found |= {f"{prefix}top{k}": float((order[:, :k] == labels[:, None]).any(dim=1).float().mean()) for k in (1, 2, 3)}
+        found |= {
+            f"{prefix}top{k}": float((order[:, :k] == labels[:, None]).any(dim=1).float().mean()) for k in (1, 2, 3)
+        }
     text = encode([captions_of(c)[0] for c in captions])
     for name, a, b in (("i2t", image, text), ("t2i", text, image)):
-        ranks = [(x @ y.T).argsort(dim=1, descending=True) == torch.arange(len(x))[:, None]
-                 for x, y in zip(a.split(AMONG), b.split(AMONG)) if len(x) == AMONG]
+        ranks = [
+            (x @ y.T).argsort(dim=1, descending=True) == torch.arange(len(x))[:, None]
+            for x, y in zip(a.split(AMONG), b.split(AMONG))
+            if len(x) == AMONG
+        ]
         for k in (1, 5):
             found[f"{name}_r{k}"] = float(torch.cat([r[:, :k].any(dim=1) for r in ranks]).float().mean())
     return found
@@ -145,5 +197,7 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
 @torch.no_grad()
 def drift_of(base: Any, model: Any, captions: list[list[str]], n: int = 200) -> float:
     """How far the hidden states that a diffusion model reads of short captions have moved, relative to their size."""
-    ids = torch.tensor([moodify.as_conditioning(c[0], base)[:CHUNK] for c in captions[:n]]).to(base.positional_embedding.device)
+    ids = torch.tensor([moodify.as_conditioning(c[0], base)[:CHUNK] for c in captions[:n]]).to(
+        base.positional_embedding.device
+    )
     return float(losses.drift(moodify.read_by_unets(model)(ids)[0], moodify.read_by_unets(base)(ids)[0]))

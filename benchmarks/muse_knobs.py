@@ -1,13 +1,13 @@
-"""Pictures of MUSE's knobs, for docs/artists.md: one knob turned, everything else as it was. Validation layouts, on which MUSE's
-settings were chosen and no figure is reported.
+"""Pictures of MUSE's knobs, for docs/artists.md: one knob turned, everything else as it was. Validation layouts, on
+which MUSE's settings were chosen and no figure is reported.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Sequence
 
 from ..models.emotions import MIKELS, WHEEL
 from ..models.plots import contact_sheet
@@ -27,7 +27,9 @@ Column = tuple[str, Method, Sequence[Task]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)"
+    )
     parser.add_argument("--rows", type=int, default=4, help="prompts (default: %(default)s)")
 
 
@@ -37,7 +39,10 @@ def sheets(tasks: list[Task]) -> dict[str, list[Column]]:
     opening = lambda share: replace(MUSE, threshold=1e3, force_open_at=share)
     around = [(a, b) for a, b in zip(WHEEL, (*WHEEL[1:], WHEEL[0]))]
     return {
-        "threshold": [plain, *((f"opens at {round(s * MUSE.steps)} of {MUSE.steps}", opening(s), tasks) for s in OPENINGS)],
+        "threshold": [
+            plain,
+            *((f"opens at {round(s * MUSE.steps)} of {MUSE.steps}", opening(s), tasks) for s in OPENINGS),
+        ],
         "suppression": [plain, *((f"weights x {k:g}", suppressed(k), tasks) for k in TIMES)],
         "intensity": [(f"intensity {k:g}", MUSE, [replace(t, intensity=k) for t in tasks]) for k in INTENSITIES],
         "wheel": [(f"{a} + {b}", MUSE, [replace(t, emotion=a, second=b) for t in tasks]) for a, b in around],
@@ -47,14 +52,28 @@ def sheets(tasks: list[Task]) -> dict[str, list[Column]]:
 def main(args: argparse.Namespace) -> int:
     tasks = generation(args.rows, "val")
     every = sheets(tasks)
-    make_all(args.out, [(method, row) for columns in every.values() for _, method, row in columns], batch=memory.fitting_batch(), label="knobs")
+    make_all(
+        args.out,
+        [(method, row) for columns in every.values() for _, method, row in columns],
+        batch=memory.fitting_batch(),
+        label="knobs",
+    )
     for name, columns in every.items():
         made = [(label, list(row), Store(args.out, method).images(list(row))) for label, method, row in columns]
         sure = [measure.probabilities(images, "tiny-b") for *_, images in made]
-        measure.save_picture(args.out / f"knob-{name}.jpg", contact_sheet(
-            [images[i].permute(1, 2, 0).numpy() for i in range(len(tasks)) for *_, images in made],
-            [f"{label}\n{_says(p[i], row[i])}" for i in range(len(tasks)) for (label, row, _), p in zip(made, sure)],
-            columns=len(columns), cell=112))
+        measure.save_picture(
+            args.out / f"knob-{name}.jpg",
+            contact_sheet(
+                [images[i].permute(1, 2, 0).numpy() for i in range(len(tasks)) for *_, images in made],
+                [
+                    f"{label}\n{_says(p[i], row[i])}"
+                    for i in range(len(tasks))
+                    for (label, row, _), p in zip(made, sure)
+                ],
+                columns=len(columns),
+                cell=112,
+            ),
+        )
     return 0
 
 

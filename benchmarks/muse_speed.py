@@ -1,16 +1,17 @@
-"""What MUSE costs, measured side by side: the unconditional pass outside the inner loop against inside it, one inner step
-against one plain forward pass, a whole run against plain sampling and universal guidance, a batch against single images,
-memory with and without gradient checkpointing; and what fewer inner steps cost in accuracy, by stopping sooner, by a lower
-limit, or from another image's tokens. Each part is kept as soon as it is measured.
+"""What MUSE costs, measured side by side: the unconditional pass outside the inner loop against inside it, one inner
+step against one plain forward pass, a whole run against plain sampling and universal guidance, a batch against single
+images, memory with and without gradient checkpointing; and what fewer inner steps cost in accuracy, by stopping sooner,
+by a lower limit, or from another image's tokens. Each part is kept as soon as it is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
 
@@ -28,23 +29,43 @@ from .muse import MUSE, PROMPT, UNIVERSAL
 from .store import Store, kept
 from .tasks import generation
 
-_UNIT = {"speedup": "times", "speedup_batched_pair": "times", "inner_step_ratio": "plain forward passes",
-         "inner_step_ratio_content": "plain forward passes",
-         "total_ratio": "times plain sampling", "universal_ratio": "times plain sampling", "max_abs_diff": "pixel, 0..1",
-         "batch_of_eight_speedup": "times", "peak_memory_gb": "GB", "inner_loop_memory_gb": "GB", "checkpointed_memory_gb": "GB",
-         "checkpointing_saves": "share of the inner loop's own memory", "forward_ms": "ms", "total_seconds": "s", "plain_seconds": "s"}
+_UNIT = {
+    "speedup": "times",
+    "speedup_batched_pair": "times",
+    "inner_step_ratio": "plain forward passes",
+    "inner_step_ratio_content": "plain forward passes",
+    "total_ratio": "times plain sampling",
+    "universal_ratio": "times plain sampling",
+    "max_abs_diff": "pixel, 0..1",
+    "batch_of_eight_speedup": "times",
+    "peak_memory_gb": "GB",
+    "inner_loop_memory_gb": "GB",
+    "checkpointed_memory_gb": "GB",
+    "checkpointing_saves": "share of the inner loop's own memory",
+    "forward_ms": "ms",
+    "total_seconds": "s",
+    "plain_seconds": "s",
+}
 
 
 class _UncondInside(Muse):
-    """The same method with the unconditional prediction made anew in every inner step: without gradients (`pair` off), or
-    in one batch with the conditional one, as guidance is commonly run (`pair` on)."""
+    """The same method with the unconditional prediction made anew in every inner step: without gradients (`pair`
+    off), or in one batch with the conditional one, as guidance is commonly run (`pair` on)."""
 
     pair = False
     _given: torch.Tensor | None = None
 
-    def _guess(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None, tokens: torch.Tensor,
-               rows: torch.Tensor | None) -> torch.Tensor:
-        if uncond is not self._given and not self.pair:  # made once a step for the method itself: the first pass is that one
+    def _guess(
+        self,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        uncond: torch.Tensor | None,
+        tokens: torch.Tensor,
+        rows: torch.Tensor | None,
+    ) -> torch.Tensor:
+        if (
+            uncond is not self._given and not self.pair
+        ):  # made once a step for the method itself: the first pass is that one
             self._given = uncond
             return super()._guess(x, sigma, uncond, tokens, rows)
         positive = self.positive.rows(rows).append(tokens[rows])
@@ -62,9 +83,15 @@ class _UncondInside(Muse):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="repetitions, of which the fastest counts (default: %(default)s)")
-    parser.add_argument("--n", type=int, default=64, help="prompts for the accuracy of fewer steps (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="repetitions, of which the fastest counts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--n", type=int, default=64, help="prompts for the accuracy of fewer steps (default: %(default)s)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -72,15 +99,38 @@ def main(args: argparse.Namespace) -> int:
 
     fingerprint = measure.fingerprint_of_figures()
     figures: dict[str, float] = {}
-    parts = {"uncond": _uncond, "inner": _inner_step, "whole": _whole, "eight": _eight, "memory": _memory, "warm": _warm_start}
+    parts = {
+        "uncond": _uncond,
+        "inner": _inner_step,
+        "whole": _whole,
+        "eight": _eight,
+        "memory": _memory,
+        "warm": _warm_start,
+    }
     for name, part in tqdm(parts.items(), desc="speed"):
         figures |= kept(args.out / fingerprint / f"speed-{name}.json", lambda: part(args))
     figures |= _fewer_steps(args)
-    measure.write(args.json, "muse-speed", figures, {key: _unit(key) for key in figures}, fingerprint=fingerprint, n=args.n,
-                  rounds=args.rounds)
-    measure.save_picture(args.out / "speed.png", bars({
-        "plain sampling": 1.0, "universal guidance": figures["universal_ratio"], "MUSE": figures["total_ratio"],
-        "MUSE, unconditional pass inside": figures["total_ratio"] * figures["speedup"]}, "times plain sampling"))
+    measure.write(
+        args.json,
+        "muse-speed",
+        figures,
+        {key: _unit(key) for key in figures},
+        fingerprint=fingerprint,
+        n=args.n,
+        rounds=args.rounds,
+    )
+    measure.save_picture(
+        args.out / "speed.png",
+        bars(
+            {
+                "plain sampling": 1.0,
+                "universal guidance": figures["universal_ratio"],
+                "MUSE": figures["total_ratio"],
+                "MUSE, unconditional pass inside": figures["total_ratio"] * figures["speedup"],
+            },
+            "times plain sampling",
+        ),
+    )
     return 0
 
 
@@ -88,9 +138,15 @@ def _unit(key: str) -> str:
     return _UNIT.get(key.removesuffix("_no_views")) or ("steps an image" if "inner_steps" in key else "share")
 
 
-def guider(emotions: list[EmotionTarget], config: MuseConfig, kind: type[Muse] = Muse, pair: bool = False,
-           content: bool = False) -> MuseGuider:
-    """MUSE on the first held-out prompt, without a gate and so without the content's weight, or with one that opens at once."""
+def guider(
+    emotions: list[EmotionTarget],
+    config: MuseConfig,
+    kind: type[Muse] = Muse,
+    pair: bool = False,
+    content: bool = False,
+) -> MuseGuider:
+    """MUSE on the first held-out prompt, without a gate and so without the content's weight, or with one that opens
+    at once."""
     model, _, vae = tiny.load_pipeline()
     prompt = generation(1)[0].prompt
     gate = TimingGate(load_scorer("tiny"), prompt, ALWAYS) if content else None
@@ -102,7 +158,9 @@ def guider(emotions: list[EmotionTarget], config: MuseConfig, kind: type[Muse] =
 
 def run(made: CFGGuider, batch: int = 1, steps: int = 20) -> torch.Tensor:
     latent = torch.zeros(batch, tiny.LATENT_CHANNELS, 16, 16)
-    return made.sample(prepare_noise(latent, 0), latent, Sampler("euler"), schedule("karras", made.model.sigma_table, steps))
+    return made.sample(
+        prepare_noise(latent, 0), latent, Sampler("euler"), schedule("karras", made.model.sigma_table, steps)
+    )
 
 
 def fastest(rounds: int, *jobs: Callable[[], Any]) -> list[float]:
@@ -130,8 +188,8 @@ FIXED = replace(MUSE.muse, max_inner_steps=10, stop_loss=-1e9)
 
 
 def _uncond(args: argparse.Namespace) -> dict[str, float]:
-    """What it saves to make the unconditional pass once a step, and that the images are the same: with the views as they are set,
-    and as the paper has the loop, without."""
+    """What it saves to make the unconditional pass once a step, and that the images are the same: with the views as
+    they are set, and as the paper has the loop, without."""
     figures: dict[str, float] = {}
     for end, config in (("", FIXED), ("_no_views", replace(FIXED, views=0))):
         ours, inside = guider(FEAR, config), guider(FEAR, config, kind=_UncondInside)
@@ -140,18 +198,30 @@ def _uncond(args: argparse.Namespace) -> dict[str, float]:
         with torch.no_grad():
             a, b = (vae.decode(run(g).to(ours.model.device)).cpu() for g in (ours, inside))
         if not end:
-            measure.save_picture(args.out / "speed-same.png", contact_sheet(
-                [x[0].permute(1, 2, 0).numpy() for x in (a, b)], ["once a step", "in every inner step"], 2, cell=256))
+            measure.save_picture(
+                args.out / "speed-same.png",
+                contact_sheet(
+                    [x[0].permute(1, 2, 0).numpy() for x in (a, b)], ["once a step", "in every inner step"], 2, cell=256
+                ),
+            )
         once, each, pair = fastest(args.rounds, *(lambda g=g: run(g, steps=4) for g in (ours, inside, paired)))
-        figures |= {f"max_abs_diff{end}": float((a - b).abs().max()), f"speedup{end}": each / once, f"speedup_batched_pair{end}": pair / once}
+        figures |= {
+            f"max_abs_diff{end}": float((a - b).abs().max()),
+            f"speedup{end}": each / once,
+            f"speedup_batched_pair{end}": pair / once,
+        }
     return figures
 
 
 def _inner_step(args: argparse.Namespace) -> dict[str, float]:
-    """One inner step (the mean of ten) over one plain pass of UNet, VAE decoder and classifier: as it is without the content's
-    weight, as the paper has it (no views either), and as the benchmark runs it, with the weight and its CLIP."""
-    kinds = {"inner_step_ratio": guider(FEAR, FIXED).muse, "inner_step_ratio_no_views": guider(FEAR, replace(FIXED, views=0)).muse,
-             "inner_step_ratio_content": guider(FEAR, FIXED, content=True).muse}
+    """One inner step (the mean of ten) over one plain pass of UNet, VAE decoder and classifier: as it is without the
+    content's weight, as the paper has it (no views either), and as the benchmark runs it, with the weight and its
+    CLIP."""
+    kinds = {
+        "inner_step_ratio": guider(FEAR, FIXED).muse,
+        "inner_step_ratio_no_views": guider(FEAR, replace(FIXED, views=0)).muse,
+        "inner_step_ratio_content": guider(FEAR, FIXED, content=True).muse,
+    }
     muse = kinds["inner_step_ratio"]
     x = torch.randn(1, tiny.LATENT_CHANNELS, 16, 16, device=muse.denoiser.device)
     sigma = torch.ones(1, device=x.device)
@@ -167,24 +237,36 @@ def _inner_step(args: argparse.Namespace) -> dict[str, float]:
         def job() -> None:
             each.config = replace(each.config, max_inner_steps=steps)
             each.predict(x, sigma)
+
         return job
 
     plain, *both = fastest(args.rounds, forward, *(inner(each, steps) for each in kinds.values() for steps in (2, 12)))
-    return {key: (many - few) / 10 / plain for key, few, many in zip(kinds, both[::2], both[1::2])} | {"forward_ms": 1000 * plain}
+    return {key: (many - few) / 10 / plain for key, few, many in zip(kinds, both[::2], both[1::2])} | {
+        "forward_ms": 1000 * plain
+    }
 
 
 def _whole(args: argparse.Namespace) -> dict[str, float]:
     """One image by MUSE and by universal guidance, as `affect bench muse` makes them, over the plain image's time."""
     task = generation(1)
-    plain, universal, muse = fastest(max(1, args.rounds // 2), *(lambda m=m: make(m, task) for m in (
-        PROMPT, replace(UNIVERSAL, strength=32.0), MUSE)))
-    return {"total_ratio": muse / plain, "universal_ratio": universal / plain, "total_seconds": muse, "plain_seconds": plain}
+    plain, universal, muse = fastest(
+        max(1, args.rounds // 2),
+        *(lambda m=m: make(m, task) for m in (PROMPT, replace(UNIVERSAL, strength=32.0), MUSE)),
+    )
+    return {
+        "total_ratio": muse / plain,
+        "universal_ratio": universal / plain,
+        "total_seconds": muse,
+        "plain_seconds": plain,
+    }
 
 
 def _eight(args: argparse.Namespace) -> dict[str, float]:
     """The eight emotions of one prompt as one batch, against one after the other."""
     tasks = [replace(generation(1)[0], emotion=name) for name in MIKELS]
-    together, alone = fastest(max(1, args.rounds // 3), lambda: make(MUSE, tasks), lambda: [make(MUSE, [t]) for t in tasks])
+    together, alone = fastest(
+        max(1, args.rounds // 3), lambda: make(MUSE, tasks), lambda: [make(MUSE, [t]) for t in tasks]
+    )
     return {"batch_of_eight_speedup": alone / together}
 
 
@@ -204,23 +286,31 @@ def _peak(steps: int, save_memory: bool) -> float:
 def _memory(args: argparse.Namespace) -> dict[str, float]:
     """Peak memory of the inner loop on a batch of eight; each measurement is a process of its own."""
     without, full, saving = (memory.alone(_peak, *settings) for settings in ((0, False), (2, False), (2, True)))
-    return {"peak_memory_gb": full, "inner_loop_memory_gb": full - without, "checkpointed_memory_gb": saving - without,
-            "checkpointing_saves": 1 - (saving - without) / max(full - without, 1e-9)}
+    return {
+        "peak_memory_gb": full,
+        "inner_loop_memory_gb": full - without,
+        "checkpointed_memory_gb": saving - without,
+        "checkpointing_saves": 1 - (saving - without) / max(full - without, 1e-9),
+    }
 
 
 def _warm_start(args: argparse.Namespace) -> dict[str, float]:
-    """Inner steps, time and tiny-b's accuracy from tokens that an image of another prompt was given for the same emotion, against
-    tokens drawn at random; all open when the gate does by itself."""
+    """Inner steps, time and tiny-b's accuracy from tokens that an image of another prompt was given for the same
+    emotion, against tokens drawn at random; all open when the gate does by itself."""
     tasks = generation(8 + args.n)[8:]
     model, _, vae = tiny.load_pipeline()
     config, begin = MUSE.muse, int(MUSE.force_open_at * MUSE.steps)
     sigmas = schedule("karras", model.sigma_table, MUSE.steps)
 
-    def sampled(texts: list[str], emotions: list[EmotionTarget], noise: torch.Tensor, init: EmotionTokens | None) -> tuple[Any, Any, Any]:
+    def sampled(
+        texts: list[str], emotions: list[EmotionTarget], noise: torch.Tensor, init: EmotionTokens | None
+    ) -> tuple[Any, Any, Any]:
         """Plain to where the gate opens, from there by MUSE: (latents, trace, tokens)."""
         positive, negative = _texts(texts), _texts([""])
         latent = torch.zeros(len(texts), tiny.LATENT_CHANNELS, 16, 16)
-        half = CFGGuider(model, positive, negative, config.cfg).sample(noise, latent, Sampler("euler"), sigmas[:begin + 1])
+        half = CFGGuider(model, positive, negative, config.cfg).sample(
+            noise, latent, Sampler("euler"), sigmas[: begin + 1]
+        )
         gate = TimingGate(load_scorer("tiny"), tuple(texts), ALWAYS)
         made = MuseGuider(model, vae, load_classifier("tiny-a"), positive, negative, emotions, config, gate, init)
         out = made.sample(torch.zeros_like(latent), half, Sampler("euler"), sigmas[begin:])
@@ -232,19 +322,39 @@ def _warm_start(args: argparse.Namespace) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name in ("cold", "warm"):
         images, steps, start = [], 0, time.perf_counter()
-        for part in (tasks[i:i + 8] for i in range(0, len(tasks), 8)):
+        for part in (tasks[i : i + 8] for i in range(0, len(tasks), 8)):
             init = None if name == "cold" else EmotionTokens(saved.tokens[[MIKELS.index(t.emotion) for t in part]])
             out, trace, _ = sampled([t.prompt for t in part], [t.target for t in part], noises(part), init)
-            steps += sum(a != b for call in trace.calls for before, after in zip(call.losses, call.losses[1:]) for a, b in zip(before, after))
+            steps += sum(
+                a != b
+                for call in trace.calls
+                for before, after in zip(call.losses, call.losses[1:])
+                for a, b in zip(before, after)
+            )
             with torch.no_grad():
                 images.append(vae.decode(out.to(model.device)).cpu())
-        figures |= {f"{name}_start.inner_steps": steps / len(tasks), f"{name}_start.seconds": (time.perf_counter() - start) / len(tasks)}
-        figures |= {key: v for key, v in measure.described(torch.cat(images), tasks, f"{name}_start").items() if ".kid" not in key}
-    return figures | {"warm_start_inner_steps": figures["warm_start.inner_steps"] / max(1, figures["cold_start.inner_steps"])}
+        figures |= {
+            f"{name}_start.inner_steps": steps / len(tasks),
+            f"{name}_start.seconds": (time.perf_counter() - start) / len(tasks),
+        }
+        figures |= {
+            key: v
+            for key, v in measure.described(torch.cat(images), tasks, f"{name}_start").items()
+            if ".kid" not in key
+        }
+    return figures | {
+        "warm_start_inner_steps": figures["warm_start.inner_steps"] / max(1, figures["cold_start.inner_steps"])
+    }
 
 
-FEWER = {"stop_off": {"stop_loss": -1e9}, "stop_usual": {}, "stop_0.05": {"stop_loss": 0.05}, "stop_0.2": {"stop_loss": 0.2},
-         "limit_5": {"max_inner_steps": 5}, "limit_3": {"max_inner_steps": 3}}
+FEWER = {
+    "stop_off": {"stop_loss": -1e9},
+    "stop_usual": {},
+    "stop_0.05": {"stop_loss": 0.05},
+    "stop_0.2": {"stop_loss": 0.2},
+    "limit_5": {"max_inner_steps": 5},
+    "limit_3": {"max_inner_steps": 3},
+}
 
 
 def _fewer_steps(args: argparse.Namespace) -> dict[str, float]:
@@ -255,6 +365,8 @@ def _fewer_steps(args: argparse.Namespace) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, method in methods.items():
         store = Store(args.out, method)
-        figures |= {key: v for key, v in measure.described(store.images(tasks), tasks, name).items() if ".kid" not in key}
+        figures |= {
+            key: v for key, v in measure.described(store.images(tasks), tasks, name).items() if ".kid" not in key
+        }
         figures[f"{name}.inner_steps"] = sum(note["inner_steps"] for note in store.notes(tasks)) / len(tasks)
     return figures

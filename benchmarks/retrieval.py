@@ -1,5 +1,5 @@
-"""Reference retrieval: are the references those of brute force, how fast are they found, and in how much memory? Beside a
-scikit-image loop over the same edge responses, in the same run.
+"""Reference retrieval: are the references those of brute force, how fast are they found, and in how much memory? Beside
+a scikit-image loop over the same edge responses, in the same run.
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ EACH = 50
 """Copies of each scene in the gallery of near-duplicates."""
 
 USUAL, LARGE = 10_000, 50_000
-_CODE = ("models/reference.py", "models/gallery.py", "models/ssim.py", "models/ssim_kernels.py", "training/data/moodscenes/*.py",
-         "benchmarks/retrieval.py")
+_CODE = (
+    "models/reference.py",
+    "models/gallery.py",
+    "models/ssim.py",
+    "models/ssim_kernels.py",
+    "training/data/moodscenes/*.py",
+    "benchmarks/retrieval.py",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-retrieval"), help="galleries (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench-retrieval"), help="galleries (default: %(default)s)"
+    )
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--sizes", default="1000,10000,50000", help="galleries (default: %(default)s)")
 
@@ -64,6 +72,7 @@ def scenes(root: Path, n: int) -> np.ndarray:
 
 def write_index(path: Path, edges: Any, n: int) -> Path:
     """An index of n records; those beyond the scenes are scenes mirrored and shifted, which costs a scan the same."""
+
     def write(target: Path) -> None:
         with target.open("wb") as f:
             f.write(gallery._header("scharr").ljust(gallery._HEADER))
@@ -77,9 +86,9 @@ def write_index(path: Path, edges: Any, n: int) -> Path:
 
 
 def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[str, Any]:
-    """In a process of its own: seconds a query (the mean of three rounds), from its edge response on, through an open gallery as a
-    user's goes (by torch, `fast` off, the scan alone); the references, and memory beyond what importing the package and torch takes;
-    the share of the gallery that was scored."""
+    """In a process of its own: seconds a query (the mean of three rounds), from its edge response on, through an
+    open gallery as a user's goes (by torch, `fast` off, the scan alone); the references, and memory beyond what
+    importing the package and torch takes; the share of the gallery that was scored."""
     before = memory.peak()
     if fast:
         ssim.warm_up()
@@ -87,12 +96,21 @@ def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[st
     pictures = [gallery.Picture(name, row, "house", "calm", "awe") for name, (row, *_) in opened.known.items()]
     held = gallery.Gallery(index.parent, pictures, opened.rows, {}, opened.statistics(True) if cache else None)
     plain = lambda query: ssim.best(query, held.rows, np.arange(len(pictures)), K, held.cached, fast)
-    search = (lambda query: [one.picture.row for one in reference.nearest(query, held, K)]) if fast else lambda query: plain(query)[0]
+    search = (
+        (lambda query: [one.picture.row for one in reference.nearest(query, held, K)])
+        if fast
+        else lambda query: plain(query)[0]
+    )
     start = time.perf_counter()
     for _ in range(3):
         found = [search(query) for query in queries]
     seconds, used = (time.perf_counter() - start) / 3 / len(queries), memory.peak() - before
-    return {"seconds": seconds, "found": found, "bytes": used, "visited": float(np.mean([plain(query)[2] for query in queries])) / len(pictures)}
+    return {
+        "seconds": seconds,
+        "found": found,
+        "bytes": used,
+        "visited": float(np.mean([plain(query)[2] for query in queries])) / len(pictures),
+    }
 
 
 def alone(*settings: Any) -> dict[str, Any]:
@@ -130,8 +148,14 @@ def scikit_image(index: Path, query: np.ndarray) -> float:
     structural_similarity(query, query, gaussian_weights=True, sigma=1.5, data_range=255)  # its own first call
     start = time.perf_counter()
     for i in range(len(rows)):
-        structural_similarity(query, rows[i, :EDGE].reshape(SIDE, SIDE), gaussian_weights=True, sigma=1.5,
-                              use_sample_covariance=False, data_range=255)
+        structural_similarity(
+            query,
+            rows[i, :EDGE].reshape(SIDE, SIDE),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=255,
+        )
     return time.perf_counter() - start
 
 
@@ -145,14 +169,16 @@ def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
     x = torch.from_numpy(query).float()[None, None] / 255
     start = time.perf_counter()
     for i in range(0, len(rows), 64):
-        y = torch.from_numpy(np.array(rows[i:i + 64, :EDGE])).view(-1, 1, SIDE, SIDE).float() / 255
+        y = torch.from_numpy(np.array(rows[i : i + 64, :EDGE])).view(-1, 1, SIDE, SIDE).float() / 255
         similarity(x.expand_as(y), y)
     return time.perf_counter() - start
 
 
 def main(args: argparse.Namespace) -> int:
     if ssim.kernels() is None:
-        raise UserError("This bench measures the fast path, which takes numba: `pip install numba`, or the extra `fast`.")
+        raise UserError(
+            "This bench measures the fast path, which takes numba: `pip install numba`, or the extra `fast`."
+        )
     sizes = [int(n) for n in args.sizes.split(",")]
     if min(sizes) < USUAL // EACH:
         raise UserError(f"The galleries hold {USUAL // EACH} pictures at least, got --sizes {args.sizes}.")
@@ -173,7 +199,10 @@ def main(args: argparse.Namespace) -> int:
             sizes_gb[name].append(got["bytes"] / 1e9)
             if n == USUAL:
                 end = "_cached" if cache else ""
-                figures[f"milliseconds{end}"], figures[f"peak_memory_gb{end}"] = 1000 * got["seconds"], got["bytes"] / 1e9
+                figures[f"milliseconds{end}"], figures[f"peak_memory_gb{end}"] = (
+                    1000 * got["seconds"],
+                    got["bytes"] / 1e9,
+                )
                 found.append(got["found"])
         if n == LARGE:
             figures["peak_memory_gb_50k"] = sizes_gb["numba"][-1]
@@ -189,19 +218,39 @@ def main(args: argparse.Namespace) -> int:
         figures["speedup_vs_skimage_cached"] = loop / (figures["milliseconds_cached"] / 1000)
         figures["speedup_torch_path"] = loop / torch_path["seconds"]
     figures |= _near_duplicates(folder, edges, queries)
-    measure.write(args.json, "retrieval", figures, {key: _unit(key) for key in figures}, fingerprint=folder.name, queries=args.queries, sizes=sizes)
+    measure.write(
+        args.json,
+        "retrieval",
+        figures,
+        {key: _unit(key) for key in figures},
+        fingerprint=folder.name,
+        queries=args.queries,
+        sizes=sizes,
+    )
     _plot(args.out / "retrieval.png", sizes, seconds, sizes_gb)
     return 0
 
 
 def _unit(key: str) -> str:
-    return next((unit for part, unit in (("identical", "share of queries"), ("visited", "share of the gallery"), ("memory", "GB"),
-                                         ("milliseconds", "ms"), ("seconds", "s")) if part in key), "times")
+    return next(
+        (
+            unit
+            for part, unit in (
+                ("identical", "share of queries"),
+                ("visited", "share of the gallery"),
+                ("memory", "GB"),
+                ("milliseconds", "ms"),
+                ("seconds", "s"),
+            )
+            if part in key
+        ),
+        "times",
+    )
 
 
 def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: int = EACH) -> dict[str, float]:
-    """The share of a gallery of near-duplicates (`USUAL` / each scenes, `each` copies of each with noise) that a search for such
-    a copy scores, and whether it finds what a search without bounds does."""
+    """The share of a gallery of near-duplicates (`USUAL` / each scenes, `each` copies of each with noise) that a
+    search for such a copy scores, and whether it finds what a search without bounds does."""
     path = root / "near-duplicates.index"
 
     def write(target: Path) -> None:
@@ -209,22 +258,30 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: i
         with target.open("wb") as f:
             f.write(gallery._header("scharr").ljust(gallery._HEADER))
             for i in range(USUAL):
-                noisy = np.clip(edges[i // each].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8)
+                noisy = np.clip(edges[i // each].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(
+                    np.uint8
+                )
                 f.write(gallery._pack(noisy, {"path": f"{i}.png", "file": [0, 0]}))
 
     if not path.is_file():
         files.write_atomically(path, write)
     rng = np.random.default_rng(1)
     chosen = rng.integers(USUAL // each, size=len(queries))
-    copies = np.stack([np.clip(edges[i].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8) for i in chosen])
+    copies = np.stack(
+        [np.clip(edges[i].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8) for i in chosen]
+    )
     bounded, scan = (alone(path, copies, cache, True) for cache in (True, False))
-    return {"visited_near_duplicates": bounded["visited"],
-            "near_duplicates_identical": float(np.mean([a == b for a, b in zip(bounded["found"], scan["found"])]))}
+    return {
+        "visited_near_duplicates": bounded["visited"],
+        "near_duplicates_identical": float(np.mean([a == b for a, b in zip(bounded["found"], scan["found"])])),
+    }
 
 
 def _plot(path: Path, sizes: list[int], seconds: dict[str, list[float]], memory: dict[str, list[float]]) -> None:
     from ..models.plots import curve
 
-    pictures = [curve(seconds, sizes, "pictures in the gallery", "milliseconds a query"),
-                curve(memory, sizes, "pictures in the gallery", "GB beyond the imports")]
+    pictures = [
+        curve(seconds, sizes, "pictures in the gallery", "milliseconds a query"),
+        curve(memory, sizes, "pictures in the gallery", "GB beyond the imports"),
+    ]
     measure.save_picture(path, np.concatenate(pictures, axis=1))

@@ -1,7 +1,7 @@
 """Images of a benchmark on disk: what is there is not made again, and what other code or other models made is not used.
 
-An image's file lies in a folder named after everything that it depends on: the code and the weights, and the method with
-all its settings. It carries notes of how it was made (inner steps, when the gate opened) in the PNG's text.
+An image's file lies in a folder named after everything that it depends on: the code and the weights, and the method
+with all its settings. It carries notes of how it was made (inner steps, when the gate opened) in the PNG's text.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,25 @@ from ..models.errors import UserError
 from .tasks import Task
 
 _PACKAGE = Path(__file__).parent.parent
-CODE = ("models/muse.py", "models/views.py", "models/emotions.py", "models/classifiers.py", "models/clip.py", "models/scorers.py",
-         "models/tiny/__init__.py", "models/tiny/autoencoder.py", "models/diffusion/diffusers.py", "models/diffusion/sampling.py",
-         "models/diffusion/text.py", "models/diffusion/protocol.py", "models/diffusion/inference.py", "benchmarks/methods.py",
-         "benchmarks/rivals.py", "benchmarks/tasks.py", "training/data/moodscenes/*.py")
+CODE = (
+    "models/muse.py",
+    "models/views.py",
+    "models/emotions.py",
+    "models/classifiers.py",
+    "models/clip.py",
+    "models/scorers.py",
+    "models/tiny/__init__.py",
+    "models/tiny/autoencoder.py",
+    "models/diffusion/diffusers.py",
+    "models/diffusion/sampling.py",
+    "models/diffusion/text.py",
+    "models/diffusion/protocol.py",
+    "models/diffusion/inference.py",
+    "benchmarks/methods.py",
+    "benchmarks/rivals.py",
+    "benchmarks/tasks.py",
+    "training/data/moodscenes/*.py",
+)
 WEIGHTS = ("unet", "vae", "clip", "tiny-a", "tiny-b")
 
 
@@ -34,7 +50,12 @@ def _without_words(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             body[0] = ast.Pass()
     return ast.dump(tree)
 
@@ -58,7 +79,8 @@ def fingerprint(code: tuple[str, ...] = CODE, weights: tuple[str, ...] = WEIGHTS
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:
-    """What `make` gives (anything that JSON can hold), kept in a file: a bench that is stopped does not measure it again."""
+    """What `make` gives (anything that JSON can hold), kept in a file: a bench that is stopped does not measure it
+    again."""
     if not path.is_file():
         found = make()
         files.write_atomically(path, lambda p: p.write_text(json.dumps(found), encoding="utf-8"))
@@ -66,16 +88,18 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
 
 
 class Store:
-    """The images of one method (`methods.Method`) under a benchmark's folder. Where it starts from EmoLat's codes, its fingerprint
-    takes EmoLat in.
+    """The images of one method (`methods.Method`) under a benchmark's folder. Where it starts from EmoLat's codes, its
+    fingerprint takes EmoLat in.
 
     expected  the fingerprint that a process started with: a worker that finds other code than its parent's stops
     """
 
     def __init__(self, root: Path, method: Any, expected: str | None = None):
         if expected not in (None, fingerprint()):
-            raise UserError("The code or the models changed while the benchmark was running. Start it again: what is done "
-                            "under the old ones is kept apart.")
+            raise UserError(
+                "The code or the models changed while the benchmark was running. Start it again: what is done "
+                "under the old ones is kept apart."
+            )
         settings = json.dumps(asdict(method), sort_keys=True)
         name = f"{method.kind}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
         of_emolat = ((*CODE, "models/emolat/*.py"), (*WEIGHTS, "emolat")) if method.start == "emolat" else ()

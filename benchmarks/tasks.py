@@ -39,7 +39,9 @@ class Task:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a benchmark over held-out prompts."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)"
+    )
     parser.add_argument("--n", type=int, default=64, help="held-out prompts (default: %(default)s)")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
 
@@ -54,7 +56,8 @@ def generation(n: int, split: str = "test") -> list[Task]:
 
 
 def emotion_only(n: int) -> list[Task]:
-    """n images of no said content, the emotions in turn (MUSE section IV-A: the prompt is "an image of" and the emotion)."""
+    """n images of no said content, the emotions in turn (MUSE section IV-A: the prompt is "an image of" and the
+    emotion)."""
     return [Task(f"an image of {MIKELS[i % 8]}", MIKELS[i % 8], 10_000 + i) for i in range(n)]
 
 

@@ -1,12 +1,12 @@
-"""Feature networks that are looked into: DenseNet-121 and VGG-19. torchvision's where their weights are on this machine,
-else the tiny ones, which have the same layers at a small width.
+"""Feature networks that are looked into: DenseNet-121 and VGG-19. torchvision's where their weights are on this
+machine, else the tiny ones, which have the same layers at a small width.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import torch
 from torch import nn
@@ -49,7 +49,8 @@ def build_tiny_densenet() -> nn.Sequential:
 
 
 TINY: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-    "tiny-densenet": ("densenet", build_tiny_densenet), "tiny-vgg": ("vgg", build_tiny_vgg),
+    "tiny-densenet": ("densenet", build_tiny_densenet),
+    "tiny-vgg": ("vgg", build_tiny_vgg),
 }
 PUBLISHED = ("densenet121", "vgg19", "alexnet")
 
@@ -64,13 +65,15 @@ def cached_weights(name: str) -> Path | None:
 
 
 def read_published(name: str, path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a network of `PUBLISHED` from torchvision's file, read with weights_only: nothing in it is executed.
-    UserError where it is damaged or holds more than weights."""
+    """The state dict of a network of `PUBLISHED` from torchvision's file, read with weights_only: nothing in it is
+    executed. UserError where it is damaged or holds more than weights."""
     try:
         state = files.load_pickled(path)
     except UserError as error:
-        raise UserError(f"The weights of '{name}' in {path} are damaged or hold more than weights. Delete the file and get it "
-                        "again.") from error
+        raise UserError(
+            f"The weights of '{name}' in {path} are damaged or hold more than weights. Delete the file and get it "
+            "again."
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
         raise UserError(f"The file {path} holds no weights of '{name}'. Delete it and get it again.")
     # torchvision's DenseNet files are older than its module names: norm.1 is norm1 today.
@@ -94,9 +97,9 @@ class Backbone(nn.Module):
 
 
 def load_backbone(name: str) -> Backbone:
-    """A network of `TINY` or `PUBLISHED`, in evaluation mode, without gradients to its weights, on the host's device; "auto" is
-    densenet121 where it is on this machine, else tiny-densenet, and says which. UserError where it is unknown, or published and
-    not on this machine."""
+    """A network of `TINY` or `PUBLISHED`, in evaluation mode, without gradients to its weights, on the host's
+    device; "auto" is densenet121 where it is on this machine, else tiny-densenet, and says which. UserError where it
+    is unknown, or published and not on this machine."""
     from torchvision.models import get_model
 
     if name == "auto":
@@ -109,9 +112,11 @@ def load_backbone(name: str) -> Backbone:
     elif name in PUBLISHED:
         path = cached_weights(name)
         if path is None:
-            raise UserError(f"The weights of '{name}' are not on this machine. Get them once, with a network: python -c "
-                            f"\"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')\". Or "
-                            f"choose {' or '.join(TINY)}.")
+            raise UserError(
+                f"The weights of '{name}' are not on this machine. Get them once, with a network: python -c "
+                f"\"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')\". Or "
+                f"choose {' or '.join(TINY)}."
+            )
         whole = get_model(name, weights=None)
         features = files.load_into(whole, read_published(name, path), path.name).features
     else:

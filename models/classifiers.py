@@ -5,7 +5,8 @@ Three tiny ones of our own, zero-shot CLIP, and the published heads on CLIP feat
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,8 +60,9 @@ class PatchEmotionNet(nn.Module):
         super().__init__()
         self.patch = nn.Conv2d(3, width, patch, patch)
         self.position = nn.Parameter(torch.randn(1, (INPUT_SIZE // patch) ** 2, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(width, heads, 3 * width, dropout=0.1, activation="gelu",
-                                           batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 3 * width, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+        )
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.head = nn.Linear(width, len(MIKELS))
 
@@ -70,7 +72,9 @@ class PatchEmotionNet(nn.Module):
 
 
 TINY: dict[str, Callable[[], nn.Module]] = {
-    "tiny-a": ConvEmotionNet, "tiny-b": PatchEmotionNet, "tiny-c": ConvEmotionNet,
+    "tiny-a": ConvEmotionNet,
+    "tiny-b": PatchEmotionNet,
+    "tiny-c": ConvEmotionNet,
 }
 
 
@@ -87,17 +91,24 @@ class ClipEmotionHead(nn.Module):
         shapes = {k: tuple(state[k].shape) for k in ("fc.weight", "hidden.weight") if k in state}
         hidden = shapes.get("hidden.weight", (shapes["fc.weight"][-1], 0))
         if {len(v) for v in shapes.values()} != {2} or shapes["fc.weight"] != (len(MIKELS), hidden[0]):
-            raise UserError(f"This file is no head for Mikels' eight emotions: {shapes}. EmoGen's has fc.weight of 8 x 768, "
-                            "EmoEdit's hidden.weight of 256 x 512 and fc.weight of 8 x 256.")
+            raise UserError(
+                f"This file is no head for Mikels' eight emotions: {shapes}. EmoGen's has fc.weight of 8 x 768, "
+                "EmoEdit's hidden.weight of 256 x 512 and fc.weight of 8 x 256."
+            )
         out, width = shapes["fc.weight"]
         self.fc = nn.Linear(width, out)
         self.hidden = nn.Linear(*reversed(state["hidden.weight"].shape)) if "hidden.weight" in state else None
-        files.load_into(nn.ModuleDict({k: m for k, m in (("fc", self.fc), ("hidden", self.hidden)) if m is not None}),
-                        state, "the emotion head")
+        files.load_into(
+            nn.ModuleDict({k: m for k, m in (("fc", self.fc), ("hidden", self.hidden)) if m is not None}),
+            state,
+            "the emotion head",
+        )
         takes = (self.hidden or self.fc).in_features
         if takes != scorer.feature_width:
-            raise UserError(f"This emotion head takes CLIP features {takes} wide and '{scorer.name}' gives "
-                            f"{scorer.feature_width}: choose ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's.")
+            raise UserError(
+                f"This emotion head takes CLIP features {takes} wide and '{scorer.name}' gives "
+                f"{scorer.feature_width}: choose ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's."
+            )
         self.register_buffer("order", torch.tensor([order.index(name) for name in MIKELS]), persistent=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -108,8 +119,8 @@ class ClipEmotionHead(nn.Module):
 
 
 class ZeroShotEmotion(nn.Module):
-    """CLIP without training: the cosine between the image and sentences for each emotion, over a temperature. It tells Mikels'
-    eight (`forward`) and GoEmotions' 27 (`fine`)."""
+    """CLIP without training: the cosine between the image and sentences for each emotion, over a temperature. It
+    tells Mikels' eight (`forward`) and GoEmotions' 27 (`fine`)."""
 
     TEMPLATES = ("a picture that evokes {}", "an image full of {}", "a scene of {}")
 
@@ -117,7 +128,9 @@ class ZeroShotEmotion(nn.Module):
         super().__init__()
         self.scorer = scorer
         self.register_buffer("text", self._features(MIKELS), persistent=False)
-        self.register_buffer("fine_text", None, persistent=False)  # made when it is first asked for: whoever guides never does
+        self.register_buffer(
+            "fine_text", None, persistent=False
+        )  # made when it is first asked for: whoever guides never does
 
     @torch.no_grad()
     def _features(self, labels: tuple[str, ...]) -> torch.Tensor:
@@ -154,8 +167,8 @@ def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     clip_model names the CLIP (see `scorers.load_scorer`) that zero-shot and published heads look through; the tiny CLIP
     that judges is tiny-eval, since the one that conditions the sampler must not judge.
     """
-    from .scorers import load_scorer
     from .diffusion.protocol import frozen
+    from .scorers import load_scorer
 
     if name in TINY:
         model = TINY[name]()

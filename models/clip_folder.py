@@ -1,7 +1,8 @@
-"""A CLIP from a folder in open_clip's form: its configuration and its safetensors, and nothing else that the folder might name.
+"""A CLIP from a folder in open_clip's form: its configuration and its safetensors, and nothing else that the folder
+might name.
 
-open_clip itself would take code from a Hugging Face folder that the configuration names, ask a hub, and go on with random weights
-where it finds none.
+open_clip itself would take code from a Hugging Face folder that the configuration names, ask a hub, and go on with
+random weights where it finds none.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ _MOST_LAYERS = 500
 
 
 def load_folder(folder: Path) -> Any:
-    """The open_clip CLIP of a folder, in float32, with its preprocessing. UserError where the folder has no configuration or no weights,
-    where they do not belong together, or where the configuration names a model of another library."""
+    """The open_clip CLIP of a folder, in float32, with its preprocessing. UserError where the folder has no
+    configuration or no weights, where they do not belong together, or where the configuration names a model of
+    another library."""
     from open_clip import CLIP
     from open_clip.model import set_model_preprocess_cfg
 
     config = _config(folder / CONFIG)
     if not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder} has no weights: '{WEIGHTS}' is missing. Copy the whole folder, as `affect train moodifyclip` writes it.")
+        raise UserError(
+            f"{folder} has no weights: '{WEIGHTS}' is missing. Copy the whole folder, as `affect train moodifyclip` writes it."
+        )
     state, _ = files.load_safetensors(folder / WEIGHTS)
     known = {k: v for k, v in config["model_cfg"].items() if k in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")}
     try:
@@ -60,18 +64,36 @@ def _config(path: Path) -> dict[str, Any]:
             raise TypeError("its parts are no objects")
         layers = [int(tower["layers"]) for tower in towers]
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{path.name}' in {path.parent} describes no CLIP of two transformers: {type(error).__name__}: {error}."
-                        ) from error
-    foreign = next((key for part in (model, *towers) for key, value in part.items()
-                    if key.startswith(("hf_", "timm_")) or (key == "custom_text" and value)), None)
+        raise UserError(
+            f"'{path.name}' in {path.parent} describes no CLIP of two transformers: {type(error).__name__}: {error}."
+        ) from error
+    foreign = next(
+        (
+            key
+            for part in (model, *towers)
+            for key, value in part.items()
+            if key.startswith(("hf_", "timm_")) or (key == "custom_text" and value)
+        ),
+        None,
+    )
     if foreign:
-        raise UserError(f"'{path.name}' in {path.parent} names a model of another library ('{foreign}'), whose code or weights would "
-                        "be loaded from elsewhere. Only open_clip's own towers are loaded here.")
+        raise UserError(
+            f"'{path.name}' in {path.parent} names a model of another library ('{foreign}'), whose code or weights would "
+            "be loaded from elsewhere. Only open_clip's own towers are loaded here."
+        )
     if max(layers) > _MOST_LAYERS:
-        raise UserError(f"'{path.name}' in {path.parent} asks for {max(layers)} layers; no CLIP has more than {_MOST_LAYERS}.")
+        raise UserError(
+            f"'{path.name}' in {path.parent} asks for {max(layers)} layers; no CLIP has more than {_MOST_LAYERS}."
+        )
     for key in ("mean", "std"):
         values = seen.get(key)
-        if values is not None and not (isinstance(values, list) and len(values) == 3
-                                       and all(type(v) in (int, float) and math.isfinite(v) for v in values)):
+        if values is not None and not (
+            isinstance(values, list)
+            and len(values) == 3
+            and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+        ):
             raise UserError(f"'{path.name}' in {path.parent}: preprocess_cfg's {key} must be three numbers.")
-    return {"model_cfg": model, "preprocess_cfg": asdict(PreprocessCfg()) | {k: v for k, v in seen.items() if v is not None}}
+    return {
+        "model_cfg": model,
+        "preprocess_cfg": asdict(PreprocessCfg()) | {k: v for k, v in seen.items() if v is not None},
+    }

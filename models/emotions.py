@@ -21,15 +21,45 @@ WHEEL = ("amusement", "contentment", "awe", "excitement", "fear", "sadness", "di
 """The same eight around Mikels' wheel: neighbours are similar emotions. The last neighbours the first."""
 
 OPPOSITE = {
-    "amusement": "fear", "contentment": "sadness", "awe": "disgust", "excitement": "anger",
-    "fear": "amusement", "sadness": "contentment", "disgust": "awe", "anger": "excitement",
+    "amusement": "fear",
+    "contentment": "sadness",
+    "awe": "disgust",
+    "excitement": "anger",
+    "fear": "amusement",
+    "sadness": "contentment",
+    "disgust": "awe",
+    "anger": "excitement",
 }
 """The opposite emotion used in evaluation."""
 
 GOEMOTIONS = (
-    "admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
-    "disappointment", "disapproval", "disgust", "embarrassment", "excitement", "fear", "gratitude", "grief", "joy",
-    "love", "nervousness", "optimism", "pride", "realization", "relief", "remorse", "sadness", "surprise",
+    "admiration",
+    "amusement",
+    "anger",
+    "annoyance",
+    "approval",
+    "caring",
+    "confusion",
+    "curiosity",
+    "desire",
+    "disappointment",
+    "disapproval",
+    "disgust",
+    "embarrassment",
+    "excitement",
+    "fear",
+    "gratitude",
+    "grief",
+    "joy",
+    "love",
+    "nervousness",
+    "optimism",
+    "pride",
+    "realization",
+    "relief",
+    "remorse",
+    "sadness",
+    "surprise",
 )
 """The 27 of GoEmotions (Demszky et al. 2020)."""
 
@@ -64,20 +94,42 @@ _TO_MIKELS: dict[str, dict[str, float]] = {
 
 # (valence, arousal, dominance) of the word, NRC-VAD.
 _VAD: dict[str, tuple[float, float, float]] = {
-    "amusement": (0.929, 0.837, 0.803), "awe": (0.469, 0.740, 0.300), "contentment": (0.875, 0.610, 0.782),
-    "excitement": (0.896, 0.684, 0.731), "anger": (0.167, 0.865, 0.657), "disgust": (0.052, 0.775, 0.317),
-    "fear": (0.073, 0.840, 0.293), "sadness": (0.052, 0.288, 0.164), "admiration": (0.969, 0.583, 0.726),
-    "annoyance": (0.167, 0.718, 0.342), "approval": (0.854, 0.460, 0.889), "caring": (0.635, 0.469, 0.500),
-    "confusion": (0.255, 0.667, 0.277), "curiosity": (0.750, 0.755, 0.463), "desire": (0.896, 0.692, 0.647),
-    "disappointment": (0.115, 0.490, 0.336), "disapproval": (0.085, 0.551, 0.367),
-    "embarrassment": (0.143, 0.685, 0.226), "gratitude": (0.885, 0.441, 0.610), "grief": (0.070, 0.640, 0.474),
-    "joy": (0.980, 0.824, 0.794), "love": (1.000, 0.519, 0.673), "nervousness": (0.163, 0.915, 0.241),
-    "optimism": (0.949, 0.565, 0.814), "pride": (0.729, 0.634, 0.848), "realization": (0.554, 0.510, 0.836),
-    "relief": (0.844, 0.278, 0.481), "remorse": (0.103, 0.673, 0.377), "surprise": (0.875, 0.875, 0.562),
+    "amusement": (0.929, 0.837, 0.803),
+    "awe": (0.469, 0.740, 0.300),
+    "contentment": (0.875, 0.610, 0.782),
+    "excitement": (0.896, 0.684, 0.731),
+    "anger": (0.167, 0.865, 0.657),
+    "disgust": (0.052, 0.775, 0.317),
+    "fear": (0.073, 0.840, 0.293),
+    "sadness": (0.052, 0.288, 0.164),
+    "admiration": (0.969, 0.583, 0.726),
+    "annoyance": (0.167, 0.718, 0.342),
+    "approval": (0.854, 0.460, 0.889),
+    "caring": (0.635, 0.469, 0.500),
+    "confusion": (0.255, 0.667, 0.277),
+    "curiosity": (0.750, 0.755, 0.463),
+    "desire": (0.896, 0.692, 0.647),
+    "disappointment": (0.115, 0.490, 0.336),
+    "disapproval": (0.085, 0.551, 0.367),
+    "embarrassment": (0.143, 0.685, 0.226),
+    "gratitude": (0.885, 0.441, 0.610),
+    "grief": (0.070, 0.640, 0.474),
+    "joy": (0.980, 0.824, 0.794),
+    "love": (1.000, 0.519, 0.673),
+    "nervousness": (0.163, 0.915, 0.241),
+    "optimism": (0.949, 0.565, 0.814),
+    "pride": (0.729, 0.634, 0.848),
+    "realization": (0.554, 0.510, 0.836),
+    "relief": (0.844, 0.278, 0.481),
+    "remorse": (0.103, 0.673, 0.377),
+    "surprise": (0.875, 0.875, 0.562),
 }
 
-LABELS = MIKELS + tuple(e for e in GOEMOTIONS if e not in MIKELS) + tuple(
-    e for e in EKMAN if e not in MIKELS and e not in GOEMOTIONS)
+LABELS = (
+    MIKELS
+    + tuple(e for e in GOEMOTIONS if e not in MIKELS)
+    + tuple(e for e in EKMAN if e not in MIKELS and e not in GOEMOTIONS)
+)
 """The choices of the Emotion node: the eight, then the 27 and Ekman's six without repeats."""
 
 
@@ -121,12 +173,12 @@ class EmotionTarget:
             raise UserError(f"An emotion's intensity lies in 0..1, got {self.intensity}.")
 
     @classmethod
-    def of(cls, label: str, intensity: float = 1.0) -> "EmotionTarget":
+    def of(cls, label: str, intensity: float = 1.0) -> EmotionTarget:
         """The target named by a label of `LABELS`."""
         return cls(to_mikels(label), intensity, label, _VAD[label])
 
     @classmethod
-    def from_vad(cls, valence: float, arousal: float, dominance: float, intensity: float = 1.0) -> "EmotionTarget":
+    def from_vad(cls, valence: float, arousal: float, dominance: float, intensity: float = 1.0) -> EmotionTarget:
         """The target at a point of VAD space (each in 0..1): the eight, weighted by exp(-d^2 / (2 * 0.15^2)) of
         their distance d to the point. 0.15 is about a third of the mean distance between neighbours, so that a
         point on an emotion's own rating is mostly that emotion (our choice)."""
@@ -142,7 +194,7 @@ class EmotionTarget:
         return cls(distribution, intensity, f"near {label}", point)
 
     @classmethod
-    def from_text(cls, text: str) -> "EmotionTarget":
+    def from_text(cls, text: str) -> EmotionTarget:
         """The target that a sentence names: every known emotion word, adjective or common synonym in it counts
         once; `very`/`slightly` before a word doubles or halves it. Raises UserError where it names none."""
         weights: dict[str, float] = {}
@@ -156,12 +208,13 @@ class EmotionTarget:
             weights[label] = weights.get(label, 0.0) + scale
         if not weights:
             raise UserError(
-                f"No emotion found in '{text}'. Name one, for example: {', '.join(MIKELS)}, joy, love, grief.")
+                f"No emotion found in '{text}'. Name one, for example: {', '.join(MIKELS)}, joy, love, grief."
+            )
         total = sum(weights.values())
         targets = [(cls.of(label), w / total) for label, w in weights.items()]
         return _blend(targets, 1.0, " + ".join(weights))
 
-    def mix(self, other: "EmotionTarget", balance: float = 0.5) -> "EmotionTarget":
+    def mix(self, other: EmotionTarget, balance: float = 0.5) -> EmotionTarget:
         """(1 - balance) of this and balance of the other; intensity and VAD are mixed alike."""
         if not 0.0 <= balance <= 1.0:
             raise UserError(f"The balance of an emotion mix lies in 0..1, got {balance}.")
@@ -175,7 +228,8 @@ class EmotionTarget:
         return MIKELS[max(range(len(MIKELS)), key=self.distribution.__getitem__)]
 
     def wanted(self) -> tuple[str, ...]:
-        """What belongs to the target: the emotions of at least 5 % (a point in VAD space touches all eight a little)."""
+        """What belongs to the target: the emotions of at least 5 % (a point in VAD space touches all eight a
+        little)."""
         return tuple(n for n, p in zip(MIKELS, self.distribution) if p >= 0.05)
 
     def similar(self) -> tuple[str, ...]:
@@ -202,11 +256,23 @@ _SYNONYMS = {
     "disgust": "disgusting disgusted revolting gross repulsive nauseating filthy",
     "fear": "fearful scary afraid frightening terrifying spooky creepy horror scared terror",
     "sadness": "sad melancholy melancholic gloomy lonely sorrow sorrowful mournful depressed tearful",
-    "joy": "joyful happy happiness delighted glad", "love": "loving romantic affection tender",
-    "surprise": "surprised surprising astonished", "grief": "grieving", "nervousness": "nervous anxious anxiety tense",
-    "optimism": "optimistic hopeful hope", "pride": "proud", "relief": "relieved", "gratitude": "grateful thankful",
-    "curiosity": "curious", "confusion": "confused", "embarrassment": "embarrassed ashamed", "remorse": "guilt guilty",
-    "disappointment": "disappointed", "annoyance": "annoyed annoying irritated", "admiration": "admiring",
-    "caring": "kind", "desire": "longing",
+    "joy": "joyful happy happiness delighted glad",
+    "love": "loving romantic affection tender",
+    "surprise": "surprised surprising astonished",
+    "grief": "grieving",
+    "nervousness": "nervous anxious anxiety tense",
+    "optimism": "optimistic hopeful hope",
+    "pride": "proud",
+    "relief": "relieved",
+    "gratitude": "grateful thankful",
+    "curiosity": "curious",
+    "confusion": "confused",
+    "embarrassment": "embarrassed ashamed",
+    "remorse": "guilt guilty",
+    "disappointment": "disappointed",
+    "annoyance": "annoyed annoying irritated",
+    "admiration": "admiring",
+    "caring": "kind",
+    "desire": "longing",
 }
 _WORDS = {label: label for label in LABELS} | {w: k for k, ws in _SYNONYMS.items() for w in ws.split()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -15,12 +16,13 @@ class UserError(Exception):
     on the node.
     """
 
-    # ComfyUI heads an error's details with the exception's module and name, and names a node pack's modules by the pack's
-    # whole path. With this it reads "affect.UserError".
+    # ComfyUI heads an error's details with the exception's module and name, and names a node pack's modules by the
+    # pack's whole path. With this it reads "affect.UserError".
     __module__ = "affect"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """No module of that name can be imported, so pickle (a process pool's errors) is given a function that can be found."""
+        """No module of that name can be imported, so pickle (a process pool's errors) is given a function that can
+        be found."""
         return (_rebuilt, self.args, self.__dict__ or None) if type(self) is UserError else super().__reduce__()
 
 
@@ -49,9 +51,16 @@ def did_you_mean(name: object, known: Iterable[object], cutoff: float = 0.6) -> 
 def unwritable(error: OSError) -> str | None:
     """The sentence for a file or folder that could not be written; None for other errors."""
     forbidden, in_the_way = "there is no permission", "a file stands where a folder should"
-    reasons = {errno.ENOSPC: "the disk is full", getattr(errno, "EDQUOT", -1): "the disk quota is used up",
-               errno.EROFS: "the file system is read-only", errno.EACCES: forbidden, errno.EPERM: forbidden,
-               errno.ENOTDIR: in_the_way, errno.EEXIST: in_the_way, errno.ENAMETOOLONG: "the name is too long"}
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        getattr(errno, "EDQUOT", -1): "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: forbidden,
+        errno.EPERM: forbidden,
+        errno.ENOTDIR: in_the_way,
+        errno.EEXIST: in_the_way,
+        errno.ENAMETOOLONG: "the name is too long",
+    }
     reason = reasons.get(error.errno or 0)
     if reason is None:
         return None

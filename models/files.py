@@ -13,9 +13,10 @@ import os
 import secrets
 import stat
 import struct
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import host
 from .errors import UserError, did_you_mean
@@ -32,9 +33,9 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4000
 
 
 def safe_join(root: Path | str, name: str) -> Path:
-    """`root / name`, refused with UserError where it leaves `root` (`..`, absolute paths, drives, links that leave) or is no
-    name of a file at all (control characters, halves of characters, names that are too long). For what is written; what is read
-    may follow links (`find_inside`)."""
+    """`root / name`, refused with UserError where it leaves `root` (`..`, absolute paths, drives, links that leave)
+    or is no name of a file at all (control characters, halves of characters, names that are too long). For what is
+    written; what is read may follow links (`find_inside`)."""
     root, text = Path(root).resolve(), _as_name(name)
     try:
         path = (root / text).resolve()
@@ -46,8 +47,8 @@ def safe_join(root: Path | str, name: str) -> Path:
 
 
 def find_inside(root: Path | str, name: str) -> Path:
-    """`root / name` for reading: as `safe_join`, but a link that the user has put into `root` is followed wherever it leads, as
-    ComfyUI does (model folders are often links to another disk)."""
+    """`root / name` for reading: as `safe_join`, but a link that the user has put into `root` is followed wherever
+    it leads, as ComfyUI does (model folders are often links to another disk)."""
     return Path(root) / os.path.normpath(_as_name(name))
 
 
@@ -55,23 +56,28 @@ _LEAVES = "The path '{name}' leaves its folder. Give a name inside it, without '
 
 
 def _as_name(name: str) -> str:
-    """A name with forward slashes. UserError where no file can have it, or where it leads out of the folder it is looked up in."""
+    """A name with forward slashes. UserError where no file can have it, or where it leads out of the folder it is
+    looked up in."""
     text = name.replace("\\", "/")
     try:
         too_long = len(text) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split("/"))
         if too_long or any(c < " " or c == "\x7f" for c in text):
             raise ValueError
     except ValueError as error:  # half a character (a lone surrogate) is one too
-        raise UserError(f"{ascii(name[:60])} is no name of a file: it holds characters that no name has, or is too long.") from error
+        raise UserError(
+            f"{name[:60]!a} is no name of a file: it holds characters that no name has, or is too long."
+        ) from error
     if os.path.normpath(text).split(os.sep)[0] == ".." or text.startswith("/") or ":" in text.split("/")[0]:
         raise UserError(_LEAVES.format(name=name))
     return text
 
 
 def open_regular(path: Path | str) -> BinaryIO:
-    """Opens a file to read its bytes, if it is a regular file or a link to one. UserError for pipes, sockets and devices, whose
-    reading may never end, and for folders; OSError as `open` raises it."""
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe is not waited for
+    """Opens a file to read its bytes, if it is a regular file or a link to one. UserError for pipes, sockets and
+    devices, whose reading may never end, and for folders; OSError as `open` raises it."""
+    number = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )  # a pipe is not waited for
     try:
         if stat.S_ISREG(os.fstat(number).st_mode):
             return os.fdopen(number, "rb")
@@ -82,17 +88,20 @@ def open_regular(path: Path | str) -> BinaryIO:
 
 
 def read_text(path: Path | str, most: int) -> bytes:
-    """The bytes of a text file of at most `most` bytes. UserError where it is longer or no regular file (`open_regular`)."""
+    """The bytes of a text file of at most `most` bytes. UserError where it is longer or no regular file
+    (`open_regular`)."""
     with open_regular(path) as f:
         data = f.read(most + 1)
     if len(data) > most:
-        raise UserError(f"'{Path(path).name}' is larger than {most / 1e6:.0f} MB, more than any file of its kind needs.")
+        raise UserError(
+            f"'{Path(path).name}' is larger than {most / 1e6:.0f} MB, more than any file of its kind needs."
+        )
     return data
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
-    """Calls `write` on a temporary name beside `path`, then renames: the file is complete or absent. A link of the name `path`
-    is replaced, not followed."""
+    """Calls `write` on a temporary name beside `path`, then renames: the file is complete or absent. A link of the
+    name `path` is replaced, not followed."""
     path = Path(path)
     with _written(path, write) as temporary:
         os.replace(temporary, path)
@@ -100,8 +109,8 @@ def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
 
 
 def write_new(names: Iterable[Path], write: Callable[[Path], None]) -> Path:
-    """As `write_atomically`, under the first of `names` (all in one folder) that no file has. Nothing is ever replaced: where
-    several programs write into a folder at once, each gets names of its own."""
+    """As `write_atomically`, under the first of `names` (all in one folder) that no file has. Nothing is ever
+    replaced: where several programs write into a folder at once, each gets names of its own."""
     names = iter(names)
     path = next(names)
     with _written(path, write) as temporary:
@@ -111,8 +120,8 @@ def write_new(names: Iterable[Path], write: Callable[[Path], None]) -> Path:
 
 
 def _claim(temporary: Path, path: Path) -> bool:
-    """Gives a file the name `path`; False where there is one of that name. One step for the file system, or, where that knows no
-    hard links (exFAT), under a lock file."""
+    """Gives a file the name `path`; False where there is one of that name. One step for the file system, or, where
+    that knows no hard links (exFAT), under a lock file."""
     try:
         os.link(temporary, path, follow_symlinks=False)
         return True
@@ -136,8 +145,9 @@ def _claim(temporary: Path, path: Path) -> bool:
 
 @contextmanager
 def _written(path: Path, write: Callable[[Path], None]) -> Iterator[Path]:
-    """A new file beside `path`, of a name that nobody can foresee, with what `write` writes; removed at the end if it is still
-    there. Its mode is what the user's umask says, whatever a writer makes of it (safetensors would keep the file to its owner)."""
+    """A new file beside `path`, of a name that nobody can foresee, with what `write` writes; removed at the end if
+    it is still there. Its mode is what the user's umask says, whatever a writer makes of it (safetensors would keep
+    the file to its owner)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp{path.suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -151,8 +161,9 @@ def _written(path: Path, write: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def release(mapped: np.ndarray) -> None:
-    """Lets the system take back the pages of a memory-mapped array that were read, where it can be told so: they count as this process's
-    memory otherwise for as long as the file is mapped. The array stays as it is; what is read again comes from the system's cache."""
+    """Lets the system take back the pages of a memory-mapped array that were read, where it can be told so: they
+    count as this process's memory otherwise for as long as the file is mapped. The array stays as it is; what is
+    read again comes from the system's cache."""
     base = mapped
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
@@ -161,20 +172,41 @@ def release(mapped: np.ndarray) -> None:
 
 
 MAX_HEADER, MAX_TENSORS = 16_000_000, 20_000
-"""Limits of a safetensors header. The largest models have some thousand tensors in a header below one megabyte; what is far beyond
-would only keep the reader busy."""
+"""Limits of a safetensors header. The largest models have some thousand tensors in a header below one megabyte; what
+is far beyond would only keep the reader busy."""
 
-_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64, "F16": 16, "BF16": 16,
-         "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-         "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
+_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "U16": 16,
+    "I16": 16,
+    "U32": 32,
+    "I32": 32,
+    "U64": 64,
+    "I64": 64,
+    "F16": 16,
+    "BF16": 16,
+    "F32": 32,
+    "F64": 64,
+    "C64": 64,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F4": 4,
+}
 """Bits of a value of each type that the format has."""
 
 
 def check_safetensors(path: Path | str) -> dict[str, dict]:
     """The header of a safetensors file: tensor name -> {dtype, shape, data_offsets}, and `__metadata__`.
 
-    Reads the header alone. Raises UserError where the file is absent, cut off, or of another format: what is returned has every
-    tensor inside the file, as large as its shape says, one behind the other.
+    Reads the header alone. Raises UserError where the file is absent, cut off, or of another format: what is returned
+    has every tensor inside the file, as large as its shape says, one behind the other.
     """
     path = Path(path)
     if not path.is_file():
@@ -188,22 +220,29 @@ def check_safetensors(path: Path | str) -> dict[str, dict]:
         if length > size - 8:
             raise UserError(
                 f"'{path.name}' is not a safetensors file, or is cut off. Pickled checkpoints (.ckpt, .pt) are not "
-                "executed here: convert it to safetensors, or download it again.")
+                "executed here: convert it to safetensors, or download it again."
+            )
         if length > MAX_HEADER:
-            raise UserError(f"'{path.name}' has a header of {length / 1e6:.0f} MB, which no model needs (at most "
-                            f"{MAX_HEADER / 1e6:.0f} are read). Write it again without its metadata, or choose another file.")
+            raise UserError(
+                f"'{path.name}' has a header of {length / 1e6:.0f} MB, which no model needs (at most "
+                f"{MAX_HEADER / 1e6:.0f} are read). Write it again without its metadata, or choose another file."
+            )
         header = _parsed(f.read(length), path.name)
     end = _checked_layout(header, path.name)
     if size < 8 + length + end:
         raise UserError(
-            f"The model file '{path.name}' is cut off: {size} of {8 + length + end} bytes are there. Download it again.")
+            f"The model file '{path.name}' is cut off: {size} of {8 + length + end} bytes are there. Download it again."
+        )
     if size > 8 + length + end:
-        raise UserError(f"'{path.name}' is damaged: {size - 8 - length - end} bytes follow its last tensor. Download it again.")
+        raise UserError(
+            f"'{path.name}' is damaged: {size - 8 - length - end} bytes follow its last tensor. Download it again."
+        )
     return header
 
 
 def _parsed(text: bytes, name: str) -> dict[str, dict]:
     """A header's JSON, with the types that it must have."""
+
     def is_size(value: object) -> bool:
         return type(value) is int and value >= 0
 
@@ -214,7 +253,9 @@ def _parsed(text: bytes, name: str) -> dict[str, dict]:
     if not isinstance(header, dict):
         raise UserError(f"'{name}' is not a safetensors file: its header is no object.")
     if len(header) > MAX_TENSORS:
-        raise UserError(f"'{name}' holds {len(header)} tensors; no model has more than {MAX_TENSORS}. Choose another file.")
+        raise UserError(
+            f"'{name}' holds {len(header)} tensors; no model has more than {MAX_TENSORS}. Choose another file."
+        )
     metadata = header.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise UserError(f"'{name}' is not a safetensors file: its metadata are no texts.")
@@ -222,24 +263,35 @@ def _parsed(text: bytes, name: str) -> dict[str, dict]:
         if key == "__metadata__":
             continue
         shape, offsets = (entry.get("shape"), entry.get("data_offsets")) if isinstance(entry, dict) else (None, None)
-        if not (isinstance(shape, list) and len(shape) <= 16 and all(map(is_size, shape)) and isinstance(offsets, list)
-                and len(offsets) == 2 and all(map(is_size, offsets)) and offsets[0] <= offsets[1]):
+        if not (
+            isinstance(shape, list)
+            and len(shape) <= 16
+            and all(map(is_size, shape))
+            and isinstance(offsets, list)
+            and len(offsets) == 2
+            and all(map(is_size, offsets))
+            and offsets[0] <= offsets[1]
+        ):
             raise UserError(f"'{name}' is not a safetensors file: its header says nothing sensible of '{key[:100]}'.")
         if not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _BITS:
-            raise UserError(f"'{name}' holds numbers of the type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}'), which is not known "
-                            "here.")
+            raise UserError(
+                f"'{name}' holds numbers of the type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}'), which is not known "
+                "here."
+            )
     return header
 
 
 def _checked_layout(header: dict[str, dict], name: str) -> int:
-    """Where the last tensor ends, in bytes behind the header. UserError where two overlap, a gap lies between two, or one is not as
-    large as its shape says."""
+    """Where the last tensor ends, in bytes behind the header. UserError where two overlap, a gap lies between two,
+    or one is not as large as its shape says."""
     end = 0
     tensors = ((key, entry) for key, entry in header.items() if key != "__metadata__")
     for key, entry in sorted(tensors, key=lambda item: item[1]["data_offsets"]):
         begin, stop = entry["data_offsets"]
         if begin != end or (stop - begin) * 8 != math.prod(entry["shape"]) * _BITS[entry["dtype"]]:
-            raise UserError(f"'{name}' is damaged: '{key[:100]}' does not lie where its header says. Download it again.")
+            raise UserError(
+                f"'{name}' is damaged: '{key[:100]}' does not lie where its header says. Download it again."
+            )
         end = stop
     return end
 
@@ -257,8 +309,8 @@ def load_safetensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, t
 
 
 def load_pickled(path: Path | str) -> Any:
-    """What a `.pth`, `.pt` or `.bin` file holds, read with weights_only: nothing in it is executed. UserError where it holds more than
-    weights, or is damaged."""
+    """What a `.pth`, `.pt` or `.bin` file holds, read with weights_only: nothing in it is executed. UserError where
+    it holds more than weights, or is damaged."""
     import torch
 
     try:
@@ -266,8 +318,10 @@ def load_pickled(path: Path | str) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged archive makes torch raise
-        raise UserError(f"'{Path(path).name}' holds more than weights, or is damaged; it is not loaded. Convert it to safetensors, or "
-                        "download it again.") from error
+        raise UserError(
+            f"'{Path(path).name}' holds more than weights, or is damaged; it is not loaded. Convert it to safetensors, or "
+            "download it again."
+        ) from error
 
 
 def checksum(path: Path | str) -> str:
@@ -295,7 +349,9 @@ def find_model(kind: str, name: str) -> Path:
         if path.exists():
             return path
     near = did_you_mean(name, host.current().list_files(kind, (Path(name).suffix or ".safetensors",)))
-    raise UserError(f"There is no file '{name}' in {' or '.join(str(f) for f in folders)}.{near} Put it there, or choose another.")
+    raise UserError(
+        f"There is no file '{name}' in {' or '.join(str(f) for f in folders)}.{near} Put it there, or choose another."
+    )
 
 
 def state_of(kind: str, name: str) -> str:
@@ -315,8 +371,10 @@ def check_state(model: torch.nn.Module, state: dict[str, torch.Tensor], name: st
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
     for what, keys in (("lacks", missing), ("has the unknown", surplus), ("has another shape of", shapes)):
         if keys:
-            raise UserError(f"'{name}' has the wrong keys: it {what} '{keys[0]}' (and {len(keys) - 1} more). "
-                            "It is a file of another model.")
+            raise UserError(
+                f"'{name}' has the wrong keys: it {what} '{keys[0]}' (and {len(keys) - 1} more). "
+                "It is a file of another model."
+            )
 
 
 def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> torch.nn.Module:

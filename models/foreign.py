@@ -11,8 +11,9 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    """Text without what a terminal obeys or a reader cannot see: control characters (C0 but for new lines and tabs, and C1) and the
-    marks that turn the direction of writing. Halves of characters, which no encoding can print, become \ufffd."""
+    """Text without what a terminal obeys or a reader cannot see: control characters (C0 but for new lines and tabs,
+    and C1) and the marks that turn the direction of writing. Halves of characters, which no encoding can print,
+    become \ufffd."""
     return _HALVES.sub("\ufffd", _UNSEEN.sub("", str(text)))
 
 

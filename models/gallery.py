@@ -1,10 +1,10 @@
 """The index of a reference gallery: one file beside the pictures that keeps the edge response of each.
 
 A header, then one record a picture, appended as it is read: killing a build loses the picture in hand and no other. A
-record is `EDGE` bytes of edge response, 1020 bytes of JSON (path, size, time, why a file was skipped, the response's checksum) and
-the JSON's checksum; both are checked whenever the index is opened, and what is damaged is read again.
-Where a file changed, a later record stands for it; records of files that are gone are passed over, and dropped once they
-are the larger part. A lock keeps two builders apart.
+record is `EDGE` bytes of edge response, 1020 bytes of JSON (path, size, time, why a file was skipped, the response's
+checksum) and the JSON's checksum; both are checked whenever the index is opened, and what is damaged is read again.
+Where a file changed, a later record stands for it; records of files that are gone are passed over, and dropped once
+they are the larger part. A lock keeps two builders apart.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import re
 import secrets
 import stat
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -53,23 +54,48 @@ COMPACT_FROM = 1000
 """An index of more records than this is written anew once most of them are stale."""
 
 ADJECTIVES: dict[str, str] = {
-    "warm": "contentment", "clear": "contentment", "lovely": "contentment", "calm": "contentment", "peaceful": "contentment",
-    "scenic": "awe", "great": "awe", "beautiful": "awe", "majestic": "awe", "bright": "excitement", "colorful": "excitement",
-    "exciting": "excitement", "happy": "amusement", "funny": "amusement", "cute": "amusement", "muddy": "disgust",
-    "dirty": "disgust", "ugly": "disgust", "dark": "fear", "scary": "fear", "creepy": "fear", "stormy": "fear",
-    "misty": "sadness", "poor": "sadness", "lonely": "sadness", "sad": "sadness", "abandoned": "sadness", "harsh": "anger",
-    "rough": "anger", "angry": "anger", "violent": "anger",
+    "warm": "contentment",
+    "clear": "contentment",
+    "lovely": "contentment",
+    "calm": "contentment",
+    "peaceful": "contentment",
+    "scenic": "awe",
+    "great": "awe",
+    "beautiful": "awe",
+    "majestic": "awe",
+    "bright": "excitement",
+    "colorful": "excitement",
+    "exciting": "excitement",
+    "happy": "amusement",
+    "funny": "amusement",
+    "cute": "amusement",
+    "muddy": "disgust",
+    "dirty": "disgust",
+    "ugly": "disgust",
+    "dark": "fear",
+    "scary": "fear",
+    "creepy": "fear",
+    "stormy": "fear",
+    "misty": "sadness",
+    "poor": "sadness",
+    "lonely": "sadness",
+    "sad": "sadness",
+    "abandoned": "sadness",
+    "harsh": "anger",
+    "rough": "anger",
+    "angry": "anger",
+    "violent": "anger",
 }
-"""Adjective -> the emotion of Mikels' eight that it stands for (VSO's sentiments, and our choice among the eight). A gallery's
-own `emotions.csv` (adjective, emotion) overrides it."""
+"""Adjective -> the emotion of Mikels' eight that it stands for (VSO's sentiments, and our choice among the eight). A
+gallery's own `emotions.csv` (adjective, emotion) overrides it."""
 
 GROUPS = ({"mountain", "hill", "landscape"}, {"home", "room", "house"}, {"river", "water", "lake"}, {"city"})
 """Nouns that are compared with one another (the paper's table I)."""
 
 
 def singular(noun: str) -> str:
-    """What nouns are compared by: lower case, without the plural of VSO's folders (mountains, cities, beaches, movies). No word to
-    show: a movie is a "movy"."""
+    """What nouns are compared by: lower case, without the plural of VSO's folders (mountains, cities, beaches,
+    movies). No word to show: a movie is a "movy"."""
     noun = noun.lower().strip()
     if noun.endswith(("ches", "shes", "sses", "xes", "zes")):
         return noun[:-2]
@@ -112,23 +138,36 @@ class Gallery:
         return sorted({p.adjective for p in self.pictures if p.adjective})
 
     def select(self, noun: str = "", adjective: str = "", emotions: tuple[str, ...] = ()) -> list[Picture]:
-        """The pictures of a noun (or of its group), an adjective and any of the emotions; whatever is empty does not count.
-        UserError where there is none, naming what there is."""
+        """The pictures of a noun (or of its group), an adjective and any of the emotions; whatever is empty does not
+        count. UserError where there is none, naming what there is."""
         wanted = next((g for g in GROUPS if singular(noun) in g), {singular(noun)})
-        out = [p for p in self.pictures
-               if (not noun or singular(p.noun) in wanted) and (not adjective or p.adjective.lower() == adjective.lower())
-               and (not emotions or p.emotion in emotions)]
+        out = [
+            p
+            for p in self.pictures
+            if (not noun or singular(p.noun) in wanted)
+            and (not adjective or p.adjective.lower() == adjective.lower())
+            and (not emotions or p.emotion in emotions)
+        ]
         if not out:
             asked = " ".join(filter(None, (adjective, noun, " or ".join(emotions) and f"({' or '.join(emotions)})")))
-            there = {"nouns": self.nouns, "adjectives": self.adjectives,
-                     "emotions": sorted({p.emotion for p in self.pictures if p.emotion})}
+            there = {
+                "nouns": self.nouns,
+                "adjectives": self.adjectives,
+                "emotions": sorted({p.emotion for p in self.pictures if p.emotion}),
+            }
             known = "; ".join(f"{name}: {', '.join(values)}" for name, values in there.items() if values)
             dumb = self.speechless
             if emotions and dumb:
                 known += f". These adjectives stand for no emotion yet (emotions.csv: adjective, emotion): {', '.join(dumb[:20])}"
-            remedy = ("Ask for what it has." if known else "It has no labels at all: put pictures into folders named adjective_noun, or "
-                      "write a CSV of file, noun, adjective, emotion.")
-            raise UserError(f"The gallery '{self.folder.name}' has no picture of '{asked}'. {f'It has {known}. ' if known else ''}{remedy}")
+            remedy = (
+                "Ask for what it has."
+                if known
+                else "It has no labels at all: put pictures into folders named adjective_noun, or "
+                "write a CSV of file, noun, adjective, emotion."
+            )
+            raise UserError(
+                f"The gallery '{self.folder.name}' has no picture of '{asked}'. {f'It has {known}. ' if known else ''}{remedy}"
+            )
         return out
 
     @property
@@ -138,6 +177,7 @@ class Gallery:
 
 
 # -- the index file ---------------------------------------------------------------------------------------------
+
 
 def _pack(edge: np.ndarray, meta: dict[str, Any]) -> bytes | None:
     """A record; None where the path is too long for one."""
@@ -181,13 +221,17 @@ class _Index:
         self.open()
 
     def open(self) -> None:
-        """Reads the file's state: `rows` [n, RECORD] uint8 and `known`, path -> (its last record, [bytes, time], why it was
-        skipped or ""). A file of another version is removed; what a killed build left behind the last whole record is cut
-        off."""
+        """Reads the file's state: `rows` [n, RECORD] uint8 and `known`, path -> (its last record, [bytes, time], why
+        it was skipped or ""). A file of another version is removed; what a killed build left behind the last whole
+        record is cut off."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         start = _start(self.path) if size else b""
         head = b"%s %s " % (_MAGIC, self.edges.encode())
-        if size and not (len(start) == _HEADER and start.startswith(head) and re.fullmatch(rb"[0-9a-f]{16}", start[len(head):].rstrip())):
+        if size and not (
+            len(start) == _HEADER
+            and start.startswith(head)
+            and re.fullmatch(rb"[0-9a-f]{16}", start[len(head) :].rstrip())
+        ):
             host.current().note(f"The gallery's index '{self.path}' is damaged or of another version: it is made anew.")
             self.path.unlink()
             size = 0
@@ -207,9 +251,11 @@ class _Index:
             if i % ssim.AT_ONCE == ssim.AT_ONCE - 1:
                 files.release(self.rows)
 
-    def append(self, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]) -> dict[str, str]:
-        """Reads files into records. Returns those that could not be read now, path -> why: they are asked again next time. What is
-        wrong with a file itself is kept, and it is not read again until it changes."""
+    def append(
+        self, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]
+    ) -> dict[str, str]:
+        """Reads files into records. Returns those that could not be read now, path -> why: they are asked again next
+        time. What is wrong with a file itself is kept, and it is not read again until it changes."""
         failed: dict[str, str] = {}
         self.rows = np.empty((0, RECORD), np.uint8)  # a mapped file cannot grow everywhere
         bar = host.current().progress(len(fresh), f"gallery {folder.name}")
@@ -244,6 +290,7 @@ class _Index:
     def compact(self, keep: list[int]) -> None:
         """Writes the file anew with some of its records. Not done where another program holds it open and the system
         forbids it."""
+
         def write(target: Path) -> None:
             with target.open("wb") as out, self.path.open("rb") as f:
                 out.write(_header(self.edges).ljust(_HEADER))
@@ -266,7 +313,9 @@ class _Index:
         head = b"affect statistics 2 " + self.id
         good = 0
         if path.is_file() and _start(path).rstrip() == head:
-            n = max(0, min((path.stat().st_size - _HEADER) // (2 * _CACHED), len(self.rows)))  # a header may be all there is
+            n = max(
+                0, min((path.stat().st_size - _HEADER) // (2 * _CACHED), len(self.rows))
+            )  # a header may be all there is
             if n:
                 there = np.memmap(path, np.uint16, "r", _HEADER, (n, _CACHED))
                 same = there[:, _STATISTICS:].copy().view(np.uint32).ravel() == self.checks[:n]
@@ -301,8 +350,9 @@ class _Index:
 
 
 def _index_path(folder: Path, edges: str) -> Path:
-    """Beside the pictures, or in the user's cache where nothing can be written there. A gallery may come from anybody: where one of
-    its files is a link, which would be written through, or no regular file, it is taken away and made anew."""
+    """Beside the pictures, or in the user's cache where nothing can be written there. A gallery may come from
+    anybody: where one of its files is a link, which would be written through, or no regular file, it is taken away
+    and made anew."""
     name = INDEX if edges == "scharr" else INDEX.replace(".index", f"-{edges}.index")
     try:
         for path in (folder / name).with_suffix(".lock"), (folder / name).with_suffix(".cache"), folder / name:
@@ -319,15 +369,17 @@ def _index_path(folder: Path, edges: str) -> Path:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """(path inside the folder, bytes, time) of every picture file, in a stable order; links are not followed, and folders
-    that cannot be read are passed over."""
+    """(path inside the folder, bytes, time) of every picture file, in a stable order; links are not followed, and
+    folders that cannot be read are passed over."""
     stack = [folder]
     while stack:
         here = stack.pop()
         try:
             inside = sorted(os.scandir(here), key=lambda e: e.name)
         except OSError as error:
-            host.current().note(f"The folder '{here}' cannot be read ({error.strerror}): it is left out of the gallery.")
+            host.current().note(
+                f"The folder '{here}' cannot be read ({error.strerror}): it is left out of the gallery."
+            )
             continue
         for entry in inside:
             if entry.is_file(follow_symlinks=False) and Path(entry.name).suffix.lower() in SUFFIXES:
@@ -336,7 +388,9 @@ def walk(folder: Path) -> Iterator[tuple[str, int, int]]:
                 except FileNotFoundError:
                     continue
                 yield Path(entry.path).relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns
-        stack += [Path(e.path) for e in reversed(inside) if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
+        stack += [
+            Path(e.path) for e in reversed(inside) if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")
+        ]
 
 
 @contextmanager
@@ -352,7 +406,9 @@ def _alone(lock: Any, folder: Path) -> Iterator[None]:
             break
         except Timeout:
             if not told:
-                host.current().note(f"Another program is building the index of the gallery '{folder.name}': waiting for it.")
+                host.current().note(
+                    f"Another program is building the index of the gallery '{folder.name}': waiting for it."
+                )
             told = True
     try:
         yield
@@ -370,7 +426,10 @@ def state(folder: Path) -> str:
 
 # -- building ---------------------------------------------------------------------------------------------------
 
-def build(folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "scharr", cache: bool = False) -> Gallery:
+
+def build(
+    folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "scharr", cache: bool = False
+) -> Gallery:
     """Brings the index of a folder up to date and opens it.
 
     read   file -> edge response [SIDE, SIDE] uint8; it raises, with a reason, for a file that is no use
@@ -409,29 +468,35 @@ def build(folder: Path | str, read: Callable[[Path], np.ndarray], edges: str = "
     if not pictures:
         also = f", and {len(absent)} that its CSV lists are not there, such as '{absent[0]}'" if absent else ""
         first = "".join(f"; {name}: {why}" for name, why in list(skipped.items())[:3])
-        raise UserError(f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped{also}{first}). It takes "
-                        f"{', '.join(sorted(SUFFIXES))} (links are not followed), in folders named adjective_noun or with a CSV of file, "
-                        "noun, adjective.")
+        raise UserError(
+            f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped{also}{first}). It takes "
+            f"{', '.join(sorted(SUFFIXES))} (links are not followed), in folders named adjective_noun or with a CSV of file, "
+            "noun, adjective."
+        )
     return Gallery(folder, pictures, index.rows, skipped, cached, edges, absent)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------
 
+
 def _tables(folder: Path) -> list[Path]:
-    """The CSV files of a gallery, without links that leave it, pipes and devices: nobody knows what or how much those hold."""
+    """The CSV files of a gallery, without links that leave it, pipes and devices: nobody knows what or how much
+    those hold."""
     found, root = [], folder.resolve()
     for path in sorted(folder.glob("*.csv")):
         if path.is_file() and path.resolve().is_relative_to(root):
             found.append(path)
         else:
-            host.current().note(f"'{path.name}' in the gallery '{folder.name}' is no regular file, or a link that leaves the folder: it is "
-                                "not used.")
+            host.current().note(
+                f"'{path.name}' in the gallery '{folder.name}' is no regular file, or a link that leaves the folder: it is "
+                "not used."
+            )
     return found
 
 
 def _table(path: Path) -> list[dict[str, str]]:
-    """A CSV's rows with lower-case keys; a table that Excel wrote in the machine's own alphabet, or with semicolons or tabs, is
-    read too."""
+    """A CSV's rows with lower-case keys; a table that Excel wrote in the machine's own alphabet, or with semicolons
+    or tabs, is read too."""
     raw = files.read_text(path, LARGEST_TABLE)
     try:
         text = raw.decode("utf-8-sig")
@@ -440,10 +505,14 @@ def _table(path: Path) -> list[dict[str, str]]:
     lines = text.splitlines()
     between = max(",;\t", key=lines[0].count) if lines else ","
     try:
-        return [{(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
-                for row in csv.DictReader(lines, delimiter=between)]
+        return [
+            {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
+            for row in csv.DictReader(lines, delimiter=between)
+        ]
     except csv.Error as error:
-        raise UserError(f"The table '{path.name}' in the gallery cannot be read: {error}. Save it again as CSV.") from error
+        raise UserError(
+            f"The table '{path.name}' in the gallery cannot be read: {error}. Save it again as CSV."
+        ) from error
 
 
 def _emotion(name: str, where: str) -> str:
@@ -453,16 +522,19 @@ def _emotion(name: str, where: str) -> str:
 
 
 def _labels(folder: Path) -> tuple[Callable[[str], tuple[str, str, str] | None], set[str]]:
-    """(path -> (noun, adjective, emotion), the files that a CSV lists). Where the gallery has a CSV with a column `file`, the
-    pictures are those that it lists (others: None); else labels are the names of folders (`adjective_noun`, as in VSO). An
-    emotion that no CSV gives comes from the adjective. UserError for an emotion that is none of the eight."""
+    """(path -> (noun, adjective, emotion), the files that a CSV lists). Where the gallery has a CSV with a column
+    `file`, the pictures are those that it lists (others: None); else labels are the names of folders
+    (`adjective_noun`, as in VSO). An emotion that no CSV gives comes from the adjective. UserError for an emotion
+    that is none of the eight."""
     emotions = dict(ADJECTIVES)
     table: dict[str, dict[str, str]] = {}
     listed = False
     for path in _tables(folder):
         rows, key = _table(path), "adjective" if path.name == "emotions.csv" else "file"
         if rows and key not in rows[0]:
-            host.current().note(f"'{path.name}' in the gallery '{folder.name}' has no column '{key}' in its first line: it is not used.")
+            host.current().note(
+                f"'{path.name}' in the gallery '{folder.name}' has no column '{key}' in its first line: it is not used."
+            )
         for row in rows:
             if not row.get(key):
                 continue

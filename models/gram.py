@@ -1,15 +1,16 @@
-"""Global sentiment transfer (section III-B): an image takes over the feature statistics of a reference and keeps its own
-content, by optimising its pixels.
+"""Global sentiment transfer (section III-B): an image takes over the feature statistics of a reference and keeps its
+own content, by optimising its pixels.
 
     L = a |f4 - f4(source)|^2 + b mean over five layers |Gram(f) - Gram(f(reference))|^2        (equations 1 to 3)
         + c TV(image - source)                                                                  (ours; 0 is the paper's)
 
-Images are [1, 3, H, W] in 0..1. The paper writes Gram = f^T f, which for features of shape C x HW is a misprint of f f^T;
-dividing it by C H W and squaring by the mean is what makes its weights, 1 and 1,000,000, balance.
+Images are [1, 3, H, W] in 0..1. The paper writes Gram = f^T f, which for features of shape C x HW is a misprint of f
+f^T; dividing it by C H W and squaring by the mean is what makes its weights, 1 and 1,000,000, balance.
 
-Statistics alone leave it open where a colour goes, and the networks' strides like speckles and coloured rims. The third term asks
-for few steps in the change, not in the image, so that every edge of the source stays. On 16 validation scenes (gain of tiny-b's
-probability of the reference's sentiment, SSIM with the source, LPIPS to the counterfactual, 4.57 being the source's own):
+Statistics alone leave it open where a colour goes, and the networks' strides like speckles and coloured rims. The third
+term asks for few steps in the change, not in the image, so that every edge of the source stays. On 16 validation scenes
+(gain of tiny-b's probability of the reference's sentiment, SSIM with the source, LPIPS to the counterfactual, 4.57
+being the source's own):
 
     c = 0     0.54  0.51  4.27          c = 30    0.53  0.77  4.14
     c = 3     0.55  0.63  4.24          c = 60    0.54  0.80  4.14
@@ -20,8 +21,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 import torch
 from torch import nn
@@ -42,7 +43,8 @@ CHECKPOINT_FROM = 768 * 768
 """Images of more pixels than this compute their activations again in the backward pass."""
 
 LARGEST = 1536 * 1536
-"""Larger images are transferred at this size, and the change is enlarged: L-BFGS keeps five pairs of copies of the pixels."""
+"""Larger images are transferred at this size, and the change is enlarged: L-BFGS keeps five pairs of copies of the
+pixels."""
 
 SMALLEST = 32
 
@@ -53,10 +55,10 @@ class GramConfig:
 
     iterations  evaluations of the loss at most; a solver that is done earlier stops
     smoothness  c, the weight of the change's total variation: 0 is the paper's loss
-    layers      "first": relu0 and the first ReLU behind each of the four pools, content on the fourth of the five. "last":
-                those four and norm5's ReLU. (Of a VGG: relu1_1 .. relu5_1, content on relu4_1.)
-    solver      "coarse-to-fine": L-BFGS, first on the image at half its size, where broad changes come before fine ones; in
-                bfloat16 on a CPU that computes in it. "adam": the paper's, plain, pixel by pixel
+    layers      "first": relu0 and the first ReLU behind each of the four pools, content on the fourth of the five.
+                "last": those four and norm5's ReLU. (Of a VGG: relu1_1 .. relu5_1, content on relu4_1.)
+    solver      "coarse-to-fine": L-BFGS, first on the image at half its size, where broad changes come before fine
+                ones; in bfloat16 on a CPU that computes in it. "adam": the paper's, plain, pixel by pixel
     rate        Adam's
     tolerance   the solver stops where the loss has fallen by less than this share in ten evaluations; Adam never
     colour_only keeps the source's luminance, but where the colour leaves what a screen can show
@@ -85,7 +87,8 @@ class GramConfig:
 
 @dataclass
 class Transfer:
-    """What a transfer came to: the image, and the loss after each evaluation with the pixels' number at which it was made."""
+    """What a transfer came to: the image, and the loss after each evaluation with the pixels' number at which it was
+    made."""
 
     image: torch.Tensor
     losses: list[float] = field(default_factory=list)
@@ -94,9 +97,12 @@ class Transfer:
 
 # -- features ---------------------------------------------------------------------------------------------------
 
-def features(net: Backbone, image: torch.Tensor, layers: str = "first", save_memory: bool = False) -> list[torch.Tensor]:
-    """[1, 3, H, W] in 0..1 -> the five feature maps [1, C, h, w] of a DenseNet or a VGG, coarsest last; the fourth carries
-    the content. In float32, whatever the network computes in."""
+
+def features(
+    net: Backbone, image: torch.Tensor, layers: str = "first", save_memory: bool = False
+) -> list[torch.Tensor]:
+    """[1, 3, H, W] in 0..1 -> the five feature maps [1, C, h, w] of a DenseNet or a VGG, coarsest last; the fourth
+    carries the content. In float32, whatever the network computes in."""
     run = (lambda block, x: checkpoint(block, x, use_reentrant=False)) if save_memory else (lambda block, x: block(x))
     x = net.normalised(image).to(next(net.features.parameters()).dtype)
     maps = _vgg(net.features, x, run) if "vgg" in net.name else _densenet(net.features, x, run, layers)
@@ -119,8 +125,9 @@ def _densenet(f: nn.Module, x: torch.Tensor, run: Callable, layers: str) -> list
 
 
 def folded(net: Backbone) -> Backbone:
-    """A copy of a network that is faster on a CPU: each batch norm behind a convolution has become part of that, in channels-last
-    order, and in bfloat16 where the CPU computes in it (the pixels, the statistics and the loss stay in float32)."""
+    """A copy of a network that is faster on a CPU: each batch norm behind a convolution has become part of that, in
+    channels-last order, and in bfloat16 where the CPU computes in it (the pixels, the statistics and the loss stay
+    in float32)."""
     net = copy.deepcopy(net).requires_grad_(False)
     if "vgg" not in net.name:
         f = net.features
@@ -168,8 +175,14 @@ class GramLoss:
     mask       [1, 1, H, W] where the image may change and where its statistics are taken, or None: everywhere
     """
 
-    def __init__(self, net: Backbone, content: torch.Tensor, reference: torch.Tensor, config: GramConfig,
-                 mask: torch.Tensor | None = None):
+    def __init__(
+        self,
+        net: Backbone,
+        content: torch.Tensor,
+        reference: torch.Tensor,
+        config: GramConfig,
+        mask: torch.Tensor | None = None,
+    ):
         self.net, self.config, self.mask, self.source = net, config, mask, content
         self.save_memory = content.shape[-1] * content.shape[-2] > CHECKPOINT_FROM
         with torch.no_grad():
@@ -186,16 +199,20 @@ class GramLoss:
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         content, sentiment = self.parts(image)
         value = self.config.content_weight * content + self.config.sentiment_weight * sentiment
-        return value + self.config.smoothness * total_variation(image - self.source) if self.config.smoothness else value
+        return (
+            value + self.config.smoothness * total_variation(image - self.source) if self.config.smoothness else value
+        )
 
 
 def total_variation(change: torch.Tensor, grey: float = 1 / 255) -> torch.Tensor:
-    """[1, C, H, W] -> the mean length of its gradient, quadratic where that is under a grey level: L-BFGS wants no corners."""
+    """[1, C, H, W] -> the mean length of its gradient, quadratic where that is under a grey level: L-BFGS wants no
+    corners."""
     steps = change.diff(dim=-1)[..., :-1, :].square() + change.diff(dim=-2)[..., :-1].square()
     return ((steps + grey**2).sqrt() - grey).mean()
 
 
 # -- solvers ----------------------------------------------------------------------------------------------------
+
 
 class _Enough(Exception):
     """Ends a solver that has no other way of being stopped."""
@@ -239,14 +256,14 @@ def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, mask: torch.Tensor | N
 
 
 class _Pixels:
-    """An image as a function of free values z: sigmoid(logit(start) + K z), K a filter that weighs a frequency f by
-    1 / f^exponent (1: as photographs' spectra fall; Olah et al. 2017, "Feature Visualization", on preconditioning). Broad
-    changes of colour and light come first, and what the network's strides would like as a fine grid comes last: pixels moved
-    one by one get it at once. The sigmoid is the pixels' bound; its own bounds lie a margin outside, so that black and white
-    can still move.
+    """An image as a function of free values z: sigmoid(logit(start) + K z), K a filter that weighs a frequency f by 1 /
+    f^exponent (1: as photographs' spectra fall; Olah et al. 2017, "Feature Visualization", on preconditioning). Broad
+    changes of colour and light come first, and what the network's strides would like as a fine grid comes last: pixels
+    moved one by one get it at once. The sigmoid is the pixels' bound; its own bounds lie a margin outside, so that
+    black and white can still move.
 
-    PyTorch's L-BFGS begins with a step whose values sum to 1, less than a bfloat16 can tell where there are many pixels: z is in
-    units in which that is `first` a pixel.
+    PyTorch's L-BFGS begins with a step whose values sum to 1, less than a bfloat16 can tell where there are many
+    pixels: z is in units in which that is `first` a pixel.
     """
 
     margin = 0.1
@@ -277,8 +294,15 @@ def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, exp
     losses: list[float] = []
     pixels = _Pixels(start, loss.mask, exponent)
     z = torch.zeros_like(start, requires_grad=True)
-    solver = torch.optim.LBFGS([z], max_iter=evaluations, max_eval=evaluations, history_size=HISTORY, tolerance_grad=0.0,
-                               tolerance_change=0.0, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(
+        [z],
+        max_iter=evaluations,
+        max_eval=evaluations,
+        history_size=HISTORY,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
 
     def evaluate() -> torch.Tensor:
         nonlocal best, lowest
@@ -306,15 +330,17 @@ def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, exp
 
 
 EXPONENTS = (0.5, 0.0)
-"""Of a run's sizes, the smaller first: the next one has less left to do that is broad. 1 went further from the source than it had to,
-and came no lower for it (LPIPS to the counterfactual 4.32 where 0.5 came to 4.14, on the scenes above)."""
+"""Of a run's sizes, the smaller first: the next one has less left to do that is broad. 1 went further from the
+source than it had to, and came no lower for it (LPIPS to the counterfactual 4.32 where 0.5 came to 4.14, on the
+scenes above)."""
 
 COARSE = 40
-"""Evaluations at most at half the size. More of them, or a quarter before it, take the image where the content at full size is
-dear."""
+"""Evaluations at most at half the size. More of them, or a quarter before it, take the image where the content at
+full size is dear."""
 
 HISTORY = 5
-"""Pairs of steps that L-BFGS remembers; 10 and 25 came no lower in the same number of evaluations, and take longer each."""
+"""Pairs of steps that L-BFGS remembers; 10 and 25 came no lower in the same number of evaluations, and take longer
+each."""
 
 
 def _sizes(h: int, w: int) -> list[tuple[int, int]]:
@@ -322,21 +348,29 @@ def _sizes(h: int, w: int) -> list[tuple[int, int]]:
     return [(h // 2, w // 2), (h, w)] if min(h, w) >= 256 else [(h, w)]
 
 
-def transfer(net: Backbone, source: torch.Tensor, reference: torch.Tensor, config: GramConfig = GramConfig(),
-             mask: torch.Tensor | None = None) -> Transfer:
+def transfer(
+    net: Backbone,
+    source: torch.Tensor,
+    reference: torch.Tensor,
+    config: GramConfig = GramConfig(),
+    mask: torch.Tensor | None = None,
+) -> Transfer:
     """Transfers the reference's sentiment to the source.
 
     source     [1, 3, H, W] in 0..1
     reference  [1, 3, h, w] in 0..1, of any size and shape; brought to the source's number of pixels, because statistics
                depend on scale
-    mask       [1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit. Covering nothing, it returns
-               the source with a note.
+    mask       [1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit. Covering nothing, it
+               returns the source with a note.
 
-    The start is the source with a dither of half a grey level from the seed: without it a flat area could only move as one.
+    The start is the source with a dither of half a grey level from the seed: without it a flat area could only move as
+    one.
     """
     h, w = source.shape[-2:]
     if min(h, w) < SMALLEST:
-        raise UserError(f"An image of {w} x {h} is too small for the network's four poolings: {SMALLEST} pixels a side at least.")
+        raise UserError(
+            f"An image of {w} x {h} is too small for the network's four poolings: {SMALLEST} pixels a side at least."
+        )
     if mask is not None and float(mask.max()) <= 0:
         host.current().note("The mask covers nothing: the image is as it was.")
         return Transfer(source.clone())
@@ -347,8 +381,13 @@ def transfer(net: Backbone, source: torch.Tensor, reference: torch.Tensor, confi
         if h * w > LARGEST:
             share = math.sqrt(LARGEST / (h * w))
             size = int(h * share), int(w * share)
-            host.current().note(f"An image of {w} x {h} is transferred at {size[1]} x {size[0]}, and the change enlarged.")
-            there, inside = resized(source, *size), None if mask is None else F.interpolate(mask, size=size, mode="area")
+            host.current().note(
+                f"An image of {w} x {h} is transferred at {size[1]} x {size[0]}, and the change enlarged."
+            )
+            there, inside = (
+                resized(source, *size),
+                None if mask is None else F.interpolate(mask, size=size, mode="area"),
+            )
         try:
             change = _solve(run, net, there, reference, config, inside) - there
         finally:
@@ -357,8 +396,14 @@ def transfer(net: Backbone, source: torch.Tensor, reference: torch.Tensor, confi
     return run.result
 
 
-def _solve(run: _Run, net: Backbone, source: torch.Tensor, reference: torch.Tensor, config: GramConfig,
-           mask: torch.Tensor | None) -> torch.Tensor:
+def _solve(
+    run: _Run,
+    net: Backbone,
+    source: torch.Tensor,
+    reference: torch.Tensor,
+    config: GramConfig,
+    mask: torch.Tensor | None,
+) -> torch.Tensor:
     h, w = source.shape[-2:]
     scale = math.sqrt(h * w / (reference.shape[-1] * reference.shape[-2]))
     reference = resized(reference, *(max(SMALLEST, round(side * scale)) for side in reference.shape[-2:]))

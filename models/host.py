@@ -11,11 +11,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Iterator, Protocol
+from typing import Any, Protocol
 
 from .foreign import printable, say
 
@@ -27,8 +28,8 @@ NOTICE = "affect_notice"
 
 
 class Bar(Protocol):
-    """A progress bar: `update(n)` advances it, `set(n)` moves it, `text` says what goes on inside a step, `preview` shows
-    an image [3, H, W] in 0..1 where the host can."""
+    """A progress bar: `update(n)` advances it, `set(n)` moves it, `text` says what goes on inside a step, `preview`
+    shows an image [3, H, W] in 0..1 where the host can."""
 
     def update(self, n: int = 1) -> None: ...
     def set(self, n: int) -> None: ...
@@ -107,7 +108,8 @@ class Host:
         say(message, sys.stderr)
 
     def mllm_hosts(self) -> list[str]:
-        """Other machines that pictures may be sent to: hosts, with or without a port. Here those of $AFFECT_MLLM_HOSTS."""
+        """Other machines that pictures may be sent to: hosts, with or without a port. Here those of
+        $AFFECT_MLLM_HOSTS."""
         return [name.strip() for name in os.environ.get("AFFECT_MLLM_HOSTS", "").split(",") if name.strip()]
 
     def how_to_allow(self, name: str) -> str:
@@ -120,8 +122,9 @@ class Host:
 
     def list_files(self, kind: str, suffixes: tuple[str, ...] = (".safetensors",)) -> list[str]:
         """Model files of a kind, as relative names with forward slashes, sorted."""
-        return sorted({name for folder in self.models_dirs(kind) for name in files_below(folder)
-                       if Path(name).suffix in suffixes})
+        return sorted(
+            {name for folder in self.models_dirs(kind) for name in files_below(folder) if Path(name).suffix in suffixes}
+        )
 
 
 class ComfyHost(Host):
@@ -160,17 +163,22 @@ class ComfyHost(Host):
             server.send_progress_text(f"step {step + 1}: emotion {done}/{total}, loss {loss:.3f}", where.node_id)
 
     def note(self, message: str) -> None:
-        """In the log, and on the node that runs: web/notices.js shows it there, whoever's node it is (MUSE's guider runs in
-        SamplerCustomAdvanced), and `affect run --server` prints it."""
+        """In the log, and on the node that runs: web/notices.js shows it there, whoever's node it is (MUSE's guider
+        runs in SamplerCustomAdvanced), and `affect run --server` prints it."""
         import logging
 
         logging.info("[Affect] %s", printable(message))
         server, where = _running()
         if where is not None:
-            server.send_sync(NOTICE, {"node": where.node_id, "prompt_id": where.prompt_id, "text": printable(message)}, server.client_id)
+            server.send_sync(
+                NOTICE,
+                {"node": where.node_id, "prompt_id": where.prompt_id, "text": printable(message)},
+                server.client_id,
+            )
 
     def mllm_hosts(self) -> list[str]:
-        """Also those in ComfyUI's settings (`HOSTS_SETTING`), which the person at the browser writes and no workflow can."""
+        """Also those in ComfyUI's settings (`HOSTS_SETTING`), which the person at the browser writes and no workflow
+        can."""
         import folder_paths
         from comfy.cli_args import args
 
@@ -181,7 +189,11 @@ class ComfyHost(Host):
             said = json.loads(path.read_text(encoding="utf-8")).get(HOSTS_SETTING)
         except (OSError, ValueError, AttributeError):
             said = None
-        return super().mllm_hosts() + [name.strip() for name in said.split(",") if name.strip()] if isinstance(said, str) else super().mllm_hosts()
+        return (
+            super().mllm_hosts() + [name.strip() for name in said.split(",") if name.strip()]
+            if isinstance(said, str)
+            else super().mllm_hosts()
+        )
 
     def how_to_allow(self, name: str) -> str:
         where = "Open ComfyUI's settings, Affect, and add it to 'Servers that may be sent pictures'. Or, for a ComfyUI of several users: "
@@ -196,8 +208,8 @@ class ComfyHost(Host):
 
 
 def files_below(folder: Path | str) -> Iterator[str]:
-    """Names of the files in a folder and its sub-folders, relative, with forward slashes. Links to folders are followed, each
-    folder once."""
+    """Names of the files in a folder and its sub-folders, relative, with forward slashes. Links to folders are
+    followed, each folder once."""
     seen = {os.path.realpath(folder)}
     for where, inside, names in os.walk(folder, followlinks=True):
         places = {name: os.path.realpath(os.path.join(where, name)) for name in inside}

@@ -7,7 +7,8 @@ Images are [B, 3, H, W] in 0..1; features are rows [n, D], normalised where it s
 from __future__ import annotations
 
 import math
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -33,15 +34,16 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def retrieved(image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """[n] bool: whether an image's own text is the nearest of the n, of features [n, D], normalised. Its mean is R@1."""
+    """[n] bool: whether an image's own text is the nearest of the n, of features [n, D], normalised. Its mean is
+    R@1."""
     return (image @ text.T).argmax(dim=1) == torch.arange(len(image), device=image.device)
 
 
 def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Frechet distance between Gaussians fitted to feature rows a [n, D] and b [m, D] (Heusel et al. 2017).
 
-    FID where the features are Inception's. On other features the caller's name for it must say so. ValueError for fewer than two
-    rows, which have no covariance.
+    FID where the features are Inception's. On other features the caller's name for it must say so. ValueError for fewer
+    than two rows, which have no covariance.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"The Frechet distance takes two rows of features at least, got {len(a)} and {len(b)}.")
@@ -78,11 +80,16 @@ def mean_interval(values: torch.Tensor, z: float = 1.96) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def jackknife_interval(statistic: Callable[..., float], *rows: torch.Tensor, number: torch.Tensor | None = None, groups: int = 32,
-                       z: float = 1.96) -> tuple[float, float]:
-    """The interval (95 % by default) of a statistic of rows [n, ..], by the delete-a-group jackknife (Efron 1982): for statistics that a
-    bootstrap's repeated rows would mislead, as a kernel distance, or that are no mean. number [n]: rows of one number leave
-    together (default: each by itself)."""
+def jackknife_interval(
+    statistic: Callable[..., float],
+    *rows: torch.Tensor,
+    number: torch.Tensor | None = None,
+    groups: int = 32,
+    z: float = 1.96,
+) -> tuple[float, float]:
+    """The interval (95 % by default) of a statistic of rows [n, ..], by the delete-a-group jackknife (Efron 1982):
+    for statistics that a bootstrap's repeated rows would mislead, as a kernel distance, or that are no mean. number
+    [n]: rows of one number leave together (default: each by itself)."""
     number = torch.arange(len(rows[0])) if number is None else number
     groups = min(groups, len(number.unique()))
     number, value = number % groups, statistic(*rows)
@@ -114,9 +121,9 @@ def _lpips(trunk: torch.nn.Sequential) -> torch.nn.Module:
 class PerceptualDistance(torch.nn.Module):
     """LPIPS (Zhang et al. 2018): images a, b [B, 3, H, W] -> [B] distances; 0 for equal ones.
 
-    `name` says what is measured: "LPIPS (AlexNet)" where torchvision's AlexNet weights are on this machine, else the same
-    distance on the tiny VGG's features, unweighted: "perceptual distance (tiny VGG)". The two are not comparable. `network`, a
-    name of `backbones.load_backbone`, asks for the unweighted distance on that one's features.
+    `name` says what is measured: "LPIPS (AlexNet)" where torchvision's AlexNet weights are on this machine, else the
+    same distance on the tiny VGG's features, unweighted: "perceptual distance (tiny VGG)". The two are not comparable.
+    `network`, a name of `backbones.load_backbone`, asks for the unweighted distance on that one's features.
     """
 
     def __init__(self, network: str = "") -> None:
@@ -148,7 +155,8 @@ def clip_features(scorer: Any, images: torch.Tensor, batch: int = 64) -> torch.T
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
-    """[B] peak signal-to-noise ratio in dB over the pixels of `where` [B, 1, H, W] bool (None: all); 100 for equal ones."""
+    """[B] peak signal-to-noise ratio in dB over the pixels of `where` [B, 1, H, W] bool (None: all); 100 for equal
+    ones."""
     return -10 * mean_square(a, b, where).clamp(min=1e-10).log10()
 
 
@@ -162,7 +170,7 @@ def mean_square(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = N
 
 
 def structure_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """[B] distance of the self-similarities of two feature maps [B, C, h, w]: how differently the places of an image relate to
-    one another (Tumanyan et al. 2022 on DINO's keys; the caller says whose features these are)."""
+    """[B] distance of the self-similarities of two feature maps [B, C, h, w]: how differently the places of an image
+    relate to one another (Tumanyan et al. 2022 on DINO's keys; the caller says whose features these are)."""
     similar = lambda x: (lambda n: n.transpose(1, 2) @ n)(F.normalize(x.flatten(2), dim=1))
     return (similar(a) - similar(b)).square().mean(dim=(1, 2))

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -35,10 +36,12 @@ class MuseConfig:
     """The paper's settings (section V-A), and the number of tokens and inner steps, which it does not give.
 
     views  the classifier's answer inside the loop is the mean over so many random views of the image (expectation over
-           transformation, Athalye et al. 2018); 0 shows it the image itself, as the paper does. With them an image convinces
-           classifiers that did not guide it far more often.
-    content_weight  how much weighs what the image loses, against the plain prediction of the same step, of its fit to the gate's
-           prompt (CLIP cosine); 0 leaves it out, as the paper does. The gate knows scorer and prompt: without one it is left out.
+           transformation, Athalye et al. 2018); 0 shows it the image itself, as the paper does. With them an image
+           convinces classifiers that did not guide it far more often.
+    content_weight  how much weighs what the image loses, against the plain prediction of the same step, of its fit to
+                    the gate's
+           prompt (CLIP cosine); 0 leaves it out, as the paper does. The gate knows scorer and prompt: without one it is
+           left out.
     """
 
     cfg: float = 7.5
@@ -53,13 +56,21 @@ class MuseConfig:
     content_weight: float = 5.0
 
     def __post_init__(self) -> None:
-        for name, low in (("n_tokens", 1), ("max_inner_steps", 0), ("learning_rate", 0.0), ("inherent_weight", 0.0),
-                          ("similar_weight", 0.0), ("views", 0), ("content_weight", 0.0)):
+        for name, low in (
+            ("n_tokens", 1),
+            ("max_inner_steps", 0),
+            ("learning_rate", 0.0),
+            ("inherent_weight", 0.0),
+            ("similar_weight", 0.0),
+            ("views", 0),
+            ("content_weight", 0.0),
+        ):
             if getattr(self, name) < low:
                 raise UserError(f"MUSE's {name} is at least {low}, got {getattr(self, name)}.")
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class EmotionTokens:
@@ -73,19 +84,23 @@ class EmotionTokens:
     def save(self, path: Path | str) -> Path:
         """Writes a safetensors file. UserError where the tokens were never optimised."""
         if not self.optimised:
-            raise UserError("These emotion tokens were never optimised: the gate did not open, or the intensity was 0. "
-                            "Nothing was saved; look at the trace.")
+            raise UserError(
+                "These emotion tokens were never optimised: the gate did not open, or the intensity was 0. "
+                "Nothing was saved; look at the trace."
+            )
         return files.save_safetensors(path, {"emotion_tokens": self.tokens.float()}, {"label": self.label})
 
     @classmethod
-    def load(cls, path: Path | str) -> "EmotionTokens":
+    def load(cls, path: Path | str) -> EmotionTokens:
         """Reads what `save` wrote. UserError where the file holds something else."""
         state, metadata = files.load_safetensors(path)
         if set(state) != {"emotion_tokens"} or state["emotion_tokens"].ndim != 3:
             raise UserError(f"'{Path(path).name}' holds no emotion tokens: save some with Save Emotion Tokens.")
         if not torch.isfinite(state["emotion_tokens"].float()).all():
-            raise UserError(f"The emotion tokens in '{Path(path).name}' hold values that are no numbers (NaN or infinity): the file is "
-                            "damaged. Optimise and save them again.")
+            raise UserError(
+                f"The emotion tokens in '{Path(path).name}' hold values that are no numbers (NaN or infinity): the file is "
+                "damaged. Optimise and save them again."
+            )
         return cls(state["emotion_tokens"], metadata.get("label", ""))
 
     def apply(self, conditioning: Conditioning) -> Conditioning:
@@ -96,8 +111,10 @@ class EmotionTokens:
             options, mask = dict(options), options.get("attention_mask")
             if mask is not None:
                 if mask.ndim != 2 or mask.shape[-1] != embeds.shape[1]:
-                    raise UserError("This conditioning carries an attention mask that does not count its tokens one by one (Redux and other "
-                                    "image prompts make one), which emotional tokens would make wrong. Connect the text encoder's own.")
+                    raise UserError(
+                        "This conditioning carries an attention mask that does not count its tokens one by one (Redux and other "
+                        "image prompts make one), which emotional tokens would make wrong. Connect the text encoder's own."
+                    )
                 options["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), self.tokens.shape[1])], dim=1)
             tokens = self.tokens.to(embeds)
             batch = max(len(tokens), len(embeds))
@@ -110,8 +127,10 @@ class EmotionTokens:
 
 def check_width(tokens: torch.Tensor, width: int) -> None:
     if tokens.shape[-1] != width:
-        raise UserError(f"These emotion tokens are {tokens.shape[-1]} wide and the model's text is {width} wide: they "
-                        "were optimised for another model family. Optimise them for this one.")
+        raise UserError(
+            f"These emotion tokens are {tokens.shape[-1]} wide and the model's text is {width} wide: they "
+            "were optimised for another model family. Optimise them for this one."
+        )
 
 
 def initial_tokens(batch: int, n: int, like: torch.Tensor, seed: int) -> torch.Tensor:
@@ -124,6 +143,7 @@ def initial_tokens(batch: int, n: int, like: torch.Tensor, seed: int) -> torch.T
 
 # -- loss -------------------------------------------------------------------------------------------------------
 
+
 class EmotionLoss:
     """The multi-emotion loss of equations 11 to 13, for a batch.
 
@@ -131,12 +151,19 @@ class EmotionLoss:
     inherent [B] class of each image's inherent emotion, or None: no such term
     similar  [B, 8] 1 at the wheel's neighbours of the target, else 0; an image's inherent emotion is not counted again
              among them
-    wanted   [B, 8] 1 at what belongs to the emotion asked for, whatever the intensity, else 0: an inherent emotion among
-             them is not held down
+    wanted   [B, 8] 1 at what belongs to the emotion asked for, whatever the intensity, else 0: an inherent emotion
+             among them is not held down
     """
 
-    def __init__(self, target: torch.Tensor, inherent: torch.Tensor | None, similar: torch.Tensor, wanted: torch.Tensor,
-                 inherent_weight: float, similar_weight: float):
+    def __init__(
+        self,
+        target: torch.Tensor,
+        inherent: torch.Tensor | None,
+        similar: torch.Tensor,
+        wanted: torch.Tensor,
+        inherent_weight: float,
+        similar_weight: float,
+    ):
         self.target, self.inherent = target, inherent
         self.inherent_weight, self.similar_weight = inherent_weight, similar_weight
         self._held = similar.to(target).clone()  # the similar emotions' weights, which sum to one or zero in a row
@@ -163,11 +190,11 @@ class EmotionLoss:
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
         """logits [B, 8] -> [B]: target - l1 inherent - l2 similar (equation 13)."""
         parts = self.parts(logits)
-        return (parts["target"] - self.inherent_weight * parts["inherent"]
-                - self.similar_weight * parts["similar"])
+        return parts["target"] - self.inherent_weight * parts["inherent"] - self.similar_weight * parts["similar"]
 
 
 # -- gate -------------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class TimingGate:
@@ -176,10 +203,10 @@ class TimingGate:
     scorer        a `clip.ClipScorer`
     prompt        the text that the image must come to fit; or several, which the images of a batch take in turn
     threshold     eta: opens at a score of at least this, on published CLIP's scale (18 is the paper's best)
-    estimate      "one_step": the denoiser's own clean prediction is judged, under the text alone: guidance pushes it to fit
-                  from the first step on, and would tell nothing. "full": the remaining steps are walked by
-                  Euler without tokens first, as the paper writes; under a deterministic sampler that always ends in
-                  the same image, so the gate opens at once or never.
+    estimate      "one_step": the denoiser's own clean prediction is judged, under the text alone: guidance pushes it to
+                  fit from the first step on, and would tell nothing. "full": the remaining steps are walked by Euler
+                  without tokens first, as the paper writes; under a deterministic sampler that always ends in the same
+                  image, so the gate opens at once or never.
     force_open_at share of the steps after which it opens whatever the score; 1 never forces
     """
 
@@ -202,8 +229,8 @@ class TimingGate:
 
 @dataclass
 class TraceCall:
-    """One model call of a run. Lists run over the images of the batch; `losses` has one such list an evaluation. An image
-    whose gate is closed has None in `losses`, `before` and `after`."""
+    """One model call of a run. Lists run over the images of the batch; `losses` has one such list an evaluation. An
+    image whose gate is closed has None in `losses`, `before` and `after`."""
 
     call: int
     step: int
@@ -234,10 +261,15 @@ class Trace:
     def to_json(self) -> dict[str, Any]:
         """Plain values; probabilities in the order of `emotions.MIKELS`."""
         return {
-            "emotions": list(MIKELS), "target": [e.distribution for e in self.emotions],
-            "label": [e.label for e in self.emotions], "intensity": [e.intensity for e in self.emotions],
-            "threshold": self.threshold, "opened_at_step": self.opened_at, "inherent": self.inherent,
-            "notes": self.notes, "calls": [vars(c) | {"inner_steps": c.inner_steps} for c in self.calls],
+            "emotions": list(MIKELS),
+            "target": [e.distribution for e in self.emotions],
+            "label": [e.label for e in self.emotions],
+            "intensity": [e.intensity for e in self.emotions],
+            "threshold": self.threshold,
+            "opened_at_step": self.opened_at,
+            "inherent": self.inherent,
+            "notes": self.notes,
+            "calls": [vars(c) | {"inner_steps": c.inner_steps} for c in self.calls],
         }
 
 
@@ -262,14 +294,16 @@ class TraceStore:
         """UserError where no kept run led to this latent."""
         run = self._runs.get(self.key(latent))
         if run is None:
-            raise UserError("There is no trace for this latent: connect the sampler's first output (not denoised_output, and "
-                            "before any change) and the guider that it used. The last eight runs of a guider are kept.")
+            raise UserError(
+                "There is no trace for this latent: connect the sampler's first output (not denoised_output, and "
+                "before any change) and the guider that it used. The last eight runs of a guider are kept."
+            )
         return run
 
 
 class _WayBack:
-    """Evens gradients on their way back, image by image. Half precision has too little range for what a classifier's gradient and
-    guidance may come to.
+    """Evens gradients on their way back, image by image. Half precision has too little range for what a classifier's
+    gradient and guidance may come to.
 
     scales   [B] each: what gradients were divided by
     arrived  what came to each point, the last on the way forward first
@@ -304,17 +338,26 @@ def _brought_to(module: Any, image: torch.Tensor) -> torch.Tensor:
 
 # -- the method -------------------------------------------------------------------------------------------------
 
+
 class Muse:
     """MUSE around a denoiser: `predict` takes the denoiser's place in any sampler.
 
-    Call `start` before each run; then `predict` for every model call; then read `tokens` and `trace`. Several emotions are
-    taken by the images of a batch in turn.
+    Call `start` before each run; then `predict` for every model call; then read `tokens` and `trace`. Several emotions
+    are taken by the images of a batch in turn.
     """
 
-    def __init__(self, denoiser: Denoiser, autoencoder: Autoencoder, classifier: Classifier, positive: TextContext,
-                 negative: TextContext, emotion: EmotionTarget | Sequence[EmotionTarget],
-                 config: MuseConfig = MuseConfig(), gate: TimingGate | None = None,
-                 init_tokens: EmotionTokens | None = None):
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        autoencoder: Autoencoder,
+        classifier: Classifier,
+        positive: TextContext,
+        negative: TextContext,
+        emotion: EmotionTarget | Sequence[EmotionTarget],
+        config: MuseConfig = MuseConfig(),
+        gate: TimingGate | None = None,
+        init_tokens: EmotionTokens | None = None,
+    ):
         if init_tokens is not None:
             check_width(init_tokens.tokens, positive.width)
         self.denoiser, self.autoencoder, self.classifier = denoiser, autoencoder, classifier
@@ -323,8 +366,13 @@ class Muse:
         self.config, self.gate, self.init_tokens = config, gate, init_tokens
 
     # A run's state is made here and nowhere else: a cached guider outlives a run.
-    def start(self, x: torch.Tensor, sigmas: torch.Tensor, latent: torch.Tensor | None = None,
-              mask: torch.Tensor | None = None) -> None:
+    def start(
+        self,
+        x: torch.Tensor,
+        sigmas: torch.Tensor,
+        latent: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> None:
         """x [B, C, h, w] fixes batch and device; sigmas [n + 1] the schedule; latent and mask [B, 1, h, w] (denoiser
         scale) what lies under a latent mask, so that the classifier sees the image that will come out."""
         batch, device = len(x), x.device
@@ -350,13 +398,16 @@ class Muse:
         self._gate_text = None
         if self.gate:
             self._gate_text = ordinary(repeat_to_batch(self.gate.scorer.text_features(list(self.gate.prompts)), batch))
-        self.trace = Trace(emotions, self.gate.threshold if self.gate else None, opened_at=[None] * batch,
-                           inherent=[None] * batch)
+        self.trace = Trace(
+            emotions, self.gate.threshold if self.gate else None, opened_at=[None] * batch, inherent=[None] * batch
+        )
         if any(e.intensity == 0.0 for e in emotions):
             self.trace.notes.append("The intensity is 0: no tokens were appended.")
         if self.init_tokens is not None and self.tokens.shape[1] != self.config.n_tokens:
-            self.trace.notes.append(f"init_tokens gives {self.tokens.shape[1]} tokens an image, so n_tokens, {self.config.n_tokens}, does not "
-                                    "count. Save more tokens, or draw more EmoLat codes, for others.")
+            self.trace.notes.append(
+                f"init_tokens gives {self.tokens.shape[1]} tokens an image, so n_tokens, {self.config.n_tokens}, does not "
+                "count. Save more tokens, or draw more EmoLat codes, for others."
+            )
 
     def _initial(self, batch: int, device: torch.device) -> torch.Tensor:
         if self.init_tokens is None:
@@ -372,13 +423,16 @@ class Muse:
 
     def finish(self) -> None:
         """Tells the user what happened in a run that is over, where it is not what was asked for."""
-        closed = [i for i, step in enumerate(self.trace.opened_at) if step is None and self.trace.emotions[i].intensity > 0]
+        closed = [
+            i for i, step in enumerate(self.trace.opened_at) if step is None and self.trace.emotions[i].intensity > 0
+        ]
         if closed and self.gate:
             best = [max(c.gate_score[i] for c in self.trace.calls if c.gate_score) for i in closed]
             self.trace.notes.append(
                 f"The gate never opened for image {', '.join(map(str, closed))}: its best score was "
                 f"{max(best):.1f} and the threshold is {self.gate.threshold:g}. Lower the threshold, or set "
-                "force_open_at below 1.")
+                "force_open_at below 1."
+            )
         for note in self.trace.notes:
             host.current().note(note)
 
@@ -406,8 +460,9 @@ class Muse:
         emotional = self._optimise(x, sigma, record)
         return emotional if bool(self.open.all()) else torch.where(self.open.view(-1, 1, 1, 1), emotional, plain)
 
-    def _guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: TextContext,
-                own: list[torch.Tensor] | None = None) -> torch.Tensor:
+    def _guided(
+        self, x: torch.Tensor, sigma: torch.Tensor, positive: TextContext, own: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
         return self.denoiser.guided(x, sigma, positive, self.negative, self.config.cfg, own)
 
     def _step(self, sigma: torch.Tensor) -> int:
@@ -415,8 +470,8 @@ class Muse:
         return int((self.sigmas > sigma[0] * (1 + 1e-4)).sum())
 
     def _image(self, x0: torch.Tensor, rows: torch.Tensor | slice = slice(None), raw: bool = False) -> torch.Tensor:
-        """What the clean latents of some rows of the batch look like, with the masked part as it will be composited; where `raw`, before
-        pixels are clamped to 0..1."""
+        """What the clean latents of some rows of the batch look like, with the masked part as it will be composited;
+        where `raw`, before pixels are clamped to 0..1."""
         if self.mask is not None and self.latent is not None:
             x0 = x0 * self.mask[rows] + self.latent[rows] * (1 - self.mask[rows])
         return (self.autoencoder.decode_raw if raw else self.autoencoder.decode)(self.denoiser.latent_out(x0))
@@ -426,19 +481,22 @@ class Muse:
         return self.classifier(_brought_to(self.classifier, image)).float().to(self.open.device)
 
     def _fit(self, image: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """[n]: the cosine of images [n, 3, H, W], which are `rows` of the batch, with the gate's prompt; differentiable."""
+        """[n]: the cosine of images [n, 3, H, W], which are `rows` of the batch, with the gate's prompt;
+        differentiable."""
         features = self.gate.scorer.image_features(_brought_to(self.gate.scorer, image))
         return (features * self._gate_text[rows].to(features)).sum(dim=-1).float().to(self.open.device)
 
     def _seen_variously(self, image: torch.Tensor, call: int, inner: int) -> torch.Tensor:
-        """The classifier's logits [B, 8], the mean over `views` of the image. Draws follow the seed and the step alone."""
+        """The classifier's logits [B, 8], the mean over `views` of the image. Draws follow the seed and the step
+        alone."""
         if not self.config.views:
             return self._feels(image)
         generator = torch.Generator().manual_seed(hash((self.config.seed, call, inner)) % 2**63)
         return torch.stack([self._feels(view(image, generator)) for _ in range(self.config.views)]).mean(dim=0)
 
-    def _update_gate(self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor, own: torch.Tensor,
-                     record: TraceCall) -> None:
+    def _update_gate(
+        self, x: torch.Tensor, sigma: torch.Tensor, plain: torch.Tensor, own: torch.Tensor, record: TraceCall
+    ) -> None:
         """Scores the images whose gate is closed, opens it where they fit, and fixes target and inherent emotion.
 
         plain, own  clean predictions with guidance, and under the text alone
@@ -446,8 +504,9 @@ class Muse:
         opens = ~self.open & (self.intensity > 0)
         if self.gate:
             full = self.gate.estimate == "full"
-            score = self.gate.scorer.score(self._full(x, sigma, plain) if full else self._image(own),
-                                           self._gate_text).to(x.device)
+            score = self.gate.scorer.score(
+                self._full(x, sigma, plain) if full else self._image(own), self._gate_text
+            ).to(x.device)
             record.gate_score = score.tolist()
             forced = record.step >= self.gate.force_open_at * (len(self.sigmas) - 1)
             opens = opens & ((score >= self.gate.threshold) | forced)
@@ -487,8 +546,14 @@ class Muse:
 
     def _loss(self, rows: torch.Tensor | slice = slice(None)) -> EmotionLoss:
         inherent = ordinary(self.inherent)[rows] if self.config.inherent_weight else None
-        return EmotionLoss(self.target[rows], inherent, self._similar[rows], self._wanted[rows],
-                           self.config.inherent_weight, self.config.similar_weight)
+        return EmotionLoss(
+            self.target[rows],
+            inherent,
+            self._similar[rows],
+            self._wanted[rows],
+            self.config.inherent_weight,
+            self.config.similar_weight,
+        )
 
     def _optimise(self, x: torch.Tensor, sigma: torch.Tensor, record: TraceCall) -> torch.Tensor:
         """The inner loop; where memory runs out, once more with gradient checkpointing, which then stays on."""
@@ -502,7 +567,9 @@ class Muse:
             self._save_memory = True
             record.losses.clear()
             give_back_memory(x.device)
-            self._note("Memory ran out: the inner loop goes on with gradient checkpointing, which takes about a third longer.")
+            self._note(
+                "Memory ran out: the inner loop goes on with gradient checkpointing, which takes about a third longer."
+            )
 
     def _inner_loop(self, x: torch.Tensor, sigma: torch.Tensor, record: TraceCall) -> torch.Tensor:
         """Equation 8: Adam on the tokens until every open image's loss is under the stop. Returns the guided clean
@@ -510,8 +577,9 @@ class Muse:
 
         Adam is fresh at each model call, with lr (1 - i/100) of the outer step i (the paper's formula is null-text
         inversion's, where i is the outer step). The unconditional prediction does not depend on the tokens: it is made
-        once. An image that is done keeps its tokens, and leaves the batch where the host can take a batch apart. Whether it
-        is done the emotion's loss says alone; the gradient is also that of the content's (ours, `content_weight`).
+        once. An image that is done keeps its tokens, and leaves the batch where the host can take a batch apart.
+        Whether it is done the emotion's loss says alone; the gradient is also that of the content's (ours,
+        `content_weight`).
         """
         config, ui = self.config, host.current()
         record.learning_rate = config.learning_rate * max(0.0, 1 - record.step / 100)
@@ -522,8 +590,11 @@ class Muse:
         scorer = self.gate.scorer if self.gate and config.content_weight else None
         with torch.no_grad():
             uncond = None if config.cfg == 1.0 else self.denoiser(x, sigma, self.negative)
-        with (self.denoiser.gradients(self._save_memory), self.autoencoder.gradients(self._save_memory),
-              ordinary_weights(*(m for m in (self.classifier, scorer) if isinstance(m, torch.nn.Module)))):
+        with (
+            self.denoiser.gradients(self._save_memory),
+            self.autoencoder.gradients(self._save_memory),
+            ordinary_weights(*(m for m in (self.classifier, scorer) if isinstance(m, torch.nn.Module))),
+        ):
             x, sigma, uncond, is_open, rows = (ordinary(t) for t in (x, sigma, uncond, self.open, rows))
             prediction = torch.zeros_like(x)
             tokens = self.tokens.clone().requires_grad_(True)
@@ -551,8 +622,14 @@ class Muse:
                     loss = loss + config.content_weight * (fitted[rows] - self._fit(image, rows)).clamp(min=0)
                 ui.check_interrupted()
                 self._differentiate(tokens, loss, active)
-                self._check(tokens, x0.detach(), raw.detach(), back, rows,
-                            lambda moved: self._guess(x, sigma, uncond, moved, rows if parts else None))
+                self._check(
+                    tokens,
+                    x0.detach(),
+                    raw.detach(),
+                    back,
+                    rows,
+                    lambda moved: self._guess(x, sigma, uncond, moved, rows if parts else None),
+                )
                 self._move(tokens, optimizer, back.scales, rows, active)
                 ui.check_interrupted()
                 ui.inner(record.step, inner + 1, limit, float(loss.detach()[active].mean()))
@@ -568,8 +645,14 @@ class Muse:
                 self._record(record, rows, logits, self._loss(rows)(logits))
         return prediction
 
-    def _guess(self, x: torch.Tensor, sigma: torch.Tensor, uncond: torch.Tensor | None, tokens: torch.Tensor | None,
-               rows: torch.Tensor | None) -> torch.Tensor:
+    def _guess(
+        self,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        uncond: torch.Tensor | None,
+        tokens: torch.Tensor | None,
+        rows: torch.Tensor | None,
+    ) -> torch.Tensor:
         """The guided clean latents (equations 6 and 7) of `rows`, or of all, with tokens appended if there are any."""
         positive = self.positive
         if rows is not None:
@@ -581,18 +664,28 @@ class Muse:
     def _differentiate(self, tokens: torch.Tensor, loss: torch.Tensor, active: torch.Tensor) -> None:
         """The gradient of the loss [n] of the active rows, into tokens.grad, as evened on its way."""
         if not loss.requires_grad:
-            raise UserError("No gradient runs from the image back to the emotional tokens: the MODEL carries a patch that "
-                            "reuses earlier results (EasyCache and other caches) or kernels without a backward pass "
-                            "(Nunchaku, fp8 fast). Connect the model to the Emotion Token Optimizer without it.")
+            raise UserError(
+                "No gradient runs from the image back to the emotional tokens: the MODEL carries a patch that "
+                "reuses earlier results (EasyCache and other caches) or kernels without a backward pass "
+                "(Nunchaku, fp8 fast). Connect the model to the Emotion Token Optimizer without it."
+            )
         tokens.grad = None
         (loss * active).sum().backward(inputs=[tokens])
 
-    def _check(self, tokens: torch.Tensor, x0: torch.Tensor, image: torch.Tensor, back: _WayBack, rows: torch.Tensor,
-               guess: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Holds the gradients of this inner step against what the networks do, where that is due (`selfcheck`). UserError where they
-        disagree. x0 and image: what `rows` came to; guess: tokens -> their clean latents."""
+    def _check(
+        self,
+        tokens: torch.Tensor,
+        x0: torch.Tensor,
+        image: torch.Tensor,
+        back: _WayBack,
+        rows: torch.Tensor,
+        guess: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        """Holds the gradients of this inner step against what the networks do, where that is due (`selfcheck`).
+        UserError where they disagree. x0 and image: what `rows` came to; guess: tokens -> their clean latents."""
         of_image, of_latent = back.sent
         if self._denoiser_check.due(self.denoiser.resident()):
+
             def latents(moved: torch.Tensor) -> torch.Tensor:
                 every = tokens.detach().clone()
                 every[rows] = moved
@@ -600,23 +693,35 @@ class Muse:
 
             self._denoiser_check.check(tokens[rows], tokens.grad[rows], of_latent, x0, latents)
         if self._decoder_check.due(self.autoencoder.resident()):
-            self._decoder_check.check(x0, back.arrived[1], of_image, image, lambda moved: self._image(moved, rows, raw=True))
+            self._decoder_check.check(
+                x0, back.arrived[1], of_image, image, lambda moved: self._image(moved, rows, raw=True)
+            )
         for check in (self._denoiser_check, self._decoder_check):
             if check.undecided:
-                self._note(f"The gradients of this {check.name} could not be checked: what the tokens change is lost in rounding or too curved.")
+                self._note(
+                    f"The gradients of this {check.name} could not be checked: what the tokens change is lost in rounding or too curved."
+                )
 
-    def _move(self, tokens: torch.Tensor, optimizer: torch.optim.Optimizer, scales: list[torch.Tensor], rows: torch.Tensor,
-              active: torch.Tensor) -> None:
-        """One step of Adam on the tokens of the rows that are active and whose gradient is finite; the others stay, bit for bit.
-        scales [n] each: what their gradients were divided by on their way."""
+    def _move(
+        self,
+        tokens: torch.Tensor,
+        optimizer: torch.optim.Optimizer,
+        scales: list[torch.Tensor],
+        rows: torch.Tensor,
+        active: torch.Tensor,
+    ) -> None:
+        """One step of Adam on the tokens of the rows that are active and whose gradient is finite; the others stay,
+        bit for bit. scales [n] each: what their gradients were divided by on their way."""
         for scale in scales:
             tokens.grad[rows] *= scale.view(-1, 1, 1)
         finite = tokens.grad.flatten(1).isfinite().all(dim=1)
         moves = torch.zeros_like(finite)
         moves[rows] = active & finite[rows]
         if not bool((finite[rows] | ~active).all()):
-            self._note("A gradient was not finite; those tokens stayed as they were. A bf16 model has the range that an fp16 "
-                       "one lacks.")
+            self._note(
+                "A gradient was not finite; those tokens stayed as they were. A bf16 model has the range that an fp16 "
+                "one lacks."
+            )
         kept = tokens.detach().clone()
         tokens.grad.nan_to_num_(0.0, 0.0, 0.0)
         optimizer.step()

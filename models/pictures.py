@@ -1,16 +1,17 @@
 """Picture files, which may come from anybody: the one place that opens them.
 
-A fixed list of formats (Pillow would hand PostScript to Ghostscript, whatever a file's name says), regular files alone, and a bound
-on memory that counts all frames and holds before anything is decoded. Whatever a decoder makes of a broken file becomes
-`Unreadable`, a sentence.
+A fixed list of formats (Pillow would hand PostScript to Ghostscript, whatever a file's name says), regular files alone,
+and a bound on memory that counts all frames and holds before anything is decoded. Whatever a decoder makes of a broken
+file becomes `Unreadable`, a sentence.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Iterator
+from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import UserError
 from .files import open_regular
@@ -19,10 +20,36 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PSD")
-"""What is opened, by Pillow's names: formats that Pillow decodes by itself, in compiled code. (JPEG covers the MPO of stereo cameras.)"""
+"""What is opened, by Pillow's names: formats that Pillow decodes by itself, in compiled code. (JPEG covers the MPO
+of stereo cameras.)"""
 
-SUFFIXES = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".jp2",
-            ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico", ".psd"}
+SUFFIXES = {
+    ".png",
+    ".apng",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".dib",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".jp2",
+    ".j2k",
+    ".jpx",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".pfm",
+    ".tga",
+    ".ico",
+    ".psd",
+}
 """How names of such files end."""
 
 BYTES_A_PIXEL = 16
@@ -35,7 +62,8 @@ _SMALL = 1024
 """A frame counts as so many pixels at least: each has a cost of its own."""
 
 _SCANNED = 4e9
-"""Pixels times scans of a progressive JPEG. A file of some kilobytes may hold thousands of scans, each over the whole picture."""
+"""Pixels times scans of a progressive JPEG. A file of some kilobytes may hold thousands of scans, each over the
+whole picture."""
 
 
 class Unreadable(UserError):
@@ -45,7 +73,13 @@ class Unreadable(UserError):
     passing  whether it may be read another time: the system's rights, a network, a lack of memory
     """
 
-    def __init__(self, path: Path, why: str, remedy: str = "It is cut off or no image; export or download it again.", passing: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        why: str,
+        remedy: str = "It is cut off or no image; export or download it again.",
+        passing: bool = False,
+    ):
         self.why, self.passing = why, passing
         super().__init__(f"The image '{path.name}' cannot be read: {why.rstrip('.')}. {remedy}".strip())
 
@@ -60,8 +94,8 @@ def memory_limit() -> float:
 
 @contextmanager
 def opened(path: Path | str, every_frame: bool = False, decode: bool = True) -> Iterator[Image]:
-    """A picture file as PIL image, not decoded yet, inside a `with` block. Unreadable where it is no use, and for whatever goes wrong
-    with it inside the block.
+    """A picture file as PIL image, not decoded yet, inside a `with` block. Unreadable where it is no use, and for
+    whatever goes wrong with it inside the block.
 
     every_frame  whether all frames of an animation will be kept: then they count together
     decode       off where only the size or the texts of the file are wanted: pixels are then not bounded
@@ -96,9 +130,13 @@ def sentences(path: Path) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise Unreadable(path, f"it is in none of the formats that are read ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
-        raise Unreadable(path, f"it is too large to be opened safely ({error})", "Scale it down in another program.") from error
+        raise Unreadable(
+            path, f"it is too large to be opened safely ({error})", "Scale it down in another program."
+        ) from error
     except MemoryError as error:
-        raise Unreadable(path, "there is not enough memory", "Scale it down, or close other programs.", passing=True) from error
+        raise Unreadable(
+            path, "there is not enough memory", "Scale it down, or close other programs.", passing=True
+        ) from error
     except OSError as error:
         if error.errno is not None:
             raise Unreadable(path, error.strerror or str(error), "", passing=True) from error
@@ -117,15 +155,25 @@ def _bound(path: Path, image: Image, every_frame: bool) -> None:
     pixels = image.width * image.height
     need = max(pixels, _SMALL) * frames * BYTES_A_PIXEL * every_frame + pixels * _WORKING
     if need > memory_limit():
-        what = f"its {frames} frames of {image.width} x {image.height} pixels" if frames > 1 else f"its {image.width} x {image.height} pixels"
-        raise Unreadable(path, f"{what} would take {need / 1e9:.1f} GB of memory, and {memory_limit() / 1e9:g} GB are allowed",
-                         "Scale it down, or set AFFECT_PICTURE_GB to what this machine can spare.")
+        what = (
+            f"its {frames} frames of {image.width} x {image.height} pixels"
+            if frames > 1
+            else f"its {image.width} x {image.height} pixels"
+        )
+        raise Unreadable(
+            path,
+            f"{what} would take {need / 1e9:.1f} GB of memory, and {memory_limit() / 1e9:g} GB are allowed",
+            "Scale it down, or set AFFECT_PICTURE_GB to what this machine can spare.",
+        )
     if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
         with open_regular(path) as file:
             scans = _count(file, b"\xff\xda")
         if scans * pixels > _SCANNED:
-            raise Unreadable(path, f"its {image.width} x {image.height} pixels are stored in {scans} scans, which no program does",
-                             "Save it again in another program.")
+            raise Unreadable(
+                path,
+                f"its {image.width} x {image.height} pixels are stored in {scans} scans, which no program does",
+                "Save it again in another program.",
+            )
 
 
 def _count(file: BinaryIO, mark: bytes) -> int:
@@ -145,8 +193,9 @@ def upright(image: Image) -> Image:
 
 
 def frames(path: Path | str) -> Iterator[Image]:
-    """The decoded frames of a picture file, one after another, each as it is stored; those of an animation that have another size
-    than the first are left out, as ComfyUI does. Each is good until the next is asked for. Unreadable as `opened` says."""
+    """The decoded frames of a picture file, one after another, each as it is stored; those of an animation that have
+    another size than the first are left out, as ComfyUI does. Each is good until the next is asked for. Unreadable
+    as `opened` says."""
     from PIL import ImageSequence
 
     with opened(path, every_frame=True) as image:

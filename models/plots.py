@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +14,14 @@ if TYPE_CHECKING:
 
 # One colour an emotion, everywhere: warm hues for the four positive, cold and dark for the four negative.
 COLOURS = {
-    "amusement": "#f2a900", "awe": "#7a5cc8", "contentment": "#4f9d52", "excitement": "#ee6c2b",
-    "anger": "#c8202f", "disgust": "#7d8c1f", "fear": "#3b3f52", "sadness": "#3f76b5",
+    "amusement": "#f2a900",
+    "awe": "#7a5cc8",
+    "contentment": "#4f9d52",
+    "excitement": "#ee6c2b",
+    "anger": "#c8202f",
+    "disgust": "#7d8c1f",
+    "fear": "#3b3f52",
+    "sadness": "#3f76b5",
 }
 
 
@@ -49,7 +56,7 @@ def emotion_bars(probabilities: Sequence[float], title: str = "") -> np.ndarray:
     return _render(figure)
 
 
-def trace_plot(trace: "Trace", image: int = 0) -> np.ndarray:
+def trace_plot(trace: Trace, image: int = 0) -> np.ndarray:
     """A MUSE run of one image of the batch: the gate's score, the emotions before and after each step's inner
     loop, and the inner losses end to end."""
     figure = _figure(8.4, 6.4)
@@ -75,7 +82,9 @@ def trace_plot(trace: "Trace", image: int = 0) -> np.ndarray:
     for i, name in enumerate(MIKELS):
         if after:
             weight = dict(linewidth=2.4) if name in named else dict(linewidth=0.9, alpha=0.6)
-            emotions.plot([c for c, _ in after], [p[i] for _, p in after], ".-", color=COLOURS[name], label=name, **weight)
+            emotions.plot(
+                [c for c, _ in after], [p[i] for _, p in after], ".-", color=COLOURS[name], label=name, **weight
+            )
     emotions.set_ylim(-0.02, 1.02)
     emotions.set_ylabel("emotion")
     emotions.set_xlabel("model call")
@@ -99,8 +108,9 @@ def trace_plot(trace: "Trace", image: int = 0) -> np.ndarray:
     return _render(figure)
 
 
-def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns: int, title: str = "",
-                  cell: int = 160) -> np.ndarray:
+def contact_sheet(
+    images: Sequence[np.ndarray], captions: Sequence[str], columns: int, title: str = "", cell: int = 160
+) -> np.ndarray:
     """Images [H, W, 3] in 0..1 or uint8, in rows of `columns`, each over its caption (lines by newline)."""
     from PIL import Image, ImageDraw
 
@@ -130,10 +140,15 @@ def font_of(size: int) -> Any:
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
-def curve(series: dict[str, Sequence[float]], x: Sequence[float], x_label: str, y_label: str,
-          levels: dict[str, float] | None = None) -> np.ndarray:
-    """Lines over x, one a name, and horizontal levels to compare them with (each in the colour of the line that its name
-    ends with)."""
+def curve(
+    series: dict[str, Sequence[float]],
+    x: Sequence[float],
+    x_label: str,
+    y_label: str,
+    levels: dict[str, float] | None = None,
+) -> np.ndarray:
+    """Lines over x, one a name, and horizontal levels to compare them with (each in the colour of the line that its
+    name ends with)."""
     figure = _figure(6.4, 4.2)
     axis = figure.add_subplot()
     colours = {}
@@ -181,7 +196,8 @@ def loss_plot(losses: Sequence[float], pixels: Sequence[int]) -> np.ndarray:
 
 
 def scatter(points: np.ndarray, emotions: np.ndarray, sizes: np.ndarray, title: str = "") -> np.ndarray:
-    """Points [n, 2] in the colours of their emotions [n] (numbers in `MIKELS`), each as large as its size [n] (1: usual)."""
+    """Points [n, 2] in the colours of their emotions [n] (numbers in `MIKELS`), each as large as its size [n] (1:
+    usual)."""
     figure = _figure(6.4, 5.6)
     axis = figure.add_subplot()
     for k, name in enumerate(MIKELS):
@@ -203,7 +219,9 @@ def table(rows: Sequence[dict[str, float]]) -> np.ndarray:
     axis = figure.add_subplot()
     axis.axis("off")
     cells = [[f"{row[name]:.4g}" for row in rows] for name in names]
-    drawn = axis.table(cells, rowLabels=names, colLabels=[f"image {i + 1}" for i in range(len(rows))], loc="center", cellLoc="right")
+    drawn = axis.table(
+        cells, rowLabels=names, colLabels=[f"image {i + 1}" for i in range(len(rows))], loc="center", cellLoc="right"
+    )
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(9)
     for (row, column), cell in drawn.get_celld().items():

@@ -1,5 +1,5 @@
-"""Reference retrieval (Global image sentiment transfer, section III-A): of the pictures that bear the feeling asked for, the
-one whose structure is nearest to the input's, by SSIM between edge responses.
+"""Reference retrieval (Global image sentiment transfer, section III-A): of the pictures that bear the feeling asked
+for, the one whose structure is nearest to the input's, by SSIM between edge responses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Reference:
 
 
 def luminance(image: Any) -> np.ndarray:
-    """A PIL image, upright -> [SIDE, SIDE] float32 luminance (Rec. 601) in 0..1; the whole picture is squeezed to a square."""
+    """A PIL image, upright -> [SIDE, SIDE] float32 luminance (Rec. 601) in 0..1; the whole picture is squeezed to a
+    square."""
     from PIL import Image
 
     grey = image.convert("L").resize((SIDE, SIDE), Image.BOX if min(image.size) >= SIDE else Image.BILINEAR)
@@ -67,7 +68,9 @@ def read_picture(path: Path | str, small: bool = False) -> Any:
     with pictures.opened(path) as image:
         pixels = image.width * image.height
         if pixels >= index.LARGEST:
-            raise pictures.Unreadable(path, f"it has {pixels / 1e6:.0f} megapixels; fewer than {index.LARGEST / 1e6:.0f} are read", "")
+            raise pictures.Unreadable(
+                path, f"it has {pixels / 1e6:.0f} megapixels; fewer than {index.LARGEST / 1e6:.0f} are read", ""
+            )
         if min(image.size) < 2 * ssim.RADIUS + 1:
             raise pictures.Unreadable(path, f"it is {image.width} x {image.height} pixels small", "")
         if small:
@@ -83,21 +86,30 @@ def open_gallery(folder: Path | str, edges: str = "scharr", cache: bool = False)
     """The gallery of a folder with its index of Scharr or Canny edges brought up to date (see `gallery.build`)."""
     if edges not in EDGES:
         raise UserError(f"There is no edge response '{edges}'. Choose {' or '.join(EDGES)}.")
-    edge_response(np.zeros((SIDE, SIDE), np.float32), edges)  # whatever it lacks is missing before thousands of files are read
+    edge_response(
+        np.zeros((SIDE, SIDE), np.float32), edges
+    )  # whatever it lacks is missing before thousands of files are read
     return index.build(folder, lambda path: _edge_of_file(path, edges), edges, cache)
 
 
-def retrieve(query: Any, gallery: Gallery, k: int = 1, noun: str = "", adjective: str = "",
-             emotion: EmotionTarget | None = None) -> list[Reference]:
-    """The k pictures of a gallery with the highest SSIM to `query`, a PIL image, best first; exactly those that brute force
-    in float64 finds. Filters: see `Gallery.select`; an emotion keeps the pictures of any emotion that belongs to it.
-    UserError where nothing is left.
+def retrieve(
+    query: Any, gallery: Gallery, k: int = 1, noun: str = "", adjective: str = "", emotion: EmotionTarget | None = None
+) -> list[Reference]:
+    """The k pictures of a gallery with the highest SSIM to `query`, a PIL image, best first; exactly those that brute
+    force in float64 finds. Filters: see `Gallery.select`; an emotion keeps the pictures of any emotion that belongs to
+    it. UserError where nothing is left.
     """
     return nearest(edge_response(luminance(query), gallery.edges), gallery, k, noun, adjective, emotion)
 
 
-def nearest(edge: np.ndarray, gallery: Gallery, k: int = 1, noun: str = "", adjective: str = "",
-            emotion: EmotionTarget | None = None) -> list[Reference]:
+def nearest(
+    edge: np.ndarray,
+    gallery: Gallery,
+    k: int = 1,
+    noun: str = "",
+    adjective: str = "",
+    emotion: EmotionTarget | None = None,
+) -> list[Reference]:
     """`retrieve` of an edge response [SIDE, SIDE] uint8 of the gallery's kind."""
     if k < 1:
         raise UserError(f"k is the number of references to find: at least 1, got {k}.")

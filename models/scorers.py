@@ -11,6 +11,7 @@ from . import files, host, tiny
 from .clip import ClipScorer
 from .errors import UserError
 
+
 def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
     """The open_clip name whose CLIP has a state dict's shapes: for example "ViT-B-32" (vision transformers alone).
 
@@ -21,16 +22,25 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
     import open_clip
 
     def layers(prefix: str) -> int:
-        return len({k[len(prefix):].split(".")[0] for k in state if k.startswith(prefix)})
+        return len({k[len(prefix) :].split(".")[0] for k in state if k.startswith(prefix)})
 
     try:
         visual, text = state["visual.conv1.weight"], state["token_embedding.weight"]
-        found = (state["text_projection"].shape[1], visual.shape[0], visual.shape[-1],
-                 layers("visual.transformer.resblocks."), len(state["visual.positional_embedding"]), *text.shape,
-                 layers("transformer.resblocks."), len(state["positional_embedding"]))
+        found = (
+            state["text_projection"].shape[1],
+            visual.shape[0],
+            visual.shape[-1],
+            layers("visual.transformer.resblocks."),
+            len(state["visual.positional_embedding"]),
+            *text.shape,
+            layers("transformer.resblocks."),
+            len(state["positional_embedding"]),
+        )
     except KeyError as error:
-        raise UserError(f"'{name}' is no open_clip model with a vision transformer: it has no {error}. transformers' "
-                        "own format has other keys; take the file that open_clip publishes.") from error
+        raise UserError(
+            f"'{name}' is no open_clip model with a vision transformer: it has no {error}. transformers' "
+            "own format has other keys; take the file that open_clip publishes."
+        ) from error
     fitting = []
     for architecture in open_clip.list_models():
         config = open_clip.get_model_config(architecture)
@@ -38,8 +48,17 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
         plain = {"layers", "width"} <= set(t) and "hf_tokenizer_name" not in t and not config.get("custom_text")
         if plain and isinstance(v.get("layers"), int):
             cells = (v["image_size"] // v["patch_size"]) ** 2 + 1
-            if found == (config["embed_dim"], v["width"], v["patch_size"], v["layers"], cells, t["vocab_size"],
-                         t["width"], t["layers"], t["context_length"]):
+            if found == (
+                config["embed_dim"],
+                v["width"],
+                v["patch_size"],
+                v["layers"],
+                cells,
+                t["vocab_size"],
+                t["width"],
+                t["layers"],
+                t["context_length"],
+            ):
                 fitting.append(architecture)
     if not fitting:
         raise UserError(f"'{name}' has the shapes of no CLIP that this open_clip knows: {found}.")
@@ -53,8 +72,8 @@ TINY = {"tiny": "clip", "tiny-eval": "clip-eval"}
 def load_scorer(name: str) -> ClipScorer:
     """The scorer of a name: tiny, tiny-eval, moodifyclip (the bundled MoodifyCLIP; moodifyclip/NAME: a folder of
     models/moodify_clip), a file of models/open_clip (OpenAI's own weights have "openai" in their name), or an
-    open_clip name "MODEL:PRETRAINED" whose PRETRAINED is one of open_clip's tags (downloaded where it is not cached). It runs
-    on the host's device."""
+    open_clip name "MODEL:PRETRAINED" whose PRETRAINED is one of open_clip's tags (downloaded where it is not
+    cached). It runs on the host's device."""
     import open_clip
 
     if name in TINY:
@@ -69,7 +88,8 @@ def load_scorer(name: str) -> ClipScorer:
     if name.endswith(".safetensors"):
         state, _ = files.load_safetensors(files.find_model("open_clip", name))
         architecture = architecture_of(state, name)
-        # A file does not say which activation it was trained with: OpenAI's were with QuickGELU, nearly all others were not.
+        # A file does not say which activation it was trained with: OpenAI's were with QuickGELU, nearly all others were
+        # not.
         clip = open_clip.create_model(architecture, pretrained=None, force_quick_gelu="openai" in name.lower())
         files.load_into(clip, state, name)
         return ClipScorer(clip, open_clip.get_tokenizer(architecture), name).to(host.current().device)
@@ -78,30 +98,36 @@ def load_scorer(name: str) -> ClipScorer:
 
 
 def published(name: str) -> tuple[Any, dict[str, Any]]:
-    """(an open_clip CLIP, its model_cfg) of a name "MODEL:PRETRAINED" (openai where none is given), with the activation that those
-    weights were trained with. UserError where it is unknown, or cannot be had."""
+    """(an open_clip CLIP, its model_cfg) of a name "MODEL:PRETRAINED" (openai where none is given), with the
+    activation that those weights were trained with. UserError where it is unknown, or cannot be had."""
     import open_clip
 
     architecture, _, tag = name.partition(":")
     tag = tag or "openai"
     if architecture not in open_clip.list_models():
-        raise UserError(f"'{name}' is no CLIP known here. Use tiny, tiny-eval or an open_clip name such as "
-                        "ViT-B-32:openai, or a file in models/open_clip.")
+        raise UserError(
+            f"'{name}' is no CLIP known here. Use tiny, tiny-eval or an open_clip name such as "
+            "ViT-B-32:openai, or a file in models/open_clip."
+        )
     _no_namesake(open_clip.get_model_config(architecture) or {})
     quick = bool((open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu"))
     try:
         clip = open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=quick)
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"The weights of '{name}' could not be loaded: {error}. They are downloaded at first use; "
-                        "without a network, put its safetensors file into models/open_clip.") from error
+        raise UserError(
+            f"The weights of '{name}' could not be loaded: {error}. They are downloaded at first use; "
+            "without a network, put its safetensors file into models/open_clip."
+        ) from error
     return clip, (open_clip.get_model_config(architecture) or {}) | ({"quick_gelu": True} if quick else {})
 
 
 def _no_namesake(config: dict[str, Any]) -> None:
-    """UserError where a CLIP's text model or tokenizer comes from the hub by a name that is also a folder of the working directory: it
-    would be taken in its place, with the code inside it."""
+    """UserError where a CLIP's text model or tokenizer comes from the hub by a name that is also a folder of the
+    working directory: it would be taken in its place, with the code inside it."""
     text = config.get("text_cfg", {})
     for name in (text.get("hf_model_name"), text.get("hf_tokenizer_name")):
         if name and Path(name).exists():
-            raise UserError(f"The working directory has a folder '{name}', which would be loaded in place of the hub's model of that name. "
-                            "Run from another directory, or rename the folder.")
+            raise UserError(
+                f"The working directory has a folder '{name}', which would be loaded in place of the hub's model of that name. "
+                "Run from another directory, or rename the folder."
+            )

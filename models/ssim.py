@@ -1,16 +1,17 @@
-"""SSIM of one picture with very many (Wang et al. 2004): Gaussian window of 11 taps and sigma 1.5, K 0.01 and 0.03, population
-statistics, the mean over all places where the window fits. That is scikit-image's `structural_similarity` with
-`gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
+"""SSIM of one picture with very many (Wang et al. 2004): Gaussian window of 11 taps and sigma 1.5, K 0.01 and 0.03,
+population statistics, the mean over all places where the window fits. That is scikit-image's `structural_similarity`
+with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
 
-Pictures are [H, W] uint8. What counts is `exact`, in float64. `Scan` gives fast scores with a bound on their error, from
-numba where it is installed and from torch elsewhere; a search asks `exact` where that bound leaves a doubt.
+Pictures are [H, W] uint8. What counts is `exact`, in float64. `Scan` gives fast scores with a bound on their error,
+from numba where it is installed and from torch elsewhere; a search asks `exact` where that bound leaves a doubt.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ RADIUS = 5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 FAST_ERROR = 1e-3
-"""No float32 score is further than this from the exact one. Flat pictures of nearly one grey come nearest (6e-4); on edge
-responses 2e-6 was measured."""
+"""No float32 score is further than this from the exact one. Flat pictures of nearly one grey come nearest (6e-4); on
+edge responses 2e-6 was measured."""
 
 SURE_ERROR = 1e-9
 """The same for float64 scores that were added up in another order."""
@@ -42,7 +43,7 @@ def taps() -> np.ndarray:
 
 def _half_window(kind: type) -> tuple[Any, ...]:
     """The six different weights of the window, from the rim to the middle: what the kernels take."""
-    return tuple(kind(weight) for weight in taps()[:RADIUS + 1])
+    return tuple(kind(weight) for weight in taps()[: RADIUS + 1])
 
 
 def _band(n: int) -> np.ndarray:
@@ -87,17 +88,21 @@ def statistics(picture: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def kernels() -> Any:
-    """The module of numba kernels, or None where numba is not installed or does not work: then torch gives the same answers, slower,
-    and the user is told once."""
+    """The module of numba kernels, or None where numba is not installed or does not work: then torch gives the same
+    answers, slower, and the user is told once."""
     try:
         from . import ssim_kernels
     except ModuleNotFoundError:
-        host.current().note("numba is not installed: galleries are searched by torch, several times slower. The answers are "
-                            "the same. pip install numba.")
+        host.current().note(
+            "numba is not installed: galleries are searched by torch, several times slower. The answers are "
+            "the same. pip install numba."
+        )
         return None
     except Exception as error:  # a library of its own that is missing, or no folder that it may keep its code in
-        host.current().note(f"numba does not work here ({' '.join(str(error).split())}): galleries are searched by torch, several times "
-                            "slower. The answers are the same. Where it asks for a folder, set NUMBA_CACHE_DIR to one that can be written.")
+        host.current().note(
+            f"numba does not work here ({' '.join(str(error).split())}): galleries are searched by torch, several times "
+            "slower. The answers are the same. Where it asks for a folder, set NUMBA_CACHE_DIR to one that can be written."
+        )
         return None
     return ssim_kernels
 
@@ -124,9 +129,11 @@ class Scan:
         self.cached_error = FAST_ERROR + float((off / (variance + C2) + light).mean())
         """No score from cached statistics is further than this from the exact one, and no bound that far below it."""
 
-    def scores(self, rows: np.ndarray, numbers: np.ndarray, cached: np.ndarray | None = None, floor: float = -1.0) -> np.ndarray:
-        """[m] float32, within `FAST_ERROR` of `exact`, or within `cached_error` where `cached` is given. A picture that cannot reach
-        `floor` may have any number between its score and that."""
+    def scores(
+        self, rows: np.ndarray, numbers: np.ndarray, cached: np.ndarray | None = None, floor: float = -1.0
+    ) -> np.ndarray:
+        """[m] float32, within `FAST_ERROR` of `exact`, or within `cached_error` where `cached` is given. A picture
+        that cannot reach `floor` may have any number between its score and that."""
         out = np.empty(len(numbers), np.float32)
         if self.kernels is None:
             self._torch_scores(rows, numbers, out)
@@ -151,8 +158,8 @@ class Scan:
         self.kernels.plain(x, maps, kind(self._shift), c1, c2, rows, numbers, _half_window(kind), floor, out)
 
     def bounds(self, cached: np.ndarray, numbers: np.ndarray, stride: int = 1) -> np.ndarray:
-        """[m] float32: no picture's SSIM is more than `cached_error` above its bound, because |cov| <= sigma_x sigma_y. With a
-        stride from every so-manieth line alone: no bound, but it tells who is likely."""
+        """[m] float32: no picture's SSIM is more than `cached_error` above its bound, because |cov| <= sigma_x
+        sigma_y. With a stride from every so-manieth line alone: no bound, but it tells who is likely."""
         out = np.empty(len(numbers), np.float32)
         _, maps, c1, c2 = self._known(np.float32, MEAN_STEP, DEVIATION_STEP)
         self.kernels.bound(maps, self.width - 2 * RADIUS, c1, c2, cached, numbers, stride, out)
@@ -160,12 +167,22 @@ class Scan:
 
     @lru_cache(maxsize=3)
     def _known(self, kind: type, u: float, v: float) -> tuple[Any, ...]:
-        """What the kernels take of the query: its pixels, maps, C1 and C2, for means in units of u and deviations in units of v."""
+        """What the kernels take of the query: its pixels, maps, C1 and C2, for means in units of u and deviations in
+        units of v."""
         mean, variance = self._mean, self._variance
-        maps = np.stack([2 * (mean - self._shift) * u / v**2, 2 * mean / u, (mean**2 + C1) / u**2, (variance + C2) / v**2,
-                         2 * np.sqrt(variance) / v])
+        maps = np.stack(
+            [
+                2 * (mean - self._shift) * u / v**2,
+                2 * mean / u,
+                (mean**2 + C1) / u**2,
+                (variance + C2) / v**2,
+                2 * np.sqrt(variance) / v,
+            ]
+        )
         behind = -maps.shape[-1] % 32
-        maps = np.concatenate([maps, np.tile(np.array([0, 0, 1e25, 1, 0]).reshape(5, 1, 1), (1, len(mean), behind))], axis=-1)
+        maps = np.concatenate(
+            [maps, np.tile(np.array([0, 0, 1e25, 1, 0]).reshape(5, 1, 1), (1, len(mean), behind))], axis=-1
+        )
         return (2 * self._x / v**2).astype(kind), maps.astype(kind), kind(C1 / u**2), kind(C2 / v**2)
 
     def _torch_scores(self, rows: np.ndarray, numbers: np.ndarray, out: np.ndarray) -> None:
@@ -179,13 +196,15 @@ class Scan:
         with torch.no_grad():
             for i in range(0, len(numbers), 16):
                 host.current().check_interrupted()
-                part = rows[numbers[i:i + 16], :size].reshape(-1, self.height, self.width)
+                part = rows[numbers[i : i + 16], :size].reshape(-1, self.height, self.width)
                 y = torch.from_numpy(part.astype(kind)) - shift
-                my, vy, cov = down.T @ (torch.stack([y, y * y, x * y]) @ across)  # much faster than a convolution of one channel
+                my, vy, cov = down.T @ (
+                    torch.stack([y, y * y, x * y]) @ across
+                )  # much faster than a convolution of one channel
                 vy, cov = vy - my * my, cov - mx * my
                 m, n = mx + shift, my + shift
                 score = ((2 * m * n + C1) * (2 * cov + C2)) / ((m**2 + n**2 + C1) * (vx + vy + C2))
-                out[i:i + 16] = score.mean(dim=(1, 2)).numpy()
+                out[i : i + 16] = score.mean(dim=(1, 2)).numpy()
 
 
 def warm_up() -> None:
@@ -196,14 +215,25 @@ def warm_up() -> None:
         for array in (rows, known):
             array.flags.writeable = False  # as a mapped file is; numba takes that for another type
         scan, numbers = Scan(picture), np.zeros(1, np.int64)
-        scan.scores(rows, numbers), scan.scores(rows, numbers, known), scan.bounds(known, numbers), scan.sure(rows, numbers)
+        (
+            scan.scores(rows, numbers),
+            scan.scores(rows, numbers, known),
+            scan.bounds(known, numbers),
+            scan.sure(rows, numbers),
+        )
 
 
-def best(query: np.ndarray, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray | None = None,
-         fast: bool = True) -> tuple[list[int], list[float], int]:
-    """The k rows of `numbers` with the highest exact SSIM: (row numbers, scores, how many were scored at all). Equal scores
-    stand in the order of `numbers`. Never an approximation: what float32 leaves open is asked again in float64, and what the
-    order of adding leaves open there is asked of `exact`.
+def best(
+    query: np.ndarray,
+    rows: np.ndarray,
+    numbers: np.ndarray,
+    k: int,
+    cached: np.ndarray | None = None,
+    fast: bool = True,
+) -> tuple[list[int], list[float], int]:
+    """The k rows of `numbers` with the highest exact SSIM: (row numbers, scores, how many were scored at all). Equal
+    scores stand in the order of `numbers`. Never an approximation: what float32 leaves open is asked again in float64,
+    and what the order of adding leaves open there is asked of `exact`.
 
     With cached statistics a look at a sample decides whether bounds pay: in a gallery of near-duplicates most pictures
     cannot come near the best and are never scored.
@@ -213,11 +243,17 @@ def best(query: np.ndarray, rows: np.ndarray, numbers: np.ndarray, k: int, cache
     k = min(k, len(numbers))
     if k == 0:
         return [], [], 0
-    cached = None if cached is None or scan.kernels is None else np.asarray(cached)  # torch has nothing to gain from them
+    cached = (
+        None if cached is None or scan.kernels is None else np.asarray(cached)
+    )  # torch has nothing to gain from them
     error = FAST_ERROR if cached is None else scan.cached_error
     places = _first(scan, numbers, k, cached)
     scores = scan.scores(rows, numbers[places], cached)
-    others = _by_bounds if cached is not None and _bounds_pay(scan, numbers, cached, _kth(scores, k) - 2 * error) else _in_turn
+    others = (
+        _by_bounds
+        if cached is not None and _bounds_pay(scan, numbers, cached, _kth(scores, k) - 2 * error)
+        else _in_turn
+    )
     visited, scores = others(scan, rows, numbers, k, cached, error, places, scores)
     left = visited[scores >= _kth(scores, k) - 2 * error]
     if cached is not None:
@@ -253,8 +289,8 @@ Scored = tuple[np.ndarray, np.ndarray]
 
 
 def _first(scan: Scan, numbers: np.ndarray, k: int, cached: np.ndarray | None) -> np.ndarray:
-    """The places to score first: their k best tell how early each of the others may be given up. The likeliest where there are
-    statistics to tell, else an even sample."""
+    """The places to score first: their k best tell how early each of the others may be given up. The likeliest where
+    there are statistics to tell, else an even sample."""
     n = min(len(numbers), max(_SAMPLE if cached is None else _LIKELY, 4 * k))
     if cached is None:
         return np.linspace(0, len(numbers) - 1, n).astype(np.int64)
@@ -262,13 +298,22 @@ def _first(scan: Scan, numbers: np.ndarray, k: int, cached: np.ndarray | None) -
 
 
 def _bounds_pay(scan: Scan, numbers: np.ndarray, cached: np.ndarray, floor: float) -> bool:
-    """Whether most of an even sample is out of reach of the floor by its bound alone, as in a gallery of near-duplicates."""
+    """Whether most of an even sample is out of reach of the floor by its bound alone, as in a gallery of
+    near-duplicates."""
     sample = numbers[:: max(1, len(numbers) // _SAMPLE)]
     return len(numbers) >= 8 * _SAMPLE and float((scan.bounds(cached, sample) >= floor).mean()) < 0.3
 
 
-def _in_turn(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray | None, error: float,
-             places: np.ndarray, scores: np.ndarray) -> Scored:
+def _in_turn(
+    scan: Scan,
+    rows: np.ndarray,
+    numbers: np.ndarray,
+    k: int,
+    cached: np.ndarray | None,
+    error: float,
+    places: np.ndarray,
+    scores: np.ndarray,
+) -> Scored:
     """All of them, beginning with `places`."""
     others = np.delete(np.arange(len(numbers)), places)
     for part in np.split(others, range(8 * len(places), len(others), AT_ONCE)):
@@ -278,17 +323,25 @@ def _in_turn(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: 
     return np.concatenate([places, others]), scores
 
 
-def _by_bounds(scan: Scan, rows: np.ndarray, numbers: np.ndarray, k: int, cached: np.ndarray, error: float, places: np.ndarray,
-               scores: np.ndarray) -> Scored:
-    """Those that were scored, beginning with `places`: the others follow in the order of falling bounds, until no bound is
-    left that could reach the k best."""
+def _by_bounds(
+    scan: Scan,
+    rows: np.ndarray,
+    numbers: np.ndarray,
+    k: int,
+    cached: np.ndarray,
+    error: float,
+    places: np.ndarray,
+    scores: np.ndarray,
+) -> Scored:
+    """Those that were scored, beginning with `places`: the others follow in the order of falling bounds, until no
+    bound is left that could reach the k best."""
     bounds = scan.bounds(cached, numbers)
     order = np.argsort(-bounds, kind="stable")
     order = order[~np.isin(order, places)]
     done, step = 0, 64
     while done < len(order):
         floor = _kth(scores, k) - 2 * error
-        part = order[done:done + step]
+        part = order[done : done + step]
         part = part[bounds[part] >= floor]
         if len(part) == 0:
             break

@@ -1,16 +1,17 @@
-"""The numba kernels of `ssim.Scan`: one picture a turn, threads over pictures, each line of it once. Down the picture first, over
-the last 11 lines, which stay in the fastest memory; then along the line, in the same breath as the score. Inner loops run over
-one line and take slices, because only then do they become vector instructions (an index like `row[r * width + c]` may be
-negative, as far as numba knows). Everything stands at the module's top level, because only then does numba find its compiled
-code on disk again.
+"""The numba kernels of `ssim.Scan`: one picture a turn, threads over pictures, each line of it once. Down the picture
+first, over the last 11 lines, which stay in the fastest memory; then along the line, in the same breath as the score.
+Inner loops run over one line and take slices, because only then do they become vector instructions (an index like
+`row[r * width + c]` may be negative, as far as numba knows). Everything stands at the module's top level, because only
+then does numba find its compiled code on disk again.
 
-A picture that can no longer reach `floor`, were every line that is left equal to the query's, is given up: what stands for it
-in `out` is that bound, below the floor and not below its score.
+A picture that can no longer reach `floor`, were every line that is left equal to the query's, is given up: what stands
+for it in `out` is that bound, below the floor and not below its score.
 
-Of the query they take x [H, W], its pixels, and maps [5, h, w..], what can be known beforehand of each place (`ssim.Scan`):
-2 mean, less the shift; 2 mean; mean^2 + C1; variance + C2; 2 deviation. c1 and c2 are SSIM's constants. All are in the units of
-the other's statistics, so that nothing is left to scale. Each line of the maps goes on behind its w places, up to a multiple of
-32, with values that make the score there nought: what is left over from whole vectors would be done one by one.
+Of the query they take x [H, W], its pixels, and maps [5, h, w..], what can be known beforehand of each place
+(`ssim.Scan`): 2 mean, less the shift; 2 mean; mean^2 + C1; variance + C2; 2 deviation. c1 and c2 are SSIM's constants.
+All are in the units of the other's statistics, so that nothing is left to scale. Each line of the maps goes on behind
+its w places, up to a multiple of 32, with values that make the score there nought: what is left over from whole vectors
+would be done one by one.
 
 This module alone imports numba; `ssim.kernels` imports it where it is installed.
 """
@@ -29,35 +30,61 @@ _OPTIONS = dict(parallel=True, fastmath=True, cache=True, nogil=True, error_mode
 @njit(fastmath=True, cache=True, inline="always")
 def _down(ring, p, t, out):  # pragma: no cover - compiled
     """The window over lines p .. p + 10, whose weights from the rim to the middle are t."""
-    a, b, c, d, e, f = ring[p & 15], ring[(p + 1) & 15], ring[(p + 2) & 15], ring[(p + 3) & 15], ring[(p + 4) & 15], ring[(p + 5) & 15]
+    a, b, c, d, e, f = (
+        ring[p & 15],
+        ring[(p + 1) & 15],
+        ring[(p + 2) & 15],
+        ring[(p + 3) & 15],
+        ring[(p + 4) & 15],
+        ring[(p + 5) & 15],
+    )
     g, h, i, j, k = ring[(p + 6) & 15], ring[(p + 7) & 15], ring[(p + 8) & 15], ring[(p + 9) & 15], ring[(p + 10) & 15]
     for x in range(len(out)):
-        out[x] = (t[0] * (a[x] + k[x]) + t[1] * (b[x] + j[x]) + t[2] * (c[x] + i[x]) + t[3] * (d[x] + h[x]) + t[4] * (e[x] + g[x])
-                  + t[5] * f[x])
+        out[x] = (
+            t[0] * (a[x] + k[x])
+            + t[1] * (b[x] + j[x])
+            + t[2] * (c[x] + i[x])
+            + t[3] * (d[x] + h[x])
+            + t[4] * (e[x] + g[x])
+            + t[5] * f[x]
+        )
 
 
 @njit(fastmath=True, cache=True, inline="always")
 def _along(line, c, t):  # pragma: no cover - compiled
-    return (t[0] * (line[c] + line[c + 10]) + t[1] * (line[c + 1] + line[c + 9]) + t[2] * (line[c + 2] + line[c + 8])
-            + t[3] * (line[c + 3] + line[c + 7]) + t[4] * (line[c + 4] + line[c + 6]) + t[5] * line[c + 5])
+    return (
+        t[0] * (line[c] + line[c + 10])
+        + t[1] * (line[c + 1] + line[c + 9])
+        + t[2] * (line[c + 2] + line[c + 8])
+        + t[3] * (line[c + 3] + line[c + 7])
+        + t[4] * (line[c + 4] + line[c + 6])
+        + t[5] * line[c + 5]
+    )
 
 
 @njit(**_OPTIONS)
 def plain(x, maps, shift, c1, c2, rows, numbers, t, floor, out):  # pragma: no cover - compiled
-    """Scores in the precision of x (float32 or float64), which is that of maps, shift, c1, c2 and the six weights t too. x is
-    2 (pixel - shift), and each picture's pixels are less the shift here: smaller numbers lose less when their squares are
-    subtracted."""
+    """Scores in the precision of x (float32 or float64), which is that of maps, shift, c1, c2 and the six weights t
+    too. x is 2 (pixel - shift), and each picture's pixels are less the shift here: smaller numbers lose less when
+    their squares are subtracted."""
     height, width = x.shape
     _, h, padded = maps.shape
     w = width - 2 * RADIUS
     for i in prange(len(numbers)):
-        y, yy, xy = np.empty((_RING, width), x.dtype), np.empty((_RING, width), x.dtype), np.empty((_RING, width), x.dtype)
-        by, byy, bxy = (np.zeros(padded + 2 * RADIUS, x.dtype), np.zeros(padded + 2 * RADIUS, x.dtype),
-                        np.zeros(padded + 2 * RADIUS, x.dtype))
+        y, yy, xy = (
+            np.empty((_RING, width), x.dtype),
+            np.empty((_RING, width), x.dtype),
+            np.empty((_RING, width), x.dtype),
+        )
+        by, byy, bxy = (
+            np.zeros(padded + 2 * RADIUS, x.dtype),
+            np.zeros(padded + 2 * RADIUS, x.dtype),
+            np.zeros(padded + 2 * RADIUS, x.dtype),
+        )
         row = rows[numbers[i]]
         total = 0.0
         for r in range(height):
-            pixels, s = row[r * width:(r + 1) * width], r & 15
+            pixels, s = row[r * width : (r + 1) * width], r & 15
             for c in range(width):
                 v = x.dtype.type(pixels[c]) - shift
                 y[s, c], yy[s, c], xy[s, c] = v, v * v, v * x[r, c]
@@ -88,10 +115,10 @@ def cached(x, maps, c1, c2, rows, numbers, known, t, floor, out):  # pragma: no 
     w = width - 2 * RADIUS
     for i in prange(len(numbers)):
         xy, bxy = np.empty((_RING, width), np.float32), np.zeros(padded + 2 * RADIUS, np.float32)
-        row, means, deviations = rows[numbers[i]], known[numbers[i]], known[numbers[i]][h * w:]
+        row, means, deviations = rows[numbers[i]], known[numbers[i]], known[numbers[i]][h * w :]
         total = 0.0
         for r in range(height):
-            pixels, s = row[r * width:(r + 1) * width], r & 15
+            pixels, s = row[r * width : (r + 1) * width], r & 15
             for c in range(width):
                 xy[s, c] = np.float32(pixels[c]) * x[r, c]
             p = r - 2 * RADIUS
@@ -99,7 +126,7 @@ def cached(x, maps, c1, c2, rows, numbers, known, t, floor, out):  # pragma: no 
                 continue
             _down(xy, p, t, bxy[:width])
             places = padded if p * w + padded <= h * w else w  # behind a line the next one stands, but for the last
-            line, ns, ds = np.float32(0), means[p * w:p * w + places], deviations[p * w:p * w + places]
+            line, ns, ds = np.float32(0), means[p * w : p * w + places], deviations[p * w : p * w + places]
             for c in range(places):
                 n, d = np.float32(ns[c]), np.float32(ds[c])
                 cov = _along(bxy, c, t) - maps[0, p, c] * n
@@ -113,17 +140,21 @@ def cached(x, maps, c1, c2, rows, numbers, known, t, floor, out):  # pragma: no 
 
 @njit(**_OPTIONS)
 def bound(maps, w, c1, c2, known, numbers, stride, out):  # pragma: no cover - compiled
-    """With a stride of 1 no score is above these, but for what 16 bits lose: |cov| <= the product of the deviations. With a larger
-    one on every `stride`-th line alone: no bound, but it tells who is likely."""
+    """With a stride of 1 no score is above these, but for what 16 bits lose: |cov| <= the product of the deviations.
+    With a larger one on every `stride`-th line alone: no bound, but it tells who is likely."""
     _, h, padded = maps.shape
     for i in prange(len(numbers)):
-        means, deviations = known[numbers[i]], known[numbers[i]][h * w:]
+        means, deviations = known[numbers[i]], known[numbers[i]][h * w :]
         total = 0.0
         for r in range(0, h, stride):
             places = padded if r * w + padded <= h * w else w
-            line, ns, ds = np.float32(0), means[r * w:r * w + places], deviations[r * w:r * w + places]
+            line, ns, ds = np.float32(0), means[r * w : r * w + places], deviations[r * w : r * w + places]
             for c in range(places):
                 n, d = np.float32(ns[c]), np.float32(ds[c])
-                line += (maps[1, r, c] * n + c1) * (maps[4, r, c] * d + c2) / ((maps[2, r, c] + n * n) * (maps[3, r, c] + d * d))
+                line += (
+                    (maps[1, r, c] * n + c1)
+                    * (maps[4, r, c] * d + c2)
+                    / ((maps[2, r, c] + n * n) * (maps[3, r, c] + d * d))
+                )
             total += line
         out[i] = total / (w * len(range(0, h, stride)))

@@ -1,5 +1,6 @@
-"""Random views of an image: mirrored, cropped, shifted in light and contrast, blurred or noisy. What a picture makes people feel
-survives all of it; what merely pleases one classifier does not. Classifiers are trained and MUSE is guided under them.
+"""Random views of an image: mirrored, cropped, shifted in light and contrast, blurred or noisy. What a picture makes
+people feel survives all of it; what merely pleases one classifier does not. Classifiers are trained and MUSE is guided
+under them.
 """
 
 from __future__ import annotations
@@ -8,17 +9,20 @@ import torch
 from torch.nn import functional as F
 
 
-def view(images: torch.Tensor, generator: torch.Generator | None = None, strength: float = 1.0,
-         each: bool = False) -> torch.Tensor:
+def view(
+    images: torch.Tensor, generator: torch.Generator | None = None, strength: float = 1.0, each: bool = False
+) -> torch.Tensor:
     """[B, 3, H, W] in 0..1 -> the same shape. Differentiable.
 
     generator  the CPU's; None draws from the device's own
-    strength   0 only mirrors and blurs; 1 crops up to 15 %, changes contrast by 15 % and light by 0.06. Colour is touched
-               little: a classifier that ignored palettes would miss a cue
+    strength   0 only mirrors and blurs; 1 crops up to 15 %, changes contrast by 15 % and light by 0.06. Colour is
+               touched little: a classifier that ignored palettes would miss a cue
     each       every image gets its own draw; else one holds for the batch, so that a view does not depend on the others
     """
     draws, device = len(images) if each else 1, "cpu" if generator else images.device
-    u = lambda low, high: torch.empty(draws, device=device).uniform_(low, high, generator=generator).to(images).view(-1, 1, 1, 1)
+    u = lambda low, high: (
+        torch.empty(draws, device=device).uniform_(low, high, generator=generator).to(images).view(-1, 1, 1, 1)
+    )
     scale, mirror = 1 - 0.15 * strength * u(0, 1), torch.where(u(0, 1) < 0.5, -1.0, 1.0)
     zero, left, top = torch.zeros_like(scale), (1 - scale) * u(-1, 1), (1 - scale) * u(-1, 1)
     theta = torch.cat([torch.cat([scale * mirror, zero, left], -1), torch.cat([zero, scale, top], -1)], -2).squeeze(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from typing import Callable, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from . import host
 
@@ -17,11 +18,11 @@ class TooLate(Exception):
 
 
 def within(seconds: float | Callable[[], float], work: Callable[[], T]) -> T:
-    """What `work()` returns or raises, waited for at most so long (a function may give more as work gets on); TooLate then. The user
-    may interrupt meanwhile.
+    """What `work()` returns or raises, waited for at most so long (a function may give more as work gets on); TooLate
+    then. The user may interrupt meanwhile.
 
-    It runs in a thread of its own: a server that sends a byte now and then keeps every time-out of a socket from running out. Work
-    that came too late goes on unheard until it ends or the program does.
+    It runs in a thread of its own: a server that sends a byte now and then keeps every time-out of a socket from
+    running out. Work that came too late goes on unheard until it ends or the program does.
     """
     done: list[tuple[T | None, BaseException | None]] = []
     ended = threading.Event()

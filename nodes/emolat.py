@@ -11,7 +11,9 @@ from .layouts import to_bchw, to_bhwc
 class AffectEmoLatLoader:
     CATEGORY = "affect/emolat"
     SEARCH_ALIASES = ["emotion latent space", "load codebooks", "emospace"]
-    DESCRIPTION = "Loads an emotion latent space: eight codebooks, and the network that repaints an image from their codes."
+    DESCRIPTION = (
+        "Loads an emotion latent space: eight codebooks, and the network that repaints an image from their codes."
+    )
     RETURN_TYPES = ("AFFECT_EMOLAT",)
     RETURN_NAMES = ("emolat",)
     OUTPUT_TOOLTIPS = ("The emotion latent space.",)
@@ -19,9 +21,17 @@ class AffectEmoLatLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": (["tiny", *host.current().list_files("emolat")], {"tooltip":
-                "tiny comes with this pack, trained on MoodScenes. Files lie in models/emolat: `affect train emolat` and "
-                "`affect train transfer` make them."})}}
+        return {
+            "required": {
+                "model": (
+                    ["tiny", *host.current().list_files("emolat")],
+                    {
+                        "tooltip": "tiny comes with this pack, trained on MoodScenes. Files lie in models/emolat: `affect train emolat` and "
+                        "`affect train transfer` make them."
+                    },
+                )
+            }
+        }
 
     @classmethod
     def IS_CHANGED(cls, model: str) -> str:
@@ -36,8 +46,10 @@ class AffectEmoLatLoader:
 class AffectEmoLatCodebookSampler:
     CATEGORY = "affect/emolat"
     SEARCH_ALIASES = ["emotion code", "sample codebook", "vq code", "emolat code"]
-    DESCRIPTION = ("Draws codes for an emotion from its codebook: what the emotion looks like, one way of many. Another seed, "
-                   "another way.")
+    DESCRIPTION = (
+        "Draws codes for an emotion from its codebook: what the emotion looks like, one way of many. Another seed, "
+        "another way."
+    )
     RETURN_TYPES = ("AFFECT_EMOLAT_CODE",)
     RETURN_NAMES = ("code",)
     OUTPUT_TOOLTIPS = ("For EmoLat Transfer, or as init_tokens of the Emotion Token Optimizer.",)
@@ -45,16 +57,42 @@ class AffectEmoLatCodebookSampler:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
-            "emotion": ("AFFECT_EMOTION", {"tooltip": "Which emotion; a mix draws from several codebooks."}),
-            "n_codes": ("INT", {"default": 1, "min": 1, "max": 64, "tooltip":
-                                "How many codes; more are nearer to the average look. The tiny EmoLat learned from up to four."}),
-            "temperature": ("FLOAT", {"default": 1.0, "min": 0.01, "max": 100.0, "step": 0.1, "round": False, "tooltip":
-                                      "1: codes as often as training used them. Low: the usual ones. High: all alike."}),
-            "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
-                             "tooltip": "Draws the codes."}),
-        }}
+        return {
+            "required": {
+                "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
+                "emotion": ("AFFECT_EMOTION", {"tooltip": "Which emotion; a mix draws from several codebooks."}),
+                "n_codes": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 1,
+                        "max": 64,
+                        "tooltip": "How many codes; more are nearer to the average look. The tiny EmoLat learned from up to four.",
+                    },
+                ),
+                "temperature": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": 0.01,
+                        "max": 100.0,
+                        "step": 0.1,
+                        "round": False,
+                        "tooltip": "1: codes as often as training used them. Low: the usual ones. High: all alike.",
+                    },
+                ),
+                "seed": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 0xFFFFFFFFFFFFFFFF,
+                        "control_after_generate": True,
+                        "tooltip": "Draws the codes.",
+                    },
+                ),
+            }
+        }
 
     def run(self, emolat: Any, emotion: Any, n_codes: int, temperature: float, seed: int) -> tuple[Any]:
         return (emolat.sample(emotion, n_codes, temperature, seed),)
@@ -62,7 +100,14 @@ class AffectEmoLatCodebookSampler:
 
 class AffectEmoLatTransfer:
     CATEGORY = "affect/emolat"
-    SEARCH_ALIASES = ["repaint emotion", "sentiment transfer", "style transfer", "change mood of image", "recolour", "recolor"]
+    SEARCH_ALIASES = [
+        "repaint emotion",
+        "sentiment transfer",
+        "style transfer",
+        "change mood of image",
+        "recolour",
+        "recolor",
+    ]
     DESCRIPTION = "Repaints an image in the code's emotion, in one pass of a network; any size, any number of images."
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The repainted image.",)
@@ -70,15 +115,31 @@ class AffectEmoLatTransfer:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "emolat": ("AFFECT_EMOLAT", {"tooltip": "The network."}),
-            "image": ("IMAGE", {"tooltip": "The image to repaint."}),
-            "code": ("AFFECT_EMOLAT_CODE", {"tooltip": "From the EmoLat Codebook Sampler."}),
-            "text": ("STRING", {"default": "", "tooltip":
-                                "The words that go with the code; empty: the emotion's own. It learned the names of the eight."}),
-            "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 3.0, "step": 0.05, "tooltip":
-                                   "0 leaves the image, 1 is the network's answer, more exaggerates."}),
-        }, "optional": {"mask": ("MASK", {"tooltip": "Where the image may change."})}}
+        return {
+            "required": {
+                "emolat": ("AFFECT_EMOLAT", {"tooltip": "The network."}),
+                "image": ("IMAGE", {"tooltip": "The image to repaint."}),
+                "code": ("AFFECT_EMOLAT_CODE", {"tooltip": "From the EmoLat Codebook Sampler."}),
+                "text": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "The words that go with the code; empty: the emotion's own. It learned the names of the eight.",
+                    },
+                ),
+                "strength": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": 0.0,
+                        "max": 3.0,
+                        "step": 0.05,
+                        "tooltip": "0 leaves the image, 1 is the network's answer, more exaggerates.",
+                    },
+                ),
+            },
+            "optional": {"mask": ("MASK", {"tooltip": "Where the image may change."})},
+        }
 
     def run(self, emolat: Any, image: Any, code: Any, text: str, strength: float, mask: Any = None) -> tuple[Any]:
         from ..models.emolat.repaint import repaint
@@ -104,11 +165,18 @@ class AffectEmoLatMap:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
-            "method": (["t-SNE", "PCA"], {"tooltip": "t-SNE shows clusters (by scikit-learn; where that is missing the map is by PCA, and "
-                       "says so); PCA shows true distances."}),
-        }}
+        return {
+            "required": {
+                "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
+                "method": (
+                    ["t-SNE", "PCA"],
+                    {
+                        "tooltip": "t-SNE shows clusters (by scikit-learn; where that is missing the map is by PCA, and "
+                        "says so); PCA shows true distances."
+                    },
+                ),
+            }
+        }
 
     def run(self, emolat: Any, method: str) -> tuple[Any]:
         import torch

@@ -13,8 +13,10 @@ _UNIT = {"min": 0.0, "max": 1.0, "step": 0.01}
 class AffectEmotion:
     CATEGORY = "affect/emotion"
     SEARCH_ALIASES = ["emotion", "feeling", "mood", "sentiment", "affect", "joy", "sadness", "fear", "anger"]
-    DESCRIPTION = ("Names an emotion. The first eight are Mikels' categories, which classifiers know; the others "
-                   "(GoEmotions' 27 and Ekman's 6) are turned into mixtures of those.")
+    DESCRIPTION = (
+        "Names an emotion. The first eight are Mikels' categories, which classifiers know; the others "
+        "(GoEmotions' 27 and Ekman's 6) are turned into mixtures of those."
+    )
     RETURN_TYPES = ("AFFECT_EMOTION",)
     RETURN_NAMES = ("emotion",)
     OUTPUT_TOOLTIPS = ("The emotion to evoke.",)
@@ -22,11 +24,19 @@ class AffectEmotion:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "emotion": (list(LABELS), {"tooltip": "What the image should make people feel."}),
-            "intensity": ("FLOAT", {"default": 1.0, **_UNIT, "tooltip":
-                          "0 leaves the image's own emotion, 1 goes all the way to the target."}),
-        }}
+        return {
+            "required": {
+                "emotion": (list(LABELS), {"tooltip": "What the image should make people feel."}),
+                "intensity": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        **_UNIT,
+                        "tooltip": "0 leaves the image's own emotion, 1 goes all the way to the target.",
+                    },
+                ),
+            }
+        }
 
     def run(self, emotion: str, intensity: float) -> tuple[EmotionTarget]:
         return (EmotionTarget.of(emotion, intensity),)
@@ -43,11 +53,13 @@ class AffectEmotionMix:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "emotion_a": ("AFFECT_EMOTION", {"tooltip": "What balance 0 gives."}),
-            "emotion_b": ("AFFECT_EMOTION", {"tooltip": "What balance 1 gives."}),
-            "balance": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is all of A, 1 is all of B."}),
-        }}
+        return {
+            "required": {
+                "emotion_a": ("AFFECT_EMOTION", {"tooltip": "What balance 0 gives."}),
+                "emotion_b": ("AFFECT_EMOTION", {"tooltip": "What balance 1 gives."}),
+                "balance": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is all of A, 1 is all of B."}),
+            }
+        }
 
     def run(self, emotion_a: EmotionTarget, emotion_b: EmotionTarget, balance: float) -> tuple[EmotionTarget]:
         return (emotion_a.mix(emotion_b, balance),)
@@ -56,8 +68,10 @@ class AffectEmotionMix:
 class AffectEmotionVAD:
     CATEGORY = "affect/emotion"
     SEARCH_ALIASES = ["valence arousal dominance", "vad", "pad", "circumplex", "pleasure", "emotion from numbers"]
-    DESCRIPTION = ("An emotion from a point in valence-arousal-dominance space (NRC-VAD's scale), weighted over the "
-                   "eight by their distance.")
+    DESCRIPTION = (
+        "An emotion from a point in valence-arousal-dominance space (NRC-VAD's scale), weighted over the "
+        "eight by their distance."
+    )
     RETURN_TYPES = ("AFFECT_EMOTION",)
     RETURN_NAMES = ("emotion",)
     OUTPUT_TOOLTIPS = ("The emotion at that point.",)
@@ -65,11 +79,13 @@ class AffectEmotionVAD:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "valence": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is unpleasant, 1 is pleasant."}),
-            "arousal": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is calm, 1 is stirred."}),
-            "dominance": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is overwhelmed, 1 is in control."}),
-        }}
+        return {
+            "required": {
+                "valence": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is unpleasant, 1 is pleasant."}),
+                "arousal": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is calm, 1 is stirred."}),
+                "dominance": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is overwhelmed, 1 is in control."}),
+            }
+        }
 
     def run(self, valence: float, arousal: float, dominance: float) -> tuple[EmotionTarget]:
         return (EmotionTarget.from_vad(valence, arousal, dominance),)
@@ -86,8 +102,18 @@ class AffectEmotionFromText:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"text": ("STRING", {"default": "very happy and slightly sad", "multiline": True,
-                                                 "tooltip": "A sentence with at least one emotion word."})}}
+        return {
+            "required": {
+                "text": (
+                    "STRING",
+                    {
+                        "default": "very happy and slightly sad",
+                        "multiline": True,
+                        "tooltip": "A sentence with at least one emotion word.",
+                    },
+                )
+            }
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, text: str | None = None) -> bool | str:

@@ -10,22 +10,31 @@ from ..models import diffusion, files, host
 from ..models.emotions import GOEMOTIONS, MIKELS
 from .layouts import to_bchw
 
-
 _EXAMPLES = {"scene": "scene.png", "coffee": "example.png"}
 
 
 def _clips() -> list[str]:
     from ..models.moodifier.folders import folders
 
-    return ["tiny", "tiny-eval", "moodifyclip", "ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k",
-            *host.current().list_files("open_clip"), *(f"moodifyclip/{name}" for name in folders())]
+    return [
+        "tiny",
+        "tiny-eval",
+        "moodifyclip",
+        "ViT-B-32:openai",
+        "ViT-L-14:openai",
+        "ViT-H-14:laion2b_s32b_b79k",
+        *host.current().list_files("open_clip"),
+        *(f"moodifyclip/{name}" for name in folders()),
+    ]
 
 
 class AffectTinyModelLoader:
     CATEGORY = "affect/loaders"
     SEARCH_ALIASES = ["demo checkpoint", "bundled model", "test model", "load checkpoint", "no download"]
-    DESCRIPTION = ("The bundled tiny diffusion model (128 x 128, trained on MoodScenes): lets every template run at "
-                   "once, without a checkpoint. It knows homes, rivers, lakes, mountains, cities and faces.")
+    DESCRIPTION = (
+        "The bundled tiny diffusion model (128 x 128, trained on MoodScenes): lets every template run at "
+        "once, without a checkpoint. It knows homes, rivers, lakes, mountains, cities and faces."
+    )
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     OUTPUT_TOOLTIPS = ("The diffusion model.", "Its text encoder.", "Its autoencoder.")
     FUNCTION = "run"
@@ -41,15 +50,26 @@ class AffectTinyModelLoader:
 class AffectExampleImage:
     CATEGORY = "affect/loaders"
     SEARCH_ALIASES = ["sample picture", "demo image", "test image"]
-    DESCRIPTION = "A picture that comes with this pack, so that every template runs at once. For your own take Load Image."
+    DESCRIPTION = (
+        "A picture that comes with this pack, so that every template runs at once. For your own take Load Image."
+    )
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The picture.",)
     FUNCTION = "run"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"picture": (list(_EXAMPLES), {"tooltip": "scene: a house and a tree, from MoodScenes, 128 x 128. "
-                                                           "coffee: a photograph, 256 x 256."})}}
+        return {
+            "required": {
+                "picture": (
+                    list(_EXAMPLES),
+                    {
+                        "tooltip": "scene: a house and a tree, from MoodScenes, 128 x 128. "
+                        "coffee: a photograph, 256 x 256."
+                    },
+                )
+            }
+        }
 
     def run(self, picture: str) -> tuple[Any]:
         import numpy as np
@@ -63,9 +83,18 @@ class AffectExampleImage:
 
 class AffectEmotionClassifierLoader:
     CATEGORY = "affect/loaders"
-    SEARCH_ALIASES = ["load sentiment classifier", "emotion recognition", "emogen", "emoedit", "emoset", "zero-shot emotions"]
-    DESCRIPTION = ("Loads an emotion classifier. Guide with one and read out with another: a picture can please the "
-                   "classifier that guided it without convincing anybody else.")
+    SEARCH_ALIASES = [
+        "load sentiment classifier",
+        "emotion recognition",
+        "emogen",
+        "emoedit",
+        "emoset",
+        "zero-shot emotions",
+    ]
+    DESCRIPTION = (
+        "Loads an emotion classifier. Guide with one and read out with another: a picture can please the "
+        "classifier that guided it without convincing anybody else."
+    )
     RETURN_TYPES = ("AFFECT_EMOTION_CLASSIFIER",)
     RETURN_NAMES = ("classifier",)
     OUTPUT_TOOLTIPS = ("Image to eight emotions.",)
@@ -74,13 +103,24 @@ class AffectEmotionClassifierLoader:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         found = host.current().list_files("affect", (".safetensors", ".pth"))
-        return {"required": {
-            "classifier": (["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot", *found], {"tooltip":
-                           "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's or "
-                           "EmoEdit's published head in models/affect."}),
-            "clip_model": (_clips(), {"tooltip": "The CLIP that zero-shot and published heads look through: "
-                                               "ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's."}),
-        }}
+        return {
+            "required": {
+                "classifier": (
+                    ["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot", *found],
+                    {
+                        "tooltip": "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's or "
+                        "EmoEdit's published head in models/affect."
+                    },
+                ),
+                "clip_model": (
+                    _clips(),
+                    {
+                        "tooltip": "The CLIP that zero-shot and published heads look through: "
+                        "ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's."
+                    },
+                ),
+            }
+        }
 
     @classmethod
     def IS_CHANGED(cls, classifier: str, clip_model: str) -> str:
@@ -103,10 +143,12 @@ class AffectEmotionReadout:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "image": ("IMAGE", {"tooltip": "The image to read."}),
-            "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Best one that did not guide the image."}),
-        }}
+        return {
+            "required": {
+                "image": ("IMAGE", {"tooltip": "The image to read."}),
+                "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Best one that did not guide the image."}),
+            }
+        }
 
     def run(self, image: Any, classifier: Any) -> tuple[Any, str]:
         import numpy as np
@@ -118,11 +160,17 @@ class AffectEmotionReadout:
             diffusion.load(classifier)
             device = next(classifier.parameters()).device
             probabilities = classifier(to_bchw(image).to(device)).float().softmax(dim=-1).tolist()
-            fine = classifier.fine(to_bchw(image).to(device)).float().softmax(dim=-1).tolist() if hasattr(classifier, "fine") else []
+            fine = (
+                classifier.fine(to_bchw(image).to(device)).float().softmax(dim=-1).tolist()
+                if hasattr(classifier, "fine")
+                else []
+            )
         chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))
         rows: list[dict[str, Any]] = [{name: round(p, 4) for name, p in zip(MIKELS, row)} for row in probabilities]
         for row, more in zip(rows, fine):  # zero-shot tells GoEmotions' 27 apart too
-            row["goemotions"] = {name: round(p, 4) for name, p in sorted(zip(GOEMOTIONS, more), key=lambda pair: -pair[1])}
+            row["goemotions"] = {
+                name: round(p, 4) for name, p in sorted(zip(GOEMOTIONS, more), key=lambda pair: -pair[1])
+            }
         return chart, json.dumps(rows, indent=1)
 
 
@@ -137,8 +185,17 @@ class AffectClipScorerLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": (_clips(), {"tooltip": "tiny goes with the tiny model; the named ones are "
-                                       "open_clip's, downloaded at first use; files lie in models/open_clip."})}}
+        return {
+            "required": {
+                "model": (
+                    _clips(),
+                    {
+                        "tooltip": "tiny goes with the tiny model; the named ones are "
+                        "open_clip's, downloaded at first use; files lie in models/open_clip."
+                    },
+                )
+            }
+        }
 
     @classmethod
     def IS_CHANGED(cls, model: str) -> str:

@@ -1,4 +1,5 @@
-"""Moodifier's nodes: who is asked, what and where to change, MoodifyCLIP, the attention-blend sampler, figures of an edit."""
+"""Moodifier's nodes: who is asked, what and where to change, MoodifyCLIP, the attention-blend sampler, figures of an
+edit."""
 
 from __future__ import annotations
 
@@ -20,8 +21,10 @@ def _pictures(image: Any) -> list[Any]:
 class AffectMLLMLoader:
     CATEGORY = "affect/moodifier"
     SEARCH_ALIASES = ["vlm", "llm", "vision language model", "ollama", "openai", "lm studio", "llava", "qwen vl"]
-    DESCRIPTION = ("Who says what to change: rules (nothing to install), a server that speaks OpenAI's chat interface (Ollama, LM "
-                   "Studio, vLLM, llama.cpp, hosted ones), or a local model folder. A key is read from the environment alone.")
+    DESCRIPTION = (
+        "Who says what to change: rules (nothing to install), a server that speaks OpenAI's chat interface (Ollama, LM "
+        "Studio, vLLM, llama.cpp, hosted ones), or a local model folder. A key is read from the environment alone."
+    )
     RETURN_TYPES = ("AFFECT_MLLM",)
     RETURN_NAMES = ("mllm",)
     OUTPUT_TOOLTIPS = ("For the MLLM Mask Generator. Nothing is contacted before it is asked.",)
@@ -29,15 +32,31 @@ class AffectMLLMLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "provider": (["rules", "openai-compatible", "transformers"], {"tooltip": "rules: no model. openai-compatible: a "
-                         "server. transformers: a folder in models/LLM."}),
-            "model": ("STRING", {"default": "", "tooltip": "The server's name for its model (llava, qwen2.5-vl), or the folder's "
-                                 "name. With rules: a sentence that says what the image shows."}),
-            "base_url": ("STRING", {"default": "http://127.0.0.1:11434/v1", "tooltip": "The server's address. Another machine than "
-                                    "this one must be allowed, in ComfyUI's settings (Affect) or by AFFECT_MLLM_HOSTS in the environment. "
-                                    "A key: AFFECT_MLLM_API_KEY in the environment; it goes to hosts and ports in AFFECT_MLLM_HOSTS."}),
-        }}
+        return {
+            "required": {
+                "provider": (
+                    ["rules", "openai-compatible", "transformers"],
+                    {"tooltip": "rules: no model. openai-compatible: a server. transformers: a folder in models/LLM."},
+                ),
+                "model": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "The server's name for its model (llava, qwen2.5-vl), or the folder's "
+                        "name. With rules: a sentence that says what the image shows.",
+                    },
+                ),
+                "base_url": (
+                    "STRING",
+                    {
+                        "default": "http://127.0.0.1:11434/v1",
+                        "tooltip": "The server's address. Another machine than "
+                        "this one must be allowed, in ComfyUI's settings (Affect) or by AFFECT_MLLM_HOSTS in the environment. "
+                        "A key: AFFECT_MLLM_API_KEY in the environment; it goes to hosts and ports in AFFECT_MLLM_HOSTS.",
+                    },
+                ),
+            }
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, base_url: str | None = None, provider: str | None = None) -> bool | str:
@@ -61,37 +80,79 @@ class AffectMLLMLoader:
 
 class AffectMLLMMaskGenerator:
     CATEGORY = "affect/moodifier"
-    SEARCH_ALIASES = ["moodifier", "auto mask", "segment by text", "what to change", "clipseg", "emotion mask",
-                      "prompt from image"]
-    DESCRIPTION = ("What to change for an emotion, and where: a mask, a prompt of what the image shows, and one of what it should "
-                   "show. Your own objects override the model's.")
+    SEARCH_ALIASES = [
+        "moodifier",
+        "auto mask",
+        "segment by text",
+        "what to change",
+        "clipseg",
+        "emotion mask",
+        "prompt from image",
+    ]
+    DESCRIPTION = (
+        "What to change for an emotion, and where: a mask, a prompt of what the image shows, and one of what it should "
+        "show. Your own objects override the model's."
+    )
     RETURN_TYPES = ("MASK", "STRING", "STRING", "IMAGE", "STRING")
     RETURN_NAMES = ("mask", "source_prompt", "target_prompt", "overlay", "json")
-    OUTPUT_TOOLTIPS = ("Where to change.", "What the image shows.", "What it should show.", "Mask and words on the image.",
-                       "The whole answer, and warnings.")
+    OUTPUT_TOOLTIPS = (
+        "Where to change.",
+        "What the image shows.",
+        "What it should show.",
+        "Mask and words on the image.",
+        "The whole answer, and warnings.",
+    )
     FUNCTION = "run"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "image": ("IMAGE", {"tooltip": "The image to edit (the first of a batch is looked at)."}),
-            "emotion": ("AFFECT_EMOTION", {"tooltip": "What it should make people feel."}),
-            "mllm": ("AFFECT_MLLM", {"tooltip": "From Load MLLM."}),
-            "objects": ("STRING", {"default": "", "tooltip": "Change these and no others, by commas: house, tree. Empty: the MLLM "
-                                   "chooses; rules then change everything."}),
-            "grounding": (["attention", "clipseg", "boxes", "saliency"], {"tooltip": "attention: where the diffusion model looks "
-                          "for the word (connect model, clip and vae). clipseg: needs its weights. boxes: the MLLM's. saliency: "
-                          "what stands out."}),
-            "feather": ("INT", {"default": 6, "min": 0, "max": 256, "tooltip": "Pixels over which the mask fades out."}),
-        }, "optional": {
-            "model": ("MODEL", {"tooltip": "For attention: SD1.5, SD2 or SDXL."}),
-            "clip": ("CLIP", {"tooltip": "Its text encoder."}),
-            "vae": ("VAE", {"tooltip": "Its VAE."}),
-            "mask": ("MASK", {"tooltip": "Your own mask, in place of any grounding."}),
-        }}
+        return {
+            "required": {
+                "image": ("IMAGE", {"tooltip": "The image to edit (the first of a batch is looked at)."}),
+                "emotion": ("AFFECT_EMOTION", {"tooltip": "What it should make people feel."}),
+                "mllm": ("AFFECT_MLLM", {"tooltip": "From Load MLLM."}),
+                "objects": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "Change these and no others, by commas: house, tree. Empty: the MLLM "
+                        "chooses; rules then change everything.",
+                    },
+                ),
+                "grounding": (
+                    ["attention", "clipseg", "boxes", "saliency"],
+                    {
+                        "tooltip": "attention: where the diffusion model looks "
+                        "for the word (connect model, clip and vae). clipseg: needs its weights. boxes: the MLLM's. saliency: "
+                        "what stands out."
+                    },
+                ),
+                "feather": (
+                    "INT",
+                    {"default": 6, "min": 0, "max": 256, "tooltip": "Pixels over which the mask fades out."},
+                ),
+            },
+            "optional": {
+                "model": ("MODEL", {"tooltip": "For attention: SD1.5, SD2 or SDXL."}),
+                "clip": ("CLIP", {"tooltip": "Its text encoder."}),
+                "vae": ("VAE", {"tooltip": "Its VAE."}),
+                "mask": ("MASK", {"tooltip": "Your own mask, in place of any grounding."}),
+            },
+        }
 
-    def run(self, image: Any, emotion: Any, mllm: Any, objects: str, grounding: str, feather: int, model: Any = None,
-            clip: Any = None, vae: Any = None, mask: Any = None) -> tuple[Any, str, str, Any, str]:
+    def run(
+        self,
+        image: Any,
+        emotion: Any,
+        mllm: Any,
+        objects: str,
+        grounding: str,
+        feather: int,
+        model: Any = None,
+        clip: Any = None,
+        vae: Any = None,
+        mask: Any = None,
+    ) -> tuple[Any, str, str, Any, str]:
         import torch
 
         from ..models.diffusion.protocol import repeat_to_batch
@@ -102,7 +163,9 @@ class AffectMLLMMaskGenerator:
         named = [name.strip() for name in objects.split(",") if name.strip()]
         found = mllm.ask(_pictures(image[:1])[0], _label(emotion), named)
         if len(image) > 1:
-            host.current().note(f"Of {len(image)} images the first alone is looked at: what is found there holds for all.")
+            host.current().note(
+                f"Of {len(image)} images the first alone is looked at: what is found there holds for all."
+            )
         if mask is not None:
             host.current().note(f"Your mask is taken, and the grounding by {grounding} has no effect.")
         source = to_bchw(image)
@@ -114,8 +177,10 @@ class AffectMLLMMaskGenerator:
             elif not names:
                 where = torch.ones(1, 1, h, w)
                 if found.provider != "rules":  # which do so by design
-                    said = [f"{found.provider} names no object to change: the mask covers everything. Name objects, or connect a mask of "
-                            "your own."]
+                    said = [
+                        f"{found.provider} names no object to change: the mask covers everything. Name objects, or connect a mask of "
+                        "your own."
+                    ]
             elif grounding == "attention":
                 where = self._attention(found, names, image, model, clip, vae, (h, w))
             elif grounding == "clipseg":
@@ -126,30 +191,50 @@ class AffectMLLMMaskGenerator:
             else:
                 where = masks.saliency_mask(source)
             where = repeat_to_batch(masks.feathered(where.cpu(), feather), len(source))
-            warnings = [*[found.warning] * bool(found.warning), *said, *masks.doubts(where, found.objects, grounding, mask, each)]
-            for warning in warnings[bool(found.warning):]:  # the MLLM told its own already
+            warnings = [
+                *[found.warning] * bool(found.warning),
+                *said,
+                *masks.doubts(where, found.objects, grounding, mask, each),
+            ]
+            for warning in warnings[bool(found.warning) :]:  # the MLLM told its own already
                 host.current().note(warning)
             words = ", ".join(f"{c.attribute} {c.name}".strip() for c in found.objects) or "everything"
-            shown = masks.overlay(source.cpu(), where, " ".join([*(f"! {w}" for w in warnings), f"{_label(emotion)}: {words}. "
-                                                                 f"{found.target_prompt}"]))
+            shown = masks.overlay(
+                source.cpu(),
+                where,
+                " ".join([*(f"! {w}" for w in warnings), f"{_label(emotion)}: {words}. {found.target_prompt}"]),
+            )
         unchecked = names if found.provider == "rules" and grounding == "attention" else []
         if unchecked:
-            host.current().note(f"Rules do not look at the image, and attention finds a place for any word: nobody checked that it shows "
-                                f"{' and '.join(map(article, unchecked))}. Look at the overlay.")
-        told = found.to_json() | masks.describe(found.objects, where) | {"grounding": grounding, "warnings": warnings, "unchecked": unchecked}
+            host.current().note(
+                f"Rules do not look at the image, and attention finds a place for any word: nobody checked that it shows "
+                f"{' and '.join(map(article, unchecked))}. Look at the overlay."
+            )
+        told = (
+            found.to_json()
+            | masks.describe(found.objects, where)
+            | {"grounding": grounding, "warnings": warnings, "unchecked": unchecked}
+        )
         return where[:, 0], found.source_prompt, found.target_prompt, to_bhwc(shown), json.dumps(told, indent=1)
 
     @staticmethod
-    def _attention(found: Any, names: list[str], image: Any, model: Any, clip: Any, vae: Any, size: tuple[int, int]) -> Any:
+    def _attention(
+        found: Any, names: list[str], image: Any, model: Any, clip: Any, vae: Any, size: tuple[int, int]
+    ) -> Any:
         from torch.nn import functional as F
 
         from ..models.moodifier import masks
 
         missing = [name for name, part in (("model", model), ("clip", clip), ("vae", vae)) if part is None]
         if missing:
-            raise UserError(f"Grounding by attention looks into the diffusion model: connect {', '.join(missing)}, or choose another "
-                            "grounding.")
-        columns = [*(masks.token_columns(found.source_prompt, name) for name in names), masks.word_columns(found.source_prompt)]
+            raise UserError(
+                f"Grounding by attention looks into the diffusion model: connect {', '.join(missing)}, or choose another "
+                "grounding."
+            )
+        columns = [
+            *(masks.token_columns(found.source_prompt, name) for name in names),
+            masks.word_columns(found.source_prompt),
+        ]
         adapter = diffusion.engine(model)
         positive = adapter.encode_text(clip, found.source_prompt)
         maps = adapter.cross_attention_maps(model, positive, adapter.encode_image(vae, image), columns, seed=0)
@@ -165,48 +250,129 @@ def _label(emotion: Any) -> str:
 
 class AffectAttentionBlendSampler:
     CATEGORY = "affect/moodifier"
-    SEARCH_ALIASES = ["moodifier", "prompt-to-prompt", "p2p", "infedit", "attention edit", "inpaint emotion", "local edit"]
-    DESCRIPTION = ("Edits an image from one text to another, inside a mask and nowhere else: no inversion, source and target side "
-                   "by side, their attention blended.")
+    SEARCH_ALIASES = [
+        "moodifier",
+        "prompt-to-prompt",
+        "p2p",
+        "infedit",
+        "attention edit",
+        "inpaint emotion",
+        "local edit",
+    ]
+    DESCRIPTION = (
+        "Edits an image from one text to another, inside a mask and nowhere else: no inversion, source and target side "
+        "by side, their attention blended."
+    )
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The edited image's latent; outside the mask it is the source's own.",)
     FUNCTION = "run"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "model": ("MODEL", {"tooltip": "SD1.5, SD2 or SDXL."}),
-            "source": ("CONDITIONING", {"tooltip": "What the image shows."}),
-            "target": ("CONDITIONING", {"tooltip": "What it should show: the same sentence with other words in it."}),
-            "latent_image": ("LATENT", {"tooltip": "The encoded image."}),
-            "mask": ("MASK", {"tooltip": "Where it may change."}),
-            "steps": ("INT", {"default": 25, "min": 1, "max": 10000, "tooltip": "25; with an LCM model 15."}),
-            "cfg": ("FLOAT", {"default": 5.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01, "tooltip":
-                              "How strongly the target pulls; with an LCM model 2."}),
-            "cross_replace": ("FLOAT", {"default": 0.6, "min": 0.0, "max": 1.0, "step": 0.05, "tooltip":
-                                        "The share of the steps in which the source's attention holds outside the mask: more keeps "
-                                        "more of its structure."}),
-            "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
-                             "tooltip": "Draws each step's noise."}),
-        }, "optional": {
-            "negative": ("CONDITIONING", {"tooltip": "What the target is guided away from. Without it: the source's text, so that "
-                                          "only the difference counts."}),
-            "scheduler": (diffusion.sampling_choices()[1], {"default": "normal", "tooltip": "How noise falls over the steps."}),
-            "source_text": ("STRING", {"forceInput": True, "tooltip": "The source's text: words are then matched exactly. Without it, by "
-                                       "what the encoder made of them."}),
-            "target_text": ("STRING", {"forceInput": True, "tooltip": "The target's text."}),
-        }}
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "SD1.5, SD2 or SDXL."}),
+                "source": ("CONDITIONING", {"tooltip": "What the image shows."}),
+                "target": (
+                    "CONDITIONING",
+                    {"tooltip": "What it should show: the same sentence with other words in it."},
+                ),
+                "latent_image": ("LATENT", {"tooltip": "The encoded image."}),
+                "mask": ("MASK", {"tooltip": "Where it may change."}),
+                "steps": ("INT", {"default": 25, "min": 1, "max": 10000, "tooltip": "25; with an LCM model 15."}),
+                "cfg": (
+                    "FLOAT",
+                    {
+                        "default": 5.0,
+                        "min": 0.0,
+                        "max": 100.0,
+                        "step": 0.1,
+                        "round": 0.01,
+                        "tooltip": "How strongly the target pulls; with an LCM model 2.",
+                    },
+                ),
+                "cross_replace": (
+                    "FLOAT",
+                    {
+                        "default": 0.6,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.05,
+                        "tooltip": "The share of the steps in which the source's attention holds outside the mask: more keeps "
+                        "more of its structure.",
+                    },
+                ),
+                "seed": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 0xFFFFFFFFFFFFFFFF,
+                        "control_after_generate": True,
+                        "tooltip": "Draws each step's noise.",
+                    },
+                ),
+            },
+            "optional": {
+                "negative": (
+                    "CONDITIONING",
+                    {
+                        "tooltip": "What the target is guided away from. Without it: the source's text, so that "
+                        "only the difference counts."
+                    },
+                ),
+                "scheduler": (
+                    diffusion.sampling_choices()[1],
+                    {"default": "normal", "tooltip": "How noise falls over the steps."},
+                ),
+                "source_text": (
+                    "STRING",
+                    {
+                        "forceInput": True,
+                        "tooltip": "The source's text: words are then matched exactly. Without it, by "
+                        "what the encoder made of them.",
+                    },
+                ),
+                "target_text": ("STRING", {"forceInput": True, "tooltip": "The target's text."}),
+            },
+        }
 
-    def run(self, model: Any, source: Any, target: Any, latent_image: dict[str, Any], mask: Any, steps: int, cfg: float,
-            cross_replace: float, seed: int, negative: Any = None, scheduler: str = "normal", source_text: str = "",
-            target_text: str = "") -> tuple[Any]:
+    def run(
+        self,
+        model: Any,
+        source: Any,
+        target: Any,
+        latent_image: dict[str, Any],
+        mask: Any,
+        steps: int,
+        cfg: float,
+        cross_replace: float,
+        seed: int,
+        negative: Any = None,
+        scheduler: str = "normal",
+        source_text: str = "",
+        target_text: str = "",
+    ) -> tuple[Any]:
         from ..models.moodifier.blend import BlendConfig
 
         if not float(mask.max()) > 0:
             host.current().note("The mask covers nothing: the image stays as it is.")
         config = BlendConfig(cfg, cross_replace)
-        return (diffusion.engine(model).blend(model, source, target, negative, latent_image, mask, steps, scheduler, config,
-                                              seed, (source_text, target_text)),)
+        return (
+            diffusion.engine(model).blend(
+                model,
+                source,
+                target,
+                negative,
+                latent_image,
+                mask,
+                steps,
+                scheduler,
+                config,
+                seed,
+                (source_text, target_text),
+            ),
+        )
 
 
 class AffectMoodifyCLIPLoader:
@@ -222,8 +388,16 @@ class AffectMoodifyCLIPLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         from ..models.moodifier.folders import folders
 
-        return {"required": {"model": (["tiny", *folders()], {"tooltip":
-                "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in models/moodify_clip."})}}
+        return {
+            "required": {
+                "model": (
+                    ["tiny", *folders()],
+                    {
+                        "tooltip": "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in models/moodify_clip."
+                    },
+                )
+            }
+        }
 
     @classmethod
     def IS_CHANGED(cls, model: str) -> str:
@@ -248,11 +422,19 @@ class AffectMoodifyCLIPTextEncode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "moodify_clip": ("AFFECT_MOODIFY_CLIP", {"tooltip": "From Load MoodifyCLIP."}),
-            "text": ("STRING", {"default": "", "multiline": True, "tooltip": "What is longer than 248 tokens is cut behind a "
-                                "sentence, and said."}),
-        }}
+        return {
+            "required": {
+                "moodify_clip": ("AFFECT_MOODIFY_CLIP", {"tooltip": "From Load MoodifyCLIP."}),
+                "text": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "multiline": True,
+                        "tooltip": "What is longer than 248 tokens is cut behind a sentence, and said.",
+                    },
+                ),
+            }
+        }
 
     def run(self, moodify_clip: Any, text: str) -> tuple[Any]:
         from ..models.moodifier.clip import encode
@@ -264,8 +446,10 @@ class AffectMoodifyCLIPTextEncode:
 class AffectEditMetrics:
     CATEGORY = "affect/moodifier"
     SEARCH_ALIASES = ["psnr", "ssim", "lpips", "clip score", "compare images", "measure edit", "evaluate edit"]
-    DESCRIPTION = ("What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, and what a "
-                   "classifier and a CLIP see.")
+    DESCRIPTION = (
+        "What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, and what a "
+        "classifier and a CLIP see."
+    )
     RETURN_TYPES = ("STRING", "IMAGE")
     RETURN_NAMES = ("json", "table")
     OUTPUT_TOOLTIPS = ("The figures of each image.", "The figures as a table.")
@@ -273,18 +457,31 @@ class AffectEditMetrics:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "image": ("IMAGE", {"tooltip": "The image before."}),
-            "edited": ("IMAGE", {"tooltip": "The image after."}),
-        }, "optional": {
-            "mask": ("MASK", {"tooltip": "Where it was to change: figures of preservation are taken outside too."}),
-            "emotion": ("AFFECT_EMOTION", {"tooltip": "What it should make people feel: its probability, and its CLIP similarity."}),
-            "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Best one that did not guide."}),
-            "clip_scorer": ("AFFECT_CLIP_SCORER", {"tooltip": "Best one that neither conditioned nor gated."}),
-        }}
+        return {
+            "required": {
+                "image": ("IMAGE", {"tooltip": "The image before."}),
+                "edited": ("IMAGE", {"tooltip": "The image after."}),
+            },
+            "optional": {
+                "mask": ("MASK", {"tooltip": "Where it was to change: figures of preservation are taken outside too."}),
+                "emotion": (
+                    "AFFECT_EMOTION",
+                    {"tooltip": "What it should make people feel: its probability, and its CLIP similarity."},
+                ),
+                "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Best one that did not guide."}),
+                "clip_scorer": ("AFFECT_CLIP_SCORER", {"tooltip": "Best one that neither conditioned nor gated."}),
+            },
+        }
 
-    def run(self, image: Any, edited: Any, mask: Any = None, emotion: Any = None, classifier: Any = None,
-            clip_scorer: Any = None) -> tuple[str, Any]:
+    def run(
+        self,
+        image: Any,
+        edited: Any,
+        mask: Any = None,
+        emotion: Any = None,
+        classifier: Any = None,
+        clip_scorer: Any = None,
+    ) -> tuple[str, Any]:
         import torch
 
         from ..models.moodifier.figures import edit_figures
@@ -292,8 +489,11 @@ class AffectEditMetrics:
 
         judges = [part for part in (classifier, clip_scorer) if part is not None]
         if bool(judges) != (emotion is not None):
-            host.current().note("The classifier and the CLIP scorer have no effect: connect the emotion that they are to measure." if judges
-                                else "The emotion has no effect: connect a classifier or a CLIP scorer, which measure it.")
+            host.current().note(
+                "The classifier and the CLIP scorer have no effect: connect the emotion that they are to measure."
+                if judges
+                else "The emotion has no effect: connect a classifier or a CLIP scorer, which measure it."
+            )
         diffusion.load(*judges)
         with torch.no_grad():
             rows = edit_figures(to_bchw(image), to_bchw(edited), mask, emotion, classifier, clip_scorer)

@@ -16,38 +16,118 @@ _TOKENS = "emotion_tokens"
 def _muse_inputs() -> dict[str, Any]:
     """The optimizer's inputs, which the sampler shares."""
     small = {"min": 0.0, "max": 1.0, "step": 0.0001, "round": False}
-    return {"required": {
-        "model": ("MODEL", {"tooltip": "The diffusion model."}),
-        "positive": ("CONDITIONING", {"tooltip": "What the image shows. Emotional tokens are put behind this text."}),
-        "negative": ("CONDITIONING", {"tooltip": "What to avoid; it gets no emotional tokens."}),
-        "vae": ("VAE", {"tooltip": "Decodes each step's clean prediction for the classifier."}),
-        "emotion": ("AFFECT_EMOTION", {"tooltip": "What the image should make people feel."}),
-        "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Says what it feels, and in which direction to go."}),
-        "cfg": ("FLOAT", {"default": 7.5, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01,
-                          "tooltip": "Classifier-free guidance: how closely to follow the text. FLUX-dev wants 1 (with FluxGuidance)."}),
-        "n_tokens": ("INT", {"default": 4, "min": 1, "max": 64, "tooltip": "Emotional tokens an image. More can say "
-                                                                           "more, and drown the prompt sooner."}),
-        "learning_rate": ("FLOAT", {"default": 0.01, "min": 0.0, "max": 1.0, "step": 0.001, "round": False,
-                                    "tooltip": "Adam's step size at the first sampler step; falls linearly."}),
-        "max_inner_steps": ("INT", {"default": 20, "min": 0, "max": 1000, "tooltip":
-                                    "At most so many optimisation steps in each sampler step. 0: tokens stay random."}),
-        "stop_loss": ("FLOAT", {"default": 0.0001, **small, "tooltip": "An inner loop ends under this loss."}),
-        "inherent_weight": ("FLOAT", {"default": 0.0005, **small, "tooltip":
-                                      "How strongly to hold down the emotion that the image has of itself."}),
-        "similar_weight": ("FLOAT", {"default": 0.0015, **small, "tooltip":
-                                     "How strongly to hold down the target's neighbours on Mikels' wheel."}),
-        "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
-                         "tooltip": "Draws the first tokens; in the sampler node also the noise."}),
-    }, "optional": {
-        "timing_gate": ("AFFECT_TIMING_GATE", {"tooltip": "When to start. Without it: at the first step."}),
-        "init_tokens": ("AFFECT_EMOTION_TOKENS,AFFECT_EMOLAT_CODE", {"tooltip":
-                        "Start from saved tokens, or from an EmoLat code, instead of random ones."}),
-        "views": ("INT", {"default": 2, "min": 0, "max": 16, "tooltip": "The classifier looks at so many random crops and "
-                          "mirrorings: others are convinced too, and it takes a little longer. 0: the image as it is."}),
-        "content_weight": ("FLOAT", {"default": 5.0, "min": 0.0, "max": 1000.0, "step": 0.5, "tooltip": "How strongly to hold on to what "
-                           "the gate's prompt says, by the gate's CLIP: more keeps the content and convinces less. 0: the paper's "
-                           "loss. It takes a timing gate."}),
-    }}
+    return {
+        "required": {
+            "model": ("MODEL", {"tooltip": "The diffusion model."}),
+            "positive": (
+                "CONDITIONING",
+                {"tooltip": "What the image shows. Emotional tokens are put behind this text."},
+            ),
+            "negative": ("CONDITIONING", {"tooltip": "What to avoid; it gets no emotional tokens."}),
+            "vae": ("VAE", {"tooltip": "Decodes each step's clean prediction for the classifier."}),
+            "emotion": ("AFFECT_EMOTION", {"tooltip": "What the image should make people feel."}),
+            "classifier": (
+                "AFFECT_EMOTION_CLASSIFIER",
+                {"tooltip": "Says what it feels, and in which direction to go."},
+            ),
+            "cfg": (
+                "FLOAT",
+                {
+                    "default": 7.5,
+                    "min": 0.0,
+                    "max": 100.0,
+                    "step": 0.1,
+                    "round": 0.01,
+                    "tooltip": "Classifier-free guidance: how closely to follow the text. FLUX-dev wants 1 (with FluxGuidance).",
+                },
+            ),
+            "n_tokens": (
+                "INT",
+                {
+                    "default": 4,
+                    "min": 1,
+                    "max": 64,
+                    "tooltip": "Emotional tokens an image. More can say more, and drown the prompt sooner.",
+                },
+            ),
+            "learning_rate": (
+                "FLOAT",
+                {
+                    "default": 0.01,
+                    "min": 0.0,
+                    "max": 1.0,
+                    "step": 0.001,
+                    "round": False,
+                    "tooltip": "Adam's step size at the first sampler step; falls linearly.",
+                },
+            ),
+            "max_inner_steps": (
+                "INT",
+                {
+                    "default": 20,
+                    "min": 0,
+                    "max": 1000,
+                    "tooltip": "At most so many optimisation steps in each sampler step. 0: tokens stay random.",
+                },
+            ),
+            "stop_loss": ("FLOAT", {"default": 0.0001, **small, "tooltip": "An inner loop ends under this loss."}),
+            "inherent_weight": (
+                "FLOAT",
+                {
+                    "default": 0.0005,
+                    **small,
+                    "tooltip": "How strongly to hold down the emotion that the image has of itself.",
+                },
+            ),
+            "similar_weight": (
+                "FLOAT",
+                {
+                    "default": 0.0015,
+                    **small,
+                    "tooltip": "How strongly to hold down the target's neighbours on Mikels' wheel.",
+                },
+            ),
+            "seed": (
+                "INT",
+                {
+                    "default": 0,
+                    "min": 0,
+                    "max": 0xFFFFFFFFFFFFFFFF,
+                    "control_after_generate": True,
+                    "tooltip": "Draws the first tokens; in the sampler node also the noise.",
+                },
+            ),
+        },
+        "optional": {
+            "timing_gate": ("AFFECT_TIMING_GATE", {"tooltip": "When to start. Without it: at the first step."}),
+            "init_tokens": (
+                "AFFECT_EMOTION_TOKENS,AFFECT_EMOLAT_CODE",
+                {"tooltip": "Start from saved tokens, or from an EmoLat code, instead of random ones."},
+            ),
+            "views": (
+                "INT",
+                {
+                    "default": 2,
+                    "min": 0,
+                    "max": 16,
+                    "tooltip": "The classifier looks at so many random crops and "
+                    "mirrorings: others are convinced too, and it takes a little longer. 0: the image as it is.",
+                },
+            ),
+            "content_weight": (
+                "FLOAT",
+                {
+                    "default": 5.0,
+                    "min": 0.0,
+                    "max": 1000.0,
+                    "step": 0.5,
+                    "tooltip": "How strongly to hold on to what "
+                    "the gate's prompt says, by the gate's CLIP: more keeps the content and convinces less. 0: the paper's "
+                    "loss. It takes a timing gate.",
+                },
+            ),
+        },
+    }
 
 
 def _config(inputs: dict[str, Any]) -> Any:
@@ -61,12 +141,22 @@ def _guider(inputs: dict[str, Any]) -> Any:
 
     config, first = _config(inputs), inputs.get("init_tokens")
     if inputs.get("timing_gate") is None and config.content_weight not in (0.0, type(config).content_weight):
-        host.current().note(f"content_weight, {config.content_weight:g}, has no effect: it holds on to the content by a gate's CLIP. "
-                            "Connect a CLIP Timing Gate.")
+        host.current().note(
+            f"content_weight, {config.content_weight:g}, has no effect: it holds on to the content by a gate's CLIP. "
+            "Connect a CLIP Timing Gate."
+        )
     first = first.as_tokens() if isinstance(first, EmoLatCode) else first
     return diffusion.engine(inputs["model"]).MuseGuider(
-        inputs["model"], inputs["vae"], inputs["classifier"], inputs["positive"], inputs["negative"], inputs["emotion"],
-        config, inputs.get("timing_gate"), first)
+        inputs["model"],
+        inputs["vae"],
+        inputs["classifier"],
+        inputs["positive"],
+        inputs["negative"],
+        inputs["emotion"],
+        config,
+        inputs.get("timing_gate"),
+        first,
+    )
 
 
 def _plots(trace: Any) -> Any:
@@ -81,8 +171,10 @@ def _plots(trace: Any) -> Any:
 class AffectClipTimingGate:
     CATEGORY = "affect/muse"
     SEARCH_ALIASES = ["muse when", "start of guidance", "clip threshold", "semantic score gate", "start step"]
-    DESCRIPTION = ("MUSE's WHEN: guidance starts once the forming image fits the text. Too early loses the content, "
-                   "too late loses the emotion.")
+    DESCRIPTION = (
+        "MUSE's WHEN: guidance starts once the forming image fits the text. Too early loses the content, "
+        "too late loses the emotion."
+    )
     RETURN_TYPES = ("AFFECT_TIMING_GATE",)
     RETURN_NAMES = ("timing_gate",)
     OUTPUT_TOOLTIPS = ("Into an Emotion Token Optimizer or Emotion Sampler.",)
@@ -90,18 +182,40 @@ class AffectClipTimingGate:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "clip_scorer": ("AFFECT_CLIP_SCORER", {"tooltip": "Scores image against text."}),
-            "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "What the image shows."}),
-            "threshold": ("FLOAT", {"default": 18.0, "min": -100.0, "max": 100.0, "step": 0.1, "tooltip":
-                                    "Opens at this CLIP score. 14 is nearly at once, 18 the paper's best, 24 late."}),
-            "estimate": (["one_step", "full"], {"tooltip":
-                         "one_step judges each step's own clean prediction. full walks the remaining steps first; "
-                         "under a deterministic sampler that ends in the same image whenever it starts, so the gate "
-                         "opens at the first step or never."}),
-            "force_open_at": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip":
-                                        "Opens after this share of the steps whatever the score. 1: never forced."}),
-        }}
+        return {
+            "required": {
+                "clip_scorer": ("AFFECT_CLIP_SCORER", {"tooltip": "Scores image against text."}),
+                "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "What the image shows."}),
+                "threshold": (
+                    "FLOAT",
+                    {
+                        "default": 18.0,
+                        "min": -100.0,
+                        "max": 100.0,
+                        "step": 0.1,
+                        "tooltip": "Opens at this CLIP score. 14 is nearly at once, 18 the paper's best, 24 late.",
+                    },
+                ),
+                "estimate": (
+                    ["one_step", "full"],
+                    {
+                        "tooltip": "one_step judges each step's own clean prediction. full walks the remaining steps first; "
+                        "under a deterministic sampler that ends in the same image whenever it starts, so the gate "
+                        "opens at the first step or never."
+                    },
+                ),
+                "force_open_at": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.01,
+                        "tooltip": "Opens after this share of the steps whatever the score. 1: never forced.",
+                    },
+                ),
+            }
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, prompt: str | None = None) -> bool | str:
@@ -117,10 +231,18 @@ class AffectClipTimingGate:
 
 class AffectEmotionTokenOptimizer:
     CATEGORY = "affect/muse"
-    SEARCH_ALIASES = ["muse", "emotional guidance", "guider", "test-time optimization", "textual inversion while sampling",
-                      "evoke emotion"]
-    DESCRIPTION = ("MUSE: optimises emotional tokens behind your prompt while sampling, so that a classifier feels "
-                   "the emotion in every step's prediction. Use it as the guider of SamplerCustomAdvanced.")
+    SEARCH_ALIASES = [
+        "muse",
+        "emotional guidance",
+        "guider",
+        "test-time optimization",
+        "textual inversion while sampling",
+        "evoke emotion",
+    ]
+    DESCRIPTION = (
+        "MUSE: optimises emotional tokens behind your prompt while sampling, so that a classifier feels "
+        "the emotion in every step's prediction. Use it as the guider of SamplerCustomAdvanced."
+    )
     RETURN_TYPES = ("GUIDER",)
     OUTPUT_TOOLTIPS = ("Into SamplerCustomAdvanced, and into Emotion Trace.",)
     FUNCTION = "run"
@@ -144,10 +266,12 @@ class AffectEmotionTrace:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "guider": ("GUIDER", {"tooltip": "The Emotion Token Optimizer that the sampler used."}),
-            "latent": ("LATENT", {"tooltip": "The sampler's own output: says which run is meant."}),
-        }}
+        return {
+            "required": {
+                "guider": ("GUIDER", {"tooltip": "The Emotion Token Optimizer that the sampler used."}),
+                "latent": ("LATENT", {"tooltip": "The sampler's own output: says which run is meant."}),
+            }
+        }
 
     def run(self, guider: Any, latent: dict[str, Any]) -> tuple[Any, str, Any]:
         if not hasattr(guider, "traces"):
@@ -174,18 +298,35 @@ class AffectEmotionSampler:
             "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "Sampler steps."}),
             "sampler_name": (samplers, {"tooltip": "The sampler."}),
             "scheduler": (schedulers, {"tooltip": "How noise falls over the steps."}),
-            "denoise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip":
-                                  "1 starts from noise; less keeps some of the latent."}),
+            "denoise": (
+                "FLOAT",
+                {
+                    "default": 1.0,
+                    "min": 0.0,
+                    "max": 1.0,
+                    "step": 0.01,
+                    "tooltip": "1 starts from noise; less keeps some of the latent.",
+                },
+            ),
             "add_noise": ("BOOLEAN", {"default": True, "tooltip": "Off after DDIM Inversion: its latent is noise."}),
         }
         return inputs
 
-    def run(self, latent_image: dict[str, Any], steps: int, sampler_name: str, scheduler: str, denoise: float,
-            add_noise: bool, **inputs: Any) -> tuple[Any, Any, Any]:
+    def run(
+        self,
+        latent_image: dict[str, Any],
+        steps: int,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        add_noise: bool,
+        **inputs: Any,
+    ) -> tuple[Any, Any, Any]:
 
         guider = _guider(inputs)
-        latent = diffusion.engine(inputs["model"]).sample(guider, latent_image, inputs["seed"], sampler_name, scheduler, steps,
-                                                          denoise, add_noise)
+        latent = diffusion.engine(inputs["model"]).sample(
+            guider, latent_image, inputs["seed"], sampler_name, scheduler, steps, denoise, add_noise
+        )
         trace, tokens = guider.traces.get(latent["samples"])
         return latent, _plots(trace), tokens
 
@@ -201,35 +342,49 @@ class GivenNoise:
     def generate_noise(self, input_latent: dict[str, Any]) -> Any:
         """The noise; UserError where the latent has another size."""
         if input_latent["samples"].shape != self.noise.shape:
-            raise UserError(f"The noise of DDIM Inversion is {tuple(self.noise.shape)} and the latent to sample from "
-                            f"{tuple(input_latent['samples'].shape)}. Connect DDIM Inversion's own latent beside it.")
+            raise UserError(
+                f"The noise of DDIM Inversion is {tuple(self.noise.shape)} and the latent to sample from "
+                f"{tuple(input_latent['samples'].shape)}. Connect DDIM Inversion's own latent beside it."
+            )
         return self.noise
 
 
 class AffectDDIMInversion:
     CATEGORY = "affect/muse"
     SEARCH_ALIASES = ["ddim inverse", "invert image", "image to noise", "unsample", "reverse sampling"]
-    DESCRIPTION = ("Finds the noise that leads back to an image. Describe the image in the positive prompt, then sample "
-                   "from the result with add_noise off (or with this node's noise) and the same number of steps.")
+    DESCRIPTION = (
+        "Finds the noise that leads back to an image. Describe the image in the positive prompt, then sample "
+        "from the result with add_noise off (or with this node's noise) and the same number of steps."
+    )
     RETURN_TYPES = ("LATENT", "NOISE")
     RETURN_NAMES = ("latent", "noise")
-    OUTPUT_TOOLTIPS = ("What to sample from: the image as noise; of a rectified-flow model (SD3, FLUX, Qwen-Image, ...) the image's own "
-                       "latent.", "The noise to sample with: none; of a rectified-flow model the noise that leads back to the image.")
+    OUTPUT_TOOLTIPS = (
+        "What to sample from: the image as noise; of a rectified-flow model (SD3, FLUX, Qwen-Image, ...) the image's own "
+        "latent.",
+        "The noise to sample with: none; of a rectified-flow model the noise that leads back to the image.",
+    )
     FUNCTION = "run"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "model": ("MODEL", {"tooltip": "The model that will sample."}),
-            "positive": ("CONDITIONING", {"tooltip": "What the source image shows. Guidance is off (cfg 1)."}),
-            "latent_image": ("LATENT", {"tooltip": "The encoded source image."}),
-            "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "As many as the sampler will take."}),
-        }, "optional": {
-            "scheduler": (diffusion.sampling_choices()[1], {"default": "normal", "tooltip": "As the sampler's."}),
-        }}
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The model that will sample."}),
+                "positive": ("CONDITIONING", {"tooltip": "What the source image shows. Guidance is off (cfg 1)."}),
+                "latent_image": ("LATENT", {"tooltip": "The encoded source image."}),
+                "steps": (
+                    "INT",
+                    {"default": 20, "min": 1, "max": 10000, "tooltip": "As many as the sampler will take."},
+                ),
+            },
+            "optional": {
+                "scheduler": (diffusion.sampling_choices()[1], {"default": "normal", "tooltip": "As the sampler's."}),
+            },
+        }
 
-    def run(self, model: Any, positive: Any, latent_image: dict[str, Any], steps: int,
-            scheduler: str = "normal") -> tuple[Any, Any]:
+    def run(
+        self, model: Any, positive: Any, latent_image: dict[str, Any], steps: int, scheduler: str = "normal"
+    ) -> tuple[Any, Any]:
 
         latent_image = dict(latent_image)
         if latent_image.pop("noise_mask", None) is not None:
@@ -250,8 +405,10 @@ def _token_file(name: str) -> Path:
         path = files.safe_join(folder, name if name.endswith(".safetensors") else f"{name}.safetensors")
         if path.is_file():
             return path
-    raise UserError(f"There are no emotion tokens named '{name}' in {' or '.join(str(f) for f in _token_folders())}. "
-                    "Save some with Save Emotion Tokens first.")
+    raise UserError(
+        f"There are no emotion tokens named '{name}' in {' or '.join(str(f) for f in _token_folders())}. "
+        "Save some with Save Emotion Tokens first."
+    )
 
 
 class AffectSaveEmotionTokens:
@@ -264,11 +421,18 @@ class AffectSaveEmotionTokens:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "From Emotion Sampler or Emotion Trace."}),
-            "name": ("STRING", {"default": "my_emotion", "tooltip": "A file of this name goes into "
-                                                                    "output/emotion_tokens and replaces an older one."}),
-        }}
+        return {
+            "required": {
+                "tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "From Emotion Sampler or Emotion Trace."}),
+                "name": (
+                    "STRING",
+                    {
+                        "default": "my_emotion",
+                        "tooltip": "A file of this name goes into output/emotion_tokens and replaces an older one.",
+                    },
+                ),
+            }
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, name: str | None = None) -> bool | str:
@@ -296,8 +460,14 @@ class AffectLoadEmotionTokens:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"name": ("STRING", {"default": "my_emotion", "tooltip":
-                                                 "A name in output/emotion_tokens or models/emotion_tokens."})}}
+        return {
+            "required": {
+                "name": (
+                    "STRING",
+                    {"default": "my_emotion", "tooltip": "A name in output/emotion_tokens or models/emotion_tokens."},
+                )
+            }
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, name: str | None = None) -> bool | str:
@@ -328,10 +498,12 @@ class AffectApplyEmotionTokens:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "conditioning": ("CONDITIONING", {"tooltip": "The positive prompt."}),
-            "tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "Tokens of the same model family."}),
-        }}
+        return {
+            "required": {
+                "conditioning": ("CONDITIONING", {"tooltip": "The positive prompt."}),
+                "tokens": ("AFFECT_EMOTION_TOKENS", {"tooltip": "Tokens of the same model family."}),
+            }
+        }
 
     def run(self, conditioning: Any, tokens: Any) -> tuple[Any]:
         return (tokens.apply(conditioning),)

@@ -26,8 +26,10 @@ def _folder(name: str) -> Path:
 class AffectReferenceGallery:
     CATEGORY = "affect/reference"
     SEARCH_ALIASES = ["reference folder", "image folder", "style references", "vso", "visual sentiment ontology"]
-    DESCRIPTION = ("A folder of pictures to take feelings from: sub-folders named adjective_noun (misty_lake), or a CSV of "
-                   "file, noun, adjective, emotion. Its index is made at first use and follows the folder.")
+    DESCRIPTION = (
+        "A folder of pictures to take feelings from: sub-folders named adjective_noun (misty_lake), or a CSV of "
+        "file, noun, adjective, emotion. Its index is made at first use and follows the folder."
+    )
     RETURN_TYPES = ("AFFECT_REFERENCE_GALLERY",)
     RETURN_NAMES = ("gallery",)
     OUTPUT_TOOLTIPS = ("The gallery, for the SSIM Reference Retriever.",)
@@ -35,10 +37,26 @@ class AffectReferenceGallery:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"folder": ("STRING", {"default": EXAMPLE, "tooltip":
-                "A folder inside ComfyUI's input folder. example_gallery comes with this pack."})},
-                "optional": {"edges": (["scharr", "canny"], {"default": "scharr", "tooltip": "What is compared: the gradient's "
-                             "magnitude, or Canny's lines (needs scikit-image)."})}}
+        return {
+            "required": {
+                "folder": (
+                    "STRING",
+                    {
+                        "default": EXAMPLE,
+                        "tooltip": "A folder inside ComfyUI's input folder. example_gallery comes with this pack.",
+                    },
+                )
+            },
+            "optional": {
+                "edges": (
+                    ["scharr", "canny"],
+                    {
+                        "default": "scharr",
+                        "tooltip": "What is compared: the gradient's magnitude, or Canny's lines (needs scikit-image).",
+                    },
+                )
+            },
+        }
 
     @classmethod
     def IS_CHANGED(cls, folder: str, edges: str = "scharr") -> str:
@@ -56,19 +74,31 @@ class AffectReferenceGallery:
             named = "; ".join(f"{name}: {why}" for name, why in list(gallery.skipped.items())[:5])
             host.current().note(f"{len(gallery.skipped)} files of the gallery '{folder}' were skipped ({named}).")
         if gallery.absent:
-            host.current().note(f"{len(gallery.absent)} files that the CSV of the gallery '{folder}' lists are not there (such as "
-                                f"'{gallery.absent[0]}').")
+            host.current().note(
+                f"{len(gallery.absent)} files that the CSV of the gallery '{folder}' lists are not there (such as "
+                f"'{gallery.absent[0]}')."
+            )
         if gallery.speechless:
-            host.current().note(f"In the gallery '{folder}' these adjectives stand for no emotion, and no search by emotion finds their "
-                                f"pictures: {', '.join(gallery.speechless[:20])}. A file emotions.csv (adjective, emotion) says which.")
+            host.current().note(
+                f"In the gallery '{folder}' these adjectives stand for no emotion, and no search by emotion finds their "
+                f"pictures: {', '.join(gallery.speechless[:20])}. A file emotions.csv (adjective, emotion) says which."
+            )
         return (gallery,)
 
 
 class AffectSSIMReferenceRetriever:
     CATEGORY = "affect/reference"
-    SEARCH_ALIASES = ["find reference image", "similar picture", "image search", "structural similarity", "gist retrieval"]
-    DESCRIPTION = ("Finds the picture of a gallery whose structure (SSIM of edge responses) is nearest to the image, among "
-                   "those with the noun, adjective or emotion asked for.")
+    SEARCH_ALIASES = [
+        "find reference image",
+        "similar picture",
+        "image search",
+        "structural similarity",
+        "gist retrieval",
+    ]
+    DESCRIPTION = (
+        "Finds the picture of a gallery whose structure (SSIM of edge responses) is nearest to the image, among "
+        "those with the noun, adjective or emotion asked for."
+    )
     RETURN_TYPES = ("IMAGE", "STRING")
     RETURN_NAMES = ("reference", "json")
     OUTPUT_TOOLTIPS = ("The references, best first, cropped to the image's shape.", "Files and scores.")
@@ -76,18 +106,29 @@ class AffectSSIMReferenceRetriever:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "image": ("IMAGE", {"tooltip": "The image that a reference is wanted for (the first of a batch)."}),
-            "gallery": ("AFFECT_REFERENCE_GALLERY", {"tooltip": "Where to look."}),
-            "noun": ("STRING", {"default": "", "tooltip": "What the reference shows; empty: anything. Mountain, hill and "
-                                "landscape are one, as are river, water and lake, and home and room."}),
-            "k": ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "How many references."}),
-        }, "optional": {
-            "emotion": ("AFFECT_EMOTION", {"tooltip": "Only pictures that bear this emotion."}),
-            "adjective": ("STRING", {"default": "", "tooltip": "Only pictures of this adjective; empty: any."}),
-        }}
+        return {
+            "required": {
+                "image": ("IMAGE", {"tooltip": "The image that a reference is wanted for (the first of a batch)."}),
+                "gallery": ("AFFECT_REFERENCE_GALLERY", {"tooltip": "Where to look."}),
+                "noun": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "What the reference shows; empty: anything. Mountain, hill and "
+                        "landscape are one, as are river, water and lake, and home and room.",
+                    },
+                ),
+                "k": ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "How many references."}),
+            },
+            "optional": {
+                "emotion": ("AFFECT_EMOTION", {"tooltip": "Only pictures that bear this emotion."}),
+                "adjective": ("STRING", {"default": "", "tooltip": "Only pictures of this adjective; empty: any."}),
+            },
+        }
 
-    def run(self, image: Any, gallery: Any, noun: str, k: int, emotion: Any = None, adjective: str = "") -> tuple[Any, str]:
+    def run(
+        self, image: Any, gallery: Any, noun: str, k: int, emotion: Any = None, adjective: str = ""
+    ) -> tuple[Any, str]:
         import numpy as np
         import torch
         from PIL import Image, ImageOps
@@ -103,17 +144,34 @@ class AffectSSIMReferenceRetriever:
         size = (image.shape[2], image.shape[1])
         pictures = [ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, Image.LANCZOS) for r in found]
         batch = torch.from_numpy(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]))
-        rows = [{"file": r.picture.path, "ssim": round(r.score, 6), "noun": r.picture.noun,
-                 "adjective": r.picture.adjective, "emotion": r.picture.emotion} for r in found]
+        rows = [
+            {
+                "file": r.picture.path,
+                "ssim": round(r.score, 6),
+                "noun": r.picture.noun,
+                "adjective": r.picture.adjective,
+                "emotion": r.picture.emotion,
+            }
+            for r in found
+        ]
         return batch, json.dumps(rows, indent=1)  # ASCII: a file's name need not be valid Unicode
 
 
 class AffectDenseNetGramTransfer:
     CATEGORY = "affect/reference"
-    SEARCH_ALIASES = ["style transfer", "colour transfer", "color transfer", "sentiment transfer", "neural style",
-                      "gram matrix", "gist"]
-    DESCRIPTION = ("Gives an image the feeling of a reference by matching DenseNet's feature statistics (Gram matrices), and "
-                   "keeps its details.")
+    SEARCH_ALIASES = [
+        "style transfer",
+        "colour transfer",
+        "color transfer",
+        "sentiment transfer",
+        "neural style",
+        "gram matrix",
+        "gist",
+    ]
+    DESCRIPTION = (
+        "Gives an image the feeling of a reference by matching DenseNet's feature statistics (Gram matrices), and "
+        "keeps its details."
+    )
     RETURN_TYPES = ("IMAGE", "IMAGE")
     RETURN_NAMES = ("image", "loss_plot")
     OUTPUT_TOOLTIPS = ("The transferred image.", "The loss over the iterations.")
@@ -121,34 +179,116 @@ class AffectDenseNetGramTransfer:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "image": ("IMAGE", {"tooltip": "The image to change."}),
-            "reference": ("IMAGE", {"tooltip": "Where the feeling comes from; any size. One for all images, one each, or several for one image."}),
-            "iterations": ("INT", {"default": 500, "min": 1, "max": 10000, "tooltip":
-                                   "At most so many evaluations; coarse-to-fine stops when nothing more is to be gained."}),
-            "content_weight": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1e6, "step": 0.1, "round": False,
-                                         "tooltip": "How strongly the image's own content is kept."}),
-            "sentiment_weight": ("FLOAT", {"default": 1e6, "min": 0.0, "max": 1e12, "step": 1e5, "round": False,
-                                           "tooltip": "How strongly the reference's statistics pull."}),
-            "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True,
-                             "tooltip": "Draws the half grey level of dither that lets flat areas come alive."}),
-        }, "optional": {
-            "mask": ("MASK", {"tooltip": "Where the image may change."}),
-            "network": (_NETWORKS, {"default": "auto", "tooltip": "Whose features count. auto: densenet121 (the paper's) where "
-                        "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too."}),
-            "solver": (["coarse-to-fine", "adam"], {"default": "coarse-to-fine", "tooltip": "coarse-to-fine: L-BFGS, from half the size up, "
-                                       "several times faster. adam: as the paper."}),
-            "layers": (["first", "last"], {"default": "first", "tooltip": "first: from the very first ReLU on, as the paper "
-                                      "counts. last: without it, and with the last one."}),
-            "colour_only": ("BOOLEAN", {"default": False, "tooltip": "Keep the image's own light and dark, and take the "
-                                        "colours alone."}),
-            "smoothness": ("FLOAT", {"default": 60.0, "min": 0.0, "max": 1e6, "step": 10.0, "round": False, "tooltip":
-                                     "How even the change is: every edge of the image stays. 0: as the paper, with speckles and coloured rims."}),
-        }}
+        return {
+            "required": {
+                "image": ("IMAGE", {"tooltip": "The image to change."}),
+                "reference": (
+                    "IMAGE",
+                    {
+                        "tooltip": "Where the feeling comes from; any size. One for all images, one each, or several for one image."
+                    },
+                ),
+                "iterations": (
+                    "INT",
+                    {
+                        "default": 500,
+                        "min": 1,
+                        "max": 10000,
+                        "tooltip": "At most so many evaluations; coarse-to-fine stops when nothing more is to be gained.",
+                    },
+                ),
+                "content_weight": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": 0.0,
+                        "max": 1e6,
+                        "step": 0.1,
+                        "round": False,
+                        "tooltip": "How strongly the image's own content is kept.",
+                    },
+                ),
+                "sentiment_weight": (
+                    "FLOAT",
+                    {
+                        "default": 1e6,
+                        "min": 0.0,
+                        "max": 1e12,
+                        "step": 1e5,
+                        "round": False,
+                        "tooltip": "How strongly the reference's statistics pull.",
+                    },
+                ),
+                "seed": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 0xFFFFFFFFFFFFFFFF,
+                        "control_after_generate": True,
+                        "tooltip": "Draws the half grey level of dither that lets flat areas come alive.",
+                    },
+                ),
+            },
+            "optional": {
+                "mask": ("MASK", {"tooltip": "Where the image may change."}),
+                "network": (
+                    _NETWORKS,
+                    {
+                        "default": "auto",
+                        "tooltip": "Whose features count. auto: densenet121 (the paper's) where "
+                        "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too.",
+                    },
+                ),
+                "solver": (
+                    ["coarse-to-fine", "adam"],
+                    {
+                        "default": "coarse-to-fine",
+                        "tooltip": "coarse-to-fine: L-BFGS, from half the size up, "
+                        "several times faster. adam: as the paper.",
+                    },
+                ),
+                "layers": (
+                    ["first", "last"],
+                    {
+                        "default": "first",
+                        "tooltip": "first: from the very first ReLU on, as the paper "
+                        "counts. last: without it, and with the last one.",
+                    },
+                ),
+                "colour_only": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Keep the image's own light and dark, and take the colours alone."},
+                ),
+                "smoothness": (
+                    "FLOAT",
+                    {
+                        "default": 60.0,
+                        "min": 0.0,
+                        "max": 1e6,
+                        "step": 10.0,
+                        "round": False,
+                        "tooltip": "How even the change is: every edge of the image stays. 0: as the paper, with speckles and coloured rims.",
+                    },
+                ),
+            },
+        }
 
-    def run(self, image: Any, reference: Any, iterations: int, content_weight: float, sentiment_weight: float, seed: int,
-            mask: Any = None, network: str = "auto", solver: str = "coarse-to-fine", layers: str = "first",
-            colour_only: bool = False, smoothness: float = 60.0) -> tuple[Any, Any]:
+    def run(
+        self,
+        image: Any,
+        reference: Any,
+        iterations: int,
+        content_weight: float,
+        sentiment_weight: float,
+        seed: int,
+        mask: Any = None,
+        network: str = "auto",
+        solver: str = "coarse-to-fine",
+        layers: str = "first",
+        colour_only: bool = False,
+        smoothness: float = 60.0,
+    ) -> tuple[Any, Any]:
         import torch
 
         from ..models.backbones import load_backbone
@@ -156,7 +296,9 @@ class AffectDenseNetGramTransfer:
         from ..models.gram import GramConfig, resized, transfer
         from ..models.plots import loss_plot
 
-        config = GramConfig(iterations, content_weight, sentiment_weight, smoothness, layers, solver, colour_only=colour_only, seed=seed)
+        config = GramConfig(
+            iterations, content_weight, sentiment_weight, smoothness, layers, solver, colour_only=colour_only, seed=seed
+        )
         net = load_backbone(network)
         diffusion.load(net)
         device = net.mean.device
@@ -164,10 +306,12 @@ class AffectDenseNetGramTransfer:
         sources, references = (repeat_to_batch(to_bchw(t), n).to(device) for t in (image, reference))
         masks = None
         if mask is not None:
-            masks = repeat_to_batch(resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(sources), *sources.shape[-2:]), len(sources))
+            masks = repeat_to_batch(
+                resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(sources), *sources.shape[-2:]), len(sources)
+            )
         done = []
         for i in range(len(sources)):
-            one = lambda t: None if t is None else t[i:i + 1]
+            one = lambda t: None if t is None else t[i : i + 1]
             done.append(transfer(net, one(sources), one(references), config, one(masks)))
         plots = torch.stack([torch.from_numpy(loss_plot(d.losses, d.pixels)) for d in done])
         return to_bhwc(torch.cat([d.image for d in done])), plots

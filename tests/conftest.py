@@ -8,7 +8,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would st
 
 import pytest
 import torch
-
 from comfyui_affect.models.diffusion.diffusers import DiffusersModel, DiffusersVAE
 
 
@@ -18,9 +17,17 @@ def small_unet() -> DiffusersModel:
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    return DiffusersModel(UNet2DConditionModel(
-        sample_size=8, block_out_channels=(32, 32), layers_per_block=1, cross_attention_dim=16, attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")))
+    return DiffusersModel(
+        UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(32, 32),
+            layers_per_block=1,
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )
+    )
 
 
 @pytest.fixture(scope="session")
@@ -29,16 +36,28 @@ def small_vae() -> DiffusersVAE:
     from diffusers import AutoencoderKL
 
     torch.manual_seed(1)
-    return DiffusersVAE(AutoencoderKL(
-        latent_channels=4, block_out_channels=(32,) * 4, layers_per_block=1, norm_num_groups=32,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4))
+    return DiffusersVAE(
+        AutoencoderKL(
+            latent_channels=4,
+            block_out_channels=(32,) * 4,
+            layers_per_block=1,
+            norm_num_groups=32,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+    )
 
 
 @pytest.fixture(scope="session")
 def small_classifier() -> torch.nn.Module:
     """A random convolution that gives eight well-spread logits."""
     torch.manual_seed(2)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 8, 8), torch.nn.SiLU(), torch.nn.AdaptiveAvgPool2d(2),
-                                torch.nn.Flatten(), torch.nn.Linear(64, 8))
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 8, 8),
+        torch.nn.SiLU(),
+        torch.nn.AdaptiveAvgPool2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(64, 8),
+    )
     model[-1].weight.data *= 40
     return model.eval().requires_grad_(False)

@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Workflow.Persist": False,
-            "Comfy.Graph.CanvasInfo": False}
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Workflow.Persist": False,
+    "Comfy.Graph.CanvasInfo": False,
+}
 RENDERERS = {"classic": False, "nodes2": True}
 """The canvas that draws nodes itself, and Nodes 2.0, where they are elements of the page: `Comfy.VueNodes.Enabled`."""
 
@@ -122,8 +126,14 @@ const [messages, done] = arguments;
 })().then(() => done(null), error => done(String(error)));
 """
 
-PREVIEWS = ("KSampler", "SamplerCustomAdvanced", "AffectEmotionSampler", "AffectAttentionBlendSampler", "AffectDDIMInversion",
-            "AffectDenseNetGramTransfer")
+PREVIEWS = (
+    "KSampler",
+    "SamplerCustomAdvanced",
+    "AffectEmotionSampler",
+    "AffectAttentionBlendSampler",
+    "AffectDDIMInversion",
+    "AffectDenseNetGramTransfer",
+)
 """Nodes that show what they are at."""
 TEXTS = ("SamplerCustomAdvanced", "AffectEmotionSampler")
 """Nodes in which MUSE tells its loss."""
@@ -171,7 +181,10 @@ class Page:
 
     def open_prompt(self, prompt: dict[str, Any]) -> None:
         """Opens a prompt in the API's format; the frontend places the nodes."""
-        self.ask("const [prompt, done] = arguments; Promise.resolve(app.loadApiJson(prompt, 'prompt')).then(() => done())", prompt)
+        self.ask(
+            "const [prompt, done] = arguments; Promise.resolve(app.loadApiJson(prompt, 'prompt')).then(() => done())",
+            prompt,
+        )
         self._opened()
         self.script("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
 
@@ -185,7 +198,11 @@ class Page:
         ends, last, same = time.monotonic() + seconds, None, 0
         while same < 4:
             now = (self.boxes(), self.script("return [...document.images].every(i => i.complete)"))
-            same = same + 1 if now == last and now[1] and len(now[0]) == self.script("return app.graph._nodes.length") else 0
+            same = (
+                same + 1
+                if now == last and now[1] and len(now[0]) == self.script("return app.graph._nodes.length")
+                else 0
+            )
             last = now
             assert time.monotonic() < ends, "the page does not come to rest"
             time.sleep(0.25)
@@ -206,7 +223,8 @@ class Page:
         return self.script("return app.graph._groups.map(g => [g.title, [g.pos[0], g.pos[1], g.size[0], g.size[1]]])")
 
     def widgets(self) -> list[tuple[str, str, bool]]:
-        """(node, widget, whether it is to be seen) of every widget that is meant to be seen; in Nodes 2.0 a line a node."""
+        """(node, widget, whether it is to be seen) of every widget that is meant to be seen; in Nodes 2.0 a line a
+        node."""
         return self.script(WIDGETS)
 
     def sockets(self) -> list[tuple[str, str]]:
@@ -221,17 +239,23 @@ class Page:
         self.settle()
 
     def pretend(self, workflow: dict[str, Any]) -> None:
-        """Shows what a run would: each node with its pictures, texts and live previews. In an instant, and the same everywhere."""
+        """Shows what a run would: each node with its pictures, texts and live previews. In an instant, and the same
+        everywhere."""
         messages = []
         for node in workflow["nodes"]:
-            message = {"node": str(node["id"]), "preview": node["type"] in PREVIEWS,
-                       "text": "step 20: emotion 20/20, loss 0.123" if node["type"] in TEXTS else None}
+            message = {
+                "node": str(node["id"]),
+                "preview": node["type"] in PREVIEWS,
+                "text": "step 20: emotion 20/20, loss 0.123" if node["type"] in TEXTS else None,
+            }
             if node["type"] in ("SaveImage", "PreviewImage"):
                 message["output"] = {"images": [{"filename": "example.png", "subfolder": "", "type": "input"}]}
             elif node["type"] == "PreviewAny":
-                message["output"] = {"text": ["{" + "\n \"awe\": 0.5," * 8 + "\n}"]}
+                message["output"] = {"text": ["{" + '\n "awe": 0.5,' * 8 + "\n}"]}
             if node["type"] in NOTICES:
-                message["notice"] = "Nobody checked that the image shows a house and a tree by a lake. Look at the overlay. " * 3
+                message["notice"] = (
+                    "Nobody checked that the image shows a house and a tree by a lake. Look at the overlay. " * 3
+                )
             if len(message) > 3 or message["preview"]:
                 messages.append(message)
         error = self.ask(PRETEND, messages)
@@ -270,8 +294,11 @@ def browser(comfy: Any) -> Iterator[Page]:
     try:
         driver.set_script_timeout(180)
         driver.get(comfy.url)
-        WebDriverWait(driver, 300).until(lambda d: d.execute_script(
-            "return window.app?.graph && window.LiteGraph?.registered_node_types?.AffectEmotion !== undefined"))
+        WebDriverWait(driver, 300).until(
+            lambda d: d.execute_script(
+                "return window.app?.graph && window.LiteGraph?.registered_node_types?.AffectEmotion !== undefined"
+            )
+        )
         time.sleep(1)
         driver.execute_script("document.querySelectorAll('.p-dialog-close-button').forEach(b => b.click())")
         yield Page(driver)

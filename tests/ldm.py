@@ -50,10 +50,16 @@ def _transformer(k: Keys, name: str, width: int, context: int, depth: int, linea
     project(f"{name}.proj_out", width, width)
 
 
-def unet(base: int = 32, mult: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 2, context: int = 64,
-         depths: tuple[int, ...] = (1, 1, 1, 0), pooled: int = 0) -> Keys:
-    """An SD1.5-shaped UNet: attention on every level but the last. `depths` says how many transformer blocks each level has; with a
-    `pooled` text of this width (and six sizes) beside the time it is SDXL-shaped."""
+def unet(
+    base: int = 32,
+    mult: tuple[int, ...] = (1, 2, 4, 4),
+    blocks: int = 2,
+    context: int = 64,
+    depths: tuple[int, ...] = (1, 1, 1, 0),
+    pooled: int = 0,
+) -> Keys:
+    """An SD1.5-shaped UNet: attention on every level but the last. `depths` says how many transformer blocks each
+    level has; with a `pooled` text of this width (and six sizes) beside the time it is SDXL-shaped."""
     k, time, linear = Keys(), 4 * base, bool(pooled)
     k.linear("time_embed.0", base, time), k.linear("time_embed.2", time, time)
     if pooled:
@@ -163,8 +169,13 @@ def open_clip_text(width: int = 64, layers: int = 2, vocabulary: int = 49408) ->
 
 def checkpoint() -> dict[str, torch.Tensor]:
     """A whole SD1.5-shaped checkpoint."""
-    return _joined({"model.diffusion_model.": unet(), "first_stage_model.": vae(),
-                    "cond_stage_model.transformer.text_model.": clip_l()})
+    return _joined(
+        {
+            "model.diffusion_model.": unet(),
+            "first_stage_model.": vae(),
+            "cond_stage_model.transformer.text_model.": clip_l(),
+        }
+    )
 
 
 def xl_unet() -> Keys:
@@ -172,11 +183,17 @@ def xl_unet() -> Keys:
 
 
 def sdxl() -> dict[str, torch.Tensor]:
-    """A whole SDXL-shaped checkpoint: two levels, the first without attention, two text towers, a pooled text. The towers are 128
-    wide together and the UNet reads 2048, by which diffusers knows SDXL: repeat what they give 16 times."""
-    return _joined({"model.diffusion_model.": xl_unet(), "first_stage_model.": vae(),
-                    "conditioner.embedders.0.transformer.text_model.": clip_l(),
-                    "conditioner.embedders.1.model.": open_clip_text()})
+    """A whole SDXL-shaped checkpoint: two levels, the first without attention, two text towers, a pooled text. The
+    towers are 128 wide together and the UNet reads 2048, by which diffusers knows SDXL: repeat what they give 16
+    times."""
+    return _joined(
+        {
+            "model.diffusion_model.": xl_unet(),
+            "first_stage_model.": vae(),
+            "conditioner.embedders.0.transformer.text_model.": clip_l(),
+            "conditioner.embedders.1.model.": open_clip_text(),
+        }
+    )
 
 
 def _joined(parts: dict[str, Keys]) -> dict[str, torch.Tensor]:

@@ -16,12 +16,21 @@ class Adapters(dict):
     def draw(self, *shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=self._generator) * 0.3
 
-    def lora(self, name: str, shape: tuple[int, ...], rank: int = 4, alpha: float | None = 2.0, form: str = "kohya") -> None:
-        down, up = {"kohya": (".lora_down.weight", ".lora_up.weight"), "peft": (".lora_A.weight", ".lora_B.weight"),
-                    "default": (".lora_A.default.weight", ".lora_B.default.weight"), "diffusers": ("_lora.down.weight", "_lora.up.weight"),
-                    "dotted": (".lora.down.weight", ".lora.up.weight"),
-                    "linear": (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight")}[form]
-        self[name + down], self[name + up] = self.draw(rank, *shape[1:]), self.draw(shape[0], rank, *[1] * (len(shape) - 2))
+    def lora(
+        self, name: str, shape: tuple[int, ...], rank: int = 4, alpha: float | None = 2.0, form: str = "kohya"
+    ) -> None:
+        down, up = {
+            "kohya": (".lora_down.weight", ".lora_up.weight"),
+            "peft": (".lora_A.weight", ".lora_B.weight"),
+            "default": (".lora_A.default.weight", ".lora_B.default.weight"),
+            "diffusers": ("_lora.down.weight", "_lora.up.weight"),
+            "dotted": (".lora.down.weight", ".lora.up.weight"),
+            "linear": (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"),
+        }[form]
+        self[name + down], self[name + up] = (
+            self.draw(rank, *shape[1:]),
+            self.draw(shape[0], rank, *[1] * (len(shape) - 2)),
+        )
         self._alpha(name, alpha)
 
     def tucker(self, name: str, shape: tuple[int, ...], rank: int = 3, alpha: float | None = 2.0) -> None:
@@ -30,18 +39,33 @@ class Adapters(dict):
         self[f"{name}.lora_up.weight"] = self.draw(shape[0], rank, 1, 1)
         self._alpha(name, alpha)
 
-    def loha(self, name: str, shape: tuple[int, ...], rank: int = 3, alpha: float | None = 2.0, tucker: bool = False) -> None:
+    def loha(
+        self, name: str, shape: tuple[int, ...], rank: int = 3, alpha: float | None = 2.0, tucker: bool = False
+    ) -> None:
         inside = torch.Size(shape[1:]).numel()
         for w in ("w1", "w2"):
             if tucker:
-                self[f"{name}.hada_{w}_a"], self[f"{name}.hada_{w}_b"] = self.draw(rank, shape[0]), self.draw(rank, shape[1])
+                self[f"{name}.hada_{w}_a"], self[f"{name}.hada_{w}_b"] = (
+                    self.draw(rank, shape[0]),
+                    self.draw(rank, shape[1]),
+                )
                 self[f"{name}.hada_t{w[1]}"] = self.draw(rank, rank, *shape[2:])
             else:
-                self[f"{name}.hada_{w}_a"], self[f"{name}.hada_{w}_b"] = self.draw(shape[0], rank), self.draw(rank, inside)
+                self[f"{name}.hada_{w}_a"], self[f"{name}.hada_{w}_b"] = (
+                    self.draw(shape[0], rank),
+                    self.draw(rank, inside),
+                )
         self._alpha(name, alpha)
 
-    def lokr(self, name: str, shape: tuple[int, ...], factor: int = 4, rank: int = 0, alpha: float | None = 2.0,
-             tucker: bool = False) -> None:
+    def lokr(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        factor: int = 4,
+        rank: int = 0,
+        alpha: float | None = 2.0,
+        tucker: bool = False,
+    ) -> None:
         out, into = shape[0] // factor, shape[1] // factor
         if rank and not tucker:
             self[f"{name}.lokr_w1_a"], self[f"{name}.lokr_w1_b"] = self.draw(factor, rank), self.draw(rank, factor)
@@ -108,7 +132,14 @@ def every_kind() -> Adapters:
 def of_sdxl() -> Adapters:
     """A kohya file for `ldm.sdxl`: the original block names, every attention, and both text encoders."""
     k = Adapters(1)
-    for block in ("input_blocks_4_1", "input_blocks_5_1", "middle_block_1", "output_blocks_0_1", "output_blocks_1_1", "output_blocks_2_1"):
+    for block in (
+        "input_blocks_4_1",
+        "input_blocks_5_1",
+        "middle_block_1",
+        "output_blocks_0_1",
+        "output_blocks_1_1",
+        "output_blocks_2_1",
+    ):
         for depth in (0, 1):
             for attention, width in (("attn1", 128), ("attn2", 2048)):
                 name = f"lora_unet_{block}_transformer_blocks_{depth}_{attention}"

@@ -1,13 +1,15 @@
-"""A device that is not there: its tensors hold their numbers on the CPU and refuse what Apple's GPUs refuse: float64, and meeting
-tensors of another device. It is no CUDA either.
+"""A device that is not there: its tensors hold their numbers on the CPU and refuse what Apple's GPUs refuse: float64,
+and meeting tensors of another device. It is no CUDA either.
 
-Inside `stand_in()` a model can be moved to "standin" on any machine and run, with gradients. The device stays for the whole process.
+Inside `stand_in()` a model can be moved to "standin" on any machine and run, with gradients. The device stays for the
+whole process.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -28,11 +30,19 @@ class OnDevice(torch.Tensor):
     inside: torch.Tensor
 
     @staticmethod
-    def __new__(cls, inside: torch.Tensor, requires_grad: bool = False) -> "OnDevice":
+    def __new__(cls, inside: torch.Tensor, requires_grad: bool = False) -> OnDevice:
         if inside.dtype in _WIDE:
             raise TypeError(f"{inside.dtype} on the device {NAME}, which has none")
-        found = torch.Tensor._make_wrapper_subclass(cls, inside.shape, strides=inside.stride(), storage_offset=inside.storage_offset(),
-                                                    dtype=inside.dtype, layout=inside.layout, device=DEVICE, requires_grad=requires_grad)
+        found = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inside.shape,
+            strides=inside.stride(),
+            storage_offset=inside.storage_offset(),
+            dtype=inside.dtype,
+            layout=inside.layout,
+            device=DEVICE,
+            requires_grad=requires_grad,
+        )
         found.inside = inside
         return found
 
@@ -57,13 +67,17 @@ class StandIn(TorchDispatchMode):
 
 
 class _Made(TorchFunctionMode):
-    """`torch.tensor(data, device=...)` and an index that is a list make tensors where no mode can hear it: here they are made on the CPU
-    and moved."""
+    """`torch.tensor(data, device=...)` and an index that is a list make tensors where no mode can hear it: here they
+    are made on the CPU and moved."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         device = kwargs.get("device")
-        if func in (torch.tensor, torch.as_tensor, torch.asarray) and device is not None and torch.device(device).type == NAME:
+        if (
+            func in (torch.tensor, torch.as_tensor, torch.asarray)
+            and device is not None
+            and torch.device(device).type == NAME
+        ):
             del kwargs["device"]
             return func(*args, **kwargs).to(device)
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], OnDevice):
@@ -84,8 +98,17 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     for x in flat:
         if isinstance(x, torch.dtype) and x in _WIDE and (to == NAME or (there and to is None)):
             raise TypeError(f"{func} asks for {x} on the device {NAME}, which has none")
-    inner_args, inner_kwargs = tree_unflatten([x.inside if isinstance(x, OnDevice) else torch.device("cpu") if isinstance(
-        x, torch.device) and x.type == NAME else x for x in flat], spec)
+    inner_args, inner_kwargs = tree_unflatten(
+        [
+            x.inside
+            if isinstance(x, OnDevice)
+            else torch.device("cpu")
+            if isinstance(x, torch.device) and x.type == NAME
+            else x
+            for x in flat
+        ],
+        spec,
+    )
     out = func(*inner_args, **inner_kwargs)
     if func in _TO_NUMBERS or (to is not None and to != NAME) or not (there or to == NAME):
         return out
@@ -100,7 +123,11 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def _meet(func: Any, args: Any, tensors: list[torch.Tensor]) -> None:
     """RuntimeError where tensors of two devices meet. A single number may come from the CPU, and so may indices."""
     for x in tensors:
-        if not isinstance(x, OnDevice) and x.ndim > 0 and not (func in _INDICES and x is not args[0] and not x.is_floating_point()):
+        if (
+            not isinstance(x, OnDevice)
+            and x.ndim > 0
+            and not (func in _INDICES and x is not args[0] and not x.is_floating_point())
+        ):
             raise RuntimeError(f"{func}: tensors on {NAME} and on {x.device} meet (a tensor of {tuple(x.shape)})")
 
 

@@ -1,5 +1,5 @@
-"""Runs the nodes on the stand-in device, in a process of its own: `python standin_run.py [TEMPLATE ...]`. Prints one line each, and
-ends with 1 where a node did what such a device refuses."""
+"""Runs the nodes on the stand-in device, in a process of its own: `python standin_run.py [TEMPLATE ...]`. Prints one
+line each, and ends with 1 where a node did what such a device refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import standin
 import torch
-
 from comfyui_affect import workflows
 from comfyui_affect.models import host
 from comfyui_affect.workflows.headless.host import EmbeddedHost
@@ -32,7 +31,14 @@ JUDGES = {
     "5": _node("AffectEmotionClassifierLoader", classifier="tiny-a", clip_model="tiny"),
     "6": _node("AffectClipScorerLoader", model="tiny"),
     "7": _node("AffectEmotion", emotion="fear", intensity=1.0),
-    "8": _node("AffectEditMetrics", image=["3", 0], edited=["4", 0], emotion=["7", 0], classifier=["5", 0], clip_scorer=["6", 0]),
+    "8": _node(
+        "AffectEditMetrics",
+        image=["3", 0],
+        edited=["4", 0],
+        emotion=["7", 0],
+        classifier=["5", 0],
+        clip_scorer=["6", 0],
+    ),
     "9": _node("AffectEmotionReadout", image=["3", 0], classifier=["5", 0]),
     "10": _node("PreviewAny", source=["8", 0]),
     "11": _node("PreviewAny", source=["9", 1]),
@@ -68,14 +74,20 @@ def refused() -> None:
 
 def shortened(prompt: dict[str, Any]) -> dict[str, Any]:
     for node in prompt.values():
-        node["inputs"].update({k: v for k, v in SHORT.items() if k in node["inputs"] and not isinstance(node["inputs"][k], list)})
+        node["inputs"].update(
+            {k: v for k, v in SHORT.items() if k in node["inputs"] and not isinstance(node["inputs"][k], list)}
+        )
     return prompt
 
 
 def main(names: list[str]) -> int:
     torch.set_num_threads(1)
     bad = 0
-    with tempfile.TemporaryDirectory() as folder, standin.stand_in(), host.use(There(Path(folder, "in"), Path(folder, "out"))):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        standin.stand_in(),
+        host.use(There(Path(folder, "in"), Path(folder, "out"))),
+    ):
         shutil.copytree(TEMPLATES / "examples", Path(folder, "in"))
         refused()
         for name in names:

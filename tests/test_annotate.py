@@ -4,17 +4,20 @@ import json
 import os
 
 import pytest
-from PIL import Image
-
 from comfyui_affect.models.emotions import MIKELS
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier.instruction import BrokenAnswer
 from comfyui_affect.models.scorers import load_scorer
 from comfyui_affect.training.data import annotate as A
 from comfyui_affect.training.data.annotated import read_annotations
+from PIL import Image
 
-CAPTION = {"summary": "A house by a lake.", "stimuli": ["a dark sky", "a bare tree", "an empty boat"],
-           "assessment": "The scene evokes sadness.", "emotion": "sadness"}
+CAPTION = {
+    "summary": "A house by a lake.",
+    "stimuli": ["a dark sky", "a bare tree", "an empty boat"],
+    "assessment": "The scene evokes sadness.",
+    "emotion": "sadness",
+}
 
 
 class Asked:
@@ -55,25 +58,44 @@ def test_links_that_leave_the_folder_are_not_sent_to_anybody(folder, tmp_path, c
     (folder / "endless.png").symlink_to("/dev/zero")
     os.mkfifo(folder / "pipe.png")
     (folder / "inside.png").symlink_to(folder / "c.png")
-    assert [name for name, _ in A.pictures(folder)] == ["awe/b.jpg", "broken.png", "c.png", "inside.png", "sadness/a.png"]
+    assert [name for name, _ in A.pictures(folder)] == [
+        "awe/b.jpg",
+        "broken.png",
+        "c.png",
+        "inside.png",
+        "sadness/a.png",
+    ]
     assert "3 names in" in capsys.readouterr().err
 
 
 def test_emospaces_questions_are_the_papers():
     ask = Asked()
     row = A.emospace(None, ask, None, "")
-    assert row == {"emotion": "sadness", "global_adjective": "gloomy",
-                   "ontology_adjective": [["house", "abandoned"], ["tree", "abandoned"], ["boat", "abandoned"]]}
-    assert any(q.startswith("From the perspective of house in the image, provide a corresponding adjective") for q in ask.questions)
+    assert row == {
+        "emotion": "sadness",
+        "global_adjective": "gloomy",
+        "ontology_adjective": [["house", "abandoned"], ["tree", "abandoned"], ["boat", "abandoned"]],
+    }
+    assert any(
+        q.startswith("From the perspective of house in the image, provide a corresponding adjective")
+        for q in ask.questions
+    )
     tagged = Asked()
-    A.emospace(None, tagged, ["Lake", "lake ", "pier"], "awe")  # a tagger's nouns, duplicates removed; a known emotion is not asked
+    A.emospace(
+        None, tagged, ["Lake", "lake ", "pier"], "awe"
+    )  # a tagger's nouns, duplicates removed; a known emotion is not asked
     assert len(tagged.questions) == 3 and not any("as nouns" in q or "Which one" in q for q in tagged.questions)
 
 
 def test_moodarchives_caption():
     row = A.moodarchive(None, Asked(), None, "")
     assert row == CAPTION
-    for broken in ("none", json.dumps(CAPTION | {"stimuli": ["one"]}), json.dumps({"summary": "x"}), json.dumps(CAPTION | {"emotion": "hunger"})):
+    for broken in (
+        "none",
+        json.dumps(CAPTION | {"stimuli": ["one"]}),
+        json.dumps({"summary": "x"}),
+        json.dumps(CAPTION | {"emotion": "hunger"}),
+    ):
         with pytest.raises(BrokenAnswer):
             A.moodarchive(None, Asked(caption=broken), None, "")
 
@@ -133,7 +155,9 @@ def test_what_one_image_is_refused_ends_no_run_and_damaged_files_are_named(folde
     lines = A.Lines(tmp_path / "rows.jsonl")
     skipped = A.annotate(folder, lines, "emospace", ask, {}, workers=1)
     assert len(skipped) == 4 and "content policy" in skipped["c.png"]
-    long = A.annotate(folder, lines, "emospace", Asked(adjective="From a global perspective the image is gloomy."), {}, workers=1)
+    long = A.annotate(
+        folder, lines, "emospace", Asked(adjective="From a global perspective the image is gloomy."), {}, workers=1
+    )
     assert "one word was asked for" in long["c.png"]
     (tmp_path / "rows.jsonl").write_text('\n{"file": "c.png"}\n')
     assert set(A.Lines(tmp_path / "rows.jsonl").done) == {"c.png"}
@@ -155,10 +179,14 @@ def test_files_that_cannot_be_read_are_no_refusals_and_hidden_ones_no_images(fol
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"\x00\x05\x16\x07 no image")
     skipped = A.annotate(folder, A.Lines(tmp_path / "rows.jsonl"), "emospace", Asked(), {}, workers=1)
-    assert set(skipped) == {"a1.png", "a2.png", "a3.png", "broken.png"} and all("unreadable" in why for why in skipped.values())
+    assert set(skipped) == {"a1.png", "a2.png", "a3.png", "broken.png"} and all(
+        "unreadable" in why for why in skipped.values()
+    )
 
 
-def test_the_filter_is_there_before_anything_is_asked_and_misses_no_image_that_has_gone(folder, tmp_path, monkeypatch, capfd):
+def test_the_filter_is_there_before_anything_is_asked_and_misses_no_image_that_has_gone(
+    folder, tmp_path, monkeypatch, capfd
+):
     import argparse
 
     from comfyui_affect.models.moodifier import mllm
@@ -167,7 +195,11 @@ def test_the_filter_is_there_before_anything_is_asked_and_misses_no_image_that_h
     monkeypatch.setattr(mllm, "load_mllm", lambda *_, **__: argparse.Namespace(complete=ask))
     parser = argparse.ArgumentParser()
     A.add_arguments(parser)
-    run = lambda *more: A.main(parser.parse_args([str(folder), "--out", str(tmp_path / "rows.jsonl"), "--model", "m", "--form", "moodarchive", *more]))
+    run = lambda *more: A.main(
+        parser.parse_args(
+            [str(folder), "--out", str(tmp_path / "rows.jsonl"), "--model", "m", "--form", "moodarchive", *more]
+        )
+    )
     with pytest.raises(UserError):
         run("--clip", "no such clip")
     assert not ask.questions
@@ -191,11 +223,17 @@ def test_a_picture_of_broken_chunks_is_named_and_what_is_paid_for_stays(folder, 
     import struct
     import zlib
 
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ 1)  # a wrong checksum
-    (folder / "chunks.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)))
+    chunk = lambda kind, data: (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ 1)
+    )  # a wrong checksum
+    (folder / "chunks.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
+    )
     lines = A.Lines(tmp_path / "out.jsonl")
     skipped = A.annotate(folder, lines, "emospace", Asked(), {}, 2)
-    assert set(skipped) == {"broken.png", "chunks.png"} and all(why.startswith("unreadable: ") for why in skipped.values())
+    assert set(skipped) == {"broken.png", "chunks.png"} and all(
+        why.startswith("unreadable: ") for why in skipped.values()
+    )
 
     class Leaves(Asked):
         """Answers about one image, and is gone."""
@@ -220,5 +258,20 @@ def test_a_file_of_another_form_and_tags_that_are_none_are_refused(folder, tmp_p
 
     for tags in ('"lake | pier"', "null"):
         (tmp_path / "tags.jsonl").write_text('{"file": "c.png", "tags": %s}\n' % tags)
-        assert main(["data", "annotate", str(folder), "--out", str(tmp_path / "x.jsonl"), "--model", "m", "--tags", str(tmp_path / "tags.jsonl"),
-                     "--dry-run"]) == 2
+        assert (
+            main(
+                [
+                    "data",
+                    "annotate",
+                    str(folder),
+                    "--out",
+                    str(tmp_path / "x.jsonl"),
+                    "--model",
+                    "m",
+                    "--tags",
+                    str(tmp_path / "tags.jsonl"),
+                    "--dry-run",
+                ]
+            )
+            == 2
+        )

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_affect.models import backbones, metrics
 from comfyui_affect.models.backbones import Backbone, build_tiny_densenet, build_tiny_vgg, load_backbone, taps
 from comfyui_affect.models.errors import UserError
@@ -21,7 +20,9 @@ def test_taps_give_the_named_layers():
     maps = taps(net, ("relu1_2", "relu5_1"))(torch.rand(2, 3, 64, 64))
     assert [m.shape for m in maps] == [(2, 16, 64, 64), (2, 128, 4, 4)]
     assert all(bool((m >= 0).all()) for m in maps)
-    dense = taps(Backbone("y", build_tiny_densenet()), ("relu0", "denseblock1.denselayer1.relu1"))(torch.rand(1, 3, 64, 64))
+    dense = taps(Backbone("y", build_tiny_densenet()), ("relu0", "denseblock1.denselayer1.relu1"))(
+        torch.rand(1, 3, 64, 64)
+    )
     assert [m.shape for m in dense] == [(1, 24, 32, 32), (1, 24, 16, 16)]
 
 
@@ -37,8 +38,8 @@ def test_folding_batch_norm_changes_nothing():
 
 def test_words_that_tell_something_are_asked_for():
     tokens = torch.full((1000, 2, 77), 49407)
-    tokens[:, 0, 0] = 5          # in every caption: tells nothing
-    tokens[0, 0, 1] = 6          # in one of a thousand: too rare
+    tokens[:, 0, 0] = 5  # in every caption: tells nothing
+    tokens[0, 0, 1] = 6  # in one of a thousand: too rare
     tokens[:500, 1, 2] = 7
     words = frequent_words(tokens, 8)
     assert words.shape == (1000, 1) and words[:500].all() and not words[500:].any()

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_affect import workflows
 from comfyui_affect.models import tiny
 from comfyui_affect.models.backbones import load_backbone
@@ -19,6 +17,7 @@ from comfyui_affect.models.emolat.space import load_emolat
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.files import load_safetensors, save_safetensors
 from comfyui_affect.models.scorers import load_scorer
+from PIL import Image
 
 WORKFLOWS = Path(workflows.__file__).parent
 NAMES = ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg", "emolat", "moodifyclip")
@@ -32,7 +31,8 @@ def test_every_file_is_there_and_together_they_are_small():
 
 
 def test_a_bundled_file_that_is_another_is_told_of(tmp_path, monkeypatch):
-    """Every file is listed with its checksum; one that was exchanged for a valid file of the same shapes is refused by name."""
+    """Every file is listed with its checksum; one that was exchanged for a valid file of the same shapes is refused
+    by name."""
     assert set(tiny.checksums()) == {tiny.path(name).name for name in NAMES}
     for name in NAMES:
         tiny.verify(name)
@@ -88,10 +88,22 @@ def test_a_template_has_a_thumbnail(path):
 
 def test_two_processes_make_the_same_png(tmp_path):
     def run(folder):
-        command = [sys.executable, "-m", "comfyui_affect.workflows.headless.cli", "run",
-                   str(WORKFLOWS / "emotional_generation.json"), "--json", "--output-dir", str(tmp_path / folder),
-                   "--set", "BasicScheduler.steps=4", "--set", "Emotion Token Optimizer.max_inner_steps=2",
-                   "--set", "CLIP Timing Gate.threshold=-100"]
+        command = [
+            sys.executable,
+            "-m",
+            "comfyui_affect.workflows.headless.cli",
+            "run",
+            str(WORKFLOWS / "emotional_generation.json"),
+            "--json",
+            "--output-dir",
+            str(tmp_path / folder),
+            "--set",
+            "BasicScheduler.steps=4",
+            "--set",
+            "Emotion Token Optimizer.max_inner_steps=2",
+            "--set",
+            "CLIP Timing Gate.threshold=-100",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ)
         assert done.returncode == 0, done.stderr
         return [Image.open(o["path"]) for o in json.loads(done.stdout)["outputs"] if o.get("type") == "image"]

@@ -1,15 +1,13 @@
+import ldm
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from comfyui_affect.models.diffusion import checkpoints
 from comfyui_affect.models.diffusion.diffusers import CFGGuider
 from comfyui_affect.models.diffusion.lora import apply_lora
 from comfyui_affect.models.diffusion.sampling import Sampler, prepare_noise, schedule
 from comfyui_affect.models.diffusion.text import open_clip_tower
 from comfyui_affect.models.errors import UserError
-
-import ldm
+from safetensors.torch import save_file
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +79,9 @@ def test_sdxl_runs_whatever_a_workflow_may_ask_of_it(sdxl, small_classifier):
     latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     sigmas = schedule("normal", model.sigma_table, 2)
     plain = CFGGuider(model, before, empty, 4.0).sample(latent, torch.zeros_like(latent), Sampler("euler"), sigmas)
-    guider = host.MuseGuider(model, vae, small_classifier, before, empty, EmotionTarget.of("fear"),
-                             MuseConfig(cfg=4.0, max_inner_steps=2))
+    guider = host.MuseGuider(
+        model, vae, small_classifier, before, empty, EmotionTarget.of("fear"), MuseConfig(cfg=4.0, max_inner_steps=2)
+    )
     moved = guider.sample(latent, torch.zeros_like(latent), Sampler("euler"), sigmas)
     assert torch.isfinite(moved).all() and not torch.equal(plain, moved)
     maps = host.cross_attention_maps(model, before, latent, [[2]], seed=0)
@@ -90,7 +89,9 @@ def test_sdxl_runs_whatever_a_workflow_may_ask_of_it(sdxl, small_classifier):
     mask = torch.zeros(1, 8, 8)
     mask[..., 4:] = 1
     edited = host.blend(model, before, after, None, {"samples": latent}, mask, 3, "normal", BlendConfig(), 0)["samples"]
-    assert torch.allclose(edited[..., :4], latent[..., :4], atol=1e-5) and not torch.allclose(edited[..., 4:], latent[..., 4:])
+    assert torch.allclose(edited[..., :4], latent[..., :4], atol=1e-5) and not torch.allclose(
+        edited[..., 4:], latent[..., 4:]
+    )
 
 
 def test_vae_alone_with_and_without_its_prefix(loaded, tmp_path):
@@ -108,7 +109,9 @@ def test_open_clip_tower_reads_the_layer_before_the_last():
         before, same = open_clip_tower(tower, penultimate=True, norm=False)(ids)
         normed, _ = open_clip_tower(tower, penultimate=True)(ids)
         assert torch.equal(pooled, same) and torch.equal(normed, tower.ln_final(before))
-        assert torch.allclose(last, tower.ln_final(tower.transformer.resblocks[-1](before, attn_mask=tower.attn_mask)), atol=1e-5)
+        assert torch.allclose(
+            last, tower.ln_final(tower.transformer.resblocks[-1](before, attn_mask=tower.attn_mask)), atol=1e-5
+        )
         assert not torch.allclose(last, normed)
 
 
@@ -126,30 +129,40 @@ def test_a_lora_is_merged_into_a_copy(loaded, tmp_path):
     model, text, _ = loaded
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     down, up = torch.randn(2, 64), torch.randn(32, 2)
-    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.0)},
-              str(tmp_path / "l.safetensors"))
+    save_file(
+        {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(1.0)},
+        str(tmp_path / "l.safetensors"),
+    )
     pick = lambda m: m.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_k.weight
     before = pick(model).clone()
     merged, _ = apply_lora(model, text, tmp_path / "l.safetensors", 0.5, 1.0)
     assert torch.equal(pick(model), before)
     assert torch.allclose(pick(merged), before + 0.5 * (1.0 / 2) * up @ down, atol=1e-5)
-    save_file({"lora_unet_nowhere.lora_down.weight": down, "lora_unet_nowhere.lora_up.weight": up},
-              str(tmp_path / "x.safetensors"))
+    save_file(
+        {"lora_unet_nowhere.lora_down.weight": down, "lora_unet_nowhere.lora_up.weight": up},
+        str(tmp_path / "x.safetensors"),
+    )
     with pytest.raises(UserError, match="fits nothing"):
         apply_lora(model, text, tmp_path / "x.safetensors", 0.5, 1.0)
 
 
 def test_a_lora_reaches_the_text_encoder_too(loaded, tmp_path):
     model, text, _ = loaded
-    save_file({"lora_te_text_model_encoder_layers_1_mlp_fc1.lora_down.weight": torch.randn(2, 64),
-               "lora_te_text_model_encoder_layers_1_mlp_fc1.lora_up.weight": torch.randn(256, 2)}, str(tmp_path / "t"))
+    save_file(
+        {
+            "lora_te_text_model_encoder_layers_1_mlp_fc1.lora_down.weight": torch.randn(2, 64),
+            "lora_te_text_model_encoder_layers_1_mlp_fc1.lora_up.weight": torch.randn(256, 2),
+        },
+        str(tmp_path / "t"),
+    )
     _, changed = apply_lora(model, text, tmp_path / "t", 1.0, 1.0)
     a, b = (t.encode("a house")[0][0] for t in (text, changed))
     assert not torch.allclose(a, b)
 
 
-@pytest.mark.parametrize("key", ["model.diffusion_model.middle_block.1.proj_in.weight",
-                                 "first_stage_model.decoder.mid.block_1.conv1.weight"])
+@pytest.mark.parametrize(
+    "key", ["model.diffusion_model.middle_block.1.proj_in.weight", "first_stage_model.decoder.mid.block_1.conv1.weight"]
+)
 def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path, key):
     state = ldm.checkpoint()
     del state[key]

@@ -2,7 +2,6 @@ import json
 
 import pytest
 import torch
-
 from comfyui_affect.models import tiny
 from comfyui_affect.models.classifiers import TINY, ClipEmotionHead, ZeroShotEmotion, read_head
 from comfyui_affect.models.clip import FITTING, UNRELATED, ClipScorer
@@ -49,10 +48,14 @@ def test_zero_shot_tells_the_twenty_seven_apart(scorer):
     scorer.image_features = lambda image: (words / words.norm()).expand(len(image), -1)
     try:
         assert model.fine(torch.rand(2, 3, 64, 64)).argmax(dim=1).tolist() == [GOEMOTIONS.index("grief")] * 2
-        row, = json.loads(AffectEmotionReadout().run(torch.rand(1, 64, 64, 3), model)[1])
+        (row,) = json.loads(AffectEmotionReadout().run(torch.rand(1, 64, 64, 3), model)[1])
     finally:
         del scorer.image_features
-    assert next(iter(row["goemotions"])) == "grief" and len(row["goemotions"]) == 27 and abs(sum(row["goemotions"].values()) - 1) < 0.01
+    assert (
+        next(iter(row["goemotions"])) == "grief"
+        and len(row["goemotions"]) == 27
+        and abs(sum(row["goemotions"].values()) - 1) < 0.01
+    )
 
 
 def test_zero_shot_is_differentiable_in_the_image(scorer):
@@ -89,8 +92,14 @@ def test_a_head_of_another_width_is_refused(scorer):
         ClipEmotionHead(scorer, _head(768))
 
 
-@pytest.mark.parametrize("shapes", [{"fc.weight": (7, 16), "fc.bias": (7,)}, {"fc.weight": (8,), "fc.bias": (8,)},
-                                    {"hidden.weight": (32, 16), "hidden.bias": (32,), "fc.weight": (8, 31), "fc.bias": (8,)}])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"fc.weight": (7, 16), "fc.bias": (7,)},
+        {"fc.weight": (8,), "fc.bias": (8,)},
+        {"hidden.weight": (32, 16), "hidden.bias": (32,), "fc.weight": (8, 31), "fc.bias": (8,)},
+    ],
+)
 def test_a_head_that_is_not_of_eight_emotions_is_refused(scorer, shapes):
     with pytest.raises(UserError, match="no head for Mikels' eight"):
         ClipEmotionHead(scorer, {k: torch.zeros(v) for k, v in shapes.items()})
@@ -126,8 +135,10 @@ def test_a_clip_file_names_its_own_architecture():
     import open_clip
     from comfyui_affect.models.scorers import architecture_of
 
-    states = {name: open_clip.create_model(name, pretrained=None, device="meta").state_dict()
-              for name in ("ViT-B-32", "ViT-L-14")}
+    states = {
+        name: open_clip.create_model(name, pretrained=None, device="meta").state_dict()
+        for name in ("ViT-B-32", "ViT-L-14")
+    }
     assert architecture_of(states["ViT-L-14"], "l.safetensors") == "ViT-L-14"
     assert architecture_of(states["ViT-B-32"], "clip_openai.safetensors") == "ViT-B-32-quickgelu"
     with pytest.raises(UserError, match="no open_clip model"):
@@ -178,10 +189,21 @@ def test_the_text_tower_pools_as_open_clip_does():
 NONE, DAMAGED = "is no emotion head", "holds more than weights, or is damaged"
 
 
-@pytest.mark.parametrize("content, words", [
-    (5, NONE), ([1], NONE), ({"fc.weight": 5}, NONE), ({5: torch.zeros(2)}, NONE), ({"state_dict": [1]}, NONE),
-    ({"fc.weight": torch.zeros(3)}, "is no head for Mikels'"), (b"", DAMAGED), (b"PK\3\4broken", DAMAGED), (bytes(100), DAMAGED)],
-    ids=range(9))
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (5, NONE),
+        ([1], NONE),
+        ({"fc.weight": 5}, NONE),
+        ({5: torch.zeros(2)}, NONE),
+        ({"state_dict": [1]}, NONE),
+        ({"fc.weight": torch.zeros(3)}, "is no head for Mikels'"),
+        (b"", DAMAGED),
+        (b"PK\3\4broken", DAMAGED),
+        (bytes(100), DAMAGED),
+    ],
+    ids=range(9),
+)
 def test_published_heads_that_are_none_are_refused_in_words(tmp_path, scorer, content, words):
     path = tmp_path / "x.pth"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-
 from comfyui_affect.models.emolat.codebook import Codebooks, mean_dispersion, separation, uniformity_loss
-from comfyui_affect.models.emolat.discriminator import (Discriminator, discriminator_loss, fake_label, generator_loss)
-from comfyui_affect.models.emolat.graph import (GraphBatch, GraphConvolution, GraphEncoder, SemanticInjection, adjacency)
+from comfyui_affect.models.emolat.discriminator import Discriminator, discriminator_loss, fake_label, generator_loss
+from comfyui_affect.models.emolat.graph import GraphBatch, GraphConvolution, GraphEncoder, SemanticInjection, adjacency
 from comfyui_affect.models.emolat.space import EmoLatConfig
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.training.emolat import Space, SpaceConfig
@@ -22,7 +21,9 @@ def batch(pairs, width=8, p=4, seed=0):
 
 def rows(g, keep, p=None):
     cut = slice(None, p)
-    return GraphBatch(g.objects[keep, cut], g.attributes[keep, cut], g.there[keep, cut], g.adjective[keep], g.emotion[keep])
+    return GraphBatch(
+        g.objects[keep, cut], g.attributes[keep, cut], g.there[keep, cut], g.adjective[keep], g.emotion[keep]
+    )
 
 
 def test_edges_join_both_ends():
@@ -46,7 +47,9 @@ def test_injection_by_hand():
     want = torch.stack([2 * a[0] * torch.tensor([1.0, 0]), 2 * a[1] * torch.tensor([0, 2.0]), torch.zeros(2)])
     assert torch.allclose(layer(emotion, edges, there)[0], want, atol=1e-6)
     # Their mean over the edges is what equation 3 gives.
-    assert torch.allclose(layer(emotion, edges, there)[0, :2].mean(0), a @ torch.tensor([[1.0, 0], [0, 2.0]]), atol=1e-6)
+    assert torch.allclose(
+        layer(emotion, edges, there)[0, :2].mean(0), a @ torch.tensor([[1.0, 0], [0, 2.0]]), atol=1e-6
+    )
 
 
 def test_links_of_the_second_graph():
@@ -181,7 +184,9 @@ def test_discriminator_and_generator_losses_by_hand():
     assert fake_label(emotion).tolist()[0] == pytest.approx([0] + [1 / 7] * 7)
     real, fake = -math.log(0.5), -sum(math.log(v) for v in p[1:].tolist()) / 7
     assert float(discriminator_loss(logits, logits, emotion)) == pytest.approx(real + fake, rel=1e-5)
-    assert float(generator_loss(logits, emotion, torch.tensor(0.3), torch.tensor(0.1))) == pytest.approx(real + 0.2, rel=1e-5)
+    assert float(generator_loss(logits, emotion, torch.tensor(0.3), torch.tensor(0.1))) == pytest.approx(
+        real + 0.2, rel=1e-5
+    )
 
 
 def test_the_discriminators_loss_reaches_its_own_weights_alone():
@@ -196,8 +201,8 @@ def test_the_discriminators_loss_reaches_its_own_weights_alone():
 
 @pytest.mark.parametrize("only", ["adversary", "quantisation", "dispersion", "uniformity"])
 def test_each_loss_of_stage_one_reaches_the_weights_it_should(only):
-    """Through the training module, one loss at a time: what it adds to a space's gradients beyond those of quantisation, which no
-    weight leaves out."""
+    """Through the training module, one loss at a time: what it adds to a space's gradients beyond those of
+    quantisation, which no weight leaves out."""
     weights = {"adversary": 0.0, "dispersion": 0.0, "uniformity": 0.0}
     graphs, emotion, real = batch([2, 3, 2]), torch.tensor([1, 5, 1]), torch.randn(3, 3, EmoLatConfig().code_width)
 
@@ -206,8 +211,12 @@ def test_each_loss_of_stage_one_reaches_the_weights_it_should(only):
         space = Space(EmoLatConfig(entries=16), SpaceConfig(hidden=16, slots=4, **weights | given), 8)
         space.count(iter([(graphs, emotion)]))
         space(graphs, real, emotion, revive=False)["generator"].backward()
-        return {part: sum(float(p.grad.abs().sum()) if p.grad is not None else 0.0 for p in getattr(space, part).parameters())
-                for part in ("encoder", "codebooks", "judge")}
+        return {
+            part: sum(
+                float(p.grad.abs().sum()) if p.grad is not None else 0.0 for p in getattr(space, part).parameters()
+            )
+            for part in ("encoder", "codebooks", "judge")
+        }
 
     without = gradients()
     with_it = without if only == "quantisation" else gradients(**{only: 1.0})
@@ -223,7 +232,9 @@ def test_each_loss_of_stage_one_reaches_the_weights_it_should(only):
 def test_uniformity_by_hand():
     z = torch.zeros(3, 2, 4)
     emotion = torch.tensor([5, 5, 1])
-    assert float(uniformity_loss(z, emotion)) == 0 and float(uniformity_loss(z[1:], emotion[1:])) == 0  # no two of one emotion
+    assert (
+        float(uniformity_loss(z, emotion)) == 0 and float(uniformity_loss(z[1:], emotion[1:])) == 0
+    )  # no two of one emotion
     z[1, 0] = 1.0  # a mean square of 1 in one place of two, and of 0 in the other
     z[2] = 9.0
     assert float(uniformity_loss(z, emotion)) == pytest.approx(math.log((math.exp(-2) + 1) / 2), rel=1e-5)

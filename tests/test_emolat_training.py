@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_affect.models.backbones import Backbone, build_tiny_vgg
 from comfyui_affect.models.emolat import space as spaces
 from comfyui_affect.models.emolat.space import EmoLat, EmoLatCode, EmoLatConfig
@@ -19,6 +17,7 @@ from comfyui_affect.training.data.annotated import read_annotations
 from comfyui_affect.training.data.graphs import GraphRows, make_pictures, text_features
 from comfyui_affect.training.loop import LoopConfig
 from comfyui_affect.training.tokens import TokensConfig, train_tokens
+from PIL import Image
 
 
 def put(folder, name, note, image=True, kind="emospace"):
@@ -65,17 +64,35 @@ def test_annotations_are_read_skipped_and_counted(tmp_path):
     reading = read_annotations(tmp_path)
     assert [MIKELS[r.emotion] for r in reading.rows] == ["anger", "awe", "fear", "fear", "sadness"]
     assert reading.rows[3].pairs == (("hill", "grey"),) and len(reading.rows[1].pairs) == 20
-    assert set(reading.skipped) == {"emospace/boredom/e.json", "emospace/fear/f.json", "emospace/h.json", "emospace/i.json",
-                                    "emospace/sadness/j.json", "emospace/awe/k.json"}
+    assert set(reading.skipped) == {
+        "emospace/boredom/e.json",
+        "emospace/fear/f.json",
+        "emospace/h.json",
+        "emospace/i.json",
+        "emospace/sadness/j.json",
+        "emospace/awe/k.json",
+    }
     assert reading.unusual == {"no objects": 1, "more than 14 pairs": 1, "no attribute": 1}
     said = reading.summary()
     assert "5 annotated images; 6 skipped" in said and "boredom" in said and "more than 14 pairs" in said
 
 
 def test_emosets_own_form(tmp_path):
-    put(tmp_path, "a", {"emotion": "Amusement", "object": ["Dog", "Ball"], "scene": "beach", "facial_expression": "smile", "brightness": 0.2,
-                        "colorfulness": 0.9, "image_id": "a.jpg"}, kind="annotation")
-    row, = read_annotations(tmp_path).rows
+    put(
+        tmp_path,
+        "a",
+        {
+            "emotion": "Amusement",
+            "object": ["Dog", "Ball"],
+            "scene": "beach",
+            "facial_expression": "smile",
+            "brightness": 0.2,
+            "colorfulness": 0.9,
+            "image_id": "a.jpg",
+        },
+        kind="annotation",
+    )
+    (row,) = read_annotations(tmp_path).rows
     assert row.pairs == (("dog", ""), ("ball", ""), ("beach", ""), ("person", "smile")) and row.adjective == "dark"
 
 
@@ -90,13 +107,21 @@ def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path):
         for folder in ("image", "annotation"):
             (tmp_path / folder / emotion).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "image" / emotion / "1.png")
-    by_id, by_folder = note("fear") | {"image_id": "fear/1.png"}, {k: v for k, v in note("amusement").items() if k != "image_id"}
+    by_id, by_folder = (
+        note("fear") | {"image_id": "fear/1.png"},
+        {k: v for k, v in note("amusement").items() if k != "image_id"},
+    )
     (tmp_path / "annotation" / "x.json").write_text(json.dumps(by_id))
     (tmp_path / "annotation" / "amusement" / "1.json").write_text(json.dumps(by_folder))
     (tmp_path / "annotation" / "y.json").write_text(json.dumps(note("awe") | {"image_id": "1"}))
     reading = read_annotations(tmp_path)
-    assert [(MIKELS[r.emotion], r.image.parent.name) for r in reading.rows] == [("amusement", "amusement"), ("fear", "fear")]
-    assert reading.skipped == {"annotation/y.json": "several images of that name: image/amusement/1.png, image/fear/1.png"}
+    assert [(MIKELS[r.emotion], r.image.parent.name) for r in reading.rows] == [
+        ("amusement", "amusement"),
+        ("fear", "fear"),
+    ]
+    assert reading.skipped == {
+        "annotation/y.json": "several images of that name: image/amusement/1.png, image/fear/1.png"
+    }
 
 
 def test_nothing_usable_stops_with_the_reasons(tmp_path):
@@ -152,7 +177,9 @@ def world(tmp_path, monkeypatch):
     for i in range(24):
         emotion = MIKELS[i % 8]
         put(tmp_path / "data", f"im{i:02d}", note(emotion, [("tree", f"word{i % 3}")] * (1 + i % 3), f"adj{i % 2}"))
-        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "data" / "images" / f"im{i:02d}.png")
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+            tmp_path / "data" / "images" / f"im{i:02d}.png"
+        )
     torch.manual_seed(0)
     vgg = Backbone("tiny-vgg", build_tiny_vgg()).eval().requires_grad_(False)
 
@@ -171,7 +198,9 @@ def world(tmp_path, monkeypatch):
             return self.image(x).mean(dim=(2, 3))
 
     scorer = Scorer()
-    classifier = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 8)).requires_grad_(False)
+    classifier = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 8)
+    ).requires_grad_(False)
     for module in (stage_one, spaces):
         monkeypatch.setattr(module, "load_backbone", lambda name: vgg)
         monkeypatch.setattr(module, "load_scorer", lambda name: scorer)
@@ -184,8 +213,18 @@ def test_both_stages_run_and_save(world):
     from comfyui_affect.workflows.headless.cli import main
 
     out = folder / "mine.safetensors"
-    common = ["--runs", str(folder / "runs"), "--out", str(out), "--device", "cpu", f"data.folder={folder / 'data'}",
-              "data.size=64", "model.entries=8", "model.layers=1"]
+    common = [
+        "--runs",
+        str(folder / "runs"),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        f"data.folder={folder / 'data'}",
+        "data.size=64",
+        "model.entries=8",
+        "model.layers=1",
+    ]
     assert main(["train", "emolat", *common, "emolat.steps=3", "emolat.batch=4", "emolat.log_every=1"]) == 0
     space = spaces.load(out)
     assert space.network is None and space.codebooks.entries.shape == (8, 8, 256)
@@ -234,7 +273,9 @@ def test_repainting_strength_mask_and_size(world):
     mask = torch.zeros(1, 1, 50, 70)
     mask[..., :35] = 1
     masked = repaint(emolat, image, code, mask=mask)
-    assert torch.equal(masked[..., 35:], image[..., 35:]) and torch.allclose(masked[..., :35], whole[..., :35], atol=1e-6)
+    assert torch.equal(masked[..., 35:], image[..., 35:]) and torch.allclose(
+        masked[..., :35], whole[..., :35], atol=1e-6
+    )
     with pytest.raises(UserError, match="too small"):
         repaint(emolat, torch.rand(1, 3, 8, 8), code)
     with pytest.raises(UserError, match="another EmoLat"):
@@ -272,7 +313,9 @@ def test_the_map_shows_every_book(world, method):
     assert picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 0.01
     line = torch.tensor([[0.0, 0], [1, 1], [2, 2]])
     points = flat(line, "PCA")
-    assert np.allclose(np.abs(points[:, 0]), [np.sqrt(2), 0, np.sqrt(2)], atol=1e-6) and np.allclose(points[:, 1], 0, atol=1e-6)
+    assert np.allclose(np.abs(points[:, 0]), [np.sqrt(2), 0, np.sqrt(2)], atol=1e-6) and np.allclose(
+        points[:, 1], 0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kept", ["content", "style", "smooth"])
@@ -289,11 +332,14 @@ def test_a_loss_left_out_is_not_computed(world, kept):
 
 @pytest.mark.parametrize("only", ["content", "style", "identity", "emotion", "clip", "smooth", "gan"])
 def test_every_loss_reaches_the_networks_weights_through_the_training_module(world, only):
-    """In the published code those of CLIP and of the classifier do not, and the discriminator learns from real images alone."""
+    """In the published code those of CLIP and of the classifier do not, and the discriminator learns from real
+    images alone."""
     _, vgg, scorer = world
     none = dict(content=0, style=0, identity=0, gan=0, emotion=0, clip=0, smooth=0)
     emolat = loaded(*world).requires_grad_(True)
-    classifier = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 8)).requires_grad_(False)
+    classifier = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 8)
+    ).requires_grad_(False)
     config = stage_two.TransferConfig(**none | {only: 1})
     module = stage_two.Transfer(emolat.network, config, scorer, classifier)
     torch.manual_seed(1)
@@ -310,7 +356,9 @@ def test_every_loss_reaches_the_networks_weights_through_the_training_module(wor
     if only == "gan":
         before = weights(module.network)
         got["adversary"].backward()
-        assert weights(module.judge) > 0 and weights(module.network) == before  # and what the adversary learns moves no network
+        assert (
+            weights(module.judge) > 0 and weights(module.network) == before
+        )  # and what the adversary learns moves no network
 
 
 def test_the_adversary_learns_from_fakes_too():
@@ -324,7 +372,9 @@ def test_the_adversary_learns_from_fakes_too():
 def test_stage_one_goes_on_to_the_same_books(world, monkeypatch):
     """Revival, running averages, the last count and the encoder's statistics are kept with the weights."""
     folder, vgg, scorer = world
-    data = stage_one.read_data(stage_one.DataConfig(str(folder / "data"), size=64), EmoLatConfig(entries=8), folder / "runs", "cpu", whole=True)
+    data = stage_one.read_data(
+        stage_one.DataConfig(str(folder / "data"), size=64), EmoLatConfig(entries=8), folder / "runs", "cpu", whole=True
+    )
     vectors, model = stage_one.real_vectors(vgg, data, folder / "runs"), EmoLatConfig(entries=8)
     monkeypatch.setattr(stage_one, "COUNT_EVERY", 2)
     own = stage_one.SpaceConfig(hidden=16, slots=4)
@@ -355,9 +405,24 @@ def test_pictures_that_changed_are_not_taken_for_those_trained_on(world):
     folder, vgg, scorer = world
     from comfyui_affect.workflows.headless.cli import main
 
-    common = ["--runs", str(folder / "runs"), "--out", str(folder / "mine.safetensors"), "--device", "cpu", f"data.folder={folder / 'data'}",
-              "model.entries=8", "model.layers=1", "emolat.steps=1", "emolat.batch=4", "transfer.steps=1", "transfer.batch=2"]
-    assert main(["train", "emolat", *common, "data.size=64"]) == main(["train", "transfer", *common, "data.size=64"]) == 0
+    common = [
+        "--runs",
+        str(folder / "runs"),
+        "--out",
+        str(folder / "mine.safetensors"),
+        "--device",
+        "cpu",
+        f"data.folder={folder / 'data'}",
+        "model.entries=8",
+        "model.layers=1",
+        "emolat.steps=1",
+        "emolat.batch=4",
+        "transfer.steps=1",
+        "transfer.batch=2",
+    ]
+    assert (
+        main(["train", "emolat", *common, "data.size=64"]) == main(["train", "transfer", *common, "data.size=64"]) == 0
+    )
     assert main(["train", "transfer", *common, "data.size=48"]) == 2
     Image.new("RGB", (64, 64), "red").save(folder / "data" / "images" / "im03.png")
     assert main(["train", "transfer", *common, "data.size=64"]) == 2
@@ -367,7 +432,15 @@ def test_what_is_missing_is_said_before_the_data_are_read(world, capsys):
     folder, *_ = world
     from comfyui_affect.workflows.headless.cli import main
 
-    common = ["--runs", str(folder / "runs"), "--out", str(folder / "none.safetensors"), "--device", "cpu", f"data.folder={folder / 'data'}"]
+    common = [
+        "--runs",
+        str(folder / "runs"),
+        "--out",
+        str(folder / "none.safetensors"),
+        "--device",
+        "cpu",
+        f"data.folder={folder / 'data'}",
+    ]
     assert main(["train", "transfer", *common]) == 2
     assert "affect train emolat --out" in capsys.readouterr().err and not list((folder / "runs").glob("pictures*"))
     (folder / "bare.toml").write_text("[data]\nn = 8\n")
@@ -404,27 +477,67 @@ def test_the_first_share_of_the_steps_sees_half_the_size_and_the_classifier_view
 
     sizes, seen = [], []
     before = stage_two.Transfer.forward
-    monkeypatch.setattr(stage_two.Transfer, "forward", lambda self, x, *a: sizes.append(x.shape[-1]) or before(self, x, *a))
+    monkeypatch.setattr(
+        stage_two.Transfer, "forward", lambda self, x, *a: sizes.append(x.shape[-1]) or before(self, x, *a)
+    )
     shown = stage_two.view
     monkeypatch.setattr(stage_two, "view", lambda x, **k: seen.append(k["each"]) or shown(x, **k))
-    common = ["--runs", str(folder / "runs"), "--out", str(folder / "mine.safetensors"), "--device", "cpu",
-              f"data.folder={folder / 'data'}", "data.size=64", "model.entries=8", "model.layers=1"]
+    common = [
+        "--runs",
+        str(folder / "runs"),
+        "--out",
+        str(folder / "mine.safetensors"),
+        "--device",
+        "cpu",
+        f"data.folder={folder / 'data'}",
+        "data.size=64",
+        "model.entries=8",
+        "model.layers=1",
+    ]
     assert main(["train", "emolat", *common, "emolat.steps=1", "emolat.batch=4"]) == 0
-    assert main(["train", "transfer", *common, "transfer.steps=3", "transfer.batch=2", "transfer.coarse=0.5", "transfer.views=2"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "transfer",
+                *common,
+                "transfer.steps=3",
+                "transfer.batch=2",
+                "transfer.coarse=0.5",
+                "transfer.views=2",
+            ]
+        )
+        == 0
+    )
     assert sizes == [32, 32, 64] and seen == [True] * 6
 
 
-@pytest.mark.parametrize("stage, wrong, said", [
-    ("emolat", "emolat.batch=1", "two annotated images at least and .emolat. batch = 2, got 24 and 1"),
-    ("transfer", "transfer.most_codes=0", "most_codes is at least 1, got 0")])
+@pytest.mark.parametrize(
+    "stage, wrong, said",
+    [
+        ("emolat", "emolat.batch=1", "two annotated images at least and .emolat. batch = 2, got 24 and 1"),
+        ("transfer", "transfer.most_codes=0", "most_codes is at least 1, got 0"),
+    ],
+)
 def test_settings_that_cannot_train_are_refused(world, capsys, stage, wrong, said):
     import re
 
     from comfyui_affect.workflows.headless.cli import main
 
     folder, *_ = world
-    common = ["--runs", str(folder / "runs"), "--out", str(folder / "mine.safetensors"), "--device", "cpu",
-              f"data.folder={folder / 'data'}", "data.size=64", "data.share=1", "model.entries=8", "model.layers=1"]
+    common = [
+        "--runs",
+        str(folder / "runs"),
+        "--out",
+        str(folder / "mine.safetensors"),
+        "--device",
+        "cpu",
+        f"data.folder={folder / 'data'}",
+        "data.size=64",
+        "data.share=1",
+        "model.entries=8",
+        "model.layers=1",
+    ]
     assert main(["train", "emolat", *common, "emolat.steps=1", "emolat.batch=4"]) == 0
     assert main(["train", stage, *common, wrong]) == 2
     assert re.search(said, capsys.readouterr().err)
@@ -435,7 +548,9 @@ def test_the_map_without_scikit_learn_is_by_pca_and_says_so(world, monkeypatch, 
 
     emolat = loaded(*world)
     monkeypatch.setattr(repaint, "find_spec", lambda name: None)
-    assert np.array_equal(repaint.codebook_map(emolat, "t-SNE"), repaint.codebook_map(emolat, "PCA")) and "scikit-learn" in "".join(capsys.readouterr())
+    assert np.array_equal(
+        repaint.codebook_map(emolat, "t-SNE"), repaint.codebook_map(emolat, "PCA")
+    ) and "scikit-learn" in "".join(capsys.readouterr())
 
 
 def test_stage_two_keeps_the_token_map_and_refuses_other_books(world):
@@ -445,12 +560,15 @@ def test_stage_two_keeps_the_token_map_and_refuses_other_books(world):
     assert kept.token_map is space.token_map and kept.codebooks is space.codebooks
     path = spaces.save(folder / "kept.safetensors", kept, half=False)
     assert torch.equal(spaces.load(path).token_map.weight, space.token_map.weight)
-    with pytest.raises(UserError, match="entries = 8; the config's .model. says clip = tiny, vgg = tiny-vgg, entries = 16"):
+    with pytest.raises(
+        UserError, match="entries = 8; the config's .model. says clip = tiny, vgg = tiny-vgg, entries = 16"
+    ):
         stage_two.with_network(space, EmoLatConfig(entries=16))
 
 
 def test_the_map_from_codes_to_tokens_is_trained(tmp_path):
-    """A few steps on the bundled models: the map moves, takes codes to the diffusion model's width, and is kept with the space."""
+    """A few steps on the bundled models: the map moves, takes codes to the diffusion model's width, and is kept with
+    the space."""
     emolat = spaces.load_emolat("tiny")
     loop = LoopConfig(steps=2, batch=2, lr=1e-2, warmup=0, save_every=2)
     line = train_tokens(emolat, TokensConfig(n=4, n_tokens=2), loop, tmp_path, "cpu")
@@ -459,7 +577,9 @@ def test_the_map_from_codes_to_tokens_is_trained(tmp_path):
     again = spaces.load(tmp_path / "e.safetensors", "cpu")
     code = emolat.sample(EmotionTarget.of("fear"), 3, 1.0, 0)
     assert code.as_tokens().tokens.shape == (1, 3, 128)
-    assert torch.allclose(again.sample(EmotionTarget.of("fear"), 3, 1.0, 0).as_tokens().tokens, code.as_tokens().tokens, atol=1e-2)
+    assert torch.allclose(
+        again.sample(EmotionTarget.of("fear"), 3, 1.0, 0).as_tokens().tokens, code.as_tokens().tokens, atol=1e-2
+    )
 
 
 def test_enormous_graphs_and_left_rows_are_told(tmp_path, monkeypatch):
@@ -471,7 +591,9 @@ def test_enormous_graphs_and_left_rows_are_told(tmp_path, monkeypatch):
     put(tmp_path / "data", "d", note())
     (tmp_path / "data" / "images" / "d.png").write_bytes(b"none either")
     monkeypatch.setattr(stage_one, "load_scorer", lambda name: Words())
-    read = lambda whole: stage_one.read_data(stage_one.DataConfig(str(tmp_path / "data"), size=16, share=0.5), EmoLatConfig(), tmp_path, "cpu", whole)
+    read = lambda whole: stage_one.read_data(
+        stage_one.DataConfig(str(tmp_path / "data"), size=16, share=0.5), EmoLatConfig(), tmp_path, "cpu", whole
+    )
     said = read(False).summary
     assert "4 annotated images; 3 skipped, 4 left for testing" in said and "2 x unreadable (the first:" in said
     assert "1 x more than 256 pairs" in said and "3 x no attribute" in said and "1 x no objects" in said

@@ -1,7 +1,15 @@
 import pytest
-
 from comfyui_affect.models.emotions import (
-    EKMAN, GOEMOTIONS, LABELS, MIKELS, OPPOSITE, WHEEL, EmotionTarget, neighbours, to_mikels)
+    EKMAN,
+    GOEMOTIONS,
+    LABELS,
+    MIKELS,
+    OPPOSITE,
+    WHEEL,
+    EmotionTarget,
+    neighbours,
+    to_mikels,
+)
 from comfyui_affect.models.errors import UserError
 
 

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-
 from comfyui_affect.models import files, host
 from comfyui_affect.models.errors import UserError
 
@@ -68,7 +67,9 @@ def test_names_are_claimed_once_however_many_write(tmp_path, monkeypatch, links)
 
     with ThreadPoolExecutor(8) as pool:
         written = [path for paths in pool.map(work, range(8)) for path in paths]
-    assert len(set(written)) == 160 and {p.read_text() for p in written} == {f"{w} {i}" for w in range(8) for i in range(20)}
+    assert len(set(written)) == 160 and {p.read_text() for p in written} == {
+        f"{w} {i}" for w in range(8) for i in range(20)
+    }
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
@@ -82,7 +83,15 @@ def test_a_link_is_followed_for_reading_and_a_name_never_leaves(tmp_path):
     (root / "sub" / "round").symlink_to(root)  # a circle
     assert files.find_inside(root, "link/m.safetensors").is_file()
     assert list(host.files_below(root)) == ["link/m.safetensors"]
-    for name in ("../elsewhere/m.safetensors", "a/../../x", "/etc/passwd", "C:/x", "..\\x", "link/../../elsewhere/m.safetensors", ".."):
+    for name in (
+        "../elsewhere/m.safetensors",
+        "a/../../x",
+        "/etc/passwd",
+        "C:/x",
+        "..\\x",
+        "link/../../elsewhere/m.safetensors",
+        "..",
+    ):
         with pytest.raises(UserError, match="leaves its folder"):
             files.find_inside(root, name)
 
@@ -109,8 +118,12 @@ def test_safetensors_round_trip_and_damage(tmp_path):
     state, metadata = files.load_safetensors(path)
     assert torch.equal(state["w"], torch.arange(6.0).reshape(2, 3)) and metadata == {"k": "v"}
     whole = path.read_bytes()
-    cases = {"cut": whole[:-4], "short": whole[:5], "other": b"\x80\x02}q\x00." * 40,
-             "header": struct.pack("<Q", 20) + b"{" * 20 + b"\0" * 40}
+    cases = {
+        "cut": whole[:-4],
+        "short": whole[:5],
+        "other": b"\x80\x02}q\x00." * 40,
+        "header": struct.pack("<Q", 20) + b"{" * 20 + b"\0" * 40,
+    }
     for name, content in cases.items():
         bad = tmp_path / f"{name}.safetensors"
         bad.write_bytes(content)
@@ -171,17 +184,36 @@ def test_a_giant_header_is_refused_unread(tmp_path):
 
 def test_every_type_of_number_can_be_read_or_is_named(tmp_path):
     """What safetensors writes from torch passes the check with the sizes of its own header."""
-    kinds = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
-             torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2]
+    kinds = [
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float64,
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+    ]
     path = files.save_safetensors(tmp_path / "m.safetensors", {str(k): torch.zeros(3, 5).to(k) for k in kinds}, {})
-    assert set(files.check_safetensors(path)) - {"__metadata__"} == set(files.load_safetensors(path)[0]) == {str(k) for k in kinds}
+    assert (
+        set(files.check_safetensors(path)) - {"__metadata__"}
+        == set(files.load_safetensors(path)[0])
+        == {str(k) for k in kinds}
+    )
 
 
 def test_wrong_keys_and_shapes_are_named():
     model = torch.nn.Linear(2, 3)
     good = {k: v.clone() for k, v in model.state_dict().items()}
     files.load_into(model, good, "m")
-    for bad, word in (({"weight": good["weight"]}, "lacks"), (good | {"extra": good["bias"]}, "unknown"),
-                      (good | {"bias": torch.zeros(4)}, "shape")):
+    for bad, word in (
+        ({"weight": good["weight"]}, "lacks"),
+        (good | {"extra": good["bias"]}, "unknown"),
+        (good | {"bias": torch.zeros(4)}, "shape"),
+    ):
         with pytest.raises(UserError, match=word):
             files.load_into(model, bad, "m")

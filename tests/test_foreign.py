@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-
 from comfyui_affect.models import host
 from comfyui_affect.models.foreign import one_line, printable
 from comfyui_affect.models.waiting import TooLate, within

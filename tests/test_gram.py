@@ -4,12 +4,11 @@ import copy
 
 import pytest
 import torch
-from torch.nn import functional as F
-
 from comfyui_affect.models import gram, host
 from comfyui_affect.models.backbones import Backbone, build_tiny_densenet, build_tiny_vgg
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.gram import GramConfig, GramLoss, features, total_variation, transfer, with_luminance
+from torch.nn import functional as F
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,8 @@ def test_the_loss_is_equation_1(net, layers):
 
 
 def test_smoothness_counts_the_steps_of_the_change():
-    """A change by one value costs nothing, whatever the source; a ramp its slope; and no change has a gradient of nought."""
+    """A change by one value costs nothing, whatever the source; a ramp its slope; and no change has a gradient of
+    nought."""
     flat, ramp = torch.full((1, 3, 6, 5), 0.2), torch.arange(5.0).expand(1, 3, 6, 5)
     assert float(total_variation(flat)) == pytest.approx(0, abs=1e-6)
     assert float(total_variation(0.3 * ramp, grey=1e-4)) == pytest.approx(0.3, abs=1e-3)
@@ -108,7 +108,7 @@ def test_a_transfer_lowers_the_loss_and_keeps_the_bounds(net, solver):
     loss = GramLoss(net, source, reference, config)
     done = transfer(net, source, reference, config)
     assert float(loss(done.image)) < 0.5 * float(loss(source)) and len(done.losses) <= 25
-    assert 0 <= float(done.image.min()) and float(done.image.max()) <= 1
+    assert float(done.image.min()) >= 0 and float(done.image.max()) <= 1
     assert float(done.image.mean()) < float(source.mean())
     assert torch.equal(done.image, transfer(net, source, reference, config).image)
 
@@ -120,7 +120,12 @@ def test_folding_changes_no_feature(net, layers, dtype, near, monkeypatch):
     trained = copy.deepcopy(net)
     for module in trained.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.3), module.running_var.uniform_(0.5, 2), module.weight.data.uniform_(0.5, 2), module.bias.data.normal_()
+            (
+                module.running_mean.normal_(std=0.3),
+                module.running_var.uniform_(0.5, 2),
+                module.weight.data.uniform_(0.5, 2),
+                module.bias.data.normal_(),
+            )
     image = picture(0)
     before = {key: value.clone() for key, value in trained.state_dict().items()}
     for a, b in zip(features(trained, image, layers), features(gram.folded(trained), image, layers), strict=True):
@@ -141,7 +146,13 @@ def test_half_the_bits_come_as_far(net, side, monkeypatch):
     for dtype in (torch.float32, torch.bfloat16):
         monkeypatch.setattr(gram, "_dtype", lambda device: dtype)
         config = GramConfig(iterations=50, tolerance=0.0)
-        losses.append(float(GramLoss(net, picture(0, side, side), picture(1), config)(transfer(net, picture(0, side, side), picture(1), config).image)))
+        losses.append(
+            float(
+                GramLoss(net, picture(0, side, side), picture(1), config)(
+                    transfer(net, picture(0, side, side), picture(1), config).image
+                )
+            )
+        )
     assert losses[1] < 1.1 * losses[0]
 
 
@@ -224,7 +235,9 @@ def test_an_interrupt_ends_a_transfer(net):
         transfer(net, picture(0), picture(1), GramConfig(iterations=4))
 
 
-@pytest.mark.parametrize("bad", [dict(iterations=0), dict(content_weight=-1), dict(smoothness=-1), dict(solver="sgd"), dict(layers="all")])
+@pytest.mark.parametrize(
+    "bad", [dict(iterations=0), dict(content_weight=-1), dict(smoothness=-1), dict(solver="sgd"), dict(layers="all")]
+)
 def test_bad_settings_are_refused(bad):
     with pytest.raises(UserError):
         GramConfig(**bad)

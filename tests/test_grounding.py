@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from comfyui_affect.training.data.pack import PackSpec, make_pack
 from comfyui_affect.training.grounding import Maps, token_loss
 

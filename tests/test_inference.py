@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from torch import nn
-
 from comfyui_affect.models.diffusion.inference import checkpointed, mutation_allowed, ordinary, ordinary_weights
 from comfyui_affect.models.errors import UserError
+from torch import nn
 
 
 class Block(nn.Module):
@@ -80,11 +79,10 @@ def test_gradients_run_and_everything_is_put_back(net):
     x = torch.randn(4, 8)
     tables = [(m._parameters, m._buffers) for m in net.modules()]
     before = [(t, n, v, v.clone()) for pair in tables for t in pair for n, v in t.items() if v is not None]
-    with torch.inference_mode():
-        with ordinary_weights(net):
-            assert not any(v.is_inference() or v.requires_grad for v in [*net.parameters(), *net.buffers()])
-            got = gradient(net, x)
-            assert next(net.parameters()).data_ptr() == before[0][2].data_ptr()  # no copy was made
+    with torch.inference_mode(), ordinary_weights(net):
+        assert not any(v.is_inference() or v.requires_grad for v in [*net.parameters(), *net.buffers()])
+        got = gradient(net, x)
+        assert next(net.parameters()).data_ptr() == before[0][2].data_ptr()  # no copy was made
     assert all(t[n] is v and torch.equal(v, bits) for t, n, v, bits in before)
     twin = Net().eval()
     twin.load_state_dict({k: v.clone() for k, v in net.state_dict().items()})

@@ -1,20 +1,18 @@
-"""LoRA files of every kind: what they change, and what is said of what they do not. `tests/comfyui/test_reference.py` compares the
-arithmetic with ComfyUI's; here it is compared with its definition."""
+"""LoRA files of every kind: what they change, and what is said of what they do not.
+`tests/comfyui/test_reference.py` compares the arithmetic with ComfyUI's; here it is compared with its definition."""
 
+import ldm
+import loras
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch.nn import functional as F
-
 from comfyui_affect.models import host
 from comfyui_affect.models.diffusion import checkpoints
 from comfyui_affect.models.diffusion.adapters import DoesNotFit, by_module, changed
 from comfyui_affect.models.diffusion.lora import apply_lora
 from comfyui_affect.models.diffusion.names import original_names
 from comfyui_affect.models.errors import UserError
-
-import ldm
-import loras
+from safetensors.torch import save_file
+from torch.nn import functional as F
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +49,9 @@ def moved(before, after):
 def test_every_module_of_a_unet_has_its_original_name(sd15):
     """With the original names of all of its modules the state dict is the original one."""
     names = original_names(sd15[0].unet)
-    assert {f"{names[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}" for k in sd15[0].unet.state_dict()} == set(ldm.unet())
+    assert {f"{names[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}" for k in sd15[0].unet.state_dict()} == set(
+        ldm.unet()
+    )
 
 
 def test_a_kohya_file_for_sdxl_reaches_the_unet_and_both_encoders(tmp_path, told):
@@ -66,7 +66,9 @@ def test_a_kohya_file_for_sdxl_reaches_the_unet_and_both_encoders(tmp_path, told
     pick = lambda m: m.unet.up_blocks[0].attentions[2].transformer_blocks[1].attn2.to_k.weight
     expected = pick(model) + 0.5 * (2.0 / 4) * content[f"{name}.lora_up.weight"] @ content[f"{name}.lora_down.weight"]
     assert torch.allclose(pick(new_model), expected, atol=1e-6)
-    for before, after in zip(text.towers, new_text.towers):  # 2 layers of q, k, v (one matrix in open_clip), out, fc1, fc2
+    for before, after in zip(
+        text.towers, new_text.towers
+    ):  # 2 layers of q, k, v (one matrix in open_clip), out, fc1, fc2
         assert len(moved(before.model, after.model)) in (12, 8)
     old, new = (t.towers[1].model.transformer.resblocks[0].attn.in_proj_weight for t in (text, new_text))
     key = "lora_te2_text_model_encoder_layers_0_self_attn_k_proj"
@@ -89,15 +91,18 @@ def test_what_is_not_changed_is_shared_and_the_original_stays(sd15, tmp_path):
     assert torch.allclose(pick(twice) - pick(new), pick(new) - pick(model), atol=1e-5)
 
 
-@pytest.mark.parametrize("name, form", [
-    ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0", "peft"),
-    ("base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0", "default"),
-    ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out", "diffusers"),
-    ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0", "kohya"),
-    ("lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_out_0", "kohya"),
-    ("lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0", "kohya"),
-    ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_out.0", "dotted"),
-])
+@pytest.mark.parametrize(
+    "name, form",
+    [
+        ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0", "peft"),
+        ("base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0", "default"),
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out", "diffusers"),
+        ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0", "kohya"),
+        ("lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_out_0", "kohya"),
+        ("lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0", "kohya"),
+        ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_out.0", "dotted"),
+    ],
+)
 def test_every_way_to_name_a_module_means_it(sd15, tmp_path, told, name, form):
     content = loras.Adapters()
     content.lora(name, (32, 32), form=form)
@@ -126,8 +131,11 @@ def test_loha_is_a_product_of_two_low_ranks(tucker):
     p = parts(lambda k: k.loha("x", (8, 6, 3, 3), rank=3, alpha=1.5, tucker=tucker))
     weight = torch.randn(8, 6, 3, 3)
     if tucker:
-        part = lambda n, i, j: (p[f"hada_t{n}"][i, j][None, None] * p[f"hada_w{n}_a"][i][:, None, None, None]
-                                * p[f"hada_w{n}_b"][j][None, :, None, None])
+        part = lambda n, i, j: (
+            p[f"hada_t{n}"][i, j][None, None]
+            * p[f"hada_w{n}_a"][i][:, None, None, None]
+            * p[f"hada_w{n}_b"][j][None, :, None, None]
+        )
         one, two = (sum(part(n, i, j) for i in range(3) for j in range(3)) for n in (1, 2))
     else:
         one, two = ((p[f"hada_w{n}_a"] @ p[f"hada_w{n}_b"]).reshape(8, 6, 3, 3) for n in (1, 2))
@@ -136,8 +144,11 @@ def test_loha_is_a_product_of_two_low_ranks(tucker):
 
 def test_lokr_is_a_kronecker_product_with_a_core_too():
     p = parts(lambda k: k.lokr("x", (8, 8, 3, 3), factor=2, rank=3, alpha=1.5, tucker=True))
-    second = sum(p["lokr_t2"][i, j][None, None] * p["lokr_w2_a"][i][:, None, None, None] * p["lokr_w2_b"][j][None, :, None, None]
-                 for i in range(3) for j in range(3))
+    second = sum(
+        p["lokr_t2"][i, j][None, None] * p["lokr_w2_a"][i][:, None, None, None] * p["lokr_w2_b"][j][None, :, None, None]
+        for i in range(3)
+        for j in range(3)
+    )
     whole = torch.zeros(8, 8, 3, 3)
     for o in range(8):
         for i in range(8):
@@ -156,14 +167,24 @@ def test_dora_gives_columns_and_pefts_rows_the_lengths_of_the_file():
     assert torch.allclose(changed(p, weight, 0.0), weight)
 
 
-@pytest.mark.parametrize("add, words", [
-    (lambda k: k.update({"x.hada_w1_a": torch.ones(8, 2), "x.hada_w1_b": torch.ones(2, 6)}), "hada_w2_a is missing"),
-    (lambda k: k.update({"x.lora_up.weight": torch.ones(8, 2)}), "down is missing"),
-    (lambda k: k.update({"x.oft_blocks": torch.ones(2, 4, 4)}), "OFT"),
-    (lambda k: k.lora("x", (8, 7)), r"\[8, 7\] for \[8, 6\]"),
-    (lambda k: k.update({"x.lora_up.weight": torch.ones(8, 2), "x.lora_down.weight": torch.ones(3, 6)}), "do not fit one another"),
-    (lambda k: (k.lora("x", (8, 6)), k.update({"x.dora_scale": torch.ones(5)})), "magnitudes"),
-], ids=["half a LoHa", "half a LoRA", "OFT", "shape", "ranks", "DoRA"])
+@pytest.mark.parametrize(
+    "add, words",
+    [
+        (
+            lambda k: k.update({"x.hada_w1_a": torch.ones(8, 2), "x.hada_w1_b": torch.ones(2, 6)}),
+            "hada_w2_a is missing",
+        ),
+        (lambda k: k.update({"x.lora_up.weight": torch.ones(8, 2)}), "down is missing"),
+        (lambda k: k.update({"x.oft_blocks": torch.ones(2, 4, 4)}), "OFT"),
+        (lambda k: k.lora("x", (8, 7)), r"\[8, 7\] for \[8, 6\]"),
+        (
+            lambda k: k.update({"x.lora_up.weight": torch.ones(8, 2), "x.lora_down.weight": torch.ones(3, 6)}),
+            "do not fit one another",
+        ),
+        (lambda k: (k.lora("x", (8, 6)), k.update({"x.dora_scale": torch.ones(5)})), "magnitudes"),
+    ],
+    ids=["half a LoHa", "half a LoRA", "OFT", "shape", "ranks", "DoRA"],
+)
 def test_parts_that_cannot_be_applied_say_why(add, words):
     with pytest.raises(DoesNotFit, match=words):
         changed(parts(add), torch.zeros(8, 6), 1.0)
@@ -178,9 +199,13 @@ def test_how_many_of_how_many_were_applied_is_said(sd15, tmp_path, told):
     content.lora("lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_v", (32, 1024))
     content["something.else"] = torch.zeros(1)
     new, _ = applied(sd15, content, tmp_path)
-    said, = told
+    (said,) = told
     assert "2 of its 13 modules were applied" in said and "10 name modules that this model does not have" in said
-    assert "'lora_unet_elsewhere_0'" in said and "[32, 1024] for [32, 64]" in said and "1 tensors are of no known kind" in said
+    assert (
+        "'lora_unet_elsewhere_0'" in said
+        and "[32, 1024] for [32, 64]" in said
+        and "1 tensors are of no known kind" in said
+    )
     assert len(moved(sd15[0].unet, new.unet)) == 2
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_affect.models import metrics
 
 
@@ -16,8 +15,13 @@ def test_kernel_distance_by_hand():
 
 def test_kernel_distance_tells_sets_apart():
     draw = lambda seed, shift: torch.nn.functional.normalize(
-        torch.randn(200, 8, generator=torch.Generator().manual_seed(seed)) + shift, dim=1)
-    assert abs(metrics.kernel_distance(draw(0, 0.0), draw(1, 0.0))) < 0.1 < metrics.kernel_distance(draw(0, 0.0), draw(1, 1.0))
+        torch.randn(200, 8, generator=torch.Generator().manual_seed(seed)) + shift, dim=1
+    )
+    assert (
+        abs(metrics.kernel_distance(draw(0, 0.0), draw(1, 0.0)))
+        < 0.1
+        < metrics.kernel_distance(draw(0, 0.0), draw(1, 1.0))
+    )
 
 
 def test_semantic_diversity_is_the_variance_inside_a_class():

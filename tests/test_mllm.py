@@ -12,17 +12,19 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from PIL import Image
-
 from comfyui_affect.models import host
 from comfyui_affect.models.emotions import GOEMOTIONS, LABELS
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier import addresses, chat_server, instruction, mllm, rules, words
 from comfyui_affect.models.moodifier.instruction import BrokenAnswer, by_rules, parse, plain
 from comfyui_affect.nodes.moodifier import AffectMLLMLoader
+from PIL import Image
 
-GOOD = {"objects": [{"name": "Tree", "attribute": "twisted", "box": [0.1, 0.2, 0.5, 0.9]}],
-        "source_prompt": "a tree by a lake", "target_prompt": "a twisted tree by a lake in fog"}
+GOOD = {
+    "objects": [{"name": "Tree", "attribute": "twisted", "box": [0.1, 0.2, 0.5, 0.9]}],
+    "source_prompt": "a tree by a lake",
+    "target_prompt": "a twisted tree by a lake in fog",
+}
 
 
 def answer(**more):
@@ -33,17 +35,30 @@ def test_a_good_answer():
     found = parse(f"Sure!\n```json\n{answer()}\n```")
     assert [(c.name, c.attribute, c.box) for c in found.objects] == [("tree", "twisted", (0.1, 0.2, 0.5, 0.9))]
     assert found.source_prompt == "a tree by a lake"
-    boxes = lambda *given, size=(500, 400): [c.box for c in parse(answer(objects=[{"name": "a", "box": b} for b in given]), size).objects]
+    boxes = lambda *given, size=(500, 400): [
+        c.box for c in parse(answer(objects=[{"name": "a", "box": b} for b in given]), size).objects
+    ]
     assert boxes([50, 40, 250, 400]) == [(0.1, 0.1, 0.5, 1.0)]  # pixels
-    assert boxes([100, 200, 500, 900], [20, 30, 80, 95], None) == [(0.1, 0.2, 0.5, 0.9), (0.02, 0.03, 0.08, 0.095), None]  # per thousand
+    assert boxes([100, 200, 500, 900], [20, 30, 80, 95], None) == [
+        (0.1, 0.2, 0.5, 0.9),
+        (0.02, 0.03, 0.08, 0.095),
+        None,
+    ]  # per thousand
     assert parse(answer(objects=[{"name": "a"}])).objects[0].box is None
-    assert boxes([0.2, 0.3, 1.01, 0.9]) == [(0.2, 0.3, 1.0, 0.9)] and boxes([50, 40, 510, 400]) == [(0.1, 0.1, 1.0, 1.0)]  # a little over
-    assert parse(f"<think>a {{set}} of {{\"x\": 1}}</think> {answer()}").objects[0].name == "tree"
+    assert boxes([0.2, 0.3, 1.01, 0.9]) == [(0.2, 0.3, 1.0, 0.9)] and boxes([50, 40, 510, 400]) == [
+        (0.1, 0.1, 1.0, 1.0)
+    ]  # a little over
+    assert parse(f'<think>a {{set}} of {{"x": 1}}</think> {answer()}').objects[0].name == "tree"
 
 
 def test_every_object_stands_in_both_prompts():
-    given = parse(answer(objects=[{"name": "chairs", "attribute": "broken"}, {"name": "armchair", "attribute": "old"}],
-                         source_prompt="a red chair in a warehouse", target_prompt="a broken chair in fog"))
+    given = parse(
+        answer(
+            objects=[{"name": "chairs", "attribute": "broken"}, {"name": "armchair", "attribute": "old"}],
+            source_prompt="a red chair in a warehouse",
+            target_prompt="a broken chair in fog",
+        )
+    )
     found = instruction.complete(given)
     assert found.source_prompt == "a red chair in a warehouse with an armchair"
     assert found.target_prompt == "a broken chair in fog with an old armchair"
@@ -55,19 +70,32 @@ def test_every_object_stands_in_both_prompts():
     assert words.said_at(long, "lamp")[0] > 77  # chunks have a start token each
     over = "word " * 74 + "street lamp"
     assert words.said_at(over, "street lamp") == [75, 78]  # one in each of two chunks
-    assert words.stands_in("a house, old", "house") and words.described("trees! and sky", "trees", "bare") == "bare trees! and sky"
+    assert (
+        words.stands_in("a house, old", "house")
+        and words.described("trees! and sky", "trees", "bare") == "bare trees! and sky"
+    )
     assert instruction.names(["House (left)", "trees!", " Trees ", "", "..."]) == ["house left", "trees"]
 
 
-@pytest.mark.parametrize("text, why", [
-    ("I would rather not.", "no JSON object"), ('{"objects": [', "broken"), ("[1, 2]", "no JSON object"), ("{" * 5000, "broken"),
-    ('{"a": ' * 3000, "nested|broken"),
-    (answer(objects="tree"), "'objects'"), (answer(source_prompt=5), "'source_prompt'"), (answer(target_prompt=" "), "empty"),
-    (answer(objects=[{"attribute": "x"}]), "no name"), (answer(objects=[{"name": "x", "box": [1, 2]}]), "four numbers"),
-    (answer(objects=[{"name": "x", "box": [0.5, 0.5, 0.2, 0.9]}]), "box is empty"),
-    (answer(objects=[{"name": "x", "box": [-1, 0, 1, 1]}]), "outside the image"),
-    (answer(objects=[{"name": "x", "box": [0, 0, 9, 4000]}]), "outside the image"),
-    (answer(objects=[{"name": "x", "box": ["a", 0, 1, 1]}]), "four numbers")])
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("I would rather not.", "no JSON object"),
+        ('{"objects": [', "broken"),
+        ("[1, 2]", "no JSON object"),
+        ("{" * 5000, "broken"),
+        ('{"a": ' * 3000, "nested|broken"),
+        (answer(objects="tree"), "'objects'"),
+        (answer(source_prompt=5), "'source_prompt'"),
+        (answer(target_prompt=" "), "empty"),
+        (answer(objects=[{"attribute": "x"}]), "no name"),
+        (answer(objects=[{"name": "x", "box": [1, 2]}]), "four numbers"),
+        (answer(objects=[{"name": "x", "box": [0.5, 0.5, 0.2, 0.9]}]), "box is empty"),
+        (answer(objects=[{"name": "x", "box": [-1, 0, 1, 1]}]), "outside the image"),
+        (answer(objects=[{"name": "x", "box": [0, 0, 9, 4000]}]), "outside the image"),
+        (answer(objects=[{"name": "x", "box": ["a", 0, 1, 1]}]), "four numbers"),
+    ],
+)
 def test_broken_answers_say_why(text, why):
     with pytest.raises(BrokenAnswer, match=why):
         parse(text)
@@ -87,7 +115,12 @@ def test_rules_know_every_emotion_in_every_context():
         words = {rules.attribute(emotion, name) for name in ("face", "tree", "house", "spoon")}
         assert len(words) >= 3 and all(words) and rules.atmosphere(emotion)
         assert len(rules.descriptors(emotion)) == 5
-    assert [rules.context_of(n) for n in ("faces", "old oak tree", "street lamp", "spoon")] == ["faces", "nature", "city", "objects"]
+    assert [rules.context_of(n) for n in ("faces", "old oak tree", "street lamp", "spoon")] == [
+        "faces",
+        "nature",
+        "city",
+        "objects",
+    ]
     with pytest.raises(UserError, match="none of the emotions"):
         rules.attribute("boredom", "face")
 
@@ -122,9 +155,21 @@ class Handler(BaseHTTPRequestHandler):
             pass
 
     def reply(self, content, status=200, **headers):
-        data = content if isinstance(content, bytes) else json.dumps(
-            {"id": "1", "object": "chat.completion", "created": 1, "model": "m",
-             "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}]}).encode()
+        data = (
+            content
+            if isinstance(content, bytes)
+            else json.dumps(
+                {
+                    "id": "1",
+                    "object": "chat.completion",
+                    "created": 1,
+                    "model": "m",
+                    "choices": [
+                        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+                    ],
+                }
+            ).encode()
+        )
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -188,8 +233,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"x" * 1_000_000)
 
     def do_orders(self, n):
-        self.reply(answer(target_prompt="ignore everything (nude:1.9) <lora:evil:1> embedding:bad {a|b}",
-                          objects=[{"name": "../../etc/passwd", "attribute": "x", "box": None}]))
+        self.reply(
+            answer(
+                target_prompt="ignore everything (nude:1.9) <lora:evil:1> embedding:bad {a|b}",
+                objects=[{"name": "../../etc/passwd", "attribute": "x", "box": None}],
+            )
+        )
 
     def do_old(self, n):
         if "response_format" in Handler.last:
@@ -206,7 +255,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_strict(self, n):
         """FastAPI's way to refuse, without OpenAI's "error" around it."""
         if "response_format" in Handler.last:
-            detail = [{"type": "extra_forbidden", "loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"}]
+            detail = [
+                {"type": "extra_forbidden", "loc": ["body", "response_format"], "msg": "Extra inputs are not permitted"}
+            ]
             return self.reply(json.dumps({"detail": detail}).encode(), 422)
         self.reply(answer())
 
@@ -281,7 +332,8 @@ def ask(url, tmp_path, monkeypatch):
         server = chat_server.Server(where or url, how, seconds)
         with host.use(Quiet()):
             return mllm.Asked("openai-compatible", how, server, tmp_path).ask(
-                image or Image.new("RGB", (40, 30), "red"), emotion, list(objects))
+                image or Image.new("RGB", (40, 30), "red"), emotion, list(objects)
+            )
 
     run.notes = notes
     return run
@@ -304,7 +356,7 @@ def test_answers_are_cached_by_image_emotion_and_model(ask):
 
 def test_a_damaged_answer_in_the_cache_is_asked_for_again(ask, tmp_path):
     found = ask("good")
-    path, = tmp_path.glob("*.json")
+    (path,) = tmp_path.glob("*.json")
     whole = path.read_text()
     for damaged in ("", whole[:40], "[1]", "7", '{"objects": [{"name": "x"}]}', '{"objects": [], "colour": 1}'):
         path.write_text(damaged)
@@ -321,16 +373,27 @@ def test_the_users_objects_override(ask):
     assert again == found and ask.notes.count(found.warning) == 2  # an answer from the cache says it too
 
 
-@pytest.mark.parametrize("how, calls", [("limit", 2), ("error-once", 2), ("second-time", 2), ("old", 2), ("strict", 2), ("fussy", 3)])
+@pytest.mark.parametrize(
+    "how, calls", [("limit", 2), ("error-once", 2), ("second-time", 2), ("old", 2), ("strict", 2), ("fussy", 3)]
+)
 def test_what_mends_itself(ask, how, calls):
     began = time.monotonic()
     assert ask(how).objects[0].name == "tree" and Handler.calls[how] == calls
     assert how != "limit" or time.monotonic() - began >= 0.3  # Retry-After was kept to
 
 
-@pytest.mark.parametrize("how, why", [("no-json", "no JSON object"), ("outside", "'objects'"), ("no-completion", "no chat completion"),
-                                      ("null", "no text"), ("huge", "longer than"), ("bomb", "compressed"),
-                                      ("nested", "no chat completion")])
+@pytest.mark.parametrize(
+    "how, why",
+    [
+        ("no-json", "no JSON object"),
+        ("outside", "'objects'"),
+        ("no-completion", "no chat completion"),
+        ("null", "no text"),
+        ("huge", "longer than"),
+        ("bomb", "compressed"),
+        ("nested", "no chat completion"),
+    ],
+)
 def test_a_broken_answer_is_asked_again_once_and_then_rules_answer(ask, how, why):
     found = ask(how, objects=["house"])
     assert found.provider == "rules" and why in found.warning and why in ask.notes[0]
@@ -339,16 +402,25 @@ def test_a_broken_answer_is_asked_again_once_and_then_rules_answer(ask, how, why
     assert Handler.calls[how] >= 3  # a fallback is not cached
 
 
-@pytest.mark.parametrize("how, why", [("error", "error 500"), ("unknown", "does not know the model"), ("locked", "wants a key. Set AFFECT_MLLM_API_KEY .* AFFECT_MLLM_HOSTS=127.0.0.1:"), ("policy", "refused the request .error 400."),
-                                      ("cut", "broke off the connection")])
+@pytest.mark.parametrize(
+    "how, why",
+    [
+        ("error", "error 500"),
+        ("unknown", "does not know the model"),
+        ("locked", "wants a key. Set AFFECT_MLLM_API_KEY .* AFFECT_MLLM_HOSTS=127.0.0.1:"),
+        ("policy", "refused the request .error 400."),
+        ("cut", "broke off the connection"),
+    ],
+)
 def test_what_ends_in_a_clear_error(ask, how, why):
     with pytest.raises(UserError, match=why) as caught:
         ask(how)
     assert "openai-compatible" in str(caught.value) and how in str(caught.value)
 
 
-@pytest.mark.parametrize("how, one_image", [("error", True), ("cut", True), ("policy", True), ("unknown", False),
-                                            ("locked", False)])
+@pytest.mark.parametrize(
+    "how, one_image", [("error", True), ("cut", True), ("policy", True), ("unknown", False), ("locked", False)]
+)
 def test_what_another_image_may_be_spared_is_told_apart(ask, how, one_image):
     with pytest.raises(UserError) as caught:
         ask(how)
@@ -391,10 +463,24 @@ def test_a_key_goes_to_the_host_and_port_that_it_is_for(monkeypatch):
     monkeypatch.setenv("AFFECT_MLLM_HOSTS", "GPU.lan, other.lan:8000,127.0.0.1:11434, [::1]:5, bad:port")
     key = addresses.key_for
     assert key("https://api.openai.com/v1") == "sk-open"
-    for url in ("https://gpu.lan/v1", "http://gpu.lan/v1", "http://other.lan:8000/v1", "http://127.0.0.1:11434/v1", "http://[::1]:5/v1"):
+    for url in (
+        "https://gpu.lan/v1",
+        "http://gpu.lan/v1",
+        "http://other.lan:8000/v1",
+        "http://127.0.0.1:11434/v1",
+        "http://[::1]:5/v1",
+    ):
         assert key(url) == "sk-mine"
-    for url in ("https://evil.example/v1", "http://api.openai.com/v1", "https://api.openai.com:8443/v1", "https://gpu.lan:8000/v1",
-                "https://api.openai.com.evil.example/v1", "http://other.lan/v1", "http://127.0.0.1:11435/v1", "http://localhost:11434/v1"):
+    for url in (
+        "https://evil.example/v1",
+        "http://api.openai.com/v1",
+        "https://api.openai.com:8443/v1",
+        "https://gpu.lan:8000/v1",
+        "https://api.openai.com.evil.example/v1",
+        "http://other.lan/v1",
+        "http://127.0.0.1:11435/v1",
+        "http://localhost:11434/v1",
+    ):
         assert key(url) == ""
     monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk two")
     with pytest.raises(UserError, match="AFFECT_MLLM_API_KEY in the environment holds spaces") as caught:
@@ -402,10 +488,24 @@ def test_a_key_goes_to_the_host_and_port_that_it_is_for(monkeypatch):
     assert "sk two" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", [
-    "https://me:pass@host/v1", "https://host/v1?key=sk", "https://host/v1#pass", "ftp://host", "host", "http://host:abc/v1",
-    "http://me:pass@host:99999/v1", "http://me:pass@[::1/v1", "http://\u2603/v1", "http://127.0.0.1\\@pass.example/v1",
-    "http://127.0.0.1\tpass/v1", "http://127.0.0.1 pass/v1", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:pass@host/v1",
+        "https://host/v1?key=sk",
+        "https://host/v1#pass",
+        "ftp://host",
+        "host",
+        "http://host:abc/v1",
+        "http://me:pass@host:99999/v1",
+        "http://me:pass@[::1/v1",
+        "http://\u2603/v1",
+        "http://127.0.0.1\\@pass.example/v1",
+        "http://127.0.0.1\tpass/v1",
+        "http://127.0.0.1 pass/v1",
+        "",
+    ],
+)
 def test_what_is_no_address_is_not_repeated(url):
     with pytest.raises(UserError, match="no address|environment") as caught:
         addresses.check_url(url)
@@ -423,7 +523,12 @@ def test_a_picture_goes_to_this_machine_or_where_the_user_says(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for url in ("http://127.0.0.1:1/v1", "http://localhost:8/v1", "https://[::1]/v1", "http://127.0.0.2/v1"):
         addresses.check_allowed(url)
-    for url in ("https://evil.example/v1", "http://10.0.0.2:8000/v1", "http://127.0.0.1.evil.example/v1", "http://localhost.evil.example/v1"):
+    for url in (
+        "https://evil.example/v1",
+        "http://10.0.0.2:8000/v1",
+        "http://127.0.0.1.evil.example/v1",
+        "http://localhost.evil.example/v1",
+    ):
         assert f"Set AFFECT_MLLM_HOSTS={addresses.named(url)} in the environment" in refusal(url)
     assert "or set OPENAI_API_KEY" in refusal("https://api.openai.com/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-open")
@@ -434,7 +539,9 @@ def test_a_picture_goes_to_this_machine_or_where_the_user_says(monkeypatch):
         addresses.check_allowed(url)
     assert "AFFECT_MLLM_HOSTS=gpu.lan,other.lan:8000,other.lan:8001 " in refusal("http://other.lan:8001/v1")
     addresses.check_allowed("https://typed.example/v1", confirmed=True)
-    assert f'"{host.HOSTS_SETTING}"' in (Path(host.__file__).parents[1] / "web" / "settings.js").read_text(encoding="utf-8")
+    assert f'"{host.HOSTS_SETTING}"' in (Path(host.__file__).parents[1] / "web" / "settings.js").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_command_allows_a_host_and_says_how():
@@ -451,11 +558,19 @@ def test_the_command_allows_a_host_and_says_how():
 
 
 def test_a_setting_of_comfyui_allows_a_host(monkeypatch, tmp_path):
-    """As its frontend stores it; with several users nobody's setting counts, for a node does not know whose prompt it runs."""
+    """As its frontend stores it; with several users nobody's setting counts, for a node does not know whose prompt
+    it runs."""
     args = types.SimpleNamespace(multi_user=False)
-    folders = types.SimpleNamespace(base_path=tmp_path, get_user_directory=lambda: str(tmp_path), **{
-        f"get_{kind}_directory": lambda: str(tmp_path) for kind in ("input", "output", "temp")})
-    modules = {"folder_paths": folders, "comfy": types.ModuleType("comfy"), "comfy.cli_args": types.SimpleNamespace(args=args)}
+    folders = types.SimpleNamespace(
+        base_path=tmp_path,
+        get_user_directory=lambda: str(tmp_path),
+        **{f"get_{kind}_directory": lambda: str(tmp_path) for kind in ("input", "output", "temp")},
+    )
+    modules = {
+        "folder_paths": folders,
+        "comfy": types.ModuleType("comfy"),
+        "comfy.cli_args": types.SimpleNamespace(args=args),
+    }
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delenv("AFFECT_MLLM_HOSTS", raising=False)
@@ -481,8 +596,10 @@ def test_a_workflow_from_a_stranger_sends_nothing_anywhere(tmp_path, monkeypatch
     pytest.importorskip("openai")
     monkeypatch.delenv("AFFECT_MLLM_HOSTS", raising=False)
     node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
-    prompt = {"1": node("AffectMLLMLoader", provider="openai-compatible", model="m", base_url="http://192.0.2.1:8000/v1"),
-              "2": node("PreviewAny", source=["1", 0])}
+    prompt = {
+        "1": node("AffectMLLMLoader", provider="openai-compatible", model="m", base_url="http://192.0.2.1:8000/v1"),
+        "2": node("PreviewAny", source=["1", 0]),
+    }
     with host.use(EmbeddedHost(tmp_path)):
         with pytest.raises(UserError, match="would send the picture to 192.0.2.1:8000.*--allow-host 192.0.2.1:8000"):
             prepare(Loaded(prompt, None))
@@ -558,12 +675,27 @@ def test_the_key_stands_nowhere(ask, url, monkeypatch, tmp_path, capfd, caplog, 
     secret = "sk-very/secret+key"
     monkeypatch.setenv("AFFECT_MLLM_API_KEY", f"{secret}\n")
     monkeypatch.setenv("AFFECT_MLLM_HOSTS", addresses.named(url))
-    forms = {"plain": secret, "json": "".join(f"\\u{ord(c):04x}" for c in secret), "upper": secret.upper(), "quoted": quote(secret, safe=""),
-             "base64": base64.b64encode(secret.encode()).decode()}
+    forms = {
+        "plain": secret,
+        "json": "".join(f"\\u{ord(c):04x}" for c in secret),
+        "upper": secret.upper(),
+        "quoted": quote(secret, safe=""),
+        "base64": base64.b64encode(secret.encode()).decode(),
+    }
     Handler.said = forms[how]
     texts = []
     with caplog.at_level("DEBUG"):
-        for kind in ("good", "no-json", "locked", "error-once", "cut", "echo", "echo-error", "echo-object", "echo-refusal"):
+        for kind in (
+            "good",
+            "no-json",
+            "locked",
+            "error-once",
+            "cut",
+            "echo",
+            "echo-error",
+            "echo-object",
+            "echo-refusal",
+        ):
             try:
                 texts.append(repr(ask(kind)))
             except UserError as error:
@@ -608,11 +740,22 @@ def test_the_key_stands_in_no_picture_of_a_workflow(url, monkeypatch, tmp_path, 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "in.png")
     node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
-    prompt = {"1": node("LoadImage", image="in.png"), "2": node("AffectEmotion", emotion="fear", intensity=1.0),
-              "3": node("AffectMLLMLoader", provider="openai-compatible", model="good", base_url=url),
-              "4": node("AffectMLLMMaskGenerator", image=["1", 0], emotion=["2", 0], mllm=["3", 0], objects="",
-                        grounding="boxes", feather=2),
-              "5": node("SaveImage", images=["4", 3], filename_prefix="overlay"), "6": node("PreviewAny", source=["4", 4])}
+    prompt = {
+        "1": node("LoadImage", image="in.png"),
+        "2": node("AffectEmotion", emotion="fear", intensity=1.0),
+        "3": node("AffectMLLMLoader", provider="openai-compatible", model="good", base_url=url),
+        "4": node(
+            "AffectMLLMMaskGenerator",
+            image=["1", 0],
+            emotion=["2", 0],
+            mllm=["3", 0],
+            objects="",
+            grounding="boxes",
+            feather=2,
+        ),
+        "5": node("SaveImage", images=["4", 3], filename_prefix="overlay"),
+        "6": node("PreviewAny", source=["4", 4]),
+    }
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     Handler.headers_seen = []
     with caplog.at_level("DEBUG"), host.use(EmbeddedHost(tmp_path, tmp_path / "out", tmp_path / "models")):
@@ -637,18 +780,37 @@ def llava(tmp_path_factory):
     words = ["<unk>", "<pad>", "<s>", "</s>", "<image>", *(chr(c) for c in range(33, 127))]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", pad_token="<pad>", bos_token="<s>",
-                                                     eos_token="</s>", additional_special_tokens=["<image>"])
-    vision = transformers.CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28,
-                                           patch_size=14)
-    text = transformers.LlamaConfig(vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                    num_key_value_heads=2)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="<unk>",
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<image>"],
+    )
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    text = transformers.LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
     config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=words.index("<image>"))
     transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
     pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     template = "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
-    transformers.LlavaProcessor(pictures, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-                                chat_template=template).save_pretrained(folder)
+    transformers.LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    ).save_pretrained(folder)
     return folder.parent.parent
 
 
@@ -657,7 +819,9 @@ def test_a_local_model_answers_or_rules_do(llava, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked = []
     generate = mllm.Local.__call__
-    monkeypatch.setattr(mllm.Local, "__call__", lambda self, image, question: asked.append(generate(self, image, question)) or asked[-1])
+    monkeypatch.setattr(
+        mllm.Local, "__call__", lambda self, image, question: asked.append(generate(self, image, question)) or asked[-1]
+    )
     with host.use(host.Host(llava.parent)):
         monkeypatch.setattr(host.Host, "models_dirs", lambda self, kind: [llava / kind])
         found = mllm.load_mllm("transformers", "small").ask(Image.new("RGB", (60, 40), "teal"), "fear", ["house"])

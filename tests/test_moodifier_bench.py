@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from comfyui_affect.benchmarks import edit_methods, moodifier
 from comfyui_affect.benchmarks.edit_methods import Edit
 from comfyui_affect.benchmarks.moodifier_cases import cases, grounded
@@ -52,17 +51,28 @@ def test_structure_is_measured_over_the_image_and_outside_the_region(case):
     assert moodifier._unit("both.structure_outside") == moodifier._unit("both.structure") == "distance"
 
 
-@pytest.mark.parametrize("name, wanted, worse", [("inversion_masked", {"cfg": 5.0, "cross_replace": 0.4, "self_replace": 0.25}, "2_0.4_0.25"),
-                                                 ("both", {"steps": 4, "cfg": 5.0, "cross_replace": 0.0}, "4_3_0")])
+@pytest.mark.parametrize(
+    "name, wanted, worse",
+    [
+        ("inversion_masked", {"cfg": 5.0, "cross_replace": 0.4, "self_replace": 0.25}, "2_0.4_0.25"),
+        ("both", {"steps": 4, "cfg": 5.0, "cross_replace": 0.0}, "4_3_0"),
+    ],
+)
 def test_every_way_gets_the_setting_that_comes_nearest_on_validation_scenes(monkeypatch, tmp_path, name, wanted, worse):
     from types import SimpleNamespace
 
     from comfyui_affect.benchmarks import moodifier
 
     splits = []
-    monkeypatch.setattr(moodifier, "cases", lambda n, split: splits.append(split) or [SimpleNamespace(truth=torch.full((3, 64, 64), 0.5))] * 2)
+    monkeypatch.setattr(
+        moodifier,
+        "cases",
+        lambda n, split: splits.append(split) or [SimpleNamespace(truth=torch.full((3, 64, 64), 0.5))] * 2,
+    )
     monkeypatch.setattr(moodifier, "grounded", lambda case: None)
-    monkeypatch.setattr(moodifier, "made", lambda out, name, method, found, where: torch.full((2, 3, 64, 64), method.cfg / 10))
+    monkeypatch.setattr(
+        moodifier, "made", lambda out, name, method, found, where: torch.full((2, 3, 64, 64), method.cfg / 10)
+    )
     settings, figures = moodifier.nearest({"clip": tmp_path, "moodify": tmp_path}, name)
     best = "_".join(f"{value:g}" for value in wanted.values())
     assert settings == wanted and splits == ["val"] and figures[f"{name}.cfg"] == 5

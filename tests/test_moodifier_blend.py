@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_affect.models.diffusion.diffusers import UNetContext
 from comfyui_affect.models.diffusion.sampling import schedule
 from comfyui_affect.models.errors import UserError
@@ -29,7 +28,10 @@ def test_words_of_real_prompts_find_themselves(known, capsys):
     from comfyui_affect.models import tiny
 
     _, encoder, _ = tiny.load_pipeline()
-    texts = "a river scene with a tree on the left and a bird", "a river scene with a bare tree on the left and a bird, gray sky"
+    texts = (
+        "a river scene with a tree on the left and a bird",
+        "a river scene with a bare tree on the left and a bird, gray sky",
+    )
     source, target = (encoder.encode(t) for t in texts)
     want = token_alignment(source, target)
     # start, a river scene with a, bare, tree on the left and a bird; the comma and the sky are new
@@ -58,7 +60,8 @@ def by_hand(q, k, v, heads):
 
 
 def test_refined_maps_by_hand():
-    """Equation 7: inside the mask the target's map, outside the source's of the aligned token, unaligned tokens their own."""
+    """Equation 7: inside the mask the target's map, outside the source's of the aligned token, unaligned tokens
+    their own."""
     q, k, v, heads, tokens = three()
     mask = torch.tensor([1.0, 0, 0, 1]).view(1, 1, 2, 2)
     control = BlendControl(1, tokens, torch.tensor([0, -1, 1, 2]), mask)
@@ -67,10 +70,14 @@ def test_refined_maps_by_hand():
     wt, vt = by_hand(q[1:2], k[1:2], v[1:2], heads)
     want = wt.clone()
     for cell in (1, 2):
-        want[:, :, cell, 0], want[:, :, cell, 2], want[:, :, cell, 3] = ws[:, :, cell, 0], ws[:, :, cell, 1], ws[:, :, cell, 2]
+        want[:, :, cell, 0], want[:, :, cell, 2], want[:, :, cell, 3] = (
+            ws[:, :, cell, 0],
+            ws[:, :, cell, 1],
+            ws[:, :, cell, 2],
+        )
     assert torch.allclose(out[1], (want @ vt)[0].transpose(0, 1).flatten(1), atol=1e-6)
     for row, length in ((0, 3), (2, 4)):  # the others attend as they would alone, to their own tokens
-        w, value = by_hand(q[row:row + 1], k[row:row + 1, :length], v[row:row + 1, :length], heads)
+        w, value = by_hand(q[row : row + 1], k[row : row + 1, :length], v[row : row + 1, :length], heads)
         assert torch.allclose(out[row], (w @ value)[0].transpose(0, 1).flatten(1), atol=1e-6)
 
 
@@ -112,10 +119,9 @@ def test_side_by_side_is_each_alone(small_unet):
 
 def test_the_processors_are_put_back(small_unet):
     before = small_unet.unet.attn_processors
-    with pytest.raises(RuntimeError, match="inside"):
-        with small_unet.attention(lambda *_: None):
-            assert small_unet.unet.attn_processors != before
-            raise RuntimeError("inside")
+    with pytest.raises(RuntimeError, match="inside"), small_unet.attention(lambda *_: None):
+        assert small_unet.unet.attn_processors != before
+        raise RuntimeError("inside")
     assert small_unet.unet.attn_processors == before
 
 
@@ -127,8 +133,18 @@ def blended(model, mask, source, target, negative=None, seed=3, **more):
     latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(7))
     g = torch.Generator().manual_seed(seed)
     noise = lambda: torch.randn(latent.shape, generator=g)
-    return latent, attention_blend(model, source, target, negative, latent, mask, schedule("karras", model.sigma_table, 4),
-                                   BlendConfig(**more), noise, between(source, target))
+    return latent, attention_blend(
+        model,
+        source,
+        target,
+        negative,
+        latent,
+        mask,
+        schedule("karras", model.sigma_table, 4),
+        BlendConfig(**more),
+        noise,
+        between(source, target),
+    )
 
 
 def test_a_mask_of_noughts_gives_the_source_back(small_unet):
@@ -157,8 +173,18 @@ def test_one_step_by_hand(small_unet):
     latent, out = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7)), None
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(8))
     sigmas = torch.tensor([1.5, 0.0])
-    out = attention_blend(small_unet, source, target, None, latent, torch.ones(1, 1, 8, 8), sigmas,
-                          BlendConfig(cfg=1.0, cross_replace=0.0), lambda: noise, between(source, target))
+    out = attention_blend(
+        small_unet,
+        source,
+        target,
+        None,
+        latent,
+        torch.ones(1, 1, 8, 8),
+        sigmas,
+        BlendConfig(cfg=1.0, cross_replace=0.0),
+        lambda: noise,
+        between(source, target),
+    )
     x, sigma = latent + 1.5 * noise, torch.tensor([1.5])
     with torch.no_grad():
         want = latent + small_unet(x, sigma, target) - small_unet(x, sigma, source)
@@ -166,14 +192,25 @@ def test_one_step_by_hand(small_unet):
 
 
 def test_a_mask_over_everything_marks_no_place(small_unet):
-    """The latent may change everywhere, and the source's maps still say what stands where; a mask with a hole marks one."""
+    """The latent may change everywhere, and the source's maps still say what stands where; a mask with a hole marks
+    one."""
     source, target, _ = contexts()
     latent, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
     whole, part = torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
     part[..., -2:, -2:] = 0
-    run = lambda mask, given: attention_blend(small_unet, source, target, None, latent, mask, torch.tensor([2.0, 1.0, 0.0]),
-                                              BlendConfig(cross_replace=1.0), lambda: noise, torch.arange(target.embeds.shape[1]) % 3,
-                                              attention_mask=given)
+    run = lambda mask, given: attention_blend(
+        small_unet,
+        source,
+        target,
+        None,
+        latent,
+        mask,
+        torch.tensor([2.0, 1.0, 0.0]),
+        BlendConfig(cross_replace=1.0),
+        lambda: noise,
+        torch.arange(target.embeds.shape[1]) % 3,
+        attention_mask=given,
+    )
     assert torch.equal(run(whole, None), run(whole, 0 * whole)) and not torch.equal(run(whole, None), run(whole, whole))
     assert torch.equal(run(part, None), run(part, part))
     nearly = 254 / 255 * whole  # as a picture of white is painted, or a found one misses a corner

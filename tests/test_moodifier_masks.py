@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
-
 from comfyui_affect.models.diffusion.diffusers import UNetContext
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier import masks
 from comfyui_affect.models.moodifier.instruction import Change
+from torch.nn import functional as F
 
 
 def test_columns_of_words_in_a_prompt():
@@ -59,7 +58,10 @@ def test_a_place_belongs_to_the_word_that_claims_it_most():
     mine, other = torch.tensor([[[[0.4, 0.1]]]]), torch.tensor([[[[0.1, 0.4]]]])
     assert torch.allclose(masks.contested(mine, mine + other), torch.tensor([[[[0.32, 0.02]]]]))
     assert masks.word_columns("a house by a lake") == [1, 2, 3, 4, 5] and masks.word_columns("") == [1]
-    assert masks.word_columns("word " * 80) == [*range(1, 76), *range(78, 83)]  # 75 in a chunk, and the next begins with its start
+    assert masks.word_columns("word " * 80) == [
+        *range(1, 76),
+        *range(78, 83),
+    ]  # 75 in a chunk, and the next begins with its start
 
 
 def test_boxes():
@@ -104,13 +106,16 @@ def test_an_empty_mask_stays_empty_and_what_is_doubtful_is_said():
     half[..., :8] = 1
     assert masks.doubts(half, [boat], "saliency") == []
     assert "no box for boat" in masks.doubts(half, [boat, Change("tree", "", (0, 0, 1, 1))], "boxes")[0]
-    assert "20 x 10 and the image 16 x 16: it was stretched" in masks.doubts(half, [], "your mask", torch.zeros(1, 10, 20))[0]
+    assert (
+        "20 x 10 and the image 16 x 16: it was stretched"
+        in masks.doubts(half, [], "your mask", torch.zeros(1, 10, 20))[0]
+    )
     assert masks.doubts(half, [], "your mask", torch.zeros(1, 64, 64)) == []
-    own, = masks.doubts(empty, [boat], "your mask", torch.zeros(1, 16, 16))
+    (own,) = masks.doubts(empty, [boat], "your mask", torch.zeros(1, 16, 16))
     assert own == "Your mask covers nothing: nothing will change. Paint where to change, or disconnect it."
     assert "Choose another grounding." in masks.doubts(empty, [boat], "saliency")[0]
     each = torch.cat([empty, half], dim=1)
-    said, = masks.doubts(half, [boat, Change("tree", "")], "clipseg", each=each)
+    (said,) = masks.doubts(half, [boat, Change("tree", "")], "clipseg", each=each)
     assert "shows no boat: not in the mask" in said and len(masks.doubts(empty, [boat], "clipseg", each=empty)) == 1
 
 
@@ -128,7 +133,9 @@ def test_a_folder_of_clipsegs_name_in_the_working_directory_is_not_looked_into(m
     folder.mkdir(parents=True)
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nProcessor = Config = object\n")
     for name in ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"):
-        (folder / name).write_text('{"model_type": "x", "auto_map": {"AutoConfig": "evil.Config", "AutoProcessor": "evil.Processor"}}')
+        (folder / name).write_text(
+            '{"model_type": "x", "auto_map": {"AutoConfig": "evil.Config", "AutoProcessor": "evil.Processor"}}'
+        )
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with pytest.raises(UserError, match="not on this machine"):
         masks.clipseg_mask(torch.rand(1, 3, 64, 64), ["house"], model="nobody/clipseg-absent")
@@ -145,10 +152,14 @@ def test_clipseg_makes_a_mask_of_each_name(monkeypatch):
 
     class Network(torch.nn.Module):
         def forward(self, text):
-            return SimpleNamespace(logits=torch.stack([torch.full((8, 8), 5.0 if t == "house" else -5.0) for t in text]))
+            return SimpleNamespace(
+                logits=torch.stack([torch.full((8, 8), 5.0 if t == "house" else -5.0) for t in text])
+            )
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, local_files_only: "/cached")
-    monkeypatch.setattr(transformers.CLIPSegProcessor, "from_pretrained", lambda *_, **__: lambda text, **more: Words(text=text))
+    monkeypatch.setattr(
+        transformers.CLIPSegProcessor, "from_pretrained", lambda *_, **__: lambda text, **more: Words(text=text)
+    )
     monkeypatch.setattr(transformers.CLIPSegForImageSegmentation, "from_pretrained", lambda *_, **__: Network())
     each = masks.clipseg_mask(torch.rand(2, 3, 32, 48), ["house", "boat"])
     assert each.shape == (2, 2, 32, 48) and (each[:, 0] == 1).all() and not each[:, 1].any()
@@ -159,5 +170,7 @@ def test_the_overlay_shows_mask_and_words():
     mask[..., :48] = 1
     shown = masks.overlay(image, mask, "fear: a haunted house by the lake, the deep night, fog and bats")
     assert shown.shape[3] == 96 and shown.shape[2] > 64
-    assert float(shown[0, 0, 10, 10]) > 0.6 > float(shown[0, 1, 10, 10]) and torch.equal(shown[:, :, :64, 60:], image[..., 60:])
+    assert float(shown[0, 0, 10, 10]) > 0.6 > float(shown[0, 1, 10, 10]) and torch.equal(
+        shown[:, :, :64, 60:], image[..., 60:]
+    )
     assert float(shown[:, :, 64:].min()) < 0.5  # words

@@ -1,10 +1,10 @@
-"""Moodifier's nodes on the bundled tiny model, through the embedded host: from an emotion to a mask, two prompts and an edit."""
+"""Moodifier's nodes on the bundled tiny model, through the embedded host: from an emotion to a mask, two prompts and
+an edit."""
 
 import json
 
 import pytest
 import torch
-
 from comfyui_affect.models import host, tiny
 from comfyui_affect.models.emotions import EmotionTarget
 from comfyui_affect.models.errors import UserError
@@ -31,16 +31,30 @@ def scene():
 
 def generated(parts, scene, **more):
     model, clip, vae = parts
-    given = dict(image=scene, emotion=EmotionTarget.of("fear"), mllm=load_mllm("rules", "a house and a tree by a lake", ""),
-                 objects="house", grounding="attention", feather=4, model=model, clip=clip, vae=vae)
+    given = dict(
+        image=scene,
+        emotion=EmotionTarget.of("fear"),
+        mllm=load_mllm("rules", "a house and a tree by a lake", ""),
+        objects="house",
+        grounding="attention",
+        feather=4,
+        model=model,
+        clip=clip,
+        vae=vae,
+    )
     return NODES["AffectMLLMMaskGenerator"]().run(**given | more)
 
 
 def blended(parts, scene, mask, source="a house by a lake", target="a haunted house by a lake", **more):
     model, clip, vae = parts
     latent = NODES["AffectAttentionBlendSampler"]().run(
-        model, clip.encode(source), clip.encode(target), {"samples": vae.encode(scene.movedim(-1, 1))}, mask,
-        **dict(steps=4, cfg=5.0, cross_replace=0.6, seed=3) | more)[0]
+        model,
+        clip.encode(source),
+        clip.encode(target),
+        {"samples": vae.encode(scene.movedim(-1, 1))},
+        mask,
+        **dict(steps=4, cfg=5.0, cross_replace=0.6, seed=3) | more,
+    )[0]
     return latent["samples"]
 
 
@@ -75,7 +89,11 @@ def test_an_mllm_that_names_no_object_and_objects_that_clipseg_misses_are_said(p
     from comfyui_affect.models.moodifier import masks
     from comfyui_affect.models.moodifier.mllm import Asked
 
-    nothing = Asked("transformers", "llava", lambda *_: json.dumps({"objects": [], "source_prompt": "a lake", "target_prompt": "a dark lake"}))
+    nothing = Asked(
+        "transformers",
+        "llava",
+        lambda *_: json.dumps({"objects": [], "source_prompt": "a lake", "target_prompt": "a dark lake"}),
+    )
     monkeypatch.setattr(nothing, "_key", lambda *_: "absent")
     monkeypatch.setattr("comfyui_affect.models.moodifier.mllm._write", lambda *_: None)
     mask, *_, told = generated(parts, scene, mllm=nothing, objects="")
@@ -105,7 +123,9 @@ def test_nothing_changes_outside_the_mask_and_all_of_nothing_is_nothing(parts, s
     mask = torch.zeros(1, 128, 128)
     mask[:, 32:96, 32:96] = 1
     change = (blended(parts, scene, mask) - source).abs().amax(dim=1)[0]
-    assert float(change[:4].max()) < 1e-4 and float(change[:, 12:].max()) < 1e-4 and float(change[4:12, 4:12].max()) > 0.05
+    assert (
+        float(change[:4].max()) < 1e-4 and float(change[:, 12:].max()) < 1e-4 and float(change[4:12, 4:12].max()) > 0.05
+    )
 
 
 def test_equal_texts_change_nothing_and_a_seed_gives_one_image(parts, scene):
@@ -129,7 +149,7 @@ def test_figures_of_an_edit(scene):
     mask = torch.zeros(1, 128, 128)
     mask[:, 40:60, 40:60] = 1
     told, table = NODES["AffectEditMetrics"]().run(scene, edited, mask, EmotionTarget.of("fear"))
-    row, = json.loads(told)
+    (row,) = json.loads(told)
     assert row["mse_outside"] == 0 and row["mse"] > 0 and row["ssim_outside"] == pytest.approx(1, abs=1e-4)
     assert row["structure"] > 0 == row["structure_outside"]
     assert row["perceptual"] > row["perceptual_outside"] and table.shape[-1] == 3

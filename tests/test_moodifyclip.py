@@ -6,13 +6,12 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch.nn import functional as F
-
 from comfyui_affect.models import tiny
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier import clip as moodify
 from comfyui_affect.models.moodifier import losses
+from safetensors.torch import save_file
+from torch.nn import functional as F
 
 
 def rows(*shape, seed=0):
@@ -103,8 +102,12 @@ def test_regions_by_hand():
     patches = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]])
     stimuli = patches.clone()
     w = torch.softmax(torch.tensor([2.0, 0, 0]), 0)
-    want = F.normalize(torch.stack([torch.stack([w[0], w[1], w[1]]), torch.stack([w[1], w[0], w[1]]),
-                                    torch.stack([w[1], w[1], w[0]])]), dim=-1)
+    want = F.normalize(
+        torch.stack(
+            [torch.stack([w[0], w[1], w[1]]), torch.stack([w[1], w[0], w[1]]), torch.stack([w[1], w[1], w[0]])]
+        ),
+        dim=-1,
+    )
     assert torch.allclose(losses.regions(patches, stimuli, 2.0)[0], want, atol=1e-6)
 
 
@@ -130,21 +133,33 @@ def test_sinkhorn_by_hand_marginals_and_small_epsilon():
 def test_sinkhorn_is_pots():
     ot = pytest.importorskip("ot", reason="the POT library is in the dev extra")
     cost = torch.rand(12, 9, generator=torch.Generator().manual_seed(3))
-    want = ot.sinkhorn([1 / 12] * 12, [1 / 9] * 9, cost.double().numpy(), 0.05, method="sinkhorn_log", numItermax=5000, stopThr=1e-12)
+    want = ot.sinkhorn(
+        [1 / 12] * 12, [1 / 9] * 9, cost.double().numpy(), 0.05, method="sinkhorn_log", numItermax=5000, stopThr=1e-12
+    )
     assert torch.allclose(losses.sinkhorn(cost, 0.05, 3000).double(), torch.from_numpy(want), atol=1e-5)
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.01])
 @pytest.mark.parametrize("n, alike", [(12, False), (64, True)])
 def test_sinkhorn_goes_on_until_it_is_pots(epsilon, n, alike):
-    """As it is called: on cosines as in training, of regions that lie near their stimuli, half of which may have a twin."""
+    """As it is called: on cosines as in training, of regions that lie near their stimuli, half of which may have a
+    twin."""
     ot = pytest.importorskip("ot", reason="the POT library is in the dev extra")
     text = F.normalize(rows(n, 128) + rows(1, 128, seed=1), dim=-1)
     twin = torch.randint(0, n // 2, (n,), generator=torch.Generator().manual_seed(5))
     image = F.normalize(text + 0.5 * rows(n, 128, seed=2), dim=-1)
     cost = 1 - image @ (text[twin] if alike else text).T
     weights = [1 / n] * n
-    want = ot.sinkhorn(weights, weights, cost.double().numpy(), epsilon, method="sinkhorn_log", numItermax=10000, stopThr=1e-9, warn=False)
+    want = ot.sinkhorn(
+        weights,
+        weights,
+        cost.double().numpy(),
+        epsilon,
+        method="sinkhorn_log",
+        numItermax=10000,
+        stopThr=1e-9,
+        warn=False,
+    )
     assert float((losses.sinkhorn(cost, epsilon).double() - torch.from_numpy(want)).abs().max()) < 1e-5
 
 
@@ -154,8 +169,8 @@ def test_sinkhorn_lets_gradients_through_as_its_iterations_do():
     for _ in range(1000):
         f = -math.log(6) - torch.logsumexp(k + g, dim=1)
         g = -math.log(6) - torch.logsumexp(k + f[:, None], dim=0)
-    want, = torch.autograd.grad(((k + f[:, None] + g).exp() * cost).sum(), cost)
-    found, = torch.autograd.grad((losses.sinkhorn(cost) * cost).sum(), cost)
+    (want,) = torch.autograd.grad(((k + f[:, None] + g).exp() * cost).sum(), cost)
+    (found,) = torch.autograd.grad((losses.sinkhorn(cost) * cost).sum(), cost)
     assert torch.allclose(found, want, atol=1e-3)
 
 
@@ -197,7 +212,9 @@ def test_kept_positions_stay_under_weight_decay():
     ids[:, -1] = 49407
     long.encode_text(ids).square().sum().backward()
     optimizer.step()
-    assert torch.equal(long.positional_embedding[:20], before[:20]) and not torch.equal(long.positional_embedding[20:], before[20:])
+    assert torch.equal(long.positional_embedding[:20], before[:20]) and not torch.equal(
+        long.positional_embedding[20:], before[20:]
+    )
 
 
 @pytest.fixture
@@ -237,11 +254,11 @@ def test_texts_are_cut_behind_a_sentence_and_conditioning_is_as_long_as_it_needs
     from comfyui_affect.nodes.moodifier import AffectMoodifyCLIPTextEncode as Encode
 
     scorer = moodify.load_moodify_clip("mine")
-    (short, options), = Encode().run(scorer, "a house by a lake")[0]
+    ((short, options),) = Encode().run(scorer, "a house by a lake")[0]
     assert short.shape[1] == 77 and options["token_ids"][-1] == END
-    (middle, _), = Encode().run(scorer, "a house by a lake " * 16)[0]
+    ((middle, _),) = Encode().run(scorer, "a house by a lake " * 16)[0]
     assert middle.shape[1] == 16 * 5 + 2
-    (long, _), = Encode().run(scorer, "A house stands by a lake. " * 60)[0]
+    ((long, _),) = Encode().run(scorer, "A house stands by a lake. " * 60)[0]
     said = "".join(capsys.readouterr())
     assert long.shape[1] == 2 + 7 * 35 and "longer than MoodifyCLIP's 246" in said and "by a lake." in said
     assert len(scorer.text_features(["a house. " * 200])) == 1
@@ -257,11 +274,22 @@ def config_of(folder, change):
 FOLDERS = {
     "no weights": (lambda d: (d / "open_clip_model.safetensors").unlink(), "has no weights"),
     "other weights": (lambda d: save_file({"a": torch.zeros(1)}, d / "open_clip_model.safetensors"), "wrong keys"),
-    "code by Hugging Face": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="evil")), "'hf_model_name'"),
-    "a tokenizer's code": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(hf_tokenizer_name="evil")),
-                          "'hf_tokenizer_name'"),
-    "timm": (lambda d: config_of(d, lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="evil")), "'timm_model_name'"),
-    "a giant": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(width=10**6, heads=1)), "another shape"),
+    "code by Hugging Face": (
+        lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="evil")),
+        "'hf_model_name'",
+    ),
+    "a tokenizer's code": (
+        lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(hf_tokenizer_name="evil")),
+        "'hf_tokenizer_name'",
+    ),
+    "timm": (
+        lambda d: config_of(d, lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="evil")),
+        "'timm_model_name'",
+    ),
+    "a giant": (
+        lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(width=10**6, heads=1)),
+        "another shape",
+    ),
     "a tower": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(layers=10**9)), "layers"),
     "unknown setting": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(evil=1)), "can build"),
     "no towers": (lambda d: config_of(d, lambda c: c.update(model_cfg=[])), "describes no CLIP"),
@@ -310,14 +338,15 @@ def test_a_bench_of_too_few_scenes_says_so():
 def test_training_reads_structured_captions_of_ones_own(tmp_path, capsys):
     import json
 
-    from PIL import Image
-
     from comfyui_affect.models.errors import UserError
     from comfyui_affect.training import moodifyclip as training
+    from PIL import Image
 
     for i in range(3):
         Image.new("RGB", (40, 40), (80 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    row = lambda i, **more: json.dumps({"file": f"{i}.png", "summary": "A hill.", "stimuli": ["a", "b", "c"], "assessment": "It is calm.", **more})
+    row = lambda i, **more: json.dumps(
+        {"file": f"{i}.png", "summary": "A hill.", "stimuli": ["a", "b", "c"], "assessment": "It is calm.", **more}
+    )
     lines = tmp_path / "kept.jsonl"
     lines.write_text("\n".join([row(0), row(1, stimuli=["a"]), "{}", row(2), row(9)]) + "\n")
     config = training.MoodifyConfig(folder=str(tmp_path), captions=str(lines))
@@ -335,11 +364,20 @@ def test_training_reads_structured_captions_of_ones_own(tmp_path, capsys):
 def few_scenes(monkeypatch):
     """Twelve noise pictures with captions in place of rendered scenes."""
     import numpy as np
-
     from comfyui_affect.training import moodifyclip as training
 
     pictures = np.random.default_rng(0).integers(0, 255, (12, 128, 128, 3), dtype=np.uint8)
-    captions = [[f"A hill number {i}.", f"a tree {i}", "a dark sky", "an empty boat", "The scene evokes fear.", "More of the hill."] for i in range(12)]
+    captions = [
+        [
+            f"A hill number {i}.",
+            f"a tree {i}",
+            "a dark sky",
+            "an empty boat",
+            "The scene evokes fear.",
+            "More of the hill.",
+        ]
+        for i in range(12)
+    ]
     monkeypatch.setattr(training, "read_scenes", lambda *_: training.Scenes(pictures, captions))
     return training
 
@@ -351,7 +389,9 @@ def test_training_goes_on_to_the_same_weights_and_every_loss_moves_some(few_scen
     tiny.load("clip", clip)
     loop = LoopConfig(steps=3, batch=4, warmup=0, save_every=1)
     all_of = few_scenes.MoodifyConfig()
-    run = lambda name, config=all_of, loop=loop: few_scenes.train(clip, config, loop, tmp_path, "cpu", name)[0].state_dict()
+    run = lambda name, config=all_of, loop=loop: few_scenes.train(clip, config, loop, tmp_path, "cpu", name)[
+        0
+    ].state_dict()
     before = moodify.lengthened(clip).state_dict()
     whole = run("whole")
     stopped, calls = moodify.patch_features, []
@@ -369,7 +409,11 @@ def test_training_goes_on_to_the_same_weights_and_every_loss_moves_some(few_scen
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     none = dict(full=0.0, summary=0.0, fine=0.0, transport=0.0, drift=0.0)
     for only in none:
-        moved = run(only, few_scenes.MoodifyConfig(**none | {only: 1.0}), LoopConfig(steps=1, batch=4, warmup=0, weight_decay=0.0))
+        moved = run(
+            only,
+            few_scenes.MoodifyConfig(**none | {only: 1.0}),
+            LoopConfig(steps=1, batch=4, warmup=0, weight_decay=0.0),
+        )
         changed = {key for key in before if not torch.equal(before[key], moved[key])}
         assert only == "drift" or any(key.startswith("visual.") for key in changed)  # at the start nothing has drifted
         assert only == "drift" or any(key.startswith("transformer.") for key in changed)
@@ -384,9 +428,31 @@ def test_bench_moodifyclip_has_every_figure(few_scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "AMONG", 8)
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
-    bench.main(parser.parse_args(["--scenes", "16", "--seeds", "2", "--json", str(tmp_path / "f.json"), "--out", str(tmp_path), "moodifyclip.steps=1",
-                                  "moodifyclip.batch=4"]))
+    bench.main(
+        parser.parse_args(
+            [
+                "--scenes",
+                "16",
+                "--seeds",
+                "2",
+                "--json",
+                str(tmp_path / "f.json"),
+                "--out",
+                str(tmp_path),
+                "moodifyclip.steps=1",
+                "moodifyclip.batch=4",
+            ]
+        )
+    )
     figures = json.loads((tmp_path / "f.json").read_text())["figures"]
     columns = ("top1", "top2", "top3", "phrase_top1", "i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")
-    assert not [key for key in (f"{name}.{column}" for name in ("base", "gl", "gl_fg", "gl_ot", "full") for column in columns) if key not in figures]
-    assert "order.full-gl.top1" in figures and "full.drift" in figures and 0 <= figures["full.top1"] <= figures["full.top3"] <= 1
+    assert not [
+        key
+        for key in (f"{name}.{column}" for name in ("base", "gl", "gl_fg", "gl_ot", "full") for column in columns)
+        if key not in figures
+    ]
+    assert (
+        "order.full-gl.top1" in figures
+        and "full.drift" in figures
+        and 0 <= figures["full.top1"] <= figures["full.top3"] <= 1
+    )

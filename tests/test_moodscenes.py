@@ -11,18 +11,22 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.emotions import MIKELS
+from comfyui_affect.models.errors import UserError
 from comfyui_affect.training.data import moodscenes as ms
 from comfyui_affect.training.data.moodscenes import cues
 from comfyui_affect.training.data.moodscenes.captions import EMOTION_ADJECTIVE
 from comfyui_affect.training.data.moodscenes.dataset import image_id
+from PIL import Image
 
 SEEDS = ms.layout_seeds("train", 24, seed=1)
-TABLES = {"palette": cues.PALETTES, "light": cues.LIGHTS, "weather": cues.WEATHERS, "texture": cues.TEXTURES,
-          **cues.ATTRIBUTES}
+TABLES = {
+    "palette": cues.PALETTES,
+    "light": cues.LIGHTS,
+    "weather": cues.WEATHERS,
+    "texture": cues.TEXTURES,
+    **cues.ATTRIBUTES,
+}
 
 
 def _metadata() -> str:
@@ -32,8 +36,20 @@ def _metadata() -> str:
         layout = ms.sample_layout(seed)
         mood = cues.draw_mood(MIKELS[i % 8], i, seed, layout.noun == "face")
         does = [mood.attribute(s.name, k, s.neutral) for k, s in enumerate(layout.slots)]
-        rows.append([layout.noun, layout.place, layout.backdrop, mood.palette, mood.light, mood.weather,
-                     mood.texture, mood.adjective, does, [[s.name, s.x, s.y, s.scale] for s in layout.slots]])
+        rows.append(
+            [
+                layout.noun,
+                layout.place,
+                layout.backdrop,
+                mood.palette,
+                mood.light,
+                mood.weather,
+                mood.texture,
+                mood.adjective,
+                does,
+                [[s.name, s.x, s.y, s.scale] for s in layout.slots],
+            ]
+        )
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -64,9 +80,11 @@ def test_pixels_follow_from_the_seeds_in_any_process():
 def test_other_seeds_and_emotions_give_other_pictures():
     seed = SEEDS[0]
     pictures = [ms.make_scene(seed, e, 0, size=64).image for e in (None, *MIKELS)]
-    pictures += [ms.make_scene(seed, "awe", 1, size=64).image,
-                 ms.make_scene(SEEDS[1], "awe", 0, size=64).image,
-                 ms.make_scene(seed, "awe", 0, "b", size=64).image]
+    pictures += [
+        ms.make_scene(seed, "awe", 1, size=64).image,
+        ms.make_scene(SEEDS[1], "awe", 0, size=64).image,
+        ms.make_scene(seed, "awe", 0, "b", size=64).image,
+    ]
     assert len({p.tobytes() for p in pictures}) == len(pictures)
 
 
@@ -94,8 +112,9 @@ def test_usually_three_to_five_families_are_on():
     on = Counter()
     for i in range(300):
         mood = cues.draw_mood(MIKELS[i % 8], i, 7)
-        on[sum(x is not None for x in (mood.palette, mood.light, mood.weather, mood.texture))
-           + (mood.object_rate > 0)] += 1
+        on[
+            sum(x is not None for x in (mood.palette, mood.light, mood.weather, mood.texture)) + (mood.object_rate > 0)
+        ] += 1
     assert set(on) == {3, 4, 5} and min(on.values()) > 30
 
 
@@ -202,8 +221,9 @@ def test_any_size(size):
     assert scene.image.std() > 10
 
 
-@pytest.mark.parametrize("wrong", [{"emotion": "joy"}, {"domain": "c"}, {"size": 32}, {"size": 2048},
-                                   {"noun": "desert"}])
+@pytest.mark.parametrize(
+    "wrong", [{"emotion": "joy"}, {"domain": "c"}, {"size": 32}, {"size": 2048}, {"noun": "desert"}]
+)
 def test_wrong_requests_are_refused(wrong):
     with pytest.raises(UserError, match=str(next(iter(wrong.values())))):
         ms.make_scene(**{"layout_seed": 1, "emotion": "awe", **wrong})

@@ -4,13 +4,20 @@ import math
 
 import pytest
 import torch
-
 from comfyui_affect.models.diffusion.diffusers import MuseGuider
-from comfyui_affect.models.diffusion.sampling import SCHEDULES, Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas
+from comfyui_affect.models.diffusion.sampling import (
+    SCHEDULES,
+    Sampler,
+    ddim_inversion,
+    prepare_noise,
+    schedule,
+    sd_sigmas,
+)
 from comfyui_affect.models.emotions import MIKELS, EmotionTarget
-from comfyui_affect.models.files import save_safetensors
 from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.files import save_safetensors
 from comfyui_affect.models.muse import EmotionLoss, EmotionTokens, MuseConfig, TimingGate, initial_tokens
+
 
 def marks(*rows):
     """[B, 8]: 1 at the classes of each row."""
@@ -45,7 +52,9 @@ def conditioning(batch=1, seed=0):
 def guider(unet, vae, classifier, emotion="fear", gate=None, init=None, intensity=1.0, **config):
     settings = dict(max_inner_steps=3, learning_rate=0.05) | config
     target = emotion if isinstance(emotion, EmotionTarget) else EmotionTarget.of(emotion, intensity)
-    return MuseGuider(unet, vae, classifier, conditioning(), conditioning(seed=9), target, MuseConfig(**settings), gate, init)
+    return MuseGuider(
+        unet, vae, classifier, conditioning(), conditioning(seed=9), target, MuseConfig(**settings), gate, init
+    )
 
 
 def run(g, steps=4, batch=1, sampler="euler", mask=None, seed=0):
@@ -91,7 +100,9 @@ def test_an_inherent_neighbour_is_held_down_once():
     target = torch.eye(8)[[6, 6, 6]]
     loss = EmotionLoss(target, torch.tensor([7, 0, 3]), marks(*[[3, 7]] * 3), marks(*[[6]] * 3), 1.0, 1.0)
     similar = loss.parts(P.repeat(3, 1).log())["similar"].tolist()
-    assert similar == pytest.approx([-math.log(0.10), (-math.log(0.10) - math.log(0.05)) / 2, -math.log(0.05)], abs=1e-6)
+    assert similar == pytest.approx(
+        [-math.log(0.10), (-math.log(0.10) - math.log(0.05)) / 2, -math.log(0.05)], abs=1e-6
+    )
 
 
 def test_suppression_holds_at_any_intensity_and_from_a_vad_point(small_unet, small_vae, small_classifier):
@@ -134,7 +145,9 @@ def test_gate_can_be_forced(small_unet, small_vae, small_classifier):
 
 
 def test_content_is_held_on_to_by_the_gates_prompt(small_unet, small_vae, small_classifier):
-    """The emotion would make this picture redder, and the prompt wants no red: it then stays nearer to the plain picture's."""
+    """The emotion would make this picture redder, and the prompt wants no red: it then stays nearer to the plain
+    picture's."""
+
     class NoRed(FixedScorer):
         def text_features(self, texts):
             return torch.tensor([[-1.0, 0, 0, 0]])
@@ -150,23 +163,42 @@ def test_content_is_held_on_to_by_the_gates_prompt(small_unet, small_vae, small_
 
 def test_full_estimate_walks_once_under_a_deterministic_sampler(small_unet, small_vae, small_classifier):
     steps, walked = [], []
-    g = guider(small_unet, small_vae, small_classifier, max_inner_steps=0,
-               gate=TimingGate(FixedScorer([3.0]), "a house", estimate="full"))
+    g = guider(
+        small_unet,
+        small_vae,
+        small_classifier,
+        max_inner_steps=0,
+        gate=TimingGate(FixedScorer([3.0]), "a house", estimate="full"),
+    )
     denoiser = g.muse.denoiser
-    g.muse.denoiser = type("Counting", (), {"guided": lambda self, *a: steps.append(1) or denoiser.guided(*a),
-                                            "__call__": lambda self, *a: walked.append(1) or denoiser(*a),
-                                            "__getattr__": lambda self, name: getattr(denoiser, name)})()
+    g.muse.denoiser = type(
+        "Counting",
+        (),
+        {
+            "guided": lambda self, *a: steps.append(1) or denoiser.guided(*a),
+            "__call__": lambda self, *a: walked.append(1) or denoiser(*a),
+            "__getattr__": lambda self, name: getattr(denoiser, name),
+        },
+    )()
     run(g, steps=4)
-    assert len(steps) == 4 and len(walked) == 2 * 3  # four steps, and one walk over the remaining three, cond and uncond
+    assert (
+        len(steps) == 4 and len(walked) == 2 * 3
+    )  # four steps, and one walk over the remaining three, cond and uncond
     steps.clear(), walked.clear()
     run(g, steps=4, sampler="heun")
     # heun calls twice a step but for the last; it walks at most once a step, never at a second call.
     assert len(steps) == 7 and len(walked) <= 2 * (3 + 2 + 1)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: TimingGate(None, "  "), lambda: TimingGate(None, "x", estimate="half"),
-    lambda: MuseConfig(n_tokens=0), lambda: MuseConfig(learning_rate=-1)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TimingGate(None, "  "),
+        lambda: TimingGate(None, "x", estimate="half"),
+        lambda: MuseConfig(n_tokens=0),
+        lambda: MuseConfig(learning_rate=-1),
+    ],
+)
 def test_bad_settings_are_refused(make):
     with pytest.raises(UserError):
         make()
@@ -209,7 +241,8 @@ def test_intensity_zero_appends_nothing(small_unet, small_vae, small_classifier)
     out, trace, _ = run(guider(small_unet, small_vae, small_classifier, intensity=0.0))
     latent = torch.zeros(1, 4, 8, 8)
     plain = CFGGuider(small_unet, conditioning(), conditioning(seed=9), 7.5).sample(
-        prepare_noise(latent, 0), latent, Sampler("euler"), schedule("karras", small_unet.sigma_table, 4))
+        prepare_noise(latent, 0), latent, Sampler("euler"), schedule("karras", small_unet.sigma_table, 4)
+    )
     assert torch.allclose(out, plain, rtol=1e-3, atol=1e-2) and "intensity" in trace.notes[0]
 
 
@@ -217,7 +250,9 @@ def test_intensity_moves_the_target_from_what_the_gate_saw(small_unet, small_vae
     g = guider(small_unet, small_vae, small_classifier, intensity=0.25)
     run(g)
     with torch.no_grad():
-        seen = small_classifier(small_vae.decode(small_unet.latent_out(g.muse._seen))).softmax(dim=-1)  # when the gate opened, here at the first step
+        seen = small_classifier(small_vae.decode(small_unet.latent_out(g.muse._seen))).softmax(
+            dim=-1
+        )  # when the gate opened, here at the first step
     assert torch.allclose(g.muse.target, 0.75 * seen + 0.25 * torch.eye(8)[[6]], atol=1e-6)
 
 
@@ -241,7 +276,9 @@ def test_masked_latents_stay_outside_the_mask(small_unet, small_vae, small_class
     source = torch.randn(1, 4, 8, 8)
     mask = torch.zeros(1, 64, 64)
     mask[:, :, :32] = 1
-    out = g.sample(prepare_noise(source, 0), source, Sampler("euler"), schedule("karras", small_unet.sigma_table, 3), mask)
+    out = g.sample(
+        prepare_noise(source, 0), source, Sampler("euler"), schedule("karras", small_unet.sigma_table, 3), mask
+    )
     assert torch.allclose(out[..., 5:], source[..., 5:], atol=1e-4)
     assert not torch.allclose(out[..., :3], source[..., :3], atol=1e-2)
 
@@ -257,7 +294,9 @@ def test_first_tokens_of_another_count_are_said(small_unet, small_vae, small_cla
     from comfyui_affect.models.muse import EmotionTokens
 
     width = conditioning()[0][0].shape[-1]
-    _, trace, tokens = run(guider(small_unet, small_vae, small_classifier, init=EmotionTokens(torch.zeros(1, given, width)), n_tokens=2))
+    _, trace, tokens = run(
+        guider(small_unet, small_vae, small_classifier, init=EmotionTokens(torch.zeros(1, given, width)), n_tokens=2)
+    )
     assert tokens.tokens.shape[1] == given
     assert any("init_tokens gives 1 tokens" in n for n in trace.notes) == (given != 2)
 
@@ -287,7 +326,9 @@ def test_a_gradient_that_is_not_finite_is_noted_and_skipped(small_unet, small_va
 
 
 def test_gradients_bear_the_range_of_half_precision(small_unet, small_vae, small_classifier):
-    """What would overflow at 65504 on its way through the networks is evened out, and the tokens are those of full range."""
+    """What would overflow at 65504 on its way through the networks is evened out, and the tokens are those of full
+    range."""
+
     class Half(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -302,8 +343,14 @@ def test_gradients_bear_the_range_of_half_precision(small_unet, small_vae, small
     _, trace, want = run(guider(small_unet, small_vae, steep, **settings), steps=2)
     g = guider(small_unet, small_vae, steep, **settings)
     denoiser = g.muse.denoiser
-    g.muse.denoiser = type("Halved", (), {"__call__": lambda self, *a: Half.apply(denoiser(*a)),
-                                          "__getattr__": lambda self, name: getattr(denoiser, name)})()
+    g.muse.denoiser = type(
+        "Halved",
+        (),
+        {
+            "__call__": lambda self, *a: Half.apply(denoiser(*a)),
+            "__getattr__": lambda self, name: getattr(denoiser, name),
+        },
+    )()
     _, trace, got = run(g, steps=2)
     assert not trace.notes and torch.allclose(got.tokens, want.tokens, rtol=0.02, atol=1e-3)
 
@@ -311,16 +358,25 @@ def test_gradients_bear_the_range_of_half_precision(small_unet, small_vae, small
 def test_a_model_without_a_backward_pass_is_named(small_unet, small_vae, small_classifier):
     g = guider(small_unet, small_vae, small_classifier)
     denoiser = g.muse.denoiser
-    g.muse.denoiser = type("Cached", (), {"__call__": lambda self, *a: denoiser(*a).detach(),
-                                          "__getattr__": lambda self, name: getattr(denoiser, name)})()
+    g.muse.denoiser = type(
+        "Cached",
+        (),
+        {"__call__": lambda self, *a: denoiser(*a).detach(), "__getattr__": lambda self, name: getattr(denoiser, name)},
+    )()
     with pytest.raises(UserError, match="EasyCache"):
         run(g)
 
 
 def test_a_mask_of_a_texts_tokens_grows_with_them_and_any_other_is_refused():
-    tokens, text, mask = EmotionTokens(torch.randn(1, 4, 16)), torch.randn(1, 77, 16), (torch.arange(77) < 70).long()[None]
-    (embeds, options), = tokens.apply([[text, {"attention_mask": mask}]])
-    assert embeds.shape == (1, 81, 16) and torch.equal(options["attention_mask"], torch.cat([mask, torch.ones(1, 4).long()], dim=1))
+    tokens, text, mask = (
+        EmotionTokens(torch.randn(1, 4, 16)),
+        torch.randn(1, 77, 16),
+        (torch.arange(77) < 70).long()[None],
+    )
+    ((embeds, options),) = tokens.apply([[text, {"attention_mask": mask}]])
+    assert embeds.shape == (1, 81, 16) and torch.equal(
+        options["attention_mask"], torch.cat([mask, torch.ones(1, 4).long()], dim=1)
+    )
     with pytest.raises(UserError, match="attention mask"):
         tokens.apply([[text, {"attention_mask": torch.ones(1, 77, 77)}]])
 
@@ -334,7 +390,9 @@ def test_a_run_inside_inference_mode_is_the_same_run(small_unet, small_vae, smal
     assert torch.equal(here, there) and trace.opened_at == [1] and torch.isfinite(tokens.tokens).all()
 
 
-@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("no more"), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("no more"), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")]
+)
 def test_when_memory_runs_out_it_goes_on_with_less(small_unet, small_vae, small_classifier, error):
     class Greedy(torch.nn.Module):
         failed = False
@@ -359,8 +417,17 @@ def test_each_image_of_a_batch_takes_its_own_emotion_and_prompt(small_unet, smal
     tokens = EmotionTokens(0.3 * torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(4)))
 
     def sample(emotion, rows):
-        g = MuseGuider(small_unet, small_vae, small_classifier, conditioning(3, seed=5)[:1], conditioning(seed=9), emotion,
-                       MuseConfig(max_inner_steps=4, learning_rate=0.05, stop_loss=1.9), None, EmotionTokens(tokens.tokens[rows]))
+        g = MuseGuider(
+            small_unet,
+            small_vae,
+            small_classifier,
+            conditioning(3, seed=5)[:1],
+            conditioning(seed=9),
+            emotion,
+            MuseConfig(max_inner_steps=4, learning_rate=0.05, stop_loss=1.9),
+            None,
+            EmotionTokens(tokens.tokens[rows]),
+        )
         g.positive = g.muse.positive = g.positive.rows(torch.tensor(rows))
         latent = torch.zeros(len(rows), 4, 8, 8)
         out = g.sample(noise[rows], latent, Sampler("euler"), schedule("karras", small_unet.sigma_table, 3))
@@ -382,8 +449,12 @@ def test_tokens_of_two_images_fit_a_batch_of_any_size(small_unet):
         positive = EmotionTokens(torch.randn(2, 4, 16)).apply(conditioning())
         latent = torch.zeros(batch, 4, 8, 8)
         out = CFGGuider(small_unet, positive, conditioning(seed=9), 4.0).sample(
-            prepare_noise(latent, 0), latent, Sampler("euler"), schedule("karras", small_unet.sigma_table, 2),
-            torch.ones(2, 64, 64))
+            prepare_noise(latent, 0),
+            latent,
+            Sampler("euler"),
+            schedule("karras", small_unet.sigma_table, 2),
+            torch.ones(2, 64, 64),
+        )
         assert out.shape == latent.shape
 
 
@@ -404,7 +475,7 @@ def test_tokens_that_are_no_numbers_are_refused(tmp_path):
 
 def test_tokens_apply_to_a_conditioning_and_refuse_another_width():
     tokens = EmotionTokens(torch.randn(2, 4, 16), "awe")
-    (embeds, options), = tokens.apply(conditioning())
+    ((embeds, options),) = tokens.apply(conditioning())
     assert embeds.shape == (2, 81, 16) and torch.equal(embeds[1, 77:], tokens.tokens[1])
     with pytest.raises(UserError, match="16 wide"):
         tokens.apply([[torch.randn(1, 77, 32), {}]])
@@ -459,7 +530,9 @@ def test_an_inner_step_keeps_nothing_of_its_graph():
     middle = start * torch.tensor([[2.0], [8.0]])
     seen = weakref.ref(middle)
     back.even(middle).square().sum().backward()
-    assert torch.equal(back.scales[0], torch.tensor([4.0, 16.0])) and torch.equal(start.grad, torch.tensor([[2.0] * 3, [8.0] * 3]))
+    assert torch.equal(back.scales[0], torch.tensor([4.0, 16.0])) and torch.equal(
+        start.grad, torch.tensor([[2.0] * 3, [8.0] * 3])
+    )
     del middle
     gc.collect()
     assert seen() is None

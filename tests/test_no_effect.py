@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from comfyui_affect.models import host
 from comfyui_affect.models.emotions import EmotionTarget
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS as NODES
@@ -13,6 +12,7 @@ SCENE = torch.linspace(0, 1, 128 * 128 * 3).reshape(1, 128, 128, 3)
 @pytest.fixture
 def notes(tmp_path):
     """What the nodes say."""
+
     class Recording(host.Host):
         def note(self, message):
             self.said.append(message)
@@ -28,16 +28,18 @@ def _run(key, **inputs):
 
 
 def test_references_that_are_not_there_and_images_that_are_not_looked_at(notes):
-    gallery, = _run("AffectReferenceGallery", folder="example_gallery")
+    (gallery,) = _run("AffectReferenceGallery", folder="example_gallery")
     notes.clear()
     _run("AffectSSIMReferenceRetriever", image=SCENE, gallery=gallery, noun="", k=1)
     assert notes == []
     _run("AffectSSIMReferenceRetriever", image=SCENE.repeat(2, 1, 1, 1), gallery=gallery, noun="", k=64)
-    assert any("the first alone" in note for note in notes) and any("64 references were asked for" in note for note in notes)
+    assert any("the first alone" in note for note in notes) and any(
+        "64 references were asked for" in note for note in notes
+    )
 
 
 def test_a_mask_of_ones_own_takes_the_groundings_place(notes):
-    mllm, = _run("AffectMLLMLoader", provider="rules", model="a house by a lake", base_url="")
+    (mllm,) = _run("AffectMLLMLoader", provider="rules", model="a house by a lake", base_url="")
     emotion = EmotionTarget.of("awe")
     common = dict(image=SCENE, emotion=emotion, mllm=mllm, objects="house", grounding="saliency", feather=2)
     _run("AffectMLLMMaskGenerator", **common)
@@ -58,16 +60,37 @@ def test_figures_that_need_what_is_not_connected(notes, small_classifier):
 
 
 def test_a_mask_that_covers_nothing(notes):
-    emolat, = _run("AffectEmoLatLoader", model="tiny")
-    code, = _run("AffectEmoLatCodebookSampler", emolat=emolat, emotion=EmotionTarget.of("awe"), n_codes=1, temperature=1.0, seed=0)
-    image, = _run("AffectEmoLatTransfer", emolat=emolat, image=SCENE, code=code, text="", strength=1.0, mask=torch.zeros(1, 128, 128))
+    (emolat,) = _run("AffectEmoLatLoader", model="tiny")
+    (code,) = _run(
+        "AffectEmoLatCodebookSampler",
+        emolat=emolat,
+        emotion=EmotionTarget.of("awe"),
+        n_codes=1,
+        temperature=1.0,
+        seed=0,
+    )
+    (image,) = _run(
+        "AffectEmoLatTransfer",
+        emolat=emolat,
+        image=SCENE,
+        code=code,
+        text="",
+        strength=1.0,
+        mask=torch.zeros(1, 128, 128),
+    )
     assert "The mask covers nothing" in notes.pop() and torch.equal(image, SCENE)
 
 
 def test_a_content_weight_without_a_gate(notes, small_unet, small_vae, small_classifier):
     text = [[torch.zeros(1, 77, 16), {}]]
-    inputs = dict(model=small_unet, positive=text, negative=text, vae=small_vae, emotion=EmotionTarget.of("awe"),
-                  classifier=small_classifier)
+    inputs = dict(
+        model=small_unet,
+        positive=text,
+        negative=text,
+        vae=small_vae,
+        emotion=EmotionTarget.of("awe"),
+        classifier=small_classifier,
+    )
     _run("AffectEmotionTokenOptimizer", **inputs)
     _run("AffectEmotionTokenOptimizer", **inputs, content_weight=0.0)
     assert notes == []  # the default goes without a gate, and without a word

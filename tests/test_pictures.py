@@ -7,24 +7,29 @@ import struct
 import zlib
 from pathlib import Path
 
+import comfyui_affect
 import numpy as np
 import pytest
-from PIL import Image
-
-import comfyui_affect
 from comfyui_affect.models import pictures
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.pictures import Unreadable, frames, opened, read
+from PIL import Image
 
 ROOT = Path(comfyui_affect.__file__).parent
 
 
 def png(width, height, *chunks):
     """The bytes of a PNG that says it is so large and holds almost nothing."""
+
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), *chunks, (b"IDAT", zlib.compress(bytes(999))), (b"IEND", b"")]
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        *chunks,
+        (b"IDAT", zlib.compress(bytes(999))),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
@@ -42,15 +47,23 @@ def test_a_picture_is_read_upright_in_rgb(tmp_path):
     assert found.mode == "RGB" and found.size == (4, 12)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.tif", "a.ppm", "a.tga", "a.ico", "a.jp2"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.tif", "a.ppm", "a.tga", "a.ico", "a.jp2"]
+)
 def test_formats_that_are_read(tmp_path, name):
     Image.new("RGB", (16, 16), "red").save(tmp_path / name)
     assert read(tmp_path / name).size == (16, 16) and Path(name).suffix in pictures.SUFFIXES
 
 
-@pytest.mark.parametrize("content", [
-    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n{} loop\n%%EOF\n",
-    b"\x89HDF\r\n\x1a\n" + bytes(99), b"SIMPLE  =                    T" + b" " * 2900, b"GRIB\0\0\0\1" + bytes(99)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n{} loop\n%%EOF\n",
+        b"\x89HDF\r\n\x1a\n" + bytes(99),
+        b"SIMPLE  =                    T" + b" " * 2900,
+        b"GRIB\0\0\0\1" + bytes(99),
+    ],
+)
 def test_formats_that_other_programs_would_decode_are_not_opened(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(Unreadable, match="'a.png' cannot be read: it is in none of the formats"):
@@ -70,7 +83,9 @@ def test_what_never_ends_is_not_opened(tmp_path):
 
 def test_pixels_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(png(13000, 13000))
-    with pytest.raises(Unreadable, match=r"13000 x 13000 pixels would take 4.1 GB of memory, and 1.5 GB are allowed.*AFFECT_PICTURE_GB"):
+    with pytest.raises(
+        Unreadable, match=r"13000 x 13000 pixels would take 4.1 GB of memory, and 1.5 GB are allowed.*AFFECT_PICTURE_GB"
+    ):
         list(frames(tmp_path / "a.png"))
     monkeypatch.setenv("AFFECT_PICTURE_GB", "0.5")
     with pytest.raises(Unreadable, match="0.5 GB are allowed"):
@@ -91,10 +106,19 @@ def test_frames_are_bounded_all_together(tmp_path):
         list(frames(tmp_path / "b.png"))
 
 
-@pytest.mark.parametrize("content, why", [
-    (png(40000, 40000), "too large to be opened safely"),
-    (png(8, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(90_000_000)))), "Decompressed data too large|too much memory"),
-    (png(800, 800), "truncated|broken"), (png(8, 8)[:40], "none of the formats"), (b"", "none of the formats")])
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        (png(40000, 40000), "too large to be opened safely"),
+        (
+            png(8, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(90_000_000)))),
+            "Decompressed data too large|too much memory",
+        ),
+        (png(800, 800), "truncated|broken"),
+        (png(8, 8)[:40], "none of the formats"),
+        (b"", "none of the formats"),
+    ],
+)
 def test_bombs_are_spoken_of_as_cut_files_are(tmp_path, content, why):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(Unreadable, match=f"The image 'a.png' cannot be read: .*({why})"):
@@ -105,7 +129,7 @@ def test_a_jpeg_of_thousands_of_scans(tmp_path):
     buffer = io.BytesIO()
     Image.new("L", (3000, 3000)).save(buffer, "JPEG", progressive=True)
     whole = buffer.getvalue()
-    scan = whole[whole.rfind(b"\xff\xda"):-2]
+    scan = whole[whole.rfind(b"\xff\xda") : -2]
     (tmp_path / "a.jpg").write_bytes(whole[:-2] + scan * 2000 + whole[-2:])
     with pytest.raises(Unreadable, match="stored in 2006 scans"):
         read(tmp_path / "a.jpg")
@@ -115,7 +139,14 @@ def test_a_jpeg_of_thousands_of_scans(tmp_path):
 
 def test_whatever_a_decoder_raises_is_a_sentence(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    for error in (KeyError("x"), struct.error("unpack"), ZeroDivisionError(), RecursionError("deep"), AttributeError("seek"), MemoryError()):
+    for error in (
+        KeyError("x"),
+        struct.error("unpack"),
+        ZeroDivisionError(),
+        RecursionError("deep"),
+        AttributeError("seek"),
+        MemoryError(),
+    ):
         with pytest.raises(Unreadable, match="'a.png' cannot be read: .") as caught, opened(tmp_path / "a.png"):
             raise error
         assert caught.value.passing == isinstance(error, MemoryError)

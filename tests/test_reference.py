@@ -9,13 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_affect.models import gallery as index
 from comfyui_affect.models import host, reference, ssim
 from comfyui_affect.models.emotions import EmotionTarget
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.reference import edge_response, luminance, open_gallery, retrieve
+from PIL import Image
 
 
 class Listening(host.Host):
@@ -52,7 +51,9 @@ def folder(tmp_path):
 def test_labels_and_groups(folder, notes):
     gallery = open_gallery(folder)
     assert len(gallery.pictures) == 12 and gallery.nouns == ["home", "lake", "mountain", "river"]
-    assert {p.path for p in gallery.select(noun="water")} == {f"{d}/{i}.png" for d in ("misty_lake", "clear_river") for i in range(3)}
+    assert {p.path for p in gallery.select(noun="water")} == {
+        f"{d}/{i}.png" for d in ("misty_lake", "clear_river") for i in range(3)
+    }
     assert {p.emotion for p in gallery.select(adjective="dark")} == {"fear"}
     assert len(gallery.select(emotions=("sadness",))) == 6
     with pytest.raises(UserError, match="no picture of 'boat'.*nouns: home, lake, mountain, river"):
@@ -60,11 +61,16 @@ def test_labels_and_groups(folder, notes):
 
 
 def test_a_csv_and_a_table_of_emotions_override_the_folders(folder, notes):
-    (folder / "labels.csv").write_text("file,noun,adjective,emotion\nmisty_lake/0.png,city,great,\nmisty_lake/1.png,city,odd,anger\n"
-                                       "misty_lake/2.png,,,\n")
+    (folder / "labels.csv").write_text(
+        "file,noun,adjective,emotion\nmisty_lake/0.png,city,great,\nmisty_lake/1.png,city,odd,anger\n"
+        "misty_lake/2.png,,,\n"
+    )
     (folder / "emotions.csv").write_text("adjective,emotion\ngreat,amusement\n")
     by_path = {p.path: p for p in open_gallery(folder).pictures}
-    assert len(by_path) == 3 and (by_path["misty_lake/0.png"].noun, by_path["misty_lake/0.png"].emotion) == ("city", "amusement")
+    assert len(by_path) == 3 and (by_path["misty_lake/0.png"].noun, by_path["misty_lake/0.png"].emotion) == (
+        "city",
+        "amusement",
+    )
     assert by_path["misty_lake/1.png"].emotion == "anger" and by_path["misty_lake/2.png"].noun == "lake"
 
 
@@ -114,7 +120,9 @@ def test_unusable_files_are_skipped_and_told(folder, notes, monkeypatch):
     Image.new("1", (10000, 10000)).save(folder / "dark_home/huge.png")
     gallery = open_gallery(folder)
     assert set(gallery.skipped) == {f"dark_home/{n}" for n in ("broken.png", "empty.jpg", "tiny.png", "huge.png")}
-    assert "100 megapixels" in gallery.skipped["dark_home/huge.png"] and "small" in gallery.skipped["dark_home/tiny.png"]
+    assert (
+        "100 megapixels" in gallery.skipped["dark_home/huge.png"] and "small" in gallery.skipped["dark_home/tiny.png"]
+    )
     assert len(gallery.pictures) == 12 and open_gallery(folder).skipped == gallery.skipped
 
 
@@ -139,7 +147,9 @@ def test_a_killed_build_loses_the_picture_in_hand(folder, notes, monkeypatch):
     assert (folder / index.INDEX).stat().st_size == 64 + 12 * index.RECORD
 
 
-@pytest.mark.parametrize("damage", [lambda b: b"other" + b[5:], lambda b: b[:10], lambda b: b.replace(b"gallery 2", b"gallery 1")])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"other" + b[5:], lambda b: b[:10], lambda b: b.replace(b"gallery 2", b"gallery 1")]
+)
 def test_a_damaged_index_is_made_anew(folder, notes, damage):
     open_gallery(folder)
     path = folder / index.INDEX
@@ -156,10 +166,25 @@ def record(text):
     return bytes(index.EDGE) + text + zlib.crc32(text).to_bytes(4, "little")
 
 
-@pytest.mark.parametrize("content", [
-    b"affect gallery 2 scharr ".ljust(64), HEAD.replace(b"0123", b"....")] + [HEAD + record(text) for text in (
-        b"5", b"[]", b"{", b"\xff", b"{}", b'{"edge": "x"}', b'{"path": 5, "file": [], "edge": %d}' % zlib.crc32(bytes(index.EDGE)),
-        b'{"path": "a", "file": 3, "edge": %d}' % zlib.crc32(bytes(index.EDGE)), b"[" * 1000, b'{"edge": null, "path": {}}')])
+@pytest.mark.parametrize(
+    "content",
+    [b"affect gallery 2 scharr ".ljust(64), HEAD.replace(b"0123", b"....")]
+    + [
+        HEAD + record(text)
+        for text in (
+            b"5",
+            b"[]",
+            b"{",
+            b"\xff",
+            b"{}",
+            b'{"edge": "x"}',
+            b'{"path": 5, "file": [], "edge": %d}' % zlib.crc32(bytes(index.EDGE)),
+            b'{"path": "a", "file": 3, "edge": %d}' % zlib.crc32(bytes(index.EDGE)),
+            b"[" * 1000,
+            b'{"edge": null, "path": {}}',
+        )
+    ],
+)
 def test_an_index_that_somebody_else_wrote_is_made_anew_or_passed_over(folder, notes, content):
     (folder / index.INDEX).write_bytes(content)
     assert len(open_gallery(folder, cache=True).pictures) == 12 and len(open_gallery(folder).pictures) == 12
@@ -206,8 +231,10 @@ def test_statistics_never_belong_to_other_pictures(folder, notes):
     (folder / "clear_river/0.png").rename(folder / "zz.png")
     (folder / index.INDEX).unlink()
     gallery = open_gallery(folder)
-    want = np.stack([ssim.statistics(row[:index.EDGE].reshape(index.SIDE, index.SIDE)).reshape(-1) for row in gallery.rows])
-    assert np.array_equal(gallery.cached[:, :want.shape[1]], want)
+    want = np.stack(
+        [ssim.statistics(row[: index.EDGE].reshape(index.SIDE, index.SIDE)).reshape(-1) for row in gallery.rows]
+    )
+    assert np.array_equal(gallery.cached[:, : want.shape[1]], want)
 
 
 def test_statistics_cut_off_behind_their_header_are_made_anew(folder, notes):
@@ -233,7 +260,10 @@ def test_two_builders_at_once_make_one_index(folder, notes):
     import subprocess
     import sys
 
-    both = [subprocess.Popen([sys.executable, "-c", BUILDER, str(folder)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", BUILDER, str(folder)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     assert [p.communicate(timeout=120)[0].strip() for p in both] == ["12", "12"]
     assert (folder / index.INDEX).stat().st_size == 64 + 12 * index.RECORD
 
@@ -270,15 +300,17 @@ def test_an_index_elsewhere(folder, notes, tmp_path, monkeypatch):
 
 def test_canny_has_an_index_of_its_own(folder, notes):
     scharr, canny = open_gallery(folder), open_gallery(folder, "canny")
-    assert not np.array_equal(scharr.rows[:, :index.EDGE], canny.rows[:, :index.EDGE])
+    assert not np.array_equal(scharr.rows[:, : index.EDGE], canny.rows[:, : index.EDGE])
     assert retrieve(Image.open(folder / "clear_river/1.png"), canny, 1)[0].score == pytest.approx(1)
     with pytest.raises(UserError, match="no edge response 'sobel'"):
         open_gallery(folder, "sobel")
 
 
 def test_tables_from_elsewhere(folder, notes):
-    (folder / "labels.csv").write_bytes("file,noun,adjective,emotion\nmisty_lake/0.png,Caf\xe9,Sch\xf6n,FEAR\n".encode("latin-1"))
-    only, = open_gallery(folder).pictures  # a table with files says which pictures belong
+    (folder / "labels.csv").write_bytes(
+        "file,noun,adjective,emotion\nmisty_lake/0.png,Caf\xe9,Sch\xf6n,FEAR\n".encode("latin-1")
+    )
+    (only,) = open_gallery(folder).pictures  # a table with files says which pictures belong
     assert (only.noun, only.adjective, only.emotion) == ("Caf\xe9", "Sch\xf6n", "fear")
     (folder / "labels.csv").write_text("file,emotion\nmisty_lake/0.png,gloom\n")
     with pytest.raises(UserError, match="'gloom'"):
@@ -300,13 +332,13 @@ def test_what_a_gallery_depends_on(folder, notes):
 @pytest.mark.parametrize("place", [7, index.EDGE + 5], ids=["pixels", "json"])
 def test_a_damaged_record_is_read_again(folder, notes, place):
     before = open_gallery(folder)
-    edges = {p.path: before.rows[p.row, :index.EDGE].copy() for p in before.pictures}
+    edges = {p.path: before.rows[p.row, : index.EDGE].copy() for p in before.pictures}
     with (folder / index.INDEX).open("r+b") as f:
         f.seek(64 + 3 * index.RECORD + place)
         f.write(b"xxxx")
     again = open_gallery(folder)
     assert len(again.pictures) == 12 and len(again.rows) == len(before.rows) + 1
-    assert all(np.array_equal(again.rows[p.row, :index.EDGE], edges[p.path]) for p in again.pictures)
+    assert all(np.array_equal(again.rows[p.row, : index.EDGE], edges[p.path]) for p in again.pictures)
 
 
 def test_an_index_of_mostly_stale_records_is_compacted(folder, notes, monkeypatch):
@@ -430,7 +462,14 @@ def test_a_csv_with_semicolons_is_read_and_one_without_files_is_told(folder, not
 
 
 def test_plurals_are_compared():
-    pairs = (("beaches", "beach"), ("churches", "church"), ("movies", "movie"), ("cities", "city"), ("houses", "house"), ("grass", "grass"))
+    pairs = (
+        ("beaches", "beach"),
+        ("churches", "church"),
+        ("movies", "movie"),
+        ("cities", "city"),
+        ("houses", "house"),
+        ("grass", "grass"),
+    )
     assert all(index.singular(a) == index.singular(b) for a, b in pairs)
 
 

@@ -2,9 +2,17 @@ import math
 
 import pytest
 import torch
-
 from comfyui_affect.models.diffusion.sampling import (
-    SAMPLERS, SCHEDULES, Sampler, ddim_inversion, prepare_noise, sample, schedule, sd_sigmas, sigma_to_timestep)
+    SAMPLERS,
+    SCHEDULES,
+    Sampler,
+    ddim_inversion,
+    prepare_noise,
+    sample,
+    schedule,
+    sd_sigmas,
+    sigma_to_timestep,
+)
 from comfyui_affect.models.errors import UserError
 
 TABLE = sd_sigmas()
@@ -89,8 +97,15 @@ def test_a_mask_keeps_what_lies_outside_it():
     latent = torch.randn(1, 4, 8, 8)
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1
-    out = sample(gaussian, prepare_noise(latent, 0), latent, schedule("normal", TABLE, 10), Sampler("euler"),
-                 float(TABLE[-1]), mask=mask)
+    out = sample(
+        gaussian,
+        prepare_noise(latent, 0),
+        latent,
+        schedule("normal", TABLE, 10),
+        Sampler("euler"),
+        float(TABLE[-1]),
+        mask=mask,
+    )
     assert torch.allclose(out[..., 4:], latent[..., 4:], atol=1e-5)
 
 

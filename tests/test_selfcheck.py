@@ -12,7 +12,9 @@ class Layered(torch.nn.Module):
     def __init__(self, wrong=0, width=64, depth=4, dtype=torch.float32):
         super().__init__()
         generator = torch.Generator().manual_seed(1)
-        self.weights = [torch.randn(width, width, generator=generator, dtype=torch.float32) * width**-0.5 for _ in range(depth + 1)]
+        self.weights = [
+            torch.randn(width, width, generator=generator, dtype=torch.float32) * width**-0.5 for _ in range(depth + 1)
+        ]
         self.wrong, self.dtype = wrong, dtype
 
     def forward(self, t):
@@ -36,7 +38,7 @@ def run(network, fine=True, n=2, gradients=40, seed=0):
         t = torch.randn(n, 2, 32, generator=generator).requires_grad_(True)
         out = network(t)
         weights = torch.randn(out.shape, generator=generator)
-        gradient, = torch.autograd.grad(out, t, weights)
+        (gradient,) = torch.autograd.grad(out, t, weights)
         check.check(t, gradient, weights, out.detach(), network)
     return check
 
@@ -56,6 +58,7 @@ def test_wrong_gradients_are_refused(wrong, seed):
 
 def test_a_gradient_that_lacks_a_part_is_refused():
     """Along itself it is right: only a random direction sees what is missing."""
+
     class Half(torch.nn.Module):
         def forward(self, t):
             x = t.flatten(1)

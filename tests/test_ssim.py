@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from comfyui_affect.models import ssim
 
 needs_numba = pytest.mark.skipif(ssim.kernels() is None, reason="numba is not installed")
@@ -46,14 +45,18 @@ def test_exact_is_scikit_images():
 
     pictures = noise(200)
     for a, b in zip(pictures[:100], pictures[100:]):
-        theirs = structural_similarity(a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255)
+        theirs = structural_similarity(
+            a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+        )
         assert ssim.exact(a, b[None])[0] == pytest.approx(theirs, abs=1e-6)
 
 
 @pytest.mark.parametrize("fast", FAST)
 def test_fast_scores_are_within_their_errors(fast):
     """Also where float32 and 16 bits are at their worst: flat and nearly flat pictures."""
-    pictures = np.concatenate([noise(60), flat(0, 255, 189, 213, 249, 243, 128), stripes(254, 255), stripes(127, 128), stripes(0, 1)])
+    pictures = np.concatenate(
+        [noise(60), flat(0, 255, 189, 213, 249, 243, 128), stripes(254, 255), stripes(127, 128), stripes(0, 1)]
+    )
     numbers = np.arange(len(pictures))[::-1].copy()
     for query in pictures[[3, 40, *range(60, len(pictures))]]:
         want = ssim.exact(query, pictures[numbers])
@@ -70,11 +73,19 @@ def test_fast_scores_are_within_their_errors(fast):
 def test_a_search_bears_fast_scores_that_are_as_wrong_as_they_may_be(fast, monkeypatch):
     base = noise(1, seed=5)[0].astype(int)
     rng = np.random.default_rng(6)
-    pictures = np.clip(base + rng.integers(0, 2, (400, 64, 64)) * (rng.random((400, 64, 64)) < 0.002), 0, 255).astype(np.uint8)
+    pictures = np.clip(base + rng.integers(0, 2, (400, 64, 64)) * (rng.random((400, 64, 64)) < 0.002), 0, 255).astype(
+        np.uint8
+    )
     want = np.lexsort((np.arange(400), -ssim.exact(pictures[7], pictures)))[:5].tolist()
     original = ssim.Scan.scores
-    monkeypatch.setattr(ssim.Scan, "scores", lambda self, rows, numbers, cached=None, floor=-1.0: original(self, rows, numbers, cached)
-                        + rng.choice([-0.9, 0.9], len(numbers)) * (ssim.FAST_ERROR if cached is None else self.cached_error))
+    monkeypatch.setattr(
+        ssim.Scan,
+        "scores",
+        lambda self, rows, numbers, cached=None, floor=-1.0: (
+            original(self, rows, numbers, cached)
+            + rng.choice([-0.9, 0.9], len(numbers)) * (ssim.FAST_ERROR if cached is None else self.cached_error)
+        ),
+    )
     for cached in (None, statistics(pictures)):
         assert ssim.best(pictures[7], packed(pictures), np.arange(400), 5, cached, fast)[0] == want
 
@@ -128,7 +139,9 @@ def test_a_search_is_brute_force(fast, with_cache):
 def test_few_are_visited_among_near_duplicates():
     rng = np.random.default_rng(2)
     base = noise(60, seed=3)
-    pictures = np.clip(np.repeat(base, 50, axis=0).astype(int) + rng.integers(-1, 2, (3000, 64, 64)), 0, 255).astype(np.uint8)
+    pictures = np.clip(np.repeat(base, 50, axis=0).astype(int) + rng.integers(-1, 2, (3000, 64, 64)), 0, 255).astype(
+        np.uint8
+    )
     want = ssim.exact(pictures[700], pictures)
     found, _, visited = ssim.best(pictures[700], packed(pictures), np.arange(3000), 5, statistics(pictures))
     assert found == np.lexsort((np.arange(3000), -want))[:5].tolist() and visited < 0.05 * 3000

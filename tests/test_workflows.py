@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
-
 from comfyui_affect import workflows
 from comfyui_affect.models import host
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 from comfyui_affect.workflows.headless.host import EmbeddedHost
 from comfyui_affect.workflows.headless.run import prepare
+from PIL import Image
 
 TEMPLATES = sorted(Path(workflows.__file__).parent.glob("*.json"))
 
@@ -21,7 +20,9 @@ def _pack() -> dict[str, str]:
     except ModuleNotFoundError:  # Python 3.10
         import tomli as tomllib
 
-    project = tomllib.loads((Path(workflows.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((Path(workflows.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     return {"cnr_id": project["name"], "ver": project["version"]}
 
 
@@ -49,13 +50,16 @@ def test_a_template_can_be_read(path):
     for link, source, slot, target, place, kind in workflow["links"]:
         assert link in nodes[source]["outputs"][slot]["links"]
         assert nodes[target]["inputs"][place]["link"] == link
-        assert {kind, "*"} & set(nodes[target]["inputs"][place]["type"].split(","))  # a socket of several types names them all
+        assert {kind, "*"} & set(
+            nodes[target]["inputs"][place]["type"].split(",")
+        )  # a socket of several types names them all
     assert any(n["type"] == "MarkdownNote" for n in nodes.values()) and workflow["groups"]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
 def test_a_template_says_where_its_nodes_come_from(path):
-    """By the pack's name in the registry and its version, so that a ComfyUI without the pack can offer to install it."""
+    """By the pack's name in the registry and its version, so that a ComfyUI without the pack can offer to install
+    it."""
     for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
         told = {key: node["properties"].get(key) for key in ("cnr_id", "ver")}
         if node["type"] in NODE_CLASS_MAPPINGS:

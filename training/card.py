@@ -22,7 +22,6 @@ from ..models.scorers import load_scorer
 from .data.moodscenes import layout_seeds, make_scene
 from .data.photos import HELD_OUT, photograph, square
 
-
 SCORERS = {"tiny": "clip", "tiny-eval": "clip-eval", "moodifyclip": "moodifyclip"}
 """The tiny scorers a timing gate may use, and their files."""
 
@@ -45,12 +44,13 @@ def plain_samples(prompts: list[str], device: str, cfg: float = 7.5, steps: int 
     model.unet.to(device), vae.to(device)
     out = []
     for start in range(0, len(prompts), batch):
-        part = prompts[start:start + batch]
+        part = prompts[start : start + batch]
         embeds = torch.cat([text.encode(p)[0][0][:, :77] for p in part])
         latent = torch.zeros(len(part), tiny.LATENT_CHANNELS, 16, 16)
         guider = CFGGuider(model, [[embeds, {}]], text.encode(""), cfg)
-        samples = guider.sample(prepare_noise(latent, start), latent, Sampler("dpmpp_2m"),
-                                schedule("karras", model.sigma_table, steps))
+        samples = guider.sample(
+            prepare_noise(latent, start), latent, Sampler("dpmpp_2m"), schedule("karras", model.sigma_table, steps)
+        )
         out.append(vae.decode(samples).cpu())
     return torch.cat(out)
 
@@ -83,7 +83,9 @@ def figures(scenes: int, samples: int, device: str, runs: Path) -> dict[str, Any
     vae = tiny.build_vae()
     tiny.load("vae", vae)
     vae.to(device).eval()
-    photos = torch.from_numpy(np.stack([square(photograph(n), tiny.IMAGE_SIZE) for n in HELD_OUT])).permute(0, 3, 1, 2) / 255
+    photos = (
+        torch.from_numpy(np.stack([square(photograph(n), tiny.IMAGE_SIZE) for n in HELD_OUT])).permute(0, 3, 1, 2) / 255
+    )
     for name, images in (("MoodScenes", x[:scenes]), ("held-out photographs", photos)):
         back = torch.cat([vae.decode(vae.encode(p.to(device))).cpu() for p in images.split(50)])
         result[f"VAE SSIM, {name}"] = float(metrics.ssim(back, images).mean())
@@ -93,36 +95,50 @@ def figures(scenes: int, samples: int, device: str, runs: Path) -> dict[str, Any
         text = scorer.text_features(captions[:scenes])
         groups = range(0, scenes - 99, 100)
         result[f"{name} retrieval R@1 among 100"] = float(
-            np.mean([metrics.retrieved(image[i:i + 100], text[i:i + 100]).float().mean() for i in groups]))
+            np.mean([metrics.retrieved(image[i : i + 100], text[i : i + 100]).float().mean() for i in groups])
+        )
     judge = load_scorer("tiny-eval").to(device)
     made = plain_samples(captions[:samples], device)
     sample_sheet(made[:32], captions[:32], runs / "samples.png")
-    features = [metrics.clip_features(judge, part.to(device)) for part in (made, x[:samples], x[samples // 2:samples],
-                                                                          x[:samples // 2])]
+    features = [
+        metrics.clip_features(judge, part.to(device))
+        for part in (made, x[:samples], x[samples // 2 : samples], x[: samples // 2])
+    ]
     result["Frechet distance on tiny-eval features, plain samples"] = metrics.frechet_distance(features[0], features[1])
     result["the same between two halves of the real scenes"] = metrics.frechet_distance(features[2], features[3])
     text = judge.text_features(captions[:samples])
     groups = range(0, samples - 63, 64)
     result["own-prompt retrieval of plain samples among 64"] = float(
-        np.mean([metrics.retrieved(features[0][i:i + 64], text[i:i + 64]).float().mean() for i in groups]))
+        np.mean([metrics.retrieved(features[0][i : i + 64], text[i : i + 64]).float().mean() for i in groups])
+    )
     return result | emolat_figures(x[:96], labels[:96], device)
 
 
 def emolat_figures(x: torch.Tensor, labels: torch.Tensor, device: str) -> dict[str, float]:
-    """The bundled EmoLat on held-out scenes x [n, 3, 128, 128] of emotions labels [n], each repainted in the opposite emotion."""
+    """The bundled EmoLat on held-out scenes x [n, 3, 128, 128] of emotions labels [n], each repainted in the
+    opposite emotion."""
     emolat, judge = load_emolat("tiny"), load_classifier("tiny-b").to(device)
     for part in emolat.parts:
         part.to(device)
     targets = [EmotionTarget.of(OPPOSITE[MIKELS[int(k)]]) for k in labels]
-    after = torch.cat([repaint(emolat, image[None], emolat.sample(target, 1, 1.0, i)) for i, (image, target) in enumerate(zip(x, targets))])
+    after = torch.cat(
+        [
+            repaint(emolat, image[None], emolat.sample(target, 1, 1.0, i))
+            for i, (image, target) in enumerate(zip(x, targets))
+        ]
+    )
     wanted = torch.tensor([MIKELS.index(target.dominant) for target in targets])
     entries = emolat.codebooks.entries.detach()
     book_of = torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1])
-    return {"EmoLat, least codebook perplexity of 256": float(emolat.codebooks.perplexity().min()),
-            "EmoLat, how far its books lie apart over how wide they are": separation(entries.flatten(0, 1), book_of),
-            "EmoLat, share of a code's neighbours on the map that are of its book": clustered(*map_points(emolat, "t-SNE")),
-            "EmoLat towards the opposite emotion, accuracy by tiny-b": metrics.accuracy(judge(after.to(device)).cpu(), wanted),
-            "EmoLat towards the opposite emotion, SSIM to the source": float(metrics.ssim(after, x).mean())}
+    return {
+        "EmoLat, least codebook perplexity of 256": float(emolat.codebooks.perplexity().min()),
+        "EmoLat, how far its books lie apart over how wide they are": separation(entries.flatten(0, 1), book_of),
+        "EmoLat, share of a code's neighbours on the map that are of its book": clustered(*map_points(emolat, "t-SNE")),
+        "EmoLat towards the opposite emotion, accuracy by tiny-b": metrics.accuracy(
+            judge(after.to(device)).cpu(), wanted
+        ),
+        "EmoLat towards the opposite emotion, SSIM to the source": float(metrics.ssim(after, x).mean()),
+    }
 
 
 def sample_sheet(images: torch.Tensor, captions: list[str], target: Path) -> None:
@@ -131,18 +147,20 @@ def sample_sheet(images: torch.Tensor, captions: list[str], target: Path) -> Non
 
     from PIL import Image
 
-    sheet = contact_sheet([x.permute(1, 2, 0).numpy() for x in images],
-                          ["\n".join(textwrap.wrap(c, 26)[:4]) for c in captions], columns=8)
+    sheet = contact_sheet(
+        [x.permute(1, 2, 0).numpy() for x in images], ["\n".join(textwrap.wrap(c, 26)[:4]) for c in captions], columns=8
+    )
     files.write_atomically(target, lambda p: Image.fromarray((sheet * 255).round().astype(np.uint8)).save(p))
 
 
 @torch.no_grad()
 def gate_range(device: str, n: int = 128) -> dict[str, dict[str, float]]:
-    """lo and hi of each tiny scorer: its cosines with their own prompts of what the denoiser predicts from pure noise, and of
-    plain samples, measured on training prompts.
+    """lo and hi of each tiny scorer: its cosines with their own prompts of what the denoiser predicts from pure noise,
+    and of plain samples, measured on training prompts.
 
-    Unrelated pairs, the obvious lo, would put every first prediction near the top of the scale: each of the tiny world's
-    six nouns has its usual composition, which is predicted from the first step on. A gate could then only open at once.
+    Unrelated pairs, the obvious lo, would put every first prediction near the top of the scale: each of the tiny
+    world's six nouns has its usual composition, which is predicted from the first step on. A gate could then only open
+    at once.
     """
     prompts = []
     for i, layout in enumerate(layout_seeds("train", n, seed=3)):
@@ -164,26 +182,38 @@ def write_card(table: dict[str, Any], runs: Path, device: str) -> None:
     limits = gate_range(device)
     for scorer, limit in limits.items():
         state, before = files.load_safetensors(tiny.path(SCORERS[scorer]))
-        if {k: json.loads(v) for k, v in before.items()} != limit:  # the same would be written in another order: another file to git
+        if {
+            k: json.loads(v) for k, v in before.items()
+        } != limit:  # the same would be written in another order: another file to git
             tiny.save(SCORERS[scorer], state, **limit)
     result = figures(table["scenes"], table["samples"], device, runs)
     card = {
         "data": "MoodScenes (train layouts) and crops of photographs that scikit-image and scikit-learn ship",
-        "command": "affect train tiny", "config": "training/configs/tiny.toml", "gate": limits,
-        "parameters": {n: sum(v.numel() for v in files.load_safetensors(tiny.path(n))[0].values())
-                       for n in ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg", "emolat", "moodifyclip")
-                       if tiny.path(n).is_file()},
+        "command": "affect train tiny",
+        "config": "training/configs/tiny.toml",
+        "gate": limits,
+        "parameters": {
+            n: sum(v.numel() for v in files.load_safetensors(tiny.path(n))[0].values())
+            for n in ("vae", "unet", "clip", "clip-eval", *TINY, "densenet", "vgg", "emolat", "moodifyclip")
+            if tiny.path(n).is_file()
+        },
         "figures": {k: round(v, 4) for k, v in result.items()},
     }
-    files.write_atomically(tiny.path("card").with_suffix(".json"),
-                           lambda p: p.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8"))
-    files.write_atomically(tiny.path("card").with_suffix(".md"), lambda p: p.write_text(as_markdown(card), encoding="utf-8"))
+    files.write_atomically(
+        tiny.path("card").with_suffix(".json"),
+        lambda p: p.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8"),
+    )
+    files.write_atomically(
+        tiny.path("card").with_suffix(".md"), lambda p: p.write_text(as_markdown(card), encoding="utf-8")
+    )
 
 
 def as_markdown(card: dict[str, Any]) -> str:
     rows = "\n".join(f"| {k} | {v:g} |" for k, v in card["figures"].items())
     sizes = ", ".join(f"{k} {v / 1e6:.1f} M" for k, v in card["parameters"].items())
-    return (f"# The tiny models\n\nData: {card['data']}. Command: `{card['command']}` with `{card['config']}` "
-            f"(seeds stand there); the UNet by two processes.\nStored values: {sizes}, half precision.\nGate range of the "
-            f"tiny scorer: lo {card['gate']['tiny']['lo']}, hi {card['gate']['tiny']['hi']}.\n\nOn held-out layouts and photographs:\n\n"
-            f"| figure | value |\n| --- | --- |\n{rows}\n")
+    return (
+        f"# The tiny models\n\nData: {card['data']}. Command: `{card['command']}` with `{card['config']}` "
+        f"(seeds stand there); the UNet by two processes.\nStored values: {sizes}, half precision.\nGate range of the "
+        f"tiny scorer: lo {card['gate']['tiny']['lo']}, hi {card['gate']['tiny']['hi']}.\n\nOn held-out layouts and photographs:\n\n"
+        f"| figure | value |\n| --- | --- |\n{rows}\n"
+    )

@@ -39,7 +39,9 @@ def train(config: ClassifierConfig, loop: LoopConfig, runs: Path, device: str, n
         total = F.cross_entropy(logits, label, label_smoothing=config.smoothing)
         return {"loss": total, "accuracy": (logits.argmax(dim=1) == label).float().mean()}
 
-    return fit(TINY[name](), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name, config, rows.tokens, vae)
+    return fit(
+        TINY[name](), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name, config, rows.tokens, vae
+    )
 
 
 @torch.no_grad()

@@ -46,8 +46,15 @@ def drop_words(tokens: torch.Tensor, share: float) -> torch.Tensor:
 
 def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: str) -> tuple[nn.Module, torch.Tensor]:
     """Trains an open_clip model by its symmetric contrast; returns it and the token ids it has seen."""
-    spec = PackSpec("train", config.n, emotions=config.emotions, captions=config.captions, photos=config.photos,
-                    variants=config.variants, seed=config.data_seed)
+    spec = PackSpec(
+        "train",
+        config.n,
+        emotions=config.emotions,
+        captions=config.captions,
+        photos=config.photos,
+        variants=config.variants,
+        seed=config.data_seed,
+    )
     rows = Rows([make_pack(spec, runs / "packs")], device)
 
     def loss(clip: nn.Module, batch: tuple, step: int) -> Losses:
@@ -55,7 +62,7 @@ def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: s
         images = preprocess(view(rows.pictures(index), strength=0.5, each=True))
         tokens = drop_words(rows.tokens[index, variant], config.unknown)
         image = F.normalize(clip.encode_image(images), dim=-1).float()
-        text = F.normalize(open_clip_tower(clip)(tokens[:, :config.length])[1], dim=-1).float()
+        text = F.normalize(open_clip_tower(clip)(tokens[:, : config.length])[1], dim=-1).float()
         scale = clip.logit_scale.exp().clamp(max=100)
         logits = scale * image @ text.T
         # Rows with one caption are positives of each other: a photograph's crops share theirs.
@@ -65,5 +72,7 @@ def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: s
         hit = (logits.argmax(dim=1) == torch.arange(len(logits), device=logits.device)).float().mean()
         return {"loss": total, "hit": hit, "scale": scale}
 
-    clip = fit(tiny.build_clip(), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name, config, rows.tokens)
+    clip = fit(
+        tiny.build_clip(), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name, config, rows.tokens
+    )
     return clip, rows.tokens.unique().cpu()

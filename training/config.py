@@ -23,8 +23,10 @@ class Config(dict[str, Any]):
         self.name = name
 
     def __missing__(self, section: str) -> Any:
-        raise UserError(f"{self.name} has no section [{section}]; it has {', '.join(f'[{key}]' for key in self) or 'none'}. Choose a config "
-                        "made for this training.")
+        raise UserError(
+            f"{self.name} has no section [{section}]; it has {', '.join(f'[{key}]' for key in self) or 'none'}. Choose a config "
+            "made for this training."
+        )
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -62,8 +64,10 @@ def overridden(config: dict[str, Any], overrides: list[str] | tuple[str, ...]) -
         for parent in parents:
             table = table.get(parent) if isinstance(table, dict) else None
         if not equals or not isinstance(table, dict):
-            raise UserError(f"'{override}' overrides nothing: write SECTION.KEY=VALUE with a section that there is "
-                            f"({', '.join(config)}), for example vae.steps=100.")
+            raise UserError(
+                f"'{override}' overrides nothing: write SECTION.KEY=VALUE with a section that there is "
+                f"({', '.join(config)}), for example vae.steps=100."
+            )
         table[leaf] = _value(value)
     return config
 

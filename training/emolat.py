@@ -1,6 +1,7 @@
-"""EmoLat's first stage: graph encoder, eight codebooks and adversary, learned from annotated images (equations 1 to 14).
+"""EmoLat's first stage: graph encoder, eight codebooks and adversary, learned from annotated images (equations 1 to
+14).
 
-    affect train emolat --out emolat.safetensors data.folder=FOLDER
+affect train emolat --out emolat.safetensors data.folder=FOLDER
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import argparse
 import hashlib
 import math
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,21 +37,22 @@ from .data.graphs import GraphRows, make_pictures
 from .loop import LoopConfig, Losses, digest, fit, on_device, split
 
 VECTORS = 32
-"""Real vectors of an image that the adversary sees, drawn once where there are more: 118,100 images of 196 would be 23 GB."""
+"""Real vectors of an image that the adversary sees, drawn once where there are more: 118,100 images of 196 would be
+23 GB."""
 
 COUNT_EVERY = 200
 """Steps between exact counts of the books' use."""
 
 SETTLING = 3
-"""Passes in which the books settle at the end: in a trained space the least used book went from a perplexity of 108 to 182, 195 and
-197, and to 199 in eight; a probe named 0.55 of the codes before and after."""
+"""Passes in which the books settle at the end: in a trained space the least used book went from a perplexity of 108
+to 182, 195 and 197, and to 199 in eight; a probe named 0.55 of the codes before and after."""
 
 
 @dataclass
 class DataConfig:
-    """folder: annotated images (`data.annotated`); empty: `n` MoodScenes are made. size: pixels a side. share: of each emotion's
-    images the transfer network is trained on so many, the first; the others are left for testing (the paper's 95 %). The space is
-    learned from all, as the paper's."""
+    """folder: annotated images (`data.annotated`); empty: `n` MoodScenes are made. size: pixels a side. share: of
+    each emotion's images the transfer network is trained on so many, the first; the others are left for testing (the
+    paper's 95 %). The space is learned from all, as the paper's."""
 
     folder: str = ""
     n: int = 8000
@@ -64,13 +67,13 @@ class DataConfig:
 
 @dataclass
 class SpaceConfig:
-    """Stage one. `adversary`, `dispersion` and `uniformity` (ours) weigh their losses: 0 leaves one out. Dead codes are revived every
-    `revive_every` steps.
+    """Stage one. `adversary`, `dispersion` and `uniformity` (ours) weigh their losses: 0 leaves one out. Dead codes are
+    revived every `revive_every` steps.
 
-    Without a weight on uniformity an emotion's graphs fall together onto one vector a place: 10 to 17 entries of a book are in use at a
-    time, however high their running average is. With it, by one training each (dispersion, uniformity, seed: entries in use at the end
-    of the training, a probe's accuracy, how far apart the books lie over how wide they are, share of an entry's neighbours on the map
-    that are of its own book):
+    Without a weight on uniformity an emotion's graphs fall together onto one vector a place: 10 to 17 entries of a book
+    are in use at a time, however high their running average is. With it, by one training each (dispersion, uniformity,
+    seed: entries in use at the end of the training, a probe's accuracy, how far apart the books lie over how wide they
+    are, share of an entry's neighbours on the map that are of its own book):
 
         0.25, 0.1,  0   136  0.67  1.04  0.82        0.25, 0.15, 0   132  0.61  0.84  0.81
         0.25, 0.1,  1   124  0.55  2.34  0.93        0.25, 0.25, 0   127  0.71  0.50  0.67
@@ -86,8 +89,8 @@ class SpaceConfig:
 
 @dataclass
 class Data:
-    """What both stages train on: annotations and graphs [N]; pictures [M, S, S, 3] uint8, memory-mapped, of which row i's is
-    number `at[i]` (those that cannot be read have no row). summary: what was used, skipped and unusual."""
+    """What both stages train on: annotations and graphs [N]; pictures [M, S, S, 3] uint8, memory-mapped, of which
+    row i's is number `at[i]` (those that cannot be read have no row). summary: what was used, skipped and unusual."""
 
     rows: list[Annotated]
     graphs: GraphRows
@@ -105,7 +108,7 @@ class Data:
         """The pictures' shape and the checksum of every pixel of them."""
         check = 0
         for i in range(0, len(self.pictures), 256):
-            check = zlib.crc32(self.pictures[i:i + 256], check)
+            check = zlib.crc32(self.pictures[i : i + 256], check)
         return f"{self.pictures.shape} {check:08x}"
 
     def images(self, index: torch.Tensor) -> torch.Tensor:
@@ -115,7 +118,8 @@ class Data:
 
 
 def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str, whole: bool = False) -> Data:
-    """The training data of a config, prepared and cached in `runs`; all of them, where `whole`. Says what was skipped."""
+    """The training data of a config, prepared and cached in `runs`; all of them, where `whole`. Says what was
+    skipped."""
     scorer = load_scorer(model.clip)
     folder = Path(config.folder) if config.folder else _moodscenes(config, runs)
     reading = read_annotations(folder)
@@ -127,7 +131,7 @@ def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str, 
         raise UserError(f"No image in {folder} can be read. {reading.summary()}")
     by_emotion = [[i for i in kept if reading.rows[i].emotion == k] for k in range(len(MIKELS))]
     share, readable = 1.0 if whole else config.share, len(kept)
-    kept = sorted(i for own in by_emotion for i in own[:math.ceil(share * len(own))])
+    kept = sorted(i for own in by_emotion for i in own[: math.ceil(share * len(own))])
     reading.rows, reading.left = [reading.rows[i] for i in kept], readable - len(kept)
     graphs = GraphRows(reading.rows, scorer, runs, device)
     reading.outside = graphs.outside
@@ -138,17 +142,21 @@ def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str, 
 def _moodscenes(config: DataConfig, runs: Path) -> Path:
     from .data.moodscenes import dataset
 
-    painted = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(dataset.__file__).parent.glob("*.py")))).hexdigest()[:8]
+    painted = hashlib.sha256(
+        b"".join(p.read_bytes() for p in sorted(Path(dataset.__file__).parent.glob("*.py")))
+    ).hexdigest()[:8]
     folder = runs / f"moodscenes-{config.n}-{config.size}-{config.data_seed}-{painted}"
     if not (folder / "index.csv").is_file():  # written last
-        dataset.write_dataset(folder, config.n, config.size, config.data_seed, split="train", workers=host.cores(), uniform=True)
+        dataset.write_dataset(
+            folder, config.n, config.size, config.data_seed, split="train", workers=host.cores(), uniform=True
+        )
     return folder
 
 
 @torch.no_grad()
 def real_vectors(vgg: Backbone, data: Data, runs: Path) -> torch.Tensor:
-    """[N, V, W] half, on the CPU: two neighbouring vectors of relu5_1 each, standardised over the data, at most `VECTORS` an
-    image. Kept in `runs` under what the images and the network's weights are."""
+    """[N, V, W] half, on the CPU: two neighbouring vectors of relu5_1 each, standardised over the data, at most
+    `VECTORS` an image. Kept in `runs` under what the images and the network's weights are."""
     n, size = len(data.rows), data.pictures.shape[1]
     path = runs / f"vectors-{n}-{size}-{digest(data.known, data.at, vgg)}.npy"
     if not path.is_file():
@@ -159,25 +167,26 @@ def real_vectors(vgg: Backbone, data: Data, runs: Path) -> torch.Tensor:
 
 
 def standardised(parts: Iterable[np.ndarray], n: int, path: Path) -> None:
-    """Parts [.., V, W] of n rows -> a file [n, V, W] half in which each of the W dimensions has mean 0 and deviation 1: ReLU maps
-    differ in scale by orders of magnitude, and quantisation compares by distance. A part at a time, for the paper's are 8 GB."""
+    """Parts [.., V, W] of n rows -> a file [n, V, W] half in which each of the W dimensions has mean 0 and deviation
+    1: ReLU maps differ in scale by orders of magnitude, and quantisation compares by distance. A part at a time, for
+    the paper's are 8 GB."""
     start, out, total, squares = 0, None, 0.0, 0.0
     for part in parts:
         if out is None:
             out = np.lib.format.open_memmap(path, "w+", np.float16, (n, *part.shape[1:]))
-        out[start:start + len(part)], start = part, start + len(part)
+        out[start : start + len(part)], start = part, start + len(part)
         total, squares = total + part.sum((0, 1), np.float64), squares + np.square(part, dtype=np.float64).sum((0, 1))
     mean = total / (n * out.shape[1])
     deviation = np.sqrt(np.maximum(squares / (n * out.shape[1]) - mean**2, 1e-6))
     for i in range(0, n, 64):
-        out[i:i + 64] = (out[i:i + 64] - mean) / deviation
+        out[i : i + 64] = (out[i : i + 64] - mean) / deviation
     out.flush()
 
 
 def codes_of(vgg: Backbone, images: torch.Tensor) -> torch.Tensor:
     """[B, 3, S, S] -> [B, V, 2 C]: relu5_1's vectors, two horizontal neighbours side by side."""
-    x = vgg.features[:VGG_CUTS[-1]](vgg.normalised(images)).permute(0, 2, 3, 1)  # [B, h, w, C]
-    x = x[:, :, :x.shape[2] // 2 * 2].flatten(1, 2).unflatten(1, (-1, 2)).flatten(2)
+    x = vgg.features[: VGG_CUTS[-1]](vgg.normalised(images)).permute(0, 2, 3, 1)  # [B, h, w, C]
+    x = x[:, :, : x.shape[2] // 2 * 2].flatten(1, 2).unflatten(1, (-1, 2)).flatten(2)
     if x.shape[1] > VECTORS:
         chosen = torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(0))[:VECTORS].sort().values
         x = x[:, chosen.to(x.device)]
@@ -185,11 +194,12 @@ def codes_of(vgg: Backbone, images: torch.Tensor) -> torch.Tensor:
 
 
 class Space(nn.Module):
-    """Everything stage one trains. A step moves generator and adversary at once: the adversary learns from detached codes,
-    the generator through an adversary whose weights are held.
+    """Everything stage one trains. A step moves generator and adversary at once: the adversary learns from detached
+    codes, the generator through an adversary whose weights are held.
 
-    counted [8]: each book's perplexity over all graphs when that was last counted. What is logged as `perplexity` goes by a running
-    average over many steps, while the encoder moves and entries are revived: it can be high although few are in use at a time.
+    counted [8]: each book's perplexity over all graphs when that was last counted. What is logged as `perplexity` goes
+    by a running average over many steps, while the encoder moves and entries are revived: it can be high although few
+    are in use at a time.
     """
 
     def __init__(self, model: EmoLatConfig, config: SpaceConfig, text: int):
@@ -214,14 +224,21 @@ class Space(nn.Module):
         uniformity = uniformity_loss(z, emotion) if self.config.uniformity else z.new_zeros(())
         generator = generator + self.config.uniformity * uniformity
         adversary = discriminator_loss(self.judge(real), self.judge(codes.detach()), emotion)
-        return {"loss": generator + self.config.adversary * adversary, "generator": generator, "adversary": adversary,
-                "quantisation": quantisation, "dispersion": dispersion, "uniformity": uniformity, "perplexity": least(self.codebooks.perplexity()),
-                "recognised": (seen.argmax(dim=-1) == emotion[:, None]).float().mean(),
-                "counted": least(self.counted)}
+        return {
+            "loss": generator + self.config.adversary * adversary,
+            "generator": generator,
+            "adversary": adversary,
+            "quantisation": quantisation,
+            "dispersion": dispersion,
+            "uniformity": uniformity,
+            "perplexity": least(self.codebooks.perplexity()),
+            "recognised": (seen.argmax(dim=-1) == emotion[:, None]).float().mean(),
+            "counted": least(self.counted),
+        }
 
     def encoded(self, graphs: Iterator[tuple[GraphBatch, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Graphs in batches, given with their emotions, as what the books quantise: standardised as training does it, by each batch's
-        own statistics."""
+        """Graphs in batches, given with their emotions, as what the books quantise: standardised as training does
+        it, by each batch's own statistics."""
         return ((self.encoder(batch), emotion) for batch, emotion in graphs)
 
     @torch.no_grad()
@@ -248,15 +265,24 @@ def start_books(vectors: torch.Tensor, emotions: torch.Tensor, model: EmoLatConf
     return books
 
 
-def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: SpaceConfig, loop: LoopConfig,
-                runs: Path, name: str = "emolat") -> Space:
-    """Trains stage one on vectors [N, V, W] and returns it, its books' use counted over all graphs at the end. UserError where the
-    batch or the data are a single image: graphs are standardised by those beside them."""
+def train_space(
+    data: Data,
+    vectors: torch.Tensor,
+    model: EmoLatConfig,
+    config: SpaceConfig,
+    loop: LoopConfig,
+    runs: Path,
+    name: str = "emolat",
+) -> Space:
+    """Trains stage one on vectors [N, V, W] and returns it, its books' use counted over all graphs at the end.
+    UserError where the batch or the data are a single image: graphs are standardised by those beside them."""
     from accelerate import PartialState
 
     if min(loop.batch, len(data.rows)) < 2:
-        raise UserError(f"Stage one learns from several graphs at once: it takes two annotated images at least and [emolat] batch = 2, got "
-                        f"{len(data.rows)} and {loop.batch}.")
+        raise UserError(
+            f"Stage one learns from several graphs at once: it takes two annotated images at least and [emolat] batch = 2, got "
+            f"{len(data.rows)} and {loop.batch}."
+        )
     emotions, process = data.graphs.emotions, PartialState().process_index
     space = Space(model, config, data.graphs.features.shape[1])
     # Of every other image: what names the emotion of others may then be asked about these books.
@@ -279,7 +305,8 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
         return module(data.graphs.batch(index), real, emotions[index], revive)
 
     space = fit(space, loss, batches, loop, runs / name, name, model, config, *data.given(), vectors)
-    # Entries that were moved lately have not found their places, and the running average has counted them where they were.
+    # Entries that were moved lately have not found their places, and the running average has counted them where they
+    # were.
     space.encoder.train()
     space.count(graphs())
     with torch.no_grad():
@@ -290,9 +317,13 @@ def train_space(data: Data, vectors: torch.Tensor, model: EmoLatConfig, config: 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", default="emolat", help="TOML file, or a shipped config: emolat (MoodScenes), emolat-paper")
+    parser.add_argument(
+        "--config", default="emolat", help="TOML file, or a shipped config: emolat (MoodScenes), emolat-paper"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints, logs and caches")
-    parser.add_argument("--out", type=Path, default=Path("emolat.safetensors"), help="the EmoLat file (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("emolat.safetensors"), help="the EmoLat file (default: %(default)s)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE", help="for example data.folder=EmoSpace")
 

@@ -57,8 +57,9 @@ def frequent_words(tokens: torch.Tensor, n: int) -> torch.Tensor:
 
 def train(config: FeatureConfig, loop: LoopConfig, runs: Path, device: str, name: str) -> nn.Module:
     """Trains "vgg" or "densenet" and returns its feature layers; VGG's batch normalisation is folded into them."""
-    spec = PackSpec("train", config.n, captions="whole", photos=config.photos, variants=config.variants,
-                    seed=config.data_seed)
+    spec = PackSpec(
+        "train", config.n, captions="whole", photos=config.photos, variants=config.variants, seed=config.data_seed
+    )
     rows = Rows([make_pack(spec, runs / "packs")], device)
     words = frequent_words(rows.tokens, config.words)
     weight = ((1 - words.float().mean(dim=0)) / words.float().mean(dim=0)).sqrt()  # rare words count more
@@ -72,8 +73,16 @@ def train(config: FeatureConfig, loop: LoopConfig, runs: Path, device: str, name
     features = build_tiny_vgg(norm=True) if name == "vgg" else build_tiny_densenet()
     with torch.no_grad():
         width = features(torch.zeros(2, 3, 64, 64)).shape[1]
-    net = fit(WordNet(features, width, words.shape[1]), loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name,
-              config, rows.tokens)
+    net = fit(
+        WordNet(features, width, words.shape[1]),
+        loss,
+        steps(rows, loop.seed, loop.batch),
+        loop,
+        runs / name,
+        name,
+        config,
+        rows.tokens,
+    )
     features = net.backbone.features.eval()
     return folded(features) if name == "vgg" else features
 

@@ -1,6 +1,6 @@
-"""A UNet's cross-attention learns where each object's word belongs (Wang et al. 2023, "TokenCompose", its token loss): a small
-network on few captions otherwise reads a text as a whole, and neither puts objects where they are said to be nor can say
-where it put them.
+"""A UNet's cross-attention learns where each object's word belongs (Wang et al. 2023, "TokenCompose", its token loss):
+a small network on few captions otherwise reads a text as a whole, and neither puts objects where they are said to be
+nor can say where it put them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ..models.moodifier.attention import attention_weights, split_heads
 
 
 class Maps:
-    """diffusers' processor of every cross-attention of a UNet: attends as ever, and keeps the maps [B, n, T], the mean over
-    heads, of the calls since `clear`."""
+    """diffusers' processor of every cross-attention of a UNet: attends as ever, and keeps the maps [B, n, T], the
+    mean over heads, of the calls since `clear`."""
 
     def __init__(self, unet: nn.Module):
         self.kept: list[torch.Tensor] = []
@@ -25,9 +25,13 @@ class Maps:
     def clear(self) -> None:
         self.kept.clear()
 
-    def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        q, k, v = (split_heads(x, attn.heads) for x in (
-            attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)))
+    def __call__(
+        self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any, **__: Any
+    ) -> torch.Tensor:
+        q, k, v = (
+            split_heads(x, attn.heads)
+            for x in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
+        )
         weights = attention_weights(q, k)
         self.kept.append(weights.mean(dim=1))
         return attn.to_out[0]((weights @ v.float()).to(v).transpose(1, 2).flatten(2))

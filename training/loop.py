@@ -12,9 +12,10 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,12 +75,23 @@ def make_optimizer(module: nn.Module, config: LoopConfig, fused: bool) -> torch.
         raise UserError(f"There is no optimizer '{config.optimizer}' here. Choose adamw or muon.")
     kept = lambda name, p: p.ndim <= 1 or name.endswith("positional_embedding")  # a place says where, not how much
     decayed, plain = [p for name, p in trained if not kept(name, p)], [p for name, p in trained if kept(name, p)]
-    return torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
-                              {"params": plain, "weight_decay": 0.0}], lr=config.lr, betas=(0.9, 0.99), fused=fused)
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=config.lr,
+        betas=(0.9, 0.99),
+        fused=fused,
+    )
 
 
-def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batches: Callable[[int], Any],
-        config: LoopConfig, out: Path, label: str, *given: Any) -> nn.Module:
+def fit(
+    module: nn.Module,
+    loss: Callable[[nn.Module, Any, int], Losses],
+    batches: Callable[[int], Any],
+    config: LoopConfig,
+    out: Path,
+    label: str,
+    *given: Any,
+) -> nn.Module:
     """Trains `module` and returns it with the averaged weights where `ema` is on, else its own.
 
     loss     (module, batch, step) -> named losses
@@ -105,8 +117,10 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
         if state.get("given") != known:
-            raise UserError(f"{out} holds a training of other settings, data or models. Delete that folder to train anew, or name another "
-                            "one with --runs.")
+            raise UserError(
+                f"{out} holds a training of other settings, data or models. Delete that folder to train anew, or name another "
+                "one with --runs."
+            )
         accelerator.unwrap_model(model).load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
@@ -115,9 +129,14 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
 
     def save(step: int) -> None:
         if accelerator.is_main_process:
-            state = {"model": accelerator.unwrap_model(model).state_dict(), "optimizer": optimizer.state_dict(),
-                     "average": average.state_dict() if average is not None else {}, "step": step,
-                     "elapsed": elapsed + time.monotonic() - began, "given": known}
+            state = {
+                "model": accelerator.unwrap_model(model).state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average.state_dict() if average is not None else {},
+                "step": step,
+                "elapsed": elapsed + time.monotonic() - began,
+                "given": known,
+            }
             write_atomically(checkpoint, lambda p: torch.save(state, p))
 
     began = time.monotonic()
@@ -161,16 +180,16 @@ def fit(module: nn.Module, loss: Callable[[nn.Module, Any, int], Losses], batche
 
 
 def on_device(device: str) -> Any:
-    """accelerate's state of this process on a device of that name: the first call decides, and without it a machine with a GPU
-    would train there whatever was asked for."""
+    """accelerate's state of this process on a device of that name: the first call decides, and without it a machine
+    with a GPU would train there whatever was asked for."""
     from accelerate import PartialState
 
     return PartialState(cpu=device == "cpu")
 
 
 def digest(*things: Any) -> str:
-    """Twelve hex digits of what a training is given: tensors by shape and some thousand of their values, modules by their weights,
-    anything else by its text."""
+    """Twelve hex digits of what a training is given: tensors by shape and some thousand of their values, modules by
+    their weights, anything else by its text."""
     found = hashlib.sha256()
     for thing in things:
         if not isinstance(thing, (nn.Module, torch.Tensor)):
@@ -178,7 +197,9 @@ def digest(*things: Any) -> str:
             continue
         for tensor in [thing] if isinstance(thing, torch.Tensor) else thing.state_dict().values():
             flat = tensor.detach().flatten()
-            found.update(str(tuple(tensor.shape)).encode() + flat[::max(1, len(flat) // 4096)].cpu().double().numpy().tobytes())
+            found.update(
+                str(tuple(tensor.shape)).encode() + flat[:: max(1, len(flat) // 4096)].cpu().double().numpy().tobytes()
+            )
     return found.hexdigest()[:12]
 
 

@@ -1,6 +1,6 @@
 """MoodifyCLIP: a CLIP taught to read 248 tokens of structured captions (summary, three stimuli, assessment).
 
-    affect train moodifyclip --out FOLDER
+affect train moodifyclip --out FOLDER
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from .loop import LoopConfig, Losses, fit, on_device, split
 
 @dataclass
 class MoodifyConfig:
-    """Weights of the losses (the paper's: all 1; 0 leaves one out), of the drift of hidden states on short captions, and the
-    data: `n` MoodScenes with their structured captions; or `captions`, a JSONL of `affect data annotate --form moodarchive`, of
-    images below `folder`. `longer`: the share of captions that go on, behind their five sentences, with another description of
-    the scene where there is one: else no position behind the 68th would be trained."""
+    """Weights of the losses (the paper's: all 1; 0 leaves one out), of the drift of hidden states on short captions,
+    and the data: `n` MoodScenes with their structured captions; or `captions`, a JSONL of `affect data annotate
+    --form moodarchive`, of images below `folder`. `longer`: the share of captions that go on, behind their five
+    sentences, with another description of the scene where there is one: else no position behind the 68th would be
+    trained."""
 
     full: float = 1.0
     summary: float = 1.0
@@ -57,17 +58,23 @@ def captions_of(structured: list[str]) -> tuple[str, str, list[str]]:
     """(the whole caption, its first and last sentence, the three stimuli) of [summary, stimulus, stimulus, stimulus,
     assessment]."""
     summary, *stimuli, assessment = structured
-    return " ".join([summary, *(f"{s[0].upper()}{s[1:]}." for s in stimuli), assessment]), f"{summary} {assessment}", stimuli
+    return (
+        " ".join([summary, *(f"{s[0].upper()}{s[1:]}." for s in stimuli), assessment]),
+        f"{summary} {assessment}",
+        stimuli,
+    )
 
 
 class Texts:
-    """Captions [summary, stimulus, stimulus, stimulus, assessment, and perhaps another description] as tokens on a device: whole,
-    longer (the description behind it) and short [N, L], stimuli [N, 3, L], each as long as the longest; and `read` [N, 77], the
-    short ones as the diffusion models of `clip`'s width read them."""
+    """Captions [summary, stimulus, stimulus, stimulus, assessment, and perhaps another description] as tokens on a
+    device: whole, longer (the description behind it) and short [N, L], stimuli [N, 3, L], each as long as the
+    longest; and `read` [N, 77], the short ones as the diffusion models of `clip`'s width read them."""
 
     def __init__(self, captions: list[list[str]], clip: Any, device: torch.device | str):
         parts = [captions_of(c[:5]) for c in captions]
-        table = lambda texts: torch.from_numpy(_trimmed(np.array([moodify.tokens(t) for t in texts], np.int32))).long().to(device)
+        table = lambda texts: (
+            torch.from_numpy(_trimmed(np.array([moodify.tokens(t) for t in texts], np.int32))).long().to(device)
+        )
         self.whole, self.short = table([p[0] for p in parts]), table([p[1] for p in parts])
         self.longer = table([" ".join([p[0], *c[5:]]) for p, c in zip(parts, captions)])
         self.stimuli = table([s for p in parts for s in p[2]]).view(len(parts), 3, -1)
@@ -75,7 +82,7 @@ class Texts:
 
 
 def _trimmed(ids: np.ndarray) -> np.ndarray:
-    return ids[:, :int((ids != 0).any(axis=0).nonzero()[0].max()) + 1]
+    return ids[:, : int((ids != 0).any(axis=0).nonzero()[0].max()) + 1]
 
 
 def _encode(clip: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -84,7 +91,8 @@ def _encode(clip: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Scenes:
-    """What MoodifyCLIP is trained on: pictures [N, S, S, 3] uint8, memory-mapped, and their captions as `Texts` takes them."""
+    """What MoodifyCLIP is trained on: pictures [N, S, S, 3] uint8, memory-mapped, and their captions as `Texts`
+    takes them."""
 
     pictures: np.ndarray
     captions: list[list[str]]
@@ -96,24 +104,33 @@ class Scenes:
 
 
 def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
-    """The training data of a config. UserError where a JSONL holds no structured caption of an image that can be read."""
+    """The training data of a config. UserError where a JSONL holds no structured caption of an image that can be
+    read."""
     if not config.captions:
         spec = PackSpec("train", config.n, captions="structured", variants=6, seed=config.data_seed)
         pack = make_pack(spec, runs / "packs")
         return Scenes(pack.images, pack.captions)
     if not Path(config.captions).is_file():
-        raise UserError(f"There is no {config.captions} with structured captions. `affect data annotate --form moodarchive` makes one.")
+        raise UserError(
+            f"There is no {config.captions} with structured captions. `affect data annotate --form moodarchive` makes one."
+        )
     rows, captions = [], []
     for number, line in enumerate(Path(config.captions).read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
             caption = [row["summary"], *row["stimuli"], row["assessment"]]
-            if not isinstance(row["stimuli"], list) or len(caption) != 5 or not all(isinstance(part, str) and part.strip() for part in caption):
+            if (
+                not isinstance(row["stimuli"], list)
+                or len(caption) != 5
+                or not all(isinstance(part, str) and part.strip() for part in caption)
+            ):
                 raise ValueError
             image = safe_join(config.folder, row["file"])
         except (ValueError, KeyError, TypeError):
-            host.current().note(f"Line {number} of {config.captions} is no structured caption (a summary, three stimuli, an assessment, none of "
-                                "them empty): skipped.")
+            host.current().note(
+                f"Line {number} of {config.captions} is no structured caption (a summary, three stimuli, an assessment, none of "
+                "them empty): skipped."
+            )
             continue
         rows.append(SimpleNamespace(image=image))
         captions.append([part.strip() for part in caption])
@@ -121,12 +138,16 @@ def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
     kept = [i for i in range(len(rows)) if i not in broken]
     host.current().note(f"{len(kept)} images with structured captions; {len(broken)} cannot be read.")
     if not kept:
-        raise UserError(f"{config.captions} names no image of {config.folder or 'the current folder'} that can be read and has a "
-                        "structured caption. `affect data annotate --form moodarchive` makes them.")
+        raise UserError(
+            f"{config.captions} names no image of {config.folder or 'the current folder'} that can be read and has a "
+            "structured caption. `affect data annotate --form moodarchive` makes them."
+        )
     return Scenes(pictures[kept] if broken else pictures, [captions[i] for i in kept])
 
 
-def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device: str, name: str = "moodifyclip") -> tuple[Any, torch.Tensor]:
+def train(
+    clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device: str, name: str = "moodifyclip"
+) -> tuple[Any, torch.Tensor]:
     """Trains a lengthened copy of an open_clip CLIP; returns it and the token ids that its texts hold."""
     from accelerate import PartialState
 
@@ -160,8 +181,13 @@ def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device
             if config.fine:
                 parts["fine"] = losses.fine_grained(region, stimuli, scale)
             if config.transport:
-                parts["transport"] = losses.optimal_transport(region.flatten(0, 1), stimuli.flatten(0, 1), scale, config.epsilon,
-                                                              same(texts.stimuli[index].flatten(0, 1)))
+                parts["transport"] = losses.optimal_transport(
+                    region.flatten(0, 1),
+                    stimuli.flatten(0, 1),
+                    scale,
+                    config.epsilon,
+                    same(texts.stimuli[index].flatten(0, 1)),
+                )
         if config.drift:
             ids = texts.read[index]
             with torch.no_grad():
@@ -180,7 +206,9 @@ def train(clip: Any, config: MoodifyConfig, loop: LoopConfig, runs: Path, device
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="moodifyclip", help="TOML file, or the name of a shipped config")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints, logs and rendered scenes")
-    parser.add_argument("--base", default="tiny", help="the CLIP to start from: tiny, or an open_clip name (default: %(default)s)")
+    parser.add_argument(
+        "--base", default="tiny", help="the CLIP to start from: tiny, or an open_clip name (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("moodifyclip"), help="folder that open_clip can load")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
@@ -194,7 +222,9 @@ def main(args: argparse.Namespace) -> int:
     torch.manual_seed(loop.seed)
     model, _ = train(clip, own, loop, args.runs, args.device)
     moodify.export(model, args.out, shape)
-    host.current().note(f"Wrote {args.out}. Put it into models/moodify_clip, or load it: open_clip.create_model('local-dir:{args.out}')")
+    host.current().note(
+        f"Wrote {args.out}. Put it into models/moodify_clip, or load it: open_clip.create_model('local-dir:{args.out}')"
+    )
     return 0
 
 

@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"), for kernels of any shape.
 
 torch's own takes matrices alone and computes in bfloat16, which many processors only emulate; this one sees a
-convolution's kernel as a matrix [out, in * k * k] and stays in float32. On two CPU cores it brought the tiny UNet further
-in five minutes than AdamW, though it made a fifth fewer steps.
+convolution's kernel as a matrix [out, in * k * k] and stays in float32. On two CPU cores it brought the tiny UNet
+further in five minutes than AdamW, though it made a fifth fewer steps.
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ def orthogonalised(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum whose step is orthogonalised. Groups with `plain` set are AdamW's: norms, biases, first and last
-    layers. lr is Muon's own; a plain group's is `lr * plain_lr`."""
+    """Nesterov momentum whose step is orthogonalised. Groups with `plain` set are AdamW's: norms, biases, first and
+    last layers. lr is Muon's own; a plain group's is `lr * plain_lr`."""
 
-    def __init__(self, matrices: list[torch.nn.Parameter], plain: list[torch.nn.Parameter], lr: float = 0.02,
-                 momentum: float = 0.95, weight_decay: float = 0.01, plain_lr: float = 0.1,
-                 betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8):
+    def __init__(
+        self,
+        matrices: list[torch.nn.Parameter],
+        plain: list[torch.nn.Parameter],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        plain_lr: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+    ):
         defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, plain_lr=plain_lr, betas=betas, eps=eps)
         super().__init__([{"params": matrices, "plain": False}, {"params": plain, "plain": True}], defaults)
 
@@ -46,7 +54,9 @@ class Muon(torch.optim.Optimizer):
         momentum.lerp_(p.grad, 1 - group["momentum"])
         ahead = p.grad.lerp(momentum, group["momentum"]).flatten(1)
         direction = orthogonalised(ahead) * max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
-        p.mul_(1 - group["lr"] * group["plain_lr"] * group["weight_decay"]).add_(direction.view_as(p), alpha=-group["lr"])
+        p.mul_(1 - group["lr"] * group["plain_lr"] * group["weight_decay"]).add_(
+            direction.view_as(p), alpha=-group["lr"]
+        )
 
     @staticmethod
     def _adam(p: torch.Tensor, group: dict, state: dict) -> None:

@@ -25,7 +25,21 @@ from .moodifyclip import MoodifyConfig
 from .unet import UnetConfig
 from .vae import VaeConfig
 
-STAGES = ("vae", "clip", "clip-eval", "tiny-a", "tiny-b", "tiny-c", "unet", "unet-2", "vgg", "densenet", "moodifyclip", "emolat", "card")
+STAGES = (
+    "vae",
+    "clip",
+    "clip-eval",
+    "tiny-a",
+    "tiny-b",
+    "tiny-c",
+    "unet",
+    "unet-2",
+    "vgg",
+    "densenet",
+    "moodifyclip",
+    "emolat",
+    "card",
+)
 
 
 def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> None:
@@ -60,7 +74,9 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
         save(stage, tiny.pack_vocabulary(model.state_dict(), torch.cat([known, used]).unique()))
     elif stage == "emolat":
         for part in (emolat, transfer, tokens):
-            part.main(argparse.Namespace(config="emolat", out=tiny.path("emolat"), runs=runs, device=device, overrides=[]))
+            part.main(
+                argparse.Namespace(config="emolat", out=tiny.path("emolat"), runs=runs, device=device, overrides=[])
+            )
             if state.is_main_process:
                 tiny.record("emolat")
     elif stage == "card":

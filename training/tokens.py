@@ -31,9 +31,9 @@ __all__ = ["add_arguments", "main"]
 
 @dataclass
 class TokensConfig:
-    """n: scenes whose latents and captions are used; n_tokens: codes an image; low, high: the noise levels, in which what an
-    image shows is settled and what it makes people feel is not; views: random views of an image that the classifier judges;
-    size: the weight of the tokens' mean square, which keeps the prompt alive."""
+    """n: scenes whose latents and captions are used; n_tokens: codes an image; low, high: the noise levels, in which
+    what an image shows is settled and what it makes people feel is not; views: random views of an image that the
+    classifier judges; size: the weight of the tokens' mean square, which keeps the prompt alive."""
 
     n: int = 2000
     n_tokens: int = 4
@@ -46,8 +46,9 @@ class TokensConfig:
     data_seed: int = 91
 
 
-def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: Path, device: str,
-                 name: str = "emolat-tokens") -> TokenMap:
+def train_tokens(
+    emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: Path, device: str, name: str = "emolat-tokens"
+) -> TokenMap:
     """Trains the map [.., W] -> [.., D] onto the tiny diffusion model's tokens and returns it."""
     from accelerate import PartialState
 
@@ -75,7 +76,7 @@ def train_tokens(emolat: EmoLat, config: TokensConfig, loop: LoopConfig, runs: P
         index, emotion, codes = batch
         x0 = latents[index.to(device)].float()
         share = torch.rand(len(x0), device=device)
-        sigma = config.low ** share * config.high ** (1 - share)
+        sigma = config.low**share * config.high ** (1 - share)
         x = x0 + sigma.view(-1, 1, 1, 1) * torch.randn_like(x0)
         with torch.no_grad():
             uncond = model(x, sigma, context(torch.full_like(index, len(captions) - 1)))

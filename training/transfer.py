@@ -1,6 +1,6 @@
 """EmoLat's second stage: the transfer network, trained on unpaired images through frozen networks (equations 15 to 27).
 
-    affect train transfer --out emolat.safetensors data.folder=FOLDER
+affect train transfer --out emolat.safetensors data.folder=FOLDER
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class TransferConfig(losses.Weights):
     """Stage two: weights of the losses (0 leaves one out: that is each ablation), the classifier of equation 25 and the
     CLIP it may need, CLIPstyler's patches, and the most codes an image is trained with.
 
-    views   the classifier sees so many random views of a result (as MUSE's, `models.views`): a change that every view shows
-            convinces classifiers that did not train it; 0 shows it the result itself, as the paper does
-    coarse  share of the steps, from the first on, whose images have half the size: palette and light are learned there at a
-            quarter of the cost, texture after it
+    views   the classifier sees so many random views of a result (as MUSE's, `models.views`): a change that every view
+            shows convinces classifiers that did not train it; 0 shows it the result itself, as the paper does
+    coarse  share of the steps, from the first on, whose images have half the size: palette and light are learned there
+            at a quarter of the cost, texture after it
     """
 
     classifier: str = "tiny-a"
@@ -64,8 +64,15 @@ class Transfer(nn.Module):
         self.judge = losses.ImageJudge(scorer.feature_width) if config.gan else None
         self.__dict__["scorer"], self.__dict__["classifier"] = scorer, classifier  # frozen: neither trained nor saved
 
-    def forward(self, content: torch.Tensor, reference: torch.Tensor, text: torch.Tensor, source_text: torch.Tensor,
-                codes: torch.Tensor, label: torch.Tensor) -> Losses:
+    def forward(
+        self,
+        content: torch.Tensor,
+        reference: torch.Tensor,
+        text: torch.Tensor,
+        source_text: torch.Tensor,
+        codes: torch.Tensor,
+        label: torch.Tensor,
+    ) -> Losses:
         """content, reference [B, 3, S, S]; text, source_text [B, D]: features of the target's and the source's words;
         codes [B, n, W]; label [B] the target, which is the reference's emotion."""
         weights, net, b = self.config, self.network, len(content)
@@ -103,14 +110,28 @@ class Transfer(nn.Module):
         return {"loss": losses.total_loss(parts, weights) + adversary, "adversary": adversary, **parts}
 
 
-def train_transfer(data: Data, emolat: EmoLat, config: TransferConfig, loop: LoopConfig, runs: Path, device: str,
-                   name: str = "transfer") -> TransferNet:
+def train_transfer(
+    data: Data,
+    emolat: EmoLat,
+    config: TransferConfig,
+    loop: LoopConfig,
+    runs: Path,
+    device: str,
+    name: str = "transfer",
+) -> TransferNet:
     """Trains a transfer network on an EmoLat's codebooks and returns it."""
     from accelerate import PartialState
 
     model = emolat.config
-    network = TransferNet(emolat.vgg, VGG_CHANNELS[model.vgg][:4], emolat.scorer.feature_width, model.code_width,
-                          model.layers, model.heads, model.codes)
+    network = TransferNet(
+        emolat.vgg,
+        VGG_CHANNELS[model.vgg][:4],
+        emolat.scorer.feature_width,
+        model.code_width,
+        model.layers,
+        model.heads,
+        model.codes,
+    )
     classifier = load_classifier(config.classifier, config.classifier_clip).to(device).requires_grad_(False)
     emotions, words, process = data.graphs.emotions, data.graphs.words_of_emotions, PartialState().process_index
     of_emotion = [(emotions == k).nonzero().flatten().cpu() for k in range(len(MIKELS))]
@@ -134,18 +155,33 @@ def train_transfer(data: Data, emolat: EmoLat, config: TransferConfig, loop: Loo
             images = tuple(F.avg_pool2d(x, 2) for x in images)
         return module(*images, words[target], words[source], codes, target)
 
-    return fit(Transfer(network, config, emolat.scorer, classifier), loss, batches, loop, runs / name, name, model, config, *data.given(),
-               emolat.codebooks, emolat.vgg, emolat.scorer, classifier).network
+    return fit(
+        Transfer(network, config, emolat.scorer, classifier),
+        loss,
+        batches,
+        loop,
+        runs / name,
+        name,
+        model,
+        config,
+        *data.given(),
+        emolat.codebooks,
+        emolat.vgg,
+        emolat.scorer,
+        classifier,
+    ).network
 
 
 def with_network(space: EmoLat, config: EmoLatConfig) -> EmoLat:
-    """An EmoLat on the codebooks (and token map) of another, with an untrained network of `config`. UserError where the books are
-    not what `config` says."""
+    """An EmoLat on the codebooks (and token map) of another, with an untrained network of `config`. UserError where
+    the books are not what `config` says."""
     same = ("clip", "vgg", "entries")
     if any(getattr(config, key) != getattr(space.config, key) for key in same):
         said = lambda c: ", ".join(f"{key} = {getattr(c, key)}" for key in same)
-        raise UserError(f"These codebooks were trained with {said(space.config)}; the config's [model] says {said(config)}. Give "
-                        "stage two the settings of stage one.")
+        raise UserError(
+            f"These codebooks were trained with {said(space.config)}; the config's [model] says {said(config)}. Give "
+            "stage two the settings of stage one."
+        )
     emolat = EmoLat(config, space.vgg, space.scorer, network=True)
     emolat.codebooks, emolat.token_map = space.codebooks, space.token_map
     emolat.training_config = dict(space.training_config)
@@ -156,7 +192,9 @@ def main(args: argparse.Namespace) -> int:
     config, model = prepared(args)
     own, loop = split(config["transfer"], TransferConfig, "transfer")
     if not args.out.is_file():
-        raise UserError(f"There is no {args.out} to learn from: make its codebooks first, by `affect train emolat --out {args.out}`.")
+        raise UserError(
+            f"There is no {args.out} to learn from: make its codebooks first, by `affect train emolat --out {args.out}`."
+        )
     # What may be missing comes first, what takes hours after it.
     space = load(args.out, args.device)
     load_classifier(own.classifier, own.classifier_clip)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
@@ -25,12 +25,11 @@ from .loop import LoopConfig, Losses, fit
 @dataclass
 class UnetConfig:
     """start: the bundled model to go on from, for a second round with a fresh optimiser and schedule; else none.
-    texts: how many of a row's caption variants are used; their contexts are computed once.
-    level, spread: mean and deviation of the logarithm of the noise level (Karras et al. 2022, table 1, moved by ln 2
-    because these latents have deviation 1 where their images have 0.5).
-    grounding: the weight of `grounding.token_loss`; objects: how many of a scene's it is taught.
-    thumbnail: how much an error in the thumbnail's channels weighs against one in the learned channels, which are mostly
-    noise that nobody could predict."""
+    texts: how many of a row's caption variants are used; their contexts are computed once. level, spread: mean and
+    deviation of the logarithm of the noise level (Karras et al. 2022, table 1, moved by ln 2 because these latents
+    have deviation 1 where their images have 0.5). grounding: the weight of `grounding.token_loss`; objects: how many
+    of a scene's it is taught. thumbnail: how much an error in the thumbnail's channels weighs against one in the
+    learned channels, which are mostly noise that nobody could predict."""
 
     n: int = 40000
     photos: float = 0.04
@@ -50,7 +49,9 @@ class UnetConfig:
 def encode(vae: nn.Module, rows: Rows, cache: Path, batch: int = 64) -> torch.Tensor:
     """[N, C, h, w] half: every row's latent. Kept in `cache`, one file for these pictures and this state of the VAE: it
     is the same work for every round and every process."""
-    path = cache / f"latents-{len(rows)}-{_digest(rows.images[::97], vae)}.npy"  # every 97th picture tells the sets apart
+    path = (
+        cache / f"latents-{len(rows)}-{_digest(rows.images[::97], vae)}.npy"
+    )  # every 97th picture tells the sets apart
 
     def make(i: int) -> torch.Tensor:
         return vae.encode(rows.pictures(torch.arange(i, min(i + batch, len(rows)), device=rows.device)))
@@ -64,7 +65,7 @@ def encode_texts(clip: nn.Module, tokens: torch.Tensor, cache: Path, batch: int 
     """tokens [N, 77] -> [N, 77, D] half, memory-mapped from a file of `cache` for these tokens and this CLIP."""
     path = cache / f"contexts-{len(tokens)}-{_digest(tokens[::97], clip)}.npy"
     tower = open_clip_tower(clip)
-    return _kept(path, lambda i: tower(tokens[i:i + batch])[0], (*tokens.shape, tiny.CONTEXT_WIDTH), batch)
+    return _kept(path, lambda i: tower(tokens[i : i + batch])[0], (*tokens.shape, tiny.CONTEXT_WIDTH), batch)
 
 
 def _digest(sample: torch.Tensor, network: nn.Module) -> str:
@@ -81,7 +82,7 @@ def _kept(path: Path, make: Callable[[int], torch.Tensor], shape: tuple[int, ...
     def write(target: Path) -> None:
         array = np.lib.format.open_memmap(target, mode="w+", dtype=np.float16, shape=shape)
         for i in tqdm(range(0, shape[0], batch), desc=path.name.split("-")[0], mininterval=5):
-            array[i:i + batch] = make(i).half().cpu().numpy()
+            array[i : i + batch] = make(i).half().cpu().numpy()
         array.flush()
 
     with PartialState().main_process_first():  # the others find it done
@@ -90,16 +91,24 @@ def _kept(path: Path, make: Callable[[int], torch.Tensor], shape: tuple[int, ...
     return np.load(path, mmap_mode="r")
 
 
-def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn.Module, clip: nn.Module,
-          name: str) -> nn.Module:
+def train(
+    config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn.Module, clip: nn.Module, name: str
+) -> nn.Module:
     """Trains the UNet to predict v (Salimans and Ho 2022) over SD's schedule. An hour of training leaves errors, and
     predicting the noise would multiply them by sigma, up to 14, where layout and colour are decided; v does not."""
-    spec = PackSpec("train", config.n, emotions="prior", photos=config.photos, variants=config.variants,
-                    seed=config.data_seed, objects=config.objects if config.grounding else 0)
+    spec = PackSpec(
+        "train",
+        config.n,
+        emotions="prior",
+        photos=config.photos,
+        variants=config.variants,
+        seed=config.data_seed,
+        objects=config.objects if config.grounding else 0,
+    )
     pack = make_pack(spec, runs / "packs")
     rows = Rows([pack], device)
     latents = encode(vae, rows, runs)
-    rows.images, rows.tokens = None, rows.tokens[:, :config.texts]
+    rows.images, rows.tokens = None, rows.tokens[:, : config.texts]
     captions = torch.cat([rows.tokens.flatten(0, 1), torch.tensor([empty_tokens()], device=device)])
     contexts = encode_texts(clip, captions, runs)
     sigmas = sd_sigmas().to(device)
@@ -111,7 +120,9 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
         index, variant = batch
         n = len(index)
         x0 = latents[index].float()
-        caption = torch.where(torch.rand(n, device=device) < config.empty, len(captions) - 1, index * config.texts + variant)
+        caption = torch.where(
+            torch.rand(n, device=device) < config.empty, len(captions) - 1, index * config.texts + variant
+        )
         context = torch.from_numpy(contexts[caption.cpu().numpy()]).to(device).float()
         level = (config.level + config.spread * torch.randn(n, device=device)).exp().clamp(sigmas[0], sigmas[-1])
         t = sigma_to_timestep(level, sigmas)
@@ -126,8 +137,11 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
         if maps:
             at, said = index.cpu().numpy(), caption.cpu().numpy() < len(captions) - 1
             places = np.where(said[:, None], pack.places[at, variant.cpu().numpy()], -1)
-            parts["grounding"] = token_loss(maps.kept, torch.from_numpy(pack.masks[at] / np.float32(255)).to(device),
-                                            torch.from_numpy(places).long().to(device))
+            parts["grounding"] = token_loss(
+                maps.kept,
+                torch.from_numpy(pack.masks[at] / np.float32(255)).to(device),
+                torch.from_numpy(places).long().to(device),
+            )
             total = total + config.grounding * parts["grounding"]
         return {"loss": total, **parts}
 
@@ -135,8 +149,19 @@ def train(config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn
     maps = Maps(unet) if config.grounding else None
     if config.start:
         tiny.load(config.start, unet)
-    return fit(unet, loss, steps(rows, loop.seed, loop.batch), loop, runs / name, name, config, rows.tokens, vae,
-               clip, unet if config.start else "")
+    return fit(
+        unet,
+        loss,
+        steps(rows, loop.seed, loop.batch),
+        loop,
+        runs / name,
+        name,
+        config,
+        rows.tokens,
+        vae,
+        clip,
+        unet if config.start else "",
+    )
 
 
 def empty_tokens() -> list[int]:

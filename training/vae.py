@@ -53,15 +53,17 @@ def edge_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Module:
     """Trains the autoencoder and returns it with latents of zero mean and unit deviation."""
-    specs = [PackSpec("train", n, domain=domain, photos=config.photos, seed=config.data_seed, variants=1)
-             for domain, n in (("a", config.n), ("b", config.n // 5))]
+    specs = [
+        PackSpec("train", n, domain=domain, photos=config.photos, seed=config.data_seed, variants=1)
+        for domain, n in (("a", config.n), ("b", config.n // 5))
+    ]
     rows = Rows([make_pack(s, runs / "packs") for s in specs], device)
 
     def loss(vae: nn.Module, batch: tuple, step: int) -> Losses:
         x = rows.pictures(batch[0])
         if step < config.whole_from * loop.steps:
             top, left = torch.randint(x.shape[-1] - config.crop + 1, (2,)).tolist()
-            x = x[:, :, top:top + config.crop, left:left + config.crop]
+            x = x[:, :, top : top + config.crop, left : left + config.crop]
         else:
             x = x[: max(1, len(x) // 4)]
         z = vae.encode(x)
@@ -72,11 +74,18 @@ def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Mo
         # Colour is the mean of a patch; without a term of its own it is learnt long after the outlines.
         colour = F.l1_loss(F.avg_pool2d(y, 8), F.avg_pool2d(x, 8))
         prior = (z**2).mean()
-        total = (2 * pixel + config.structure * structure + config.edge * edge + config.colour * colour
-                 + config.prior * prior)
+        total = (
+            2 * pixel
+            + config.structure * structure
+            + config.edge * edge
+            + config.colour * colour
+            + config.prior * prior
+        )
         return {"loss": total, "l1": pixel, "1-ssim": structure, "colour": colour, "z^2": prior}
 
-    vae = fit(tiny.build_vae(), loss, steps(rows, loop.seed, loop.batch), loop, runs / "vae", "vae", config, rows.tokens)
+    vae = fit(
+        tiny.build_vae(), loss, steps(rows, loop.seed, loop.batch), loop, runs / "vae", "vae", config, rows.tokens
+    )
     standardise(vae, rows)
     return vae
 

@@ -11,8 +11,17 @@ class TimeGuiders:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"plain": ("GUIDER",), "closed": ("GUIDER",), "off": ("GUIDER",), "sampler": ("SAMPLER",),
-                             "sigmas": ("SIGMAS",), "latent": ("LATENT",), "rounds": ("INT", {"default": 7})}}
+        return {
+            "required": {
+                "plain": ("GUIDER",),
+                "closed": ("GUIDER",),
+                "off": ("GUIDER",),
+                "sampler": ("SAMPLER",),
+                "sigmas": ("SIGMAS",),
+                "latent": ("LATENT",),
+                "rounds": ("INT", {"default": 7}),
+            }
+        }
 
     def run(self, plain, closed, off, sampler, sigmas, latent, rounds):
         samples = latent["samples"]
@@ -27,7 +36,7 @@ class TimeGuiders:
             sample(guider)  # loads what there is to load
         text = closed.gate.scorer.text_features([closed.gate.prompt])
         for r in range(rounds):
-            for name in list(guiders)[r % 3:] + list(guiders)[:r % 3]:
+            for name in list(guiders)[r % 3 :] + list(guiders)[: r % 3]:
                 times[name].append(self._time(lambda: sample(guiders[name])) / (len(sigmas) - 1))
             times["decode"].append(self._time(lambda: closed.vae.decode(samples), 10))
             image = closed.vae.decode(samples)

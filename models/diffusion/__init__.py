@@ -1,5 +1,5 @@
-"""Diffusion models behind one protocol, over diffusers (`diffusers`) and over ComfyUI's own objects (`comfy`). Here stands what
-those above ask for without knowing which of the two it is; neither is imported before it is needed.
+"""Diffusion models behind one protocol, over diffusers (`diffusers`) and over ComfyUI's own objects (`comfy`). Here
+stands what those above ask for without knowing which of the two it is; neither is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from .. import host
 from ..errors import UserError
 
 INVERTED_NOISE = "inverted_noise"
-"""Key of a LATENT under which DDIM Inversion of a rectified-flow model leaves the noise [B, C, h, w] that leads back to `samples`."""
+"""Key of a LATENT under which DDIM Inversion of a rectified-flow model leaves the noise [B, C, h, w] that leads back
+to `samples`."""
 
 
 def engine(model: Any) -> Any:
@@ -25,8 +26,10 @@ def engine(model: Any) -> Any:
         from . import comfy
 
         return comfy
-    raise UserError(f"What is connected as MODEL is a {type(model).__name__}, no diffusion model. Connect a checkpoint "
-                    "loader's MODEL.")
+    raise UserError(
+        f"What is connected as MODEL is a {type(model).__name__}, no diffusion model. Connect a checkpoint "
+        "loader's MODEL."
+    )
 
 
 def _in_comfyui() -> bool:

@@ -1,12 +1,13 @@
 """What the files called LoRA hold for one module, and the weight that comes of it.
 
-Kinds: LoRA and LoCon (also with Tucker's third matrix), LoHa, LoKr, whole differences, and DoRA's magnitudes over any of them. The
-arithmetic is ComfyUI's, so that a workflow gives the same image there and here.
+Kinds: LoRA and LoCon (also with Tucker's third matrix), LoHa, LoKr, whole differences, and DoRA's magnitudes over any
+of them. The arithmetic is ComfyUI's, so that a workflow gives the same image there and here.
 """
 
 from __future__ import annotations
 
-from typing import Mapping, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 
@@ -16,22 +17,58 @@ Parts = dict[str, torch.Tensor]
 Value = TypeVar("Value")
 
 _LORA = {  # how kohya's and LyCORIS' files, diffusers' old and new ones, PEFT's and Mochi's name the two matrices
-    ".lora_up.weight": "up", ".lora_down.weight": "down", ".lora_mid.weight": "mid",
-    ".lora_B.weight": "up", ".lora_A.weight": "down", ".lora_B.default.weight": "up", ".lora_A.default.weight": "down",
-    ".lora.up.weight": "up", ".lora.down.weight": "down", "_lora.up.weight": "up", "_lora.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up", ".lora_linear_layer.down.weight": "down", ".lora_B": "up", ".lora_A": "down"}
-_OTHERS = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b",
-           "lokr_w2_a", "lokr_w2_b", "lokr_t2", "alpha", "dora_scale", "diff", "diff_b", "w_norm", "b_norm", "set_weight")
+    ".lora_up.weight": "up",
+    ".lora_down.weight": "down",
+    ".lora_mid.weight": "mid",
+    ".lora_B.weight": "up",
+    ".lora_A.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    "_lora.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_B": "up",
+    ".lora_A": "down",
+}
+_OTHERS = (
+    "hada_w1_a",
+    "hada_w1_b",
+    "hada_w2_a",
+    "hada_w2_b",
+    "hada_t1",
+    "hada_t2",
+    "lokr_w1",
+    "lokr_w2",
+    "lokr_w1_a",
+    "lokr_w1_b",
+    "lokr_w2_a",
+    "lokr_w2_b",
+    "lokr_t2",
+    "alpha",
+    "dora_scale",
+    "diff",
+    "diff_b",
+    "w_norm",
+    "b_norm",
+    "set_weight",
+)
 _ELSEWHERE = ("oft_blocks", "rescale", "a1.weight", "a2.weight", "b1.weight", "b2.weight")  # OFT, BOFT, GLoRA
-SUFFIXES = (_LORA | {f".{name}": name for name in _OTHERS} | {f".{name}": "elsewhere" for name in _ELSEWHERE}
-            | {".lora_magnitude_vector": "magnitude", ".lora_magnitude_vector.weight": "magnitude"})
+SUFFIXES = (
+    _LORA
+    | {f".{name}": name for name in _OTHERS}
+    | {f".{name}": "elsewhere" for name in _ELSEWHERE}
+    | {".lora_magnitude_vector": "magnitude", ".lora_magnitude_vector.weight": "magnitude"}
+)
 """Ends of tensor names -> their role."""
 
 
 def split_name(key: str) -> tuple[str, str] | None:
     """(module, role) of a tensor's name, or None where no kind of LoRA has such a name."""
     end = max((s for s in SUFFIXES if key.endswith(s)), key=len, default=None)
-    return (key[:-len(end)], SUFFIXES[end]) if end else None
+    return (key[: -len(end)], SUFFIXES[end]) if end else None
 
 
 def by_module(state: Mapping[str, Value]) -> tuple[dict[str, dict[str, Value]], list[str]]:
@@ -52,7 +89,8 @@ class DoesNotFit(ValueError):
 
 
 def changed(parts: Parts, weight: torch.Tensor, strength: float) -> torch.Tensor:
-    """The weight [O, I, ...] with a module's parts applied at a strength, in float32. DoesNotFit where they do not belong to it."""
+    """The weight [O, I, ...] with a module's parts applied at a strength, in float32. DoesNotFit where they do not
+    belong to it."""
     weight = weight.float()
     parts = {name: part.to(weight.device, torch.float32) for name, part in parts.items()}
     if "set_weight" in parts:
@@ -93,7 +131,9 @@ def _difference(parts: Parts) -> torch.Tensor:
         raise DoesNotFit(f"its {error.args[0]} is missing") from error
     except (RuntimeError, IndexError) as error:  # matrices that cannot be multiplied
         raise DoesNotFit("its matrices do not fit one another") from error
-    raise DoesNotFit("of a kind that needs ComfyUI (OFT, BOFT or GLoRA)" if "elsewhere" in parts else "without matrices")
+    raise DoesNotFit(
+        "of a kind that needs ComfyUI (OFT, BOFT or GLoRA)" if "elsewhere" in parts else "without matrices"
+    )
 
 
 def _scale(parts: Parts, rank: int) -> float:
@@ -101,7 +141,8 @@ def _scale(parts: Parts, rank: int) -> float:
 
 
 def _lora(parts: Parts) -> torch.Tensor:
-    """up [O, r] @ down [r, I]; LoCon's up is [O, r, 1, 1] and its down [r, I, k, k], or with Tucker's mid [r, r, k, k] [r, I, 1, 1]."""
+    """up [O, r] @ down [r, I]; LoCon's up is [O, r, 1, 1] and its down [r, I, k, k], or with Tucker's mid [r, r, k,
+    k] [r, I, 1, 1]."""
     up, down = parts["up"], parts["down"]
     rank = len(down)
     if "mid" in parts:
@@ -144,8 +185,9 @@ def _lokr(parts: Parts) -> torch.Tensor:
 def _decomposed(weight: torch.Tensor, difference: torch.Tensor, scale: torch.Tensor, strength: float) -> torch.Tensor:
     """DoRA: the changed weight with lengths of its own, [O, 1] for its rows or [1, I] for its columns.
 
-    Columns are divided by the changed weight's lengths, as DoRA's paper (Liu et al. 2024) has it. Rows are divided by those of the
-    weight as it was: that is ComfyUI's arithmetic, whose images are the ones that people know of these files.
+    Columns are divided by the changed weight's lengths, as DoRA's paper (Liu et al. 2024) has it. Rows are divided by
+    those of the weight as it was: that is ComfyUI's arithmetic, whose images are the ones that people know of these
+    files.
     """
     merged, rest = weight + difference, [1] * (weight.ndim - 2)
     if scale.numel() == len(weight) and (scale.ndim == 1 or len(scale) == len(weight)):

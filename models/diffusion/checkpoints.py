@@ -7,9 +7,10 @@ Networks come from diffusers, text towers from transformers (CLIP-L) and open_cl
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 
@@ -29,13 +30,18 @@ _FIRST = f"{_UNET}input_blocks.0.0.weight"
 
 
 def check_checkpoint(path: Path) -> bool:
-    """Looks at a checkpoint's header. Whether a VAE is inside; UserError where the file is damaged or of a model that is not run here."""
+    """Looks at a checkpoint's header. Whether a VAE is inside; UserError where the file is damaged or of a model
+    that is not run here."""
     header = check_safetensors(path)
     if _FIRST not in header:
-        raise UserError(f"'{path.name}' is no checkpoint of an SD1.5, SD2 or SDXL model: it has the wrong keys "
-                        f"(none like '{_FIRST}'). Run other models in ComfyUI.")
+        raise UserError(
+            f"'{path.name}' is no checkpoint of an SD1.5, SD2 or SDXL model: it has the wrong keys "
+            f"(none like '{_FIRST}'). Run other models in ComfyUI."
+        )
     shape = header[_FIRST]["shape"]
-    latent = next((v["shape"][1] for k, v in header.items() if k == f"{_VAE}decoder.conv_in.weight" and len(v["shape"]) == 4), 4)
+    latent = next(
+        (v["shape"][1] for k, v in header.items() if k == f"{_VAE}decoder.conv_in.weight" and len(v["shape"]) == 4), 4
+    )
     if len(shape) == 4 and shape[1] != latent:
         raise UserError(takes_more(path.name, shape[1], latent))
     if not any(key.startswith(("cond_stage_model.", "conditioner.")) for key in header):
@@ -64,7 +70,11 @@ def load_checkpoint(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersV
         unet = _unet(unet_state, unet_config).to(current().device)
     with _building("text encoder", path.name):
         text = _text(state, family, path.name)
-    return DiffusersModel(unet, prediction, scale), text, _vae(_under(state, _VAE), path.name) if has_vae else NoVAE(path.name)
+    return (
+        DiffusersModel(unet, prediction, scale),
+        text,
+        _vae(_under(state, _VAE), path.name) if has_vae else NoVAE(path.name),
+    )
 
 
 def load_vae(path: Path) -> DiffusersVAE:
@@ -87,35 +97,47 @@ class NoVAE:
 
 def no_vae(name: str) -> str:
     """What is said where a VAE is wanted of a checkpoint without one."""
-    return (f"The checkpoint '{name}' holds no VAE. Add the node Load VAE (VAELoader) with a VAE of the same family, and connect that in "
-            "place of the checkpoint's.")
+    return (
+        f"The checkpoint '{name}' holds no VAE. Add the node Load VAE (VAELoader) with a VAE of the same family, and connect that in "
+        "place of the checkpoint's."
+    )
 
 
 @contextmanager
 def _building(part: str, name: str) -> Iterator[None]:
-    """A block that deduces a network from a state dict and builds it. A file is anybody's: whatever it makes the code that reads it
-    raise becomes a UserError that says which part of which file."""
+    """A block that deduces a network from a state dict and builds it. A file is anybody's: whatever it makes the
+    code that reads it raise becomes a UserError that says which part of which file."""
     try:
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"The {part} in '{name}' could not be built: it has the wrong keys or shapes ({said}). It is damaged, or no SD1.5, "
-                        "SD2 or SDXL model.") from error
+        said = (
+            f"it lacks {error}"
+            if isinstance(error, KeyError)
+            else " ".join(str(error).split())[:300] or type(error).__name__
+        )
+        raise UserError(
+            f"The {part} in '{name}' could not be built: it has the wrong keys or shapes ({said}). It is damaged, or no SD1.5, "
+            "SD2 or SDXL model."
+        ) from error
 
 
 def _under(state: State, prefix: str) -> State:
-    return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _is_v(unet: State) -> bool:
     # ComfyUI's sign for SD2.1-v: the deviation of this bias lies above 0.09 there.
-    return float(unet["output_blocks.11.1.transformer_blocks.0.norm1.bias"].float().std()) > 0.09 \
-        if "output_blocks.11.1.transformer_blocks.0.norm1.bias" in unet else False
+    return (
+        float(unet["output_blocks.11.1.transformer_blocks.0.norm1.bias"].float().std()) > 0.09
+        if "output_blocks.11.1.transformer_blocks.0.norm1.bias" in unet
+        else False
+    )
 
 
 # -- UNet ---------------------------------------------------------------------------------------------------------
+
 
 def unet_shape(state: State) -> dict[str, Any]:
     """The original configuration (`unet_config`) of an LDM UNet's state dict."""
@@ -135,10 +157,19 @@ def unet_shape(state: State) -> dict[str, Any]:
     width = state[attention].shape[1]
     linear = state[attention.split("transformer_blocks")[0] + "proj_in.weight"].ndim == 2
     config: dict[str, Any] = dict(
-        image_size=32, in_channels=first.shape[1], out_channels=state["out.2.weight"].shape[0],
-        model_channels=first.shape[0], num_res_blocks=per_level, channel_mult=mult, context_dim=width,
-        attention_resolutions=[2**i for i, d in enumerate(level_depth) if d], use_spatial_transformer=True,
-        use_linear_in_transformer=linear, transformer_depth=level_depth if max(level_depth) > 1 else 1, legacy=False)
+        image_size=32,
+        in_channels=first.shape[1],
+        out_channels=state["out.2.weight"].shape[0],
+        model_channels=first.shape[0],
+        num_res_blocks=per_level,
+        channel_mult=mult,
+        context_dim=width,
+        attention_resolutions=[2**i for i, d in enumerate(level_depth) if d],
+        use_spatial_transformer=True,
+        use_linear_in_transformer=linear,
+        transformer_depth=level_depth if max(level_depth) > 1 else 1,
+        legacy=False,
+    )
     # SD1.5 has eight heads at every level; SD2 and SDXL have heads of 64 channels.
     config |= dict(num_head_channels=64) if linear else dict(num_heads=8)
     if "label_emb.0.0.weight" in state:
@@ -147,7 +178,7 @@ def unet_shape(state: State) -> dict[str, Any]:
 
 
 def _depth(state: State, prefix: str) -> int:
-    return len({k[len(prefix):].split(".")[1] for k in state if k.startswith(prefix + "transformer_blocks.")})
+    return len({k[len(prefix) :].split(".")[1] for k in state if k.startswith(prefix + "transformer_blocks.")})
 
 
 def _unet(state: State, config: dict[str, Any]) -> Any:
@@ -155,13 +186,20 @@ def _unet(state: State, config: dict[str, Any]) -> Any:
 
     keys = {_UNET + k: v for k, v in state.items()}
     # diffusers takes the sample size from the VAE's levels; the size itself does not matter here.
-    wrapped = {"model": {"params": {
-        "unet_config": {"params": config}, "network_config": {"params": config},
-        "first_stage_config": {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4], "resolution": 256}}}}}}
+    wrapped = {
+        "model": {
+            "params": {
+                "unet_config": {"params": config},
+                "network_config": {"params": config},
+                "first_stage_config": {"params": {"ddconfig": {"ch_mult": [1, 2, 4, 4], "resolution": 256}}},
+            }
+        }
+    }
     return _complete(UNet2DConditionModel.from_single_file(keys, original_config=wrapped), "the UNet")
 
 
 # -- VAE ----------------------------------------------------------------------------------------------------------
+
 
 def _vae(state: State, name: str) -> DiffusersVAE:
     with _building("VAE", name):
@@ -172,25 +210,49 @@ def _autoencoder(state: State) -> Any:
     from diffusers import AutoencoderKL
 
     if "decoder.mid_block.resnets.0.conv1.weight" in state:
-        widths = [state[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"].shape[0]
-                  for i in range(_count(state, r"encoder\.down_blocks\.(\d+)\."))]
+        widths = [
+            state[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"].shape[0]
+            for i in range(_count(state, r"encoder\.down_blocks\.(\d+)\."))
+        ]
         layers = _count(state, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.")
         n = len(widths)
-        _expect(state, **{f"encoder.down_blocks.{i}.resnets.0.conv1.weight": (widths[i], widths[max(0, i - 1)], 3, 3) for i in range(n)})
+        _expect(
+            state,
+            **{
+                f"encoder.down_blocks.{i}.resnets.0.conv1.weight": (widths[i], widths[max(0, i - 1)], 3, 3)
+                for i in range(n)
+            },
+        )
         vae = AutoencoderKL(
-            latent_channels=state["decoder.conv_in.weight"].shape[1], block_out_channels=widths,
-            layers_per_block=layers, down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
-            norm_num_groups=32)
+            latent_channels=state["decoder.conv_in.weight"].shape[1],
+            block_out_channels=widths,
+            layers_per_block=layers,
+            down_block_types=("DownEncoderBlock2D",) * n,
+            up_block_types=("UpDecoderBlock2D",) * n,
+            norm_num_groups=32,
+        )
         return load_into(vae, state, "the VAE")
     if "decoder.conv_in.weight" not in state or "encoder.down.0.block.0.conv1.weight" not in state:
         raise UserError("This file is no VAE of Stable Diffusion's kind: it has the wrong keys.")
-    widths = [state[f"encoder.down.{i}.block.0.conv1.weight"].shape[0]
-              for i in range(_count(state, r"encoder\.down\.(\d+)\."))]
+    widths = [
+        state[f"encoder.down.{i}.block.0.conv1.weight"].shape[0]
+        for i in range(_count(state, r"encoder\.down\.(\d+)\."))
+    ]
     params = dict(
-        double_z=True, z_channels=state["decoder.conv_in.weight"].shape[1], resolution=256, in_channels=3, out_ch=3,
-        ch=widths[0], ch_mult=[w // widths[0] for w in widths],
-        num_res_blocks=_count(state, r"encoder\.down\.0\.block\.(\d+)\."), attn_resolutions=[], dropout=0.0)
-    wrapped = {"model": {"params": {"first_stage_config": {"params": {"ddconfig": params, "embed_dim": params["z_channels"]}}}}}
+        double_z=True,
+        z_channels=state["decoder.conv_in.weight"].shape[1],
+        resolution=256,
+        in_channels=3,
+        out_ch=3,
+        ch=widths[0],
+        ch_mult=[w // widths[0] for w in widths],
+        num_res_blocks=_count(state, r"encoder\.down\.0\.block\.(\d+)\."),
+        attn_resolutions=[],
+        dropout=0.0,
+    )
+    wrapped = {
+        "model": {"params": {"first_stage_config": {"params": {"ddconfig": params, "embed_dim": params["z_channels"]}}}}
+    }
     keys = {_VAE + k: v for k, v in state.items()}
     return _complete(AutoencoderKL.from_single_file(keys, original_config=wrapped), "the VAE")
 
@@ -199,8 +261,10 @@ def _complete(model: Any, name: str) -> Any:
     """UserError where diffusers left a weight empty because the file lacks it."""
     empty = [k for k, v in model.state_dict().items() if v.is_meta]
     if empty:
-        raise UserError(f"{name[0].upper()}{name[1:]} has the wrong keys: it lacks '{empty[0]}' (and {len(empty) - 1} "
-                        "more). Download the file again, or choose another.")
+        raise UserError(
+            f"{name[0].upper()}{name[1:]} has the wrong keys: it lacks '{empty[0]}' (and {len(empty) - 1} "
+            "more). Download the file again, or choose another."
+        )
     return model.float()
 
 
@@ -208,20 +272,25 @@ def _count(state: State, pattern: str) -> int:
     """How many blocks a state dict has, numbered from 0 without a gap. UserError where one is missing."""
     numbers = {int(m.group(1)) for k in state if (m := re.match(pattern, k)) and len(m.group(1)) < 6}
     if numbers and max(numbers) != len(numbers) - 1:
-        raise UserError(f"The model has the wrong keys: of its {max(numbers) + 1} blocks of the kind '{pattern}' {len(numbers)} are there.")
+        raise UserError(
+            f"The model has the wrong keys: of its {max(numbers) + 1} blocks of the kind '{pattern}' {len(numbers)} are there."
+        )
     return len(numbers)
 
 
 def _expect(state: State, **shapes: tuple[int, ...]) -> None:
-    """UserError where tensors do not have the shapes that a network deduced from others would give them: what is built is then no
-    larger than the file."""
+    """UserError where tensors do not have the shapes that a network deduced from others would give them: what is
+    built is then no larger than the file."""
     for name, shape in shapes.items():
         found = tuple(state[name].shape)
         if found != shape:
-            raise UserError(f"The model has the wrong shapes: '{name}' is {list(found)}, and {list(shape)} fits the rest.")
+            raise UserError(
+                f"The model has the wrong shapes: '{name}' is {list(found)}, and {list(shape)} fits the rest."
+            )
 
 
 # -- text towers --------------------------------------------------------------------------------------------------
+
 
 def _text(state: State, family: str, name: str) -> TextEncoder:
     if family == "sdxl":
@@ -229,8 +298,13 @@ def _text(state: State, family: str, name: str) -> TextEncoder:
         large = _under(state, "conditioner.embedders.1.model.")
         _require(small and large, name)
         # SDXL reads both towers one layer before the last, without the final norm; the pooled text is the large one's.
-        return TextEncoder([clip_l_tower(small, penultimate=True), OpenClipTower(text_transformer(large), penultimate=True, norm=False)],
-                           pads=(49407, 0))
+        return TextEncoder(
+            [
+                clip_l_tower(small, penultimate=True),
+                OpenClipTower(text_transformer(large), penultimate=True, norm=False),
+            ],
+            pads=(49407, 0),
+        )
     if family == "sd2":
         tower = _under(state, "cond_stage_model.model.")
         _require(tower, name)
@@ -254,11 +328,25 @@ def clip_l_tower(state: State, penultimate: bool) -> Tower:
 
     width = state["final_layer_norm.weight"].shape[0]
     layers, inner = _count(state, r"encoder\.layers\.(\d+)\."), len(state["encoder.layers.0.mlp.fc1.weight"])
-    _expect(state, **{"encoder.layers.0.mlp.fc1.weight": (inner, width), "encoder.layers.0.self_attn.q_proj.weight": (width, width)})
-    model = CLIPTextModel(CLIPTextConfig(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=max(1, width // 64),
-        intermediate_size=inner, hidden_act="quick_gelu",
-        vocab_size=state["embeddings.token_embedding.weight"].shape[0], projection_dim=width, eos_token_id=49407))
+    _expect(
+        state,
+        **{
+            "encoder.layers.0.mlp.fc1.weight": (inner, width),
+            "encoder.layers.0.self_attn.q_proj.weight": (width, width),
+        },
+    )
+    model = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=max(1, width // 64),
+            intermediate_size=inner,
+            hidden_act="quick_gelu",
+            vocab_size=state["embeddings.token_embedding.weight"].shape[0],
+            projection_dim=width,
+            eos_token_id=49407,
+        )
+    )
     prefix = "text_model." if any(k.startswith("text_model.") for k in model.state_dict()) else ""
     load_into(model, {prefix + k: v for k, v in state.items() if not k.endswith("position_ids")}, "the text encoder")
     return TransformersTower(model, penultimate)
@@ -269,14 +357,26 @@ def text_transformer(state: State) -> Any:
     from open_clip.transformer import TextTransformer
 
     vocabulary, width = state["token_embedding.weight"].shape
-    _expect(state, **{"transformer.resblocks.0.attn.in_proj_weight": (3 * width, width),
-                      "transformer.resblocks.0.mlp.c_fc.weight": (4 * width, width),
-                      "text_projection": (width, state["text_projection"].shape[1])})
-    tower = TextTransformer(vocab_size=vocabulary, width=width, heads=max(1, width // 64),
-                            layers=_count(state, r"transformer\.resblocks\.(\d+)\."),
-                            output_dim=state["text_projection"].shape[1])
+    _expect(
+        state,
+        **{
+            "transformer.resblocks.0.attn.in_proj_weight": (3 * width, width),
+            "transformer.resblocks.0.mlp.c_fc.weight": (4 * width, width),
+            "text_projection": (width, state["text_projection"].shape[1]),
+        },
+    )
+    tower = TextTransformer(
+        vocab_size=vocabulary,
+        width=width,
+        heads=max(1, width // 64),
+        layers=_count(state, r"transformer\.resblocks\.(\d+)\."),
+        output_dim=state["text_projection"].shape[1],
+    )
     own = tower.state_dict()
-    load_into(tower, {k: v for k, v in state.items() if k in own} | {k: own[k] for k in own if k == "attn_mask"},
-              "the text encoder")
+    load_into(
+        tower,
+        {k: v for k, v in state.items() if k in own} | {k: own[k] for k in own if k == "attn_mask"},
+        "the text encoder",
+    )
     frozen([tower])
     return tower

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -15,9 +16,9 @@ from ..errors import UserError
 from ..moodifier.blend import BlendConfig, attention_blend, cells, token_alignment
 from ..moodifier.masks import attention_maps
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
+from . import sampling
 from .inference import checkpointed, deterministic, ordinary_weights
 from .protocol import Conditioning, Control, clamp01, finite, frozen, repeat_to_batch
-from . import sampling
 from .sampling import Callback, Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas, sigma_to_timestep
 
 
@@ -32,12 +33,12 @@ class UNetContext:
     def width(self) -> int:
         return self.embeds.shape[-1]
 
-    def append(self, tokens: torch.Tensor) -> "UNetContext":
+    def append(self, tokens: torch.Tensor) -> UNetContext:
         """A new context with tokens [B, n, D] behind the text's."""
         embeds = repeat_to_batch(self.embeds.to(tokens), len(tokens))
         return replace(self, embeds=torch.cat([embeds, tokens], dim=1))
 
-    def rows(self, rows: torch.Tensor) -> "UNetContext":
+    def rows(self, rows: torch.Tensor) -> UNetContext:
         """The context of some images of a batch, in which a short context's rows are taken in turn."""
         take = lambda t: t if t is None or len(t) == 1 else t[rows % len(t)]
         return replace(self, embeds=take(self.embeds), pooled=take(self.pooled))
@@ -49,8 +50,9 @@ class _Controlled:
     def __init__(self, control: Control, latent: list[int]):
         self.control, self.latent = control, latent  # [h, w] of the call that runs
 
-    def __call__(self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any,
-                 **__: Any) -> torch.Tensor:
+    def __call__(
+        self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any, **__: Any
+    ) -> torch.Tensor:
         h, w = self.latent
         while h * w > hidden_states.shape[1]:  # each level's convolution of stride 2 rounds up
             h, w = (h + 1) // 2, (w + 1) // 2
@@ -68,8 +70,13 @@ class DiffusersModel:
 
     plain_guidance = True
 
-    def __init__(self, unet: Any, prediction: str = "epsilon", latent_scale: float = 0.18215,
-                 sigma_table: torch.Tensor | None = None):
+    def __init__(
+        self,
+        unet: Any,
+        prediction: str = "epsilon",
+        latent_scale: float = 0.18215,
+        sigma_table: torch.Tensor | None = None,
+    ):
         frozen([unet])
         self.unet = unet
         self.prediction = prediction
@@ -115,23 +122,31 @@ class DiffusersModel:
             return latent
         if torch.count_nonzero(latent) == 0:
             return latent.new_zeros(latent.shape[0], channels, *latent.shape[2:])
-        raise UserError(f"This latent has {latent.shape[1]} channels and the model takes {channels}: it was encoded "
-                        "with another model's VAE.")
+        raise UserError(
+            f"This latent has {latent.shape[1]} channels and the model takes {channels}: it was encoded "
+            "with another model's VAE."
+        )
 
     def context(self, conditioning: Conditioning) -> UNetContext:
         """UserError where the conditioning is combined of several, or of another width than the UNet's."""
         if len(conditioning) != 1:
-            raise UserError(f"A conditioning combined of {len(conditioning)} parts needs ComfyUI itself: run this "
-                            "workflow there, or encode the whole prompt in one CLIPTextEncode.")
+            raise UserError(
+                f"A conditioning combined of {len(conditioning)} parts needs ComfyUI itself: run this "
+                "workflow there, or encode the whole prompt in one CLIPTextEncode."
+            )
         embeds, options = conditioning[0]
         width = self.unet.config.cross_attention_dim
         width = width if isinstance(width, int) else width[-1]
         if embeds.shape[-1] != width:
-            raise UserError(f"The conditioning is {embeds.shape[-1]} wide and this model takes {width}: the CLIP and "
-                            "the MODEL belong to different checkpoints. Load both from one.")
+            raise UserError(
+                f"The conditioning is {embeds.shape[-1]} wide and this model takes {width}: the CLIP and "
+                "the MODEL belong to different checkpoints. Load both from one."
+            )
         pooled = options.get("pooled_output")
         if pooled is None and self.unet.config.addition_embed_type == "text_time":
-            raise UserError("SDXL reads a pooled text beside the words, and this conditioning has none: encode it with SDXL's own CLIP.")
+            raise UserError(
+                "SDXL reads a pooled text beside the words, and this conditioning has none: encode it with SDXL's own CLIP."
+            )
         return UNetContext(embeds.to(self.device), pooled.to(self.device) if pooled is not None else None)
 
     def side_by_side(self, contexts: Sequence[UNetContext], n: int) -> UNetContext:
@@ -164,8 +179,15 @@ class DiffusersModel:
             return x / (s**2 + 1) - out * s / (s**2 + 1) ** 0.5
         return x - out * s
 
-    def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: UNetContext, negative: UNetContext,
-               cfg: float, own: list[torch.Tensor] | None = None) -> torch.Tensor:
+    def guided(
+        self,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        positive: UNetContext,
+        negative: UNetContext,
+        cfg: float,
+        own: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """See `protocol.Denoiser`. Both predictions run in one batch where their texts' lengths agree; at cfg 1 the
         negative does not run at all."""
         with torch.no_grad():
@@ -173,9 +195,12 @@ class DiffusersModel:
                 cond = uncond = self(x, sigma, positive)
             elif positive.embeds.shape[1] == negative.embeds.shape[1]:
                 n = x.shape[0]
-                both = UNetContext(*(
-                    None if p is None else torch.cat([repeat_to_batch(p, n), repeat_to_batch(q, n)])
-                    for p, q in ((positive.embeds, negative.embeds), (positive.pooled, negative.pooled))))
+                both = UNetContext(
+                    *(
+                        None if p is None else torch.cat([repeat_to_batch(p, n), repeat_to_batch(q, n)])
+                        for p, q in ((positive.embeds, negative.embeds), (positive.pooled, negative.pooled))
+                    )
+                )
                 cond, uncond = self(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
             else:
                 cond, uncond = self(x, sigma, positive), self(x, sigma, negative)
@@ -210,8 +235,10 @@ class DiffusersVAE:
         than one latent cell or not divisible by the factor (crop first, as VAEEncode does)."""
         h, w = image.shape[-2:]
         if h < self.factor or w < self.factor or h % self.factor or w % self.factor:
-            raise UserError(f"An image of {w} x {h} pixels cannot be encoded: both sides must be multiples of "
-                            f"{self.factor}. Scale or crop it first.")
+            raise UserError(
+                f"An image of {w} x {h} pixels cannot be encoded: both sides must be multiples of "
+                f"{self.factor}. Scale or crop it first."
+            )
         device = next(self.vae.parameters()).device
         return self.vae.encode(image.to(device, self.dtype) * 2 - 1).latent_dist.mode().float()
 
@@ -223,8 +250,10 @@ class DiffusersVAE:
         """As `decode`, without the clamp."""
         channels = self.vae.config.latent_channels
         if latent.shape[1] != channels:
-            raise UserError(f"This VAE decodes latents of {channels} channels and this one has {latent.shape[1]}: VAE and model belong to "
-                            "different families. Take the VAE of the model's own checkpoint.")
+            raise UserError(
+                f"This VAE decodes latents of {channels} channels and this one has {latent.shape[1]}: VAE and model belong to "
+                "different families. Take the VAE of the model's own checkpoint."
+            )
         device = next(self.vae.parameters()).device
         image = self.vae.decode(latent.to(device, self.dtype)).sample
         return (image.float() + 1) / 2
@@ -255,32 +284,64 @@ class CFGGuider:
         """x [B, C, h, w], sigma [B] -> guided clean latent."""
         return self.model.guided(x, sigma, self.positive, self.negative, self.cfg)
 
-    def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Sampler, sigmas: torch.Tensor,
-               denoise_mask: torch.Tensor | None = None, callback: Callback | None = None,
-               seed: int = 0) -> torch.Tensor:
+    def sample(
+        self,
+        noise: torch.Tensor,
+        latent_image: torch.Tensor,
+        sampler: Sampler,
+        sigmas: torch.Tensor,
+        denoise_mask: torch.Tensor | None = None,
+        callback: Callback | None = None,
+        seed: int = 0,
+    ) -> torch.Tensor:
         """noise and latent_image [B, C, h, w] in VAE scale -> samples in VAE scale. denoise_mask [B, h', w'] or
         [B, 1, h', w'] in 0..1 is resized to the latent. An empty `sigmas` returns the latent."""
         model = self.model
         latent = model.latent_in(latent_image)
         mask = None if denoise_mask is None else resize_mask(denoise_mask, latent)
-        out = sampling.sample(self.predict, noise.to(latent), latent, sigmas, sampler, float(model.sigma_table[-1]),
-                     seed=seed or 0, mask=mask, callback=callback)
+        out = sampling.sample(
+            self.predict,
+            noise.to(latent),
+            latent,
+            sigmas,
+            sampler,
+            float(model.sigma_table[-1]),
+            seed=seed or 0,
+            mask=mask,
+            callback=callback,
+        )
         return model.latent_out(out).cpu()
 
 
 class MuseGuider(CFGGuider):
     """A GUIDER whose predictions carry emotional tokens (`muse.Muse`); traces are found by the latent it returned."""
 
-    def __init__(self, model: DiffusersModel, vae: DiffusersVAE, classifier: Any, positive: Conditioning,
-                 negative: Conditioning, emotion: EmotionTarget | Sequence[EmotionTarget], config: MuseConfig,
-                 gate: TimingGate | None = None, init_tokens: EmotionTokens | None = None):
+    def __init__(
+        self,
+        model: DiffusersModel,
+        vae: DiffusersVAE,
+        classifier: Any,
+        positive: Conditioning,
+        negative: Conditioning,
+        emotion: EmotionTarget | Sequence[EmotionTarget],
+        config: MuseConfig,
+        gate: TimingGate | None = None,
+        init_tokens: EmotionTokens | None = None,
+    ):
         super().__init__(model, positive, negative, config.cfg)
         self.muse = Muse(model, vae, classifier, self.positive, self.negative, emotion, config, gate, init_tokens)
         self.traces = TraceStore()
 
-    def sample(self, noise: torch.Tensor, latent_image: torch.Tensor, sampler: Sampler, sigmas: torch.Tensor,
-               denoise_mask: torch.Tensor | None = None, callback: Callback | None = None,
-               seed: int = 0) -> torch.Tensor:
+    def sample(
+        self,
+        noise: torch.Tensor,
+        latent_image: torch.Tensor,
+        sampler: Sampler,
+        sigmas: torch.Tensor,
+        denoise_mask: torch.Tensor | None = None,
+        callback: Callback | None = None,
+        seed: int = 0,
+    ) -> torch.Tensor:
         """As `CFGGuider.sample`. UserError where there is no step to optimise in."""
         if sigmas.numel() < 2:
             raise UserError("There are no steps to sample: raise denoise above 0 or the number of steps.")
@@ -296,41 +357,72 @@ class MuseGuider(CFGGuider):
         return self.muse.predict(x, sigma)
 
 
-def sample(guider: CFGGuider, latent_image: dict[str, Any], seed: int, sampler_name: str, scheduler: str, steps: int,
-           denoise: float, add_noise: bool) -> dict[str, Any]:
+def sample(
+    guider: CFGGuider,
+    latent_image: dict[str, Any],
+    seed: int,
+    sampler_name: str,
+    scheduler: str,
+    steps: int,
+    denoise: float,
+    add_noise: bool,
+) -> dict[str, Any]:
     """Samples a LATENT with a guider, with a progress bar."""
     latent = guider.model.fit_empty(latent_image["samples"])
     noise = prepare_noise(latent, seed, latent_image.get("batch_index")) if add_noise else torch.zeros_like(latent)
     sigmas = schedule(scheduler, guider.model.sigma_table, steps, denoise)
     bar = host.current().progress(steps, "sampling")
     try:
-        samples = guider.sample(noise, latent, Sampler(sampler_name), sigmas, latent_image.get("noise_mask"),
-                                callback=lambda *_: bar.update(), seed=seed)
+        samples = guider.sample(
+            noise,
+            latent,
+            Sampler(sampler_name),
+            sigmas,
+            latent_image.get("noise_mask"),
+            callback=lambda *_: bar.update(),
+            seed=seed,
+        )
     finally:
         bar.close()
     return {**latent_image, "samples": samples}
 
 
-def invert(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, steps: int,
-           scheduler: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """DDIM inversion of latents [B, C, h, w] (VAE scale) under their description at cfg 1, with a progress bar. Returns what to sample
-    from: the noised latent, and no noise."""
+def invert(
+    model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, steps: int, scheduler: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """DDIM inversion of latents [B, C, h, w] (VAE scale) under their description at cfg 1, with a progress bar.
+    Returns what to sample from: the noised latent, and no noise."""
     context = model.context(positive)
     bar = host.current().progress(steps, "inverting")
     try:
-        noise = ddim_inversion(lambda x, s: model(x, s, context), model.latent_in(latent),
-                               schedule(scheduler, model.sigma_table, steps), callback=lambda *_: bar.update())
+        noise = ddim_inversion(
+            lambda x, s: model(x, s, context),
+            model.latent_in(latent),
+            schedule(scheduler, model.sigma_table, steps),
+            callback=lambda *_: bar.update(),
+        )
     finally:
         bar.close()
     noised = model.latent_out(noise).cpu()
     return noised, torch.zeros_like(noised)
 
 
-def blend(model: DiffusersModel, source: Conditioning, target: Conditioning, negative: Conditioning | None,
-          latent_image: dict[str, Any], mask: torch.Tensor, steps: int, scheduler: str, config: BlendConfig,
-          seed: int, texts: tuple[str, str] = ("", "")) -> dict[str, Any]:
-    """The LATENT edited from a source to a target text inside a mask (`moodifier.blend.attention_blend`), with a progress bar.
-    `texts` are those of source and target where they are known: their words are then told from one another by their tokens."""
+def blend(
+    model: DiffusersModel,
+    source: Conditioning,
+    target: Conditioning,
+    negative: Conditioning | None,
+    latent_image: dict[str, Any],
+    mask: torch.Tensor,
+    steps: int,
+    scheduler: str,
+    config: BlendConfig,
+    seed: int,
+    texts: tuple[str, str] = ("", ""),
+) -> dict[str, Any]:
+    """The LATENT edited from a source to a target text inside a mask (`moodifier.blend.attention_blend`), with a
+    progress bar. `texts` are those of source and target where they are known: their words are then told from one
+    another by their tokens."""
     latent = model.latent_in(latent_image["samples"])
     generator = torch.Generator().manual_seed(seed)
     bar = host.current().progress(steps, "editing")
@@ -342,9 +434,18 @@ def blend(model: DiffusersModel, source: Conditioning, target: Conditioning, neg
 
     try:
         edited = attention_blend(
-            model, model.context(source), model.context(target), None if negative is None else model.context(negative), latent,
-            cells(mask, latent), schedule(scheduler, model.sigma_table, steps).to(latent), config,
-            lambda: torch.randn(latent.shape, generator=generator).to(latent), token_alignment(source, target, texts), stepped)
+            model,
+            model.context(source),
+            model.context(target),
+            None if negative is None else model.context(negative),
+            latent,
+            cells(mask, latent),
+            schedule(scheduler, model.sigma_table, steps).to(latent),
+            config,
+            lambda: torch.randn(latent.shape, generator=generator).to(latent),
+            token_alignment(source, target, texts),
+            stepped,
+        )
     finally:
         bar.close()
     return {**latent_image, "samples": model.latent_out(edited).cpu()}
@@ -359,11 +460,12 @@ def encode_image(vae: Any, image: torch.Tensor) -> torch.Tensor:
     """IMAGE [B, H, W, C] -> latents [B, C, h, w] in the VAE's scale, centre-cropped to its factor."""
     h, w = (side // vae.factor * vae.factor for side in image.shape[1:3])
     top, left = (image.shape[1] - h) // 2, (image.shape[2] - w) // 2
-    return vae.encode(image[:, top:top + h, left:left + w, :3].movedim(-1, 1).float())
+    return vae.encode(image[:, top : top + h, left : left + w, :3].movedim(-1, 1).float())
 
 
-def cross_attention_maps(model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]],
-         seed: int) -> torch.Tensor:
+def cross_attention_maps(
+    model: DiffusersModel, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]], seed: int
+) -> torch.Tensor:
     """[B, G, h, w]: where a model looks for groups of the text's tokens in latents [B, C, h, w] of the VAE's scale."""
     return attention_maps(model, model.context(positive), model.latent_in(latent), columns, seed).cpu()
 

@@ -21,26 +21,28 @@ _FIRST = 1 << 20
 
 
 class Vector(int):
-    """The token of one vector of an embedding: an id that its file's name and its number make, and the vector [D] itself."""
+    """The token of one vector of an embedding: an id that its file's name and its number make, and the vector [D]
+    itself."""
 
     vector: torch.Tensor
 
     @classmethod
-    def of(cls, name: str, number: int, vector: torch.Tensor) -> "Vector":
+    def of(cls, name: str, number: int, vector: torch.Tensor) -> Vector:
         token = cls(_FIRST + (zlib.crc32(name.encode()) << 10) + number)
         token.vector = vector
         return token
 
 
 def split(text: str) -> list[str]:
-    """A text in pieces: an embedding's word `embedding:name` is one of its own, behind a space or at the start; what follows its name
-    in the same word (a comma, a bracket) belongs to the next piece. Joined they are the text, less spaces around embeddings."""
+    """A text in pieces: an embedding's word `embedding:name` is one of its own, behind a space or at the start; what
+    follows its name in the same word (a comma, a bracket) belongs to the next piece. Joined they are the text, less
+    spaces around embeddings."""
     pieces, rest = [], text
     while match := re.search(rf"(?:^|(?<=\s)){MARK}\s*([^\s<\[]*)", rest):
         word = match.group(1)
         name = word if not word or find(word) else word.strip(",")
-        pieces += [rest[:match.start()], MARK + name]
-        rest = word[word.index(name) + len(name):] + rest[match.end():]
+        pieces += [rest[: match.start()], MARK + name]
+        rest = word[word.index(name) + len(name) :] + rest[match.end() :]
     return [piece for piece in (*pieces, rest) if piece.strip()]
 
 
@@ -67,13 +69,17 @@ def tokens(name: str, tower: str, width: int | None = None) -> list[Vector]:
         known = current().list_files("embeddings", SUFFIXES)
         near = did_you_mean(name, [Path(file).with_suffix("").as_posix() for file in known])
         folders = " or ".join(str(f) for f in current().models_dirs("embeddings"))
-        raise UserError(f"The prompt names the embedding '{name}', and there is no such file in {folders}.{near} Put it there, or take "
-                        f"'{MARK}{name}' out of the prompt.")
+        raise UserError(
+            f"The prompt names the embedding '{name}', and there is no such file in {folders}.{near} Put it there, or take "
+            f"'{MARK}{name}' out of the prompt."
+        )
     state = path.stat()
     vectors = _vectors(path, tower, state.st_size, state.st_mtime_ns)
     if width is not None and vectors.shape[1] != width:
-        raise UserError(f"The embedding '{name}' is {vectors.shape[1]} wide, and the model's text encoder ({tower}) {width}: it was made "
-                        "for another model family (768: SD1.5; 1024: SD2; 768 and 1280: SDXL).")
+        raise UserError(
+            f"The embedding '{name}' is {vectors.shape[1]} wide, and the model's text encoder ({tower}) {width}: it was made "
+            "for another model family (768: SD1.5; 1024: SD2; 768 and 1280: SDXL)."
+        )
     return [Vector.of(name, i, vector) for i, vector in enumerate(vectors)]
 
 
@@ -85,7 +91,12 @@ def _vectors(path: Path, tower: str, *_: int) -> torch.Tensor:
     else:
         content = load_pickled(path)
     found = _chosen(content, tower)
-    if not isinstance(found, torch.Tensor) or found.ndim not in (1, 2) or not found.is_floating_point() or not found.numel():
+    if (
+        not isinstance(found, torch.Tensor)
+        or found.ndim not in (1, 2)
+        or not found.is_floating_point()
+        or not found.numel()
+    ):
         raise UserError(f"'{path.name}' is no embedding: it has no vectors for {tower}.")
     found = found.float().reshape(-1, found.shape[-1])
     if len(found) > 1000 or not torch.isfinite(found).all():

@@ -1,7 +1,8 @@
-"""Rectified flow in the convention of `protocol`: models that mix x = (1 - sigma) x0 + sigma noise (SD3, FLUX, Qwen-Image and their kin).
+"""Rectified flow in the convention of `protocol`: models that mix x = (1 - sigma) x0 + sigma noise (SD3, FLUX,
+Qwen-Image and their kin).
 
-Divided by 1 - sigma that is x0 + s noise with s = sigma / (1 - sigma). So an algorithm written for added noise (inversion, the attention
-blend) runs on a rectified-flow model as it stands, over this view of it.
+Divided by 1 - sigma that is x0 + s noise with s = sigma / (1 - sigma). So an algorithm written for added noise
+(inversion, the attention blend) runs on a rectified-flow model as it stands, over this view of it.
 """
 
 from __future__ import annotations

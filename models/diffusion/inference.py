@@ -8,8 +8,9 @@ or unpatching the model brings inference tensors back. So for each gradient sect
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -31,7 +32,8 @@ def ordinary(t: Maybe) -> Maybe:
 
 
 def _rebuilt(t: torch.Tensor, piece: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """A tensor of `piece` of t; where t is built of others (a quantised weight and its scales), one built of `piece` of each."""
+    """A tensor of `piece` of t; where t is built of others (a quantised weight and its scales), one built of `piece`
+    of each."""
     if not is_traceable_wrapper_subclass(t):
         return piece(t)
     names, context = t.__tensor_flatten__()
@@ -46,16 +48,20 @@ def copied(t: torch.Tensor) -> torch.Tensor:
 
 
 def alias(t: torch.Tensor) -> torch.Tensor:
-    """An ordinary tensor on the same memory, which asks for no gradient. UserError for a tensor whose memory cannot be read off it (a
-    GGUF weight)."""
+    """An ordinary tensor on the same memory, which asks for no gradient. UserError for a tensor whose memory cannot
+    be read off it (a GGUF weight)."""
     return _rebuilt(t, _aliased)
 
 
 def _aliased(t: torch.Tensor) -> torch.Tensor:
     if type(t) not in (torch.Tensor, nn.Parameter):
-        raise UserError(f"A weight of this model is a {type(t).__name__} (GGUF, for example), through which gradients do not run. Load the "
-                        "model in fp16, bf16, fp8 or one of ComfyUI's own quantised formats instead.")
-    return torch.empty(0, dtype=t.dtype, device=t.device).set_(t.untyped_storage(), t.storage_offset(), t.size(), t.stride())
+        raise UserError(
+            f"A weight of this model is a {type(t).__name__} (GGUF, for example), through which gradients do not run. Load the "
+            "model in fp16, bf16, fp8 or one of ComfyUI's own quantised formats instead."
+        )
+    return torch.empty(0, dtype=t.dtype, device=t.device).set_(
+        t.untyped_storage(), t.storage_offset(), t.size(), t.stride()
+    )
 
 
 @contextmanager
@@ -70,8 +76,10 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
     try:
         with torch.inference_mode(False), torch.enable_grad():
             for module in {m for root in modules for m in root.modules()}:
-                for table, wrap in ((module._parameters, lambda t: nn.Parameter(t, requires_grad=False)),
-                                    (module._buffers, lambda t: t)):
+                for table, wrap in (
+                    (module._parameters, lambda t: nn.Parameter(t, requires_grad=False)),
+                    (module._buffers, lambda t: t),
+                ):
                     for name, t in table.items():
                         if t is not None and (t.is_inference() or t.requires_grad):
                             ours = wrap(alias(t))
@@ -85,8 +93,8 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
 
 
 class ordinary_inputs(TorchFunctionMode):
-    """A block in which every operation sees ordinary tensors in place of inference tensors, on the same memory: for code that holds
-    tensors where nobody can find them to alias them. Costs some microseconds an operation."""
+    """A block in which every operation sees ordinary tensors in place of inference tensors, on the same memory: for
+    code that holds tensors where nobody can find them to alias them. Costs some microseconds an operation."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_ordinary_input, (args, kwargs or {}))
@@ -117,7 +125,8 @@ def deterministic() -> Iterator[None]:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a device's memory ran out: CUDA's, ROCm's and XPU's have a type of their own, MPS's has not."""
+    """Whether an error says that a device's memory ran out: CUDA's, ROCm's and XPU's have a type of their own, MPS's
+    has not."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
@@ -149,7 +158,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The links of a network's chains: the outermost modules inside a ModuleList or Sequential that have parts."""
     for child in module.children():
         chain = isinstance(module, (nn.ModuleList, nn.Sequential))
-        runs = type(child).forward is not getattr(nn.Module, "forward") and not isinstance(child, nn.Sequential)
+        runs = type(child).forward is not nn.Module.forward and not isinstance(child, nn.Sequential)
         if chain and runs and any(True for _ in child.children()):
             yield child
         else:
@@ -200,6 +209,7 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
         out = _Again.apply(compute, *given)
         return tree_unflatten(out, out_form[0])
+
     return run
 
 
@@ -225,7 +235,10 @@ class _Again(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         tensors = [t.detach().requires_grad_(True) for t in ctx.saved_tensors]
         with torch.enable_grad(), mutation_allowed():
-            pairs = [(o, g) for o, g in zip(ctx.compute(*tensors), gradients)
-                     if isinstance(o, torch.Tensor) and o.requires_grad and g is not None]
+            pairs = [
+                (o, g)
+                for o, g in zip(ctx.compute(*tensors), gradients)
+                if isinstance(o, torch.Tensor) and o.requires_grad and g is not None
+            ]
             got = torch.autograd.grad([o for o, _ in pairs], tensors, [g for _, g in pairs], allow_unused=True)
         return None, *got

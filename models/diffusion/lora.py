@@ -1,11 +1,13 @@
-"""LoRA files on the embedded host's MODEL and CLIP: which module a name means, and a copy of the model with all of them applied."""
+"""LoRA files on the embedded host's MODEL and CLIP: which module a name means, and a copy of the model with all of
+them applied."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +22,15 @@ from .text import TextEncoder
 from .towers import Place
 
 
-def apply_lora(model: DiffusersModel, clip: TextEncoder, path: Path, strength_model: float,
-               strength_clip: float) -> tuple[DiffusersModel, TextEncoder]:
-    """MODEL and CLIP with a LoRA applied at the given strengths; the originals stay as they are and share what is not changed.
+def apply_lora(
+    model: DiffusersModel, clip: TextEncoder, path: Path, strength_model: float, strength_clip: float
+) -> tuple[DiffusersModel, TextEncoder]:
+    """MODEL and CLIP with a LoRA applied at the given strengths; the originals stay as they are and share what is not
+    changed.
 
-    Names in every form in use are known: kohya's with diffusers' or the original block names, diffusers' and PEFT's dotted ones. A
-    note says how many of the file's modules were applied, and why others were not. UserError where none was.
+    Names in every form in use are known: kohya's with diffusers' or the original block names, diffusers' and PEFT's
+    dotted ones. A note says how many of the file's modules were applied, and why others were not. UserError where none
+    was.
     """
     state, _ = load_safetensors(path)
     places = dict(_unet_places(model.unet)), dict(_text_places(clip))
@@ -40,7 +45,10 @@ def apply_lora(model: DiffusersModel, clip: TextEncoder, path: Path, strength_mo
             merging.unknown.append(name)
     merging.tell(len(modules), strangers)
     unet, *towers = merging.copies([model.unet, *clip.towers])
-    return (DiffusersModel(unet, model.prediction, model.latent_scale, model.sigma_table), TextEncoder(towers, clip.pads, clip.names))
+    return (
+        DiffusersModel(unet, model.prediction, model.latent_scale, model.sigma_table),
+        TextEncoder(towers, clip.pads, clip.names),
+    )
 
 
 @dataclass
@@ -57,11 +65,15 @@ class _Merging:
 
     def add(self, name: str, parts: Parts, place: Place, strength: float) -> None:
         """Applies the parts of a module to its place."""
-        changes = [(place.weight, lambda old: changed(parts, old, strength))] if parts.keys() - {"diff_b", "b_norm"} else []
+        changes = (
+            [(place.weight, lambda old: changed(parts, old, strength))] if parts.keys() - {"diff_b", "b_norm"} else []
+        )
         if parts.keys() & {"diff_b", "b_norm"}:
             changes.append((place.bias, lambda old: changed_bias(parts, old, strength)))
         try:
-            found = {(id(place.module), attribute): self._changed(place, attribute, change) for attribute, change in changes}
+            found = {
+                (id(place.module), attribute): self._changed(place, attribute, change) for attribute, change in changes
+            }
         except DoesNotFit as error:
             self.unfit[name] = str(error)
         else:
@@ -75,8 +87,10 @@ class _Merging:
             raise DoesNotFit(f"there is no {attribute}")
         new = change(old.detach()[place.rows])
         if not torch.isfinite(new).all():
-            raise UserError(f"The LoRA '{self.file}' makes weights that are no numbers (NaN or infinity): its file is damaged, or the "
-                            "strength too high.")
+            raise UserError(
+                f"The LoRA '{self.file}' makes weights that are no numbers (NaN or infinity): its file is damaged, or the "
+                "strength too high."
+            )
         whole = old.detach().clone()
         whole[place.rows] = new.to(whole)
         return whole
@@ -93,8 +107,10 @@ class _Merging:
             why.append(f"{len(strangers)} tensors are of no known kind (such as '{strangers[0]}')")
         because = f": {'; '.join(why)}" if why else ""
         if not self.applied:
-            raise UserError(f"The LoRA '{self.file}' fits nothing in this model, 0 of its {total} modules{because}. It was made for "
-                            "another model family, or is of a kind that needs ComfyUI.")
+            raise UserError(
+                f"The LoRA '{self.file}' fits nothing in this model, 0 of its {total} modules{because}. It was made for "
+                "another model family, or is of a kind that needs ComfyUI."
+            )
         current().note(f"LoRA '{self.file}': {len(self.applied)} of its {total} modules were applied{because}.")
 
     def copies(self, originals: list[Any]) -> list[Any]:
@@ -117,10 +133,16 @@ def _networks(originals: list[Any]) -> Iterator[nn.Module]:
 
 # -- names ----------------------------------------------------------------------------------------------------------
 
+
 def _unet_places(unet: nn.Module) -> Iterator[tuple[str, Place]]:
-    """(name in a file, place) of every module of a UNet, in every form in use. Where two forms clash, the later one counts."""
+    """(name in a file, place) of every module of a UNet, in every form in use. Where two forms clash, the later one
+    counts."""
     original = original_names(unet)
-    modules = [(name, Place(module)) for name, module in unet.named_modules() if isinstance(getattr(module, "weight", None), nn.Parameter)]
+    modules = [
+        (name, Place(module))
+        for name, module in unet.named_modules()
+        if isinstance(getattr(module, "weight", None), nn.Parameter)
+    ]
     for name, place in modules:
         if name in original:
             yield f"lora_unet_{_flat(original[name])}", place
@@ -135,12 +157,13 @@ def _unet_places(unet: nn.Module) -> Iterator[tuple[str, Place]]:
 
 
 def _text_places(clip: TextEncoder) -> Iterator[tuple[str, Place]]:
-    """(name in a file, place) of every module of the text towers. The first has two names: with one encoder, and as one of two."""
+    """(name in a file, place) of every module of the text towers. The first has two names: with one encoder, and as
+    one of two."""
     for i, (tower, label) in enumerate(zip(clip.towers, clip.names)):
         for name, place in tower.places() if hasattr(tower, "places") else ():
-            for prefix in (("lora_te_", "lora_te1_") if i == 0 else (f"lora_te{i + 1}_",)):
+            for prefix in ("lora_te_", "lora_te1_") if i == 0 else (f"lora_te{i + 1}_",):
                 yield f"{prefix}text_model_{_flat(name)}", place
-            for encoder in (("text_encoder",) if i == 0 else (f"text_encoder_{i + 1}",)):
+            for encoder in ("text_encoder",) if i == 0 else (f"text_encoder_{i + 1}",):
                 yield f"{encoder}.text_model.{name}", place
                 yield f"{encoder}.base_model.model.text_model.{name}", place
             yield f"text_encoders.{label}.transformer.text_model.{name}", place

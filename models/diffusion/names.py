@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-_RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-           "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-_BASIC = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-          "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0",
-          "conv_out": "out.2"}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_BASIC = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
 
 
 def original_names(unet: Any) -> dict[str, str]:
@@ -22,14 +34,18 @@ def original_names(unet: Any) -> dict[str, str]:
         if name in _BASIC or name in starts:
             found[name] = _BASIC.get(name) or starts[name]
         elif start is not None:
-            rest = name[len(start) + 1:]
+            rest = name[len(start) + 1 :]
             found[name] = f"{starts[start]}.{_RESNET.get(rest, rest) if '.resnets.' in start else rest}"
     return found
 
 
 def _block_starts(unet: Any) -> dict[str, str]:
     """Where each resnet, attention and sampler of a UNet begins: diffusers' prefix -> the original one."""
-    starts = {"mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1", "mid_block.resnets.1": "middle_block.2"}
+    starts = {
+        "mid_block.resnets.0": "middle_block.0",
+        "mid_block.attentions.0": "middle_block.1",
+        "mid_block.resnets.1": "middle_block.2",
+    }
     number = 1
     for level, block in enumerate(unet.down_blocks):
         for i in range(len(block.resnets)):

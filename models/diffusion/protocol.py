@@ -7,7 +7,8 @@ VAE's own; a `Denoiser` works in its model's (SD: times 0.18215) and converts wi
 
 from __future__ import annotations
 
-from typing import Any, Callable, ContextManager, Iterable, Protocol, Sequence, runtime_checkable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ContextManager, Protocol, runtime_checkable
 
 import torch
 
@@ -15,7 +16,6 @@ from ..errors import UserError
 
 Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: [[embeds [B, T, D], {"pooled_output": [B, P] or None, ...}], ...]."""
-
 
 
 Control = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, tuple[int, int]], torch.Tensor]
@@ -33,10 +33,10 @@ class TextContext(Protocol):
     def width(self) -> int:
         """D: the width of a token, which an appended token must have."""
 
-    def append(self, tokens: torch.Tensor) -> "TextContext":
+    def append(self, tokens: torch.Tensor) -> TextContext:
         """A new context with `tokens` [B, n, D] behind the text's (MUSE's circled plus); differentiable in them."""
 
-    def rows(self, rows: torch.Tensor) -> "TextContext | None":
+    def rows(self, rows: torch.Tensor) -> TextContext | None:
         """The context of some images of the batch; None where the host cannot take a batch apart."""
 
 
@@ -54,14 +54,15 @@ class Denoiser(Protocol):
     """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
 
     plain_guidance: bool
-    """Whether `guided` is equation 6 of MUSE and nothing else, so that predictions that are there already may be combined."""
+    """Whether `guided` is equation 6 of MUSE and nothing else, so that predictions that are there already may be
+    combined."""
 
     def short_of_memory(self, x: torch.Tensor) -> bool:
         """Whether activations for a backward pass at x [B, C, h, w] would not fit beside what is loaded."""
 
     def resident(self) -> Any:
-        """What is equal as long as the host has moved no weight in or out of the device's memory; None where it never does, and
-        gradients need no check (`selfcheck`)."""
+        """What is equal as long as the host has moved no weight in or out of the device's memory; None where it
+        never does, and gradients need no check (`selfcheck`)."""
 
     def gradients(self, save_memory: bool = False) -> ContextManager[None]:
         """The block inside which `__call__` is differentiable, whatever mode the host runs in; with
@@ -78,15 +79,22 @@ class Denoiser(Protocol):
         no gradient ever reaches the weights."""
 
     def side_by_side(self, contexts: Sequence[TextContext], n: int) -> TextContext:
-        """One context for a batch of n rows of each in turn, padded behind to one length. Its padding is to be cut off by a
-        control (`attention`). UserError where a host cannot join them."""
+        """One context for a batch of n rows of each in turn, padded behind to one length. Its padding is to be cut
+        off by a control (`attention`). UserError where a host cannot join them."""
 
     def attention(self, control: Control) -> ContextManager[None]:
         """The block inside which `control` takes the place of every cross-attention between queries, keys and values.
         UserError where something else has taken it already."""
 
-    def guided(self, x: torch.Tensor, sigma: torch.Tensor, positive: TextContext, negative: TextContext,
-               cfg: float, own: list[torch.Tensor] | None = None) -> torch.Tensor:
+    def guided(
+        self,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        positive: TextContext,
+        negative: TextContext,
+        cfg: float,
+        own: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """The clean latent under classifier-free guidance, as the host's own sampling makes it. Without gradients. The
         prediction under the positive text alone, which is made on the way, is put into `own`."""
 
@@ -118,13 +126,16 @@ class Autoencoder(Protocol):
 
 
 def finite(values: torch.Tensor, what: str) -> torch.Tensor:
-    """The tensor itself. UserError where it holds NaN or infinity: from there on everything would, and the picture be black.
+    """The tensor itself. UserError where it holds NaN or infinity: from there on everything would, and the picture be
+    black.
 
     what  which network it was, and where: "The model, in step 3 of 20, gave"
     """
     if not torch.isfinite(values.detach()).all():
-        raise UserError(f"{what} values that are no numbers (NaN or infinity). Its file may be damaged; or the guidance (cfg), a LoRA's "
-                        "strength or a prompt's weight is far too high.")
+        raise UserError(
+            f"{what} values that are no numbers (NaN or infinity). Its file may be damaged; or the guidance (cfg), a LoRA's "
+            "strength or a prompt's weight is far too high."
+        )
     return values
 
 

@@ -7,7 +7,7 @@ A `model` here is any function (x [B, C, h, w], sigma [B]) -> clean latent.
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 
@@ -40,6 +40,7 @@ def _timestep_to_sigma(t: torch.Tensor, sigma_table: torch.Tensor) -> torch.Tens
 
 # -- schedules: (sigma_table, steps) -> descending sigmas [steps + 1], the last one zero ------------------------
 
+
 def _normal(table: torch.Tensor, steps: int) -> torch.Tensor:
     return _timestep_to_sigma(torch.linspace(len(table) - 1, 0, steps), table)
 
@@ -63,7 +64,11 @@ def _exponential(table: torch.Tensor, steps: int) -> torch.Tensor:
 
 
 SCHEDULES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
-    "normal": _normal, "karras": _karras, "simple": _simple, "sgm_uniform": _sgm_uniform, "exponential": _exponential,
+    "normal": _normal,
+    "karras": _karras,
+    "simple": _simple,
+    "sgm_uniform": _sgm_uniform,
+    "exponential": _exponential,
 }
 
 
@@ -81,10 +86,11 @@ def schedule(name: str, sigma_table: torch.Tensor, steps: int, denoise: float = 
         return torch.empty(0)
     total = steps if denoise > 0.9999 else int(steps / denoise)
     sigmas = torch.cat([SCHEDULES[name](sigma_table.cpu(), total), torch.zeros(1)])
-    return sigmas[-(steps + 1):]
+    return sigmas[-(steps + 1) :]
 
 
 # -- samplers ---------------------------------------------------------------------------------------------------
+
 
 def _slope(x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
     return (x - denoised) / sigma
@@ -100,8 +106,9 @@ def _noise_like(x: torch.Tensor, seed: int) -> Callable[[], torch.Tensor]:
     return lambda: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
 
 
-def sample_euler(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0,
-                 callback: Callback | None = None) -> torch.Tensor:
+def sample_euler(
+    model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0, callback: Callback | None = None
+) -> torch.Tensor:
     """Euler's method (Karras et al. 2022, algorithm 2 without churn); with CFG, DDIM at eta 0."""
     for i in range(len(sigmas) - 1):
         denoised = model(x, _each(sigmas[i], x))
@@ -111,8 +118,9 @@ def sample_euler(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int 
     return x
 
 
-def sample_euler_ancestral(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0,
-                           callback: Callback | None = None) -> torch.Tensor:
+def sample_euler_ancestral(
+    model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0, callback: Callback | None = None
+) -> torch.Tensor:
     """Euler steps to a lower sigma, then fresh noise up to the next (DDPM's ancestral sampling)."""
     noise = _noise_like(x, seed)
     for i in range(len(sigmas) - 1):
@@ -128,8 +136,9 @@ def sample_euler_ancestral(model: Model, x: torch.Tensor, sigmas: torch.Tensor, 
     return x
 
 
-def sample_heun(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0,
-                callback: Callback | None = None) -> torch.Tensor:
+def sample_heun(
+    model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0, callback: Callback | None = None
+) -> torch.Tensor:
     """Heun's second-order method (Karras et al. 2022, algorithm 1): two model calls a step, one for the last."""
     for i in range(len(sigmas) - 1):
         denoised = model(x, _each(sigmas[i], x))
@@ -143,8 +152,9 @@ def sample_heun(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int =
     return x
 
 
-def sample_dpmpp_2m(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0,
-                    callback: Callback | None = None) -> torch.Tensor:
+def sample_dpmpp_2m(
+    model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0, callback: Callback | None = None
+) -> torch.Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order from the previous step's prediction."""
     previous, previous_h = None, None
     for i in range(len(sigmas) - 1):
@@ -164,8 +174,9 @@ def sample_dpmpp_2m(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: i
     return x
 
 
-def sample_lcm(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0,
-               callback: Callback | None = None) -> torch.Tensor:
+def sample_lcm(
+    model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0, callback: Callback | None = None
+) -> torch.Tensor:
     """Latent consistency sampling (Luo et al. 2023): jump to the clean prediction, renoise to the next sigma."""
     noise = _noise_like(x, seed)
     for i in range(len(sigmas) - 1):
@@ -177,8 +188,11 @@ def sample_lcm(model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 
 
 
 SAMPLERS: dict[str, Callable[..., torch.Tensor]] = {
-    "euler": sample_euler, "euler_ancestral": sample_euler_ancestral, "heun": sample_heun,
-    "dpmpp_2m": sample_dpmpp_2m, "lcm": sample_lcm,
+    "euler": sample_euler,
+    "euler_ancestral": sample_euler_ancestral,
+    "heun": sample_heun,
+    "dpmpp_2m": sample_dpmpp_2m,
+    "lcm": sample_lcm,
 }
 
 
@@ -190,8 +204,9 @@ class Sampler:
             raise UserError(f"The sampler '{name}' is not supported here. Choose one of: {', '.join(SAMPLERS)}.")
         self.name = name
 
-    def __call__(self, model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0,
-                 callback: Callback | None = None) -> torch.Tensor:
+    def __call__(
+        self, model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0, callback: Callback | None = None
+    ) -> torch.Tensor:
         return SAMPLERS[self.name](model, x, sigmas, seed=seed, callback=callback)
 
 
@@ -206,9 +221,17 @@ def prepare_noise(latent: torch.Tensor, seed: int, batch_index: list[int] | None
     return torch.cat([draws[i] for i in batch_index])
 
 
-def sample(model: Model, noise: torch.Tensor, latent: torch.Tensor, sigmas: torch.Tensor, sampler: Sampler,
-           sigma_max: float, seed: int = 0, mask: torch.Tensor | None = None,
-           callback: Callback | None = None) -> torch.Tensor:
+def sample(
+    model: Model,
+    noise: torch.Tensor,
+    latent: torch.Tensor,
+    sigmas: torch.Tensor,
+    sampler: Sampler,
+    sigma_max: float,
+    seed: int = 0,
+    mask: torch.Tensor | None = None,
+    callback: Callback | None = None,
+) -> torch.Tensor:
     """Samples from `latent` plus noise at sigmas[0], as ComfyUI's KSampler does.
 
     latent    [B, C, h, w] in the denoiser's scale; zeros for pure generation
@@ -237,6 +260,7 @@ def _checked(model: Model, sigmas: torch.Tensor, verb: str) -> Model:
         out = model(x, sigma)
         step = int((sigmas.to(sigma) >= sigma[0]).sum())  # of a descending schedule; heun looks ahead by one
         return finite(out, f"The model, {verb} step {min(step, steps)} of {steps}, gave")
+
     return run
 
 
@@ -244,12 +268,14 @@ def _masked(model: Model, noise: torch.Tensor, latent: torch.Tensor, mask: torch
     def run(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         known = latent + noise * sigma.view(-1, 1, 1, 1)
         return model(x * mask + known * (1 - mask), sigma) * mask + latent * (1 - mask)
+
     return run
 
 
 @torch.no_grad()
-def ddim_inversion(model: Model, latent: torch.Tensor, sigmas: torch.Tensor, refine: int = 4,
-                   callback: Callback | None = None) -> torch.Tensor:
+def ddim_inversion(
+    model: Model, latent: torch.Tensor, sigmas: torch.Tensor, refine: int = 4, callback: Callback | None = None
+) -> torch.Tensor:
     """The noised latent that Euler's method (DDIM at eta 0) leads back to `latent` [B, C, h, w].
 
     Walks the schedule `sigmas` (descending, ending in zero) upwards. A step down from `high` lands on

@@ -6,9 +6,10 @@ All models here read CLIP's vocabulary, which open_clip ships, so no tokenizer f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Callable
+from typing import Any
 
 import torch
 
@@ -34,8 +35,8 @@ DEEPEST = 100
 
 
 def parse_weights(text: str) -> list[tuple[str, float]]:
-    """[(text, weight)]: `(x)` multiplies by 1.1, `(x:w)` sets w, nested; `\\(` and `\\)` are plain parentheses. UserError where they
-    are nested too deeply."""
+    """[(text, weight)]: `(x)` multiplies by 1.1, `(x:w)` sets w, nested; `\\(` and `\\)` are plain parentheses.
+    UserError where they are nested too deeply."""
     text = text.replace("\\(", "\0").replace("\\)", "\1")
     parts: list[tuple[str, float]] = []
     _parse(text, 1.0, parts, 0)
@@ -44,7 +45,9 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
 
 def _parse(text: str, weight: float, out: list[tuple[str, float]], depth: int) -> None:
     if depth > DEEPEST:
-        raise UserError(f"The prompt's parentheses are nested more than {DEEPEST} deep. Write the weight as a number: (word:1.5).")
+        raise UserError(
+            f"The prompt's parentheses are nested more than {DEEPEST} deep. Write the weight as a number: (word:1.5)."
+        )
     for piece in _groups(text):
         if len(piece) < 2 or piece[0] != "(" or piece[-1] != ")":
             out.append((piece, weight))
@@ -57,7 +60,8 @@ def _parse(text: str, weight: float, out: list[tuple[str, float]], depth: int) -
 
 
 def _groups(text: str) -> list[str]:
-    """A text cut before and behind its outermost parentheses. As in ComfyUI, what is closed too often or never is cut nowhere."""
+    """A text cut before and behind its outermost parentheses. As in ComfyUI, what is closed too often or never is
+    cut nowhere."""
     pieces, depth, start = [], 0, 0
     for i, c in enumerate(text):
         if c == "(":
@@ -68,13 +72,14 @@ def _groups(text: str) -> list[str]:
         elif c == ")":
             depth -= 1
             if depth == 0:
-                pieces.append(text[start:i + 1])
+                pieces.append(text[start : i + 1])
                 start = i + 1
     return pieces + [text[start:]] * (start < len(text))
 
 
 def _number(text: str) -> float | None:
-    """The weight that a text writes, in any form that Python reads (1., .5, 1e-1); None where it is no finite number."""
+    """The weight that a text writes, in any form that Python reads (1., .5, 1e-1); None where it is no finite
+    number."""
     try:
         value = float(text)
     except ValueError:
@@ -87,12 +92,14 @@ def check(text: str) -> None:
     tokenize(text)
 
 
-def tokenize(text: str, pad: int = END, tower: str = "clip_l", width: int | None = None) -> list[list[tuple[int, float]]]:
-    """Chunks of exactly 77 (token id, weight), each with start and end tokens. SD pads with the end token, SDXL's second encoder
-    with 0. A vector of an embedding is an `embeddings.Vector`.
+def tokenize(
+    text: str, pad: int = END, tower: str = "clip_l", width: int | None = None
+) -> list[list[tuple[int, float]]]:
+    """Chunks of exactly 77 (token id, weight), each with start and end tokens. SD pads with the end token, SDXL's
+    second encoder with 0. A vector of an embedding is an `embeddings.Vector`.
 
-    As in ComfyUI, a piece of the text between two changes of weight is moved to the next chunk whole where it has fewer than
-    eight tokens, and else cut where the chunk ends.
+    As in ComfyUI, a piece of the text between two changes of weight is moved to the next chunk whole where it has fewer
+    than eight tokens, and else cut where the chunk ends.
     """
     chunks: list[list[tuple[int, float]]] = [[]]
     for group in _token_groups(text, tower, width):
@@ -147,8 +154,9 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, text: str) -> Conditioning:
-        """[[embeds [1, 77 n, D], {"pooled_output": [1, P] or None, "token_ids": [77 n]}]]. Towers are joined along D. A weight moves a
-        token away from what the empty prompt gives at its place, as in ComfyUI: empty + w * (token - empty)."""
+        """[[embeds [1, 77 n, D], {"pooled_output": [1, P] or None, "token_ids": [77 n]}]]. Towers are joined along
+        D. A weight moves a token away from what the empty prompt gives at its place, as in ComfyUI: empty + w *
+        (token - empty)."""
         hidden, pooled = [], None
         for tower, pad, name in zip(self.towers, self.pads, self.names):
             chunks = tokenize(text, pad, name, getattr(tower, "width", None))
@@ -164,8 +172,10 @@ class TextEncoder:
             hidden.append(h.reshape(1, -1, h.shape[-1]))
             pooled = p[:1] if p is not None else pooled
         if len({h.shape[1] for h in hidden}) > 1:
-            raise UserError("An embedding of this prompt has more vectors for one of the model's text encoders than for the other, so that "
-                            "the two read texts of different lengths. Make the prompt shorter.")
+            raise UserError(
+                "An embedding of this prompt has more vectors for one of the model's text encoders than for the other, so that "
+                "the two read texts of different lengths. Make the prompt shorter."
+            )
         embeds = finite(torch.cat(hidden, dim=-1), "The text encoder gave")
         known = [int(i) for chunk in tokenize(text, tower=self.names[0]) for i, _ in chunk]
         return [[embeds, {"pooled_output": pooled, "token_ids": known}]]
@@ -173,7 +183,11 @@ class TextEncoder:
 
 def _read(tower: Tower, chunks: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What a tower gives for rows of tokens, embeddings among them."""
-    vectors = {(row, column): token.vector for row, ids in enumerate(chunks) for column, token in enumerate(ids)
-               if isinstance(token, embeddings.Vector)}
+    vectors = {
+        (row, column): token.vector
+        for row, ids in enumerate(chunks)
+        for column, token in enumerate(ids)
+        if isinstance(token, embeddings.Vector)
+    }
     ids = torch.tensor([[0 if isinstance(token, embeddings.Vector) else token for token in row] for row in chunks])
     return tower(ids, vectors) if vectors else tower(ids)

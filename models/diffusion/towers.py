@@ -5,8 +5,9 @@ Classes and no closures, so that a LoRA can be applied to a copy, and each can s
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -29,7 +30,8 @@ class Place(NamedTuple):
 class TransformersTower:
     """A transformers CLIP text model as a tower.
 
-    penultimate  hidden states before the last block and without the final norm (SDXL) in place of those behind both (SD1.5)
+    penultimate  hidden states before the last block and without the final norm (SDXL) in place of those behind both
+                 (SD1.5)
     """
 
     def __init__(self, model: Any, penultimate: bool):
@@ -83,17 +85,27 @@ class OpenClipTower:
         last = clip.ln_final(x)
         end = ids.argmax(dim=-1)  # the first end token: it has the largest id
         hidden = before if self.penultimate else x
-        return (clip.ln_final(hidden) if self.norm else hidden), last[torch.arange(len(last)), end] @ clip.text_projection
+        return (clip.ln_final(hidden) if self.norm else hidden), last[
+            torch.arange(len(last)), end
+        ] @ clip.text_projection
 
     def places(self) -> Iterator[tuple[str, Place]]:
-        """As `TransformersTower.places`, under the same names: queries, keys and values are thirds of one matrix here."""
+        """As `TransformersTower.places`, under the same names: queries, keys and values are thirds of one matrix
+        here."""
         for i, block in enumerate(self.model.transformer.resblocks):
             width = block.attn.embed_dim
             for n, part in enumerate(("q_proj", "k_proj", "v_proj")):
-                yield f"encoder.layers.{i}.self_attn.{part}", Place(block.attn, "in_proj_weight", "in_proj_bias",
-                                                                    slice(n * width, (n + 1) * width))
-            for name, module in (("self_attn.out_proj", block.attn.out_proj), ("mlp.fc1", block.mlp.c_fc), ("mlp.fc2", block.mlp.c_proj),
-                                 ("layer_norm1", block.ln_1), ("layer_norm2", block.ln_2)):
+                yield (
+                    f"encoder.layers.{i}.self_attn.{part}",
+                    Place(block.attn, "in_proj_weight", "in_proj_bias", slice(n * width, (n + 1) * width)),
+                )
+            for name, module in (
+                ("self_attn.out_proj", block.attn.out_proj),
+                ("mlp.fc1", block.mlp.c_fc),
+                ("mlp.fc2", block.mlp.c_proj),
+                ("layer_norm1", block.ln_1),
+                ("layer_norm2", block.ln_2),
+            ):
                 yield f"encoder.layers.{i}.{name}", Place(module)
         yield "final_layer_norm", Place(self.model.ln_final)
         yield "embeddings.token_embedding", Place(self.model.token_embedding)
@@ -102,6 +114,7 @@ class OpenClipTower:
 @contextmanager
 def _replaced(embedding: nn.Module, vectors: Vectors | None) -> Iterator[None]:
     """A block in which a token embedding gives `vectors` at their places."""
+
     def put(_: nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
         out = out.clone()
         for place, vector in (vectors or {}).items():

@@ -14,8 +14,15 @@ class Discriminator(nn.Module):
 
     def __init__(self, width: int = 1024, hidden: int = 512):
         super().__init__()
-        self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.LeakyReLU(0.2), nn.Dropout(0.1),
-                                 nn.Linear(hidden, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, len(MIKELS)))
+        self.net = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(0.1),
+            nn.Linear(hidden, hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(hidden, len(MIKELS)),
+        )
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         return self.net(vectors)
@@ -38,13 +45,19 @@ def real_label(emotion: torch.Tensor) -> torch.Tensor:
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, emotion: torch.Tensor) -> torch.Tensor:
-    """Equations 11 to 13: logits [B, S, 8] of real image features and of codes, whose gradients stop before the generator."""
+    """Equations 11 to 13: logits [B, S, 8] of real image features and of codes, whose gradients stop before the
+    generator."""
     return _cross_entropy(real, real_label(emotion)) + _cross_entropy(fake, fake_label(emotion))
 
 
-def generator_loss(fake: torch.Tensor, emotion: torch.Tensor, quantisation: torch.Tensor, dispersion: torch.Tensor,
-                   adversary: float = 1.0) -> torch.Tensor:
-    """Equation 14: logits [B, S, 8] of codes are to be taken for the emotion's own. As printed it lacks y_real, and a uniform
-    answer would minimise it; and it lacks the quantisation's terms, without which no entry would ever move. `adversary`
-    weighs its first term; 0 is the ablation without it."""
+def generator_loss(
+    fake: torch.Tensor,
+    emotion: torch.Tensor,
+    quantisation: torch.Tensor,
+    dispersion: torch.Tensor,
+    adversary: float = 1.0,
+) -> torch.Tensor:
+    """Equation 14: logits [B, S, 8] of codes are to be taken for the emotion's own. As printed it lacks y_real, and
+    a uniform answer would minimise it; and it lacks the quantisation's terms, without which no entry would ever
+    move. `adversary` weighs its first term; 0 is the ablation without it."""
     return adversary * _cross_entropy(fake, real_label(emotion)) + quantisation - dispersion

@@ -1,8 +1,8 @@
 """The emotion semantic graph and its encoder (equations 1 to 6). Graphs of a batch are encoded at once.
 
-An image's graph has commonly up to `MAX_PAIRS` objects, each pointing to its attribute and to the image's one global adjective. A
-second graph adds one node for every such edge, into which the emotion is injected. Without a single object there is no edge, and
-the emotion would be lost: such a graph has the emotion's own node instead.
+An image's graph has commonly up to `MAX_PAIRS` objects, each pointing to its attribute and to the image's one global
+adjective. A second graph adds one node for every such edge, into which the emotion is injected. Without a single object
+there is no edge, and the emotion would be lost: such a graph has the emotion's own node instead.
 """
 
 from __future__ import annotations
@@ -43,13 +43,17 @@ class GraphBatch:
 class SemanticInjection(nn.Module):
     """Equations 3 and 4: cross-attention from the emotion to the edges, with one injected node an edge.
 
-    softmax(Q K^T / sqrt(d)) V as printed would be a single vector; the node of edge i is n a_i V_i, whose mean over the n
-    edges is that vector.
+    softmax(Q K^T / sqrt(d)) V as printed would be a single vector; the node of edge i is n a_i V_i, whose mean over the
+    n edges is that vector.
     """
 
     def __init__(self, width: int):
         super().__init__()
-        self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(2 * width, width), nn.Linear(2 * width, width)
+        self.query, self.key, self.value = (
+            nn.Linear(width, width),
+            nn.Linear(2 * width, width),
+            nn.Linear(2 * width, width),
+        )
 
     def forward(self, emotion: torch.Tensor, edges: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         """emotion [B, D], edges [B, E, 2 D], there [B, E] -> [B, E, D]; nought where there is no edge."""
@@ -61,7 +65,8 @@ class SemanticInjection(nn.Module):
 
 
 def adjacency(there: torch.Tensor) -> torch.Tensor:
-    """there [B, P] -> [B, N, N], N = 4 P + 2: which node sends to which in the second graph (equation 5), row to column.
+    """there [B, P] -> [B, N, N], N = 4 P + 2: which node sends to which in the second graph (equation 5), row to
+    column.
 
     Nodes: P objects, P attributes, the global adjective, P injected nodes of the edges to attributes, P of those to the
     adjective, the emotion's own node of a graph without objects.
@@ -69,16 +74,22 @@ def adjacency(there: torch.Tensor) -> torch.Tensor:
     b, p = there.shape
     links = there.new_zeros(b, 4 * p + 2, 4 * p + 2)
     i = torch.arange(p, device=there.device)
-    for source, target in ((i, p + i), (i, 2 * p + 0 * i), (i, 2 * p + 1 + i), (p + i, 2 * p + 1 + i),
-                           (i, 3 * p + 1 + i), (2 * p + 0 * i, 3 * p + 1 + i)):
+    for source, target in (
+        (i, p + i),
+        (i, 2 * p + 0 * i),
+        (i, 2 * p + 1 + i),
+        (p + i, 2 * p + 1 + i),
+        (i, 3 * p + 1 + i),
+        (2 * p + 0 * i, 3 * p + 1 + i),
+    ):
         links[:, source, target] = there
     links[:, 2 * p, -1] = ~there.any(dim=1)
     return links
 
 
 class GraphConvolution(nn.Module):
-    """One layer of a GCN (Kipf and Welling 2017) on directed graphs: each node takes the mean of itself and of those that
-    point to it."""
+    """One layer of a GCN (Kipf and Welling 2017) on directed graphs: each node takes the mean of itself and of those
+    that point to it."""
 
     def __init__(self, width_in: int, width: int):
         super().__init__()
@@ -113,7 +124,9 @@ class GraphEncoder(nn.Module):
         """-> [B, slots / 2, 2 out]."""
         edges, edge_there = batch.edges()
         injected = self.injection(batch.emotion, edges, edge_there)
-        nodes = torch.cat([batch.objects, batch.attributes, batch.adjective[:, None], injected, batch.emotion[:, None]], dim=1)
+        nodes = torch.cat(
+            [batch.objects, batch.attributes, batch.adjective[:, None], injected, batch.emotion[:, None]], dim=1
+        )
         always, bare = torch.ones_like(batch.there[:, :1]), ~batch.there.any(dim=1, keepdim=True)
         there = torch.cat([batch.there, batch.there, always, edge_there, bare], dim=1)
         links = adjacency(batch.there)

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Sequence
 
 import torch
 from torch import nn
@@ -16,8 +16,8 @@ Maps = Sequence[torch.Tensor]
 
 
 def content_loss(result: Maps, source: Maps) -> torch.Tensor:
-    """Equation 20: the distance of the coarsest maps, each channel normalised over its places, so that what counts is where
-    things are, not how bright (as AdaIN's followers take it)."""
+    """Equation 20: the distance of the coarsest maps, each channel normalised over its places, so that what counts
+    is where things are, not how bright (as AdaIN's followers take it)."""
     return F.mse_loss(_normalised(result[-1]), _normalised(source[-1]))
 
 
@@ -28,28 +28,32 @@ def _normalised(x: torch.Tensor) -> torch.Tensor:
 def style_loss(result: Maps, reference: Maps) -> torch.Tensor:
     """Equation 21: means and deviations of every map against the reference's, averaged over the maps."""
     deviation = lambda x: (x.var(dim=(2, 3)) + 1e-5).sqrt()
-    parts = [F.mse_loss(a.mean(dim=(2, 3)), b.mean(dim=(2, 3))) + F.mse_loss(deviation(a), deviation(b))
-             for a, b in zip(result, reference)]
+    parts = [
+        F.mse_loss(a.mean(dim=(2, 3)), b.mean(dim=(2, 3))) + F.mse_loss(deviation(a), deviation(b))
+        for a, b in zip(result, reference)
+    ]
     return torch.stack(parts).mean()
 
 
-def identity_loss(image: torch.Tensor, reference: torch.Tensor, maps: Maps, reference_maps: Maps,
-                  gamma: float = 0.01) -> torch.Tensor:
+def identity_loss(
+    image: torch.Tensor, reference: torch.Tensor, maps: Maps, reference_maps: Maps, gamma: float = 0.01
+) -> torch.Tensor:
     """Equation 22: the network run on the reference with the reference's own emotion must give the reference back."""
     features = torch.stack([F.mse_loss(a, b) for a, b in zip(maps, reference_maps)]).mean()
     return F.mse_loss(image, reference) + gamma * features
 
 
 def adversary_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Equation 23 as the discriminator sees it: logits of references and of results, with and without their text side by
-    side in the last dimension."""
+    """Equation 23 as the discriminator sees it: logits of references and of results, with and without their text
+    side by side in the last dimension."""
     return F.binary_cross_entropy_with_logits(real, torch.ones_like(real)) + F.binary_cross_entropy_with_logits(
-        fake, torch.zeros_like(fake))
+        fake, torch.zeros_like(fake)
+    )
 
 
 def gan_loss(fake: torch.Tensor) -> torch.Tensor:
-    """Equation 23 as the generator sees it, in the form that does not vanish while the adversary wins (Goodfellow et al.
-    2014): results are to be taken for real."""
+    """Equation 23 as the generator sees it, in the form that does not vanish while the adversary wins (Goodfellow et
+    al. 2014): results are to be taken for real."""
     return F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
 
 
@@ -58,12 +62,20 @@ def emotion_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, label)
 
 
-def patch_clip_loss(encode: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, source: torch.Tensor,
-                    text: torch.Tensor, source_text: torch.Tensor, patches: int = 8, size: float = 0.5,
-                    threshold: float = 0.7, perspective: float = 0.5) -> torch.Tensor:
-    """Equation 26 with CLIPstyler's patches and directions (Kwon and Ye 2022): 1 - cosine between the way from the source
-    to each random patch of the result and the way between the texts, in CLIP's space; patches whose distance is under
-    `threshold` are moved enough and count nothing. Each patch is seen in a random perspective of this strength.
+def patch_clip_loss(
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    image: torch.Tensor,
+    source: torch.Tensor,
+    text: torch.Tensor,
+    source_text: torch.Tensor,
+    patches: int = 8,
+    size: float = 0.5,
+    threshold: float = 0.7,
+    perspective: float = 0.5,
+) -> torch.Tensor:
+    """Equation 26 with CLIPstyler's patches and directions (Kwon and Ye 2022): 1 - cosine between the way from the
+    source to each random patch of the result and the way between the texts, in CLIP's space; patches whose distance is
+    under `threshold` are moved enough and count nothing. Each patch is seen in a random perspective of this strength.
 
     encode       images [N, 3, h, w] -> normalised features [N, D]
     text, source_text  [B, D] normalised
@@ -74,7 +86,7 @@ def patch_clip_loss(encode: Callable[[torch.Tensor], torch.Tensor], image: torch
     side_h, side_w = int(h * size), int(w * size)
     tops = torch.randint(h - side_h + 1, (patches,)).tolist()
     lefts = torch.randint(w - side_w + 1, (patches,)).tolist()
-    crops = [image[:, :, t:t + side_h, le:le + side_w] for t, le in zip(tops, lefts)]
+    crops = [image[:, :, t : t + side_h, le : le + side_w] for t, le in zip(tops, lefts)]
     if perspective:
         tilted = RandomPerspective(perspective, p=1.0)
         crops = [tilted(crop) for crop in crops]
@@ -89,8 +101,9 @@ def patch_clip_loss(encode: Callable[[torch.Tensor], torch.Tensor], image: torch
 
 @dataclass(frozen=True)
 class Weights:
-    """Equations 24 and 27. A weight of nought leaves its loss out: that is each ablation. `smooth` is ours: the total variation of
-    the change (`gram.total_variation`), against halos along the source's edges; the paper has none."""
+    """Equations 24 and 27. A weight of nought leaves its loss out: that is each ablation. `smooth` is ours: the
+    total variation of the change (`gram.total_variation`), against halos along the source's edges; the paper has
+    none."""
 
     content: float = 6.0
     style: float = 2.0
@@ -107,8 +120,8 @@ def total_loss(parts: dict[str, torch.Tensor], weights: Weights) -> torch.Tensor
 
 
 class ImageJudge(nn.Module):
-    """Equation 23's adversary: patches of an image, alone and with a text. image [B, 3, H, W], text [B, D] -> [B, 2, h, w]:
-    logits without and with the text."""
+    """Equation 23's adversary: patches of an image, alone and with a text. image [B, 3, H, W], text [B, D] -> [B, 2,
+    h, w]: logits without and with the text."""
 
     def __init__(self, text: int, width: int = 32):
         super().__init__()

@@ -21,22 +21,31 @@ SMALLEST = 16
 
 
 @torch.no_grad()
-def repaint(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "", strength: float = 1.0,
-            mask: torch.Tensor | None = None) -> torch.Tensor:
+def repaint(
+    emolat: EmoLat,
+    image: torch.Tensor,
+    code: EmoLatCode,
+    text: str = "",
+    strength: float = 1.0,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Image [B, 3, H, W] in 0..1 -> the same in the code's emotion, one image at a time, so that memory does not grow.
 
     text      a word or sentence (equation 15); empty: the emotion's own (`EmoLat.words`)
     strength  times the emotion's intensity: 0 returns the image, 1 the network's answer, more exaggerates
     mask      [B or 1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit
 
-    UserError where the EmoLat has no transfer network, the code is of another width, or the image is too small for the VGG's pools.
+    UserError where the EmoLat has no transfer network, the code is of another width, or the image is too small for the
+    VGG's pools.
     """
     if emolat.network is None:
         raise UserError("This EmoLat holds codebooks alone. Train its transfer network: affect train transfer.")
     width = emolat.config.code_width
     if code.codes.shape[-1] != width:
-        raise UserError(f"This code is {code.codes.shape[-1]} wide and this EmoLat's are {width}: it was drawn from another EmoLat's "
-                        "codebooks. Connect the same EmoLat to the codebook sampler and to the transfer.")
+        raise UserError(
+            f"This code is {code.codes.shape[-1]} wide and this EmoLat's are {width}: it was drawn from another EmoLat's "
+            "codebooks. Connect the same EmoLat to the codebook sampler and to the transfer."
+        )
     h, w = image.shape[-2:]
     if min(h, w) < SMALLEST:
         raise UserError(f"An image of {w} x {h} is too small for EmoLat: {SMALLEST} pixels a side at least.")
@@ -51,14 +60,14 @@ def repaint(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "
     try:
         for i in range(len(image)):
             host.current().check_interrupted()
-            source = ordinary(image[i:i + 1])
+            source = ordinary(image[i : i + 1])
             small = resized(source.to(device), *size)
             change = (emolat.network(small, words, codes) - small) * (strength * code.emotion.intensity)
             after = (source + resized(change, h, w).to(source)).clamp(0, 1)
             if mask is not None:
                 m = mask[i % len(mask)][None].to(source)
                 after = torch.where(m > 0, source.lerp(after, m), source)
-            out[i:i + 1] = after
+            out[i : i + 1] = after
             bar.update()
     finally:
         bar.close()
@@ -81,8 +90,8 @@ def flat(vectors: torch.Tensor, method: str, seed: int = 0) -> np.ndarray:
 
 
 def clustered(points: np.ndarray, books: np.ndarray, neighbours: int = 10) -> float:
-    """How well points [n, 2] of a map fall into clusters by their book [n]: the mean share of a point's nearest neighbours that
-    are of its own book. One in eight by chance; 1 where the books lie wholly apart."""
+    """How well points [n, 2] of a map fall into clusters by their book [n]: the mean share of a point's nearest
+    neighbours that are of its own book. One in eight by chance; 1 where the books lie wholly apart."""
     places = torch.from_numpy(np.asarray(points, np.float64))
     away = torch.cdist(places, places)
     away.fill_diagonal_(float("inf"))
@@ -98,13 +107,17 @@ def map_points(emolat: EmoLat, method: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def codebook_map(emolat: EmoLat, method: str = "t-SNE") -> np.ndarray:
-    """The codebooks as eight clouds of points (the paper's Figure 3): an image [H, W, 3] in 0..1. A point's size is its use. Where
-    scikit-learn is missing PCA takes t-SNE's place, and that is said."""
+    """The codebooks as eight clouds of points (the paper's Figure 3): an image [H, W, 3] in 0..1. A point's size is
+    its use. Where scikit-learn is missing PCA takes t-SNE's place, and that is said."""
     from ..plots import scatter
 
     if method == "t-SNE" and find_spec("sklearn") is None:
-        host.current().note("t-SNE needs scikit-learn, which is not installed (pip install scikit-learn): this map is by PCA, as the "
-                            "method PCA draws it.")
+        host.current().note(
+            "t-SNE needs scikit-learn, which is not installed (pip install scikit-learn): this map is by PCA, as the "
+            "method PCA draws it."
+        )
         method = "PCA"
     use = emolat.codebooks.use
-    return scatter(*map_points(emolat, method), (use * use.shape[1]).flatten().cpu().numpy(), f"EmoLat's codebooks by {method}")
+    return scatter(
+        *map_points(emolat, method), (use * use.shape[1]).flatten().cpu().numpy(), f"EmoLat's codebooks by {method}"
+    )

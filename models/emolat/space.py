@@ -31,7 +31,8 @@ class EmoLatConfig:
     """What an EmoLat is made of.
 
     clip     the `scorers.load_scorer` name of the text encoder
-    vgg      the `backbones.load_backbone` name of the feature network; a code is two neighbouring vectors of its relu5_1
+    vgg      the `backbones.load_backbone` name of the feature network; a code is two neighbouring vectors of its
+             relu5_1
     entries  codes in each of the eight books
     layers, heads  the multi-modal transformer's
     codes    False: the mapper reads the text alone (the paper's Table III)
@@ -65,14 +66,16 @@ class EmoLatCode:
     def as_tokens(self) -> EmotionTokens:
         """What MUSE's tokens may start from. UserError where the EmoLat never learned it."""
         if self.tokens is None:
-            raise UserError("This EmoLat's codes cannot start emotional tokens: it has no projection onto them. Train one with "
-                            "`affect train emolat-tokens`, or leave init_tokens open.")
+            raise UserError(
+                "This EmoLat's codes cannot start emotional tokens: it has no projection onto them. Train one with "
+                "`affect train emolat-tokens`, or leave init_tokens open."
+            )
         return EmotionTokens(self.tokens[None], self.emotion.label)
 
 
 class TokenMap(nn.Linear):
-    """Codes [.., W] -> MUSE's first tokens [.., D]: linear in the standardised code (its direction says the emotion, its length
-    does not), and no longer than a text's own embeddings, whose root mean square is 1."""
+    """Codes [.., W] -> MUSE's first tokens [.., D]: linear in the standardised code (its direction says the emotion,
+    its length does not), and no longer than a text's own embeddings, whose root mean square is 1."""
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         tokens = super().forward(F.layer_norm(codes, codes.shape[-1:]))
@@ -80,16 +83,29 @@ class TokenMap(nn.Linear):
 
 
 class EmoLat(nn.Module):
-    """Codebooks and transfer network. `network` is None after stage one; `token_map` where nobody trained it. `training_config`: the
-    tables of the configs it was trained by, for whoever trains a rival."""
+    """Codebooks and transfer network. `network` is None after stage one; `token_map` where nobody trained it.
+    `training_config`: the tables of the configs it was trained by, for whoever trains a rival."""
 
-    def __init__(self, config: EmoLatConfig, vgg: Backbone, scorer: ClipScorer, network: bool = True, token_width: int = 0):
+    def __init__(
+        self, config: EmoLatConfig, vgg: Backbone, scorer: ClipScorer, network: bool = True, token_width: int = 0
+    ):
         super().__init__()
         self.config = config
         self.__dict__["vgg"], self.__dict__["scorer"] = vgg, scorer  # frozen and shared: not part of the file
         self.codebooks = Codebooks(config.entries, config.code_width)
-        self.network = TransferNet(vgg, VGG_CHANNELS[config.vgg][:4], scorer.feature_width, config.code_width, config.layers,
-                                   config.heads, config.codes) if network else None
+        self.network = (
+            TransferNet(
+                vgg,
+                VGG_CHANNELS[config.vgg][:4],
+                scorer.feature_width,
+                config.code_width,
+                config.layers,
+                config.heads,
+                config.codes,
+            )
+            if network
+            else None
+        )
         self.token_map = TokenMap(config.code_width, token_width) if token_width else None
         self.training_config: dict[str, Any] = {}
 
@@ -99,13 +115,19 @@ class EmoLat(nn.Module):
         return self, self.vgg, self.scorer
 
     def sample(self, emotion: EmotionTarget, n: int, temperature: float, seed: int) -> EmoLatCode:
-        """n codes for an emotion, from the seed: each one's book is drawn by the emotion's distribution, each code inside
-        its book by its use, tempered."""
+        """n codes for an emotion, from the seed: each one's book is drawn by the emotion's distribution, each code
+        inside its book by its use, tempered."""
         distribution = torch.tensor(emotion.distribution)
-        unknown = [name for name, share, used in zip(MIKELS, distribution, self.codebooks.use.sum(dim=1)) if share > 0 and not used]
+        unknown = [
+            name
+            for name, share, used in zip(MIKELS, distribution, self.codebooks.use.sum(dim=1))
+            if share > 0 and not used
+        ]
         if unknown:
-            raise UserError(f"This EmoLat has never seen {' or '.join(unknown)}: no image that it learned from showed that. Ask for another "
-                            "emotion, or train it on images of that one.")
+            raise UserError(
+                f"This EmoLat has never seen {' or '.join(unknown)}: no image that it learned from showed that. Ask for another "
+                "emotion, or train it on images of that one."
+            )
         generator = torch.Generator().manual_seed(seed % 2**63)
         books = torch.multinomial(distribution, n, replacement=True, generator=generator)
         codes = self.codebooks.sample(books.to(self.codebooks.entries.device), 1, temperature, generator)[:, 0].detach()
@@ -118,8 +140,8 @@ class EmoLat(nn.Module):
 
     @torch.no_grad()
     def words(self, emotion: EmotionTarget) -> torch.Tensor:
-        """[1, D]: what stands for an emotion in equation 15. Of one of the eight its word's features; of any other distribution
-        the mean of the eight words' by it, because these are the words that the network learned."""
+        """[1, D]: what stands for an emotion in equation 15. Of one of the eight its word's features; of any other
+        distribution the mean of the eight words' by it, because these are the words that the network learned."""
         weights = torch.tensor(emotion.distribution)
         there = weights.nonzero().flatten()
         features = self.text([MIKELS[k] for k in there.tolist()])
@@ -132,33 +154,49 @@ _FORMAT = "emolat 1"
 def save(path: Path, emolat: EmoLat, half: bool = True) -> Path:
     """Writes an EmoLat, in half precision unless told otherwise."""
     state = {k: v.half() if half and v.is_floating_point() else v for k, v in emolat.state_dict().items()}
-    metadata = {"format": _FORMAT, "emotions": json.dumps(MIKELS), "config": json.dumps(asdict(emolat.config)),
-                "training": json.dumps(emolat.training_config)}
+    metadata = {
+        "format": _FORMAT,
+        "emotions": json.dumps(MIKELS),
+        "config": json.dumps(asdict(emolat.config)),
+        "training": json.dumps(emolat.training_config),
+    }
     return files.save_safetensors(path, state, metadata)
 
 
 def load(path: Path, device: str = "") -> EmoLat:
-    """Reads what `save` wrote, in float32, on a device (default: the host's). UserError where the file is something else, has its
-    emotions in another order, or codes of another width than its VGG gives."""
+    """Reads what `save` wrote, in float32, on a device (default: the host's). UserError where the file is something
+    else, has its emotions in another order, or codes of another width than its VGG gives."""
     state, metadata = files.load_safetensors(path)
     if metadata.get("format") != _FORMAT or "codebooks.entries" not in state:
-        raise UserError(f"'{path.name}' holds no EmoLat: train one with `affect train emolat` and `affect train transfer`.")
+        raise UserError(
+            f"'{path.name}' holds no EmoLat: train one with `affect train emolat` and `affect train transfer`."
+        )
     try:
         order, made_of = tuple(json.loads(metadata["emotions"])), dict(json.loads(metadata["config"]))
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"'{path.name}' does not say which emotions its codebooks stand for, or what it is made of (its metadata's emotions "
-                        "and config). Write it again with `affect train emolat`.") from None
+        raise UserError(
+            f"'{path.name}' does not say which emotions its codebooks stand for, or what it is made of (its metadata's emotions "
+            "and config). Write it again with `affect train emolat`."
+        ) from None
     if order != tuple(MIKELS):
-        raise UserError(f"'{path.name}' has its codebooks in the order {', '.join(map(str, order))}. Expected: {', '.join(MIKELS)}.")
+        raise UserError(
+            f"'{path.name}' has its codebooks in the order {', '.join(map(str, order))}. Expected: {', '.join(MIKELS)}."
+        )
     known = {f.name for f in fields(EmoLatConfig)}
     config = EmoLatConfig(**{k: v for k, v in made_of.items() if k in known})
     shape, wanted = tuple(state["codebooks.entries"].shape), (len(MIKELS), config.entries, config.code_width)
     if shape != wanted:
-        raise UserError(f"'{path.name}' has codebooks of {shape[-1]} wide codes, {tuple(shape)} in all. Expected with {config.vgg}: "
-                        f"{wanted}, two neighbouring vectors of its relu5_1 a code.")
-    emolat = EmoLat(config, load_backbone(config.vgg), load_scorer(config.clip),
-                    network=any(k.startswith("network.") for k in state),
-                    token_width=len(state["token_map.weight"]) if "token_map.weight" in state else 0)
+        raise UserError(
+            f"'{path.name}' has codebooks of {shape[-1]} wide codes, {tuple(shape)} in all. Expected with {config.vgg}: "
+            f"{wanted}, two neighbouring vectors of its relu5_1 a code."
+        )
+    emolat = EmoLat(
+        config,
+        load_backbone(config.vgg),
+        load_scorer(config.clip),
+        network=any(k.startswith("network.") for k in state),
+        token_width=len(state["token_map.weight"]) if "token_map.weight" in state else 0,
+    )
     files.load_into(emolat, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path.name)
     emolat.training_config = json.loads(metadata.get("training", "{}"))
     device = device or host.current().device

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from ..backbones import VGG_CUTS
 
 LARGEST = 1024 * 1024
-"""Images of more pixels are transferred at this size and the change is enlarged: attention over the cells is quadratic."""
+"""Images of more pixels are transferred at this size and the change is enlarged: attention over the cells is
+quadratic."""
 
 
 class Mapper(nn.Module):
@@ -21,7 +22,9 @@ class Mapper(nn.Module):
     def __init__(self, text: int, code: int, width: int, hidden: int = 512, codes: bool = True):
         super().__init__()
         self.codes = codes
-        self.net = nn.Sequential(nn.Linear(text + code * codes, hidden), nn.GELU(), nn.Linear(hidden, width), nn.LayerNorm(width))
+        self.net = nn.Sequential(
+            nn.Linear(text + code * codes, hidden), nn.GELU(), nn.Linear(hidden, width), nn.LayerNorm(width)
+        )
 
     def forward(self, text: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         text = text[:, None].expand(-1, codes.shape[1], -1)
@@ -29,7 +32,8 @@ class Mapper(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer of the multi-modal transformer: equations 16 and 17, each with its residual. Tokens [B, n, C] -> [B, n, C]."""
+    """One layer of the multi-modal transformer: equations 16 and 17, each with its residual. Tokens [B, n, C] -> [B,
+    n, C]."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -46,8 +50,8 @@ class Block(nn.Module):
 
 
 class _Up(nn.Module):
-    """Doubles the size, joins the encoder's features of that size, and lets the code scale and shift each channel: a skip
-    keeps the outlines, which come from the source, and must not keep its palette, which comes from the emotion."""
+    """Doubles the size, joins the encoder's features of that size, and lets the code scale and shift each channel: a
+    skip keeps the outlines, which come from the source, and must not keep its palette, which comes from the emotion."""
 
     def __init__(self, width: int, skip: int, out: int, code: int):
         super().__init__()
@@ -69,8 +73,16 @@ class TransferNet(nn.Module):
     widths   its channels behind relu1_1, relu2_1, relu3_1 and relu4_1
     """
 
-    def __init__(self, encoder: nn.Module, widths: tuple[int, int, int, int], text: int, code: int, layers: int = 3,
-                 heads: int = 4, codes: bool = True):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        widths: tuple[int, int, int, int],
+        text: int,
+        code: int,
+        layers: int = 3,
+        heads: int = 4,
+        codes: bool = True,
+    ):
         super().__init__()
         self.__dict__["encoder"] = encoder  # frozen and shared: neither trained nor saved with this
         width = widths[-1]
@@ -90,8 +102,9 @@ class TransferNet(nn.Module):
             start = end
         return out
 
-    def forward(self, image: torch.Tensor, text: torch.Tensor, codes: torch.Tensor,
-                maps: list[torch.Tensor] | None = None) -> torch.Tensor:
+    def forward(
+        self, image: torch.Tensor, text: torch.Tensor, codes: torch.Tensor, maps: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """`maps` where `encode` has already been run on the image."""
         maps = self.encode(image) if maps is None else maps
         tokens = self.mapper(text, codes)
@@ -99,13 +112,14 @@ class TransferNet(nn.Module):
         x = torch.cat([tokens, maps[-1].flatten(2).transpose(1, 2)], dim=1)
         for block in self.blocks:
             x = block(x)
-        tokens, cells = x[:, :tokens.shape[1]], x[:, tokens.shape[1]:]  # equation 18
+        tokens, cells = x[:, : tokens.shape[1]], x[:, tokens.shape[1] :]  # equation 18
         code = tokens.mean(dim=1)
         y = cells.transpose(1, 2).reshape(b, c, h, w)
         for up, skip in zip(self.ups, maps[-2::-1]):  # equation 19
             y = up(y, skip, code)
-        # A share of the way to white or to black: always in range, and an untrained network gives the source back to the last
-        # digit. (Added without a bound, the change ran away into flat colour: a clamp that passes gradients does not stop it.)
+        # A share of the way to white or to black: always in range, and an untrained network gives the source back to
+        # the last digit. (Added without a bound, the change ran away into flat colour: a clamp that passes gradients
+        # does not stop it.)
         change = self.last(y).tanh()
         # Not by clamps: their gradient at nought, where training begins, is nought.
         return image + change * torch.where(change >= 0, 1 - image, image)

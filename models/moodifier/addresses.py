@@ -1,10 +1,11 @@
 """Which servers may be asked about a picture, and which of them gets the key.
 
-A workflow names its MLLM server, and workflows come from strangers: a picture goes to this machine, and elsewhere only where the person
-at this machine has said so; a key goes only to the host and port that it was given for.
+A workflow names its MLLM server, and workflows come from strangers: a picture goes to this machine, and elsewhere only
+where the person at this machine has said so; a key goes only to the host and port that it was given for.
 
 AFFECT_MLLM_HOSTS    hosts by commas that may be sent pictures: gpu.lan (any port) or gpu.lan:8000 (that port alone)
-AFFECT_MLLM_API_KEY  goes to those of them that are named with their port; without one, to the scheme's own (443 of https)
+AFFECT_MLLM_API_KEY  goes to those of them that are named with their port; without one, to the scheme's own (443 of
+                     https)
 OPENAI_API_KEY       goes to https://api.openai.com, which may then be sent pictures too
 """
 
@@ -15,7 +16,7 @@ import ipaddress
 import json
 import os
 import re
-from typing import Iterable
+from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
 from .. import host
@@ -37,8 +38,10 @@ def check_url(base_url: str) -> str:
     if not good or re.search(r"[^\x21-\x7e]|\\", base_url):  # what programs read in different ways
         raise UserError(NO_ADDRESS)
     if where.username or where.password or where.query or where.fragment:
-        raise UserError("The MLLM's base_url carries a name, password or key, which would be saved in the workflow. Put the key "
-                        "into the environment as AFFECT_MLLM_API_KEY.")
+        raise UserError(
+            "The MLLM's base_url carries a name, password or key, which would be saved in the workflow. Put the key "
+            "into the environment as AFFECT_MLLM_API_KEY."
+        )
     return base_url
 
 
@@ -72,12 +75,15 @@ def check_allowed(url: str, confirmed: bool = False) -> None:
     if confirmed or is_this_machine(name) or openai or _stands_in(url, host.current().mllm_hosts(), any_port=True):
         return
     extra = " or set OPENAI_API_KEY," if name == _OPENAI else ""
-    raise UserError(f"The workflow would send the picture to {named(url)}, which is another machine, and nobody here has allowed that. "
-                    f"If you trust it:{extra} {host.current().how_to_allow(named(url))}")
+    raise UserError(
+        f"The workflow would send the picture to {named(url)}, which is another machine, and nobody here has allowed that. "
+        f"If you trust it:{extra} {host.current().how_to_allow(named(url))}"
+    )
 
 
 def key_for(url: str) -> str:
-    """The key that may go to a server (see the module), "" where none may. UserError for a key that no header can carry."""
+    """The key that may go to a server (see the module), "" where none may. UserError for a key that no header can
+    carry."""
     if url.startswith("https://") and place(url) == (_OPENAI, 443):
         return _key("OPENAI_API_KEY")
     hosts = os.environ.get("AFFECT_MLLM_HOSTS", "").split(",")
@@ -85,7 +91,8 @@ def key_for(url: str) -> str:
 
 
 def _stands_in(url: str, hosts: Iterable[str], any_port: bool) -> bool:
-    """Whether an address is among hosts. `any_port`: whether one without a port stands for all of them, or for the scheme's own."""
+    """Whether an address is among hosts. `any_port`: whether one without a port stands for all of them, or for the
+    scheme's own."""
     name, port = place(url)
     for entry in hosts:
         try:
@@ -106,12 +113,14 @@ def _key(name: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """The text without the keys of the environment: some servers repeat the headers that they were sent, plain, in another case, or
-    written as JSON, in an address or in base64."""
+    """The text without the keys of the environment: some servers repeat the headers that they were sent, plain, in
+    another case, or written as JSON, in an address or in base64."""
     for key in filter(None, (os.environ.get(name, "").strip() for name in _KEYS)):
         if len(key) < 8:  # no secret but a word that some servers want to see, such as "none"
             continue
-        codes = [base64.b64encode(code.encode("utf-8", "replace")).decode().rstrip("=") for code in (key, f"Bearer {key}")]
+        codes = [
+            base64.b64encode(code.encode("utf-8", "replace")).decode().rstrip("=") for code in (key, f"Bearer {key}")
+        ]
         for form in sorted({key, json.dumps(key)[1:-1], quote(key, safe=""), *codes}, key=len, reverse=True):
             text = re.sub(re.escape(form), "[key]", text, flags=re.IGNORECASE)
     return text

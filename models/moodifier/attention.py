@@ -1,5 +1,5 @@
-"""Cross-attention under control: the target's maps inside a mask, the source's outside (Moodifier's equations 6 and 7), and
-maps recorded to see where a word looks.
+"""Cross-attention under control: the target's maps inside a mask, the source's outside (Moodifier's equations 6 and 7),
+and maps recorded to see where a word looks.
 
 A control is called by a denoiser (`Denoiser.attention`) in place of every cross-attention:
     control(q [R, n, C], k [R, T, C], v [R, T, C], heads, (h, w)) -> [R, n, C],  n = h w
@@ -7,7 +7,7 @@ A control is called by a denoiser (`Denoiser.attention`) in place of every cross
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -16,8 +16,8 @@ from ..errors import UserError
 
 
 def align(scores: torch.Tensor) -> torch.Tensor:
-    """Needleman-Wunsch over scores [S, T] of matching source token i with target token j, gaps at no cost: [T] the source
-    token of each target token, -1 for none. Order is kept; only matches of positive score are made."""
+    """Needleman-Wunsch over scores [S, T] of matching source token i with target token j, gaps at no cost: [T] the
+    source token of each target token, -1 for none. Order is kept; only matches of positive score are made."""
     s, t = scores.shape
     rows = scores.tolist()
     table = [[0.0] * (t + 1) for _ in range(s + 1)]
@@ -46,10 +46,11 @@ ALIKE = 0.7
 
 
 def embedding_scores(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """[S, T] from text embeddings [S, D] and [T, D]: cosine of what sets a token apart from the mean of all, less `ALIKE`.
+    """[S, T] from text embeddings [S, D] and [T, D]: cosine of what sets a token apart from the mean of all, less
+    `ALIKE`.
 
-    For a CONDITIONING whose token ids nobody knows. It is rough: behind a new word every embedding is another, and with the
-    bundled encoder a quarter of the tokens are matched otherwise than by their ids.
+    For a CONDITIONING whose token ids nobody knows. It is rough: behind a new word every embedding is another, and with
+    the bundled encoder a quarter of the tokens are matched otherwise than by their ids.
     """
     mean = torch.cat([source, target]).float().mean(dim=0)
     a, b = (F.normalize(x.float() - mean, dim=-1) for x in (source, target))
@@ -82,32 +83,42 @@ class BlendControl:
         self.active = True
         self._sized: dict[tuple[int, int], torch.Tensor] = {}
 
-    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: tuple[int, int]) -> torch.Tensor:
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: tuple[int, int]
+    ) -> torch.Tensor:
         b = self.batch
         if len(q) != b * len(self.lengths) or k.shape[1] < max(self.lengths):
-            raise UserError("Another patch of this MODEL changes the text that cross-attention reads, which the attention blend "
-                            "cannot follow. Connect the model without it (IPAdapter, attention couple, regional prompts).")
+            raise UserError(
+                "Another patch of this MODEL changes the text that cross-attention reads, which the attention blend "
+                "cannot follow. Connect the model without it (IPAdapter, attention couple, regional prompts)."
+            )
         groups = []
         for i, n in enumerate(self.lengths):
             rows = slice(b * i, b * (i + 1))
-            groups.append((split_heads(q[rows], heads), split_heads(k[rows, :n], heads), split_heads(v[rows, :n], heads)))
+            groups.append(
+                (split_heads(q[rows], heads), split_heads(k[rows, :n], heads), split_heads(v[rows, :n], heads))
+            )
         out = [F.scaled_dot_product_attention(*group) for group in groups]
         if self.active:
             (qs, ks, _), (qt, kt, vt) = groups[:2]
             out[1] = (self.refined(attention_weights(qs, ks), attention_weights(qt, kt), size) @ vt.float()).to(v)
         return torch.cat([x.transpose(1, 2).flatten(2) for x in out])
 
-    def joint(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, text: int, size: tuple[int, int]) -> torch.Tensor:
-        """The same for transformers whose text and image attend in one sequence: q, k, v [R, H, N, d], of which the first `text` tokens are
-        the text's, padded, and the next h w the image's -> [R, H, N, d].
+    def joint(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, text: int, size: tuple[int, int]
+    ) -> torch.Tensor:
+        """The same for transformers whose text and image attend in one sequence: q, k, v [R, H, N, d], of which the
+        first `text` tokens are the text's, padded, and the next h w the image's -> [R, H, N, d].
 
-        Equation 7's maps are the image's rows and the text's columns of that attention. Its other columns stay the target's own, and
-        nothing is normalised again, as in cross-attention.
+        Equation 7's maps are the image's rows and the text's columns of that attention. Its other columns stay the
+        target's own, and nothing is normalised again, as in cross-attention.
         """
         b, image = self.batch, slice(text, text + size[0] * size[1])
         if len(q) != b * len(self.lengths) or text < max(self.lengths):
-            raise UserError("Another patch of this MODEL changes the sequence that its attention reads, which the attention blend cannot "
-                            "follow. Connect the model without it.")
+            raise UserError(
+                "Another patch of this MODEL changes the sequence that its attention reads, which the attention blend cannot "
+                "follow. Connect the model without it."
+            )
         groups, out = [], []
         for i, n in enumerate(self.lengths):
             rows = slice(b * i, b * (i + 1))
@@ -127,8 +138,8 @@ class BlendControl:
         return torch.cat(out)
 
     def refined(self, source: torch.Tensor, target: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Equation 7: source [B, H, n, S] and target [B, H, n, T] maps -> [B, H, n, T]. Outside the mask a target token has
-        the map of its source token; one without keeps its own, and nothing is normalised again."""
+        """Equation 7: source [B, H, n, S] and target [B, H, n, T] maps -> [B, H, n, T]. Outside the mask a target
+        token has the map of its source token; one without keeps its own, and nothing is normalised again."""
         known, index = self.known.to(target.device), self.index.to(target.device)
         kept = torch.where(known, source[..., index], target)
         m = self._mask(size, target)
@@ -142,8 +153,8 @@ class BlendControl:
 
 
 class Recorder:
-    """Records where columns of the text are looked at: the mean over heads of their attention, each layer's map brought to
-    `size` (h, w). All rows attend as they would alone.
+    """Records where columns of the text are looked at: the mean over heads of their attention, each layer's map brought
+    to `size` (h, w). All rows attend as they would alone.
 
     columns  groups of token positions; a group's map is the sum of its tokens'
     """
@@ -153,7 +164,9 @@ class Recorder:
         self.total: torch.Tensor | None = None
         self.layers = 0
 
-    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: tuple[int, int]) -> torch.Tensor:
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, size: tuple[int, int]
+    ) -> torch.Tensor:
         q, k, v = (split_heads(x, heads) for x in (q, k, v))
         weights = attention_weights(q, k)
         if min(size) * self.coarsest >= min(self.size):
@@ -167,5 +180,7 @@ class Recorder:
     def maps(self) -> torch.Tensor:
         """[R, G, h, w] the mean over layers. UserError where no layer read the text through cross-attention."""
         if self.total is None:
-            raise UserError("This MODEL has no cross-attention to look into. Choose another grounding: clipseg, boxes or saliency.")
+            raise UserError(
+                "This MODEL has no cross-attention to look into. Choose another grounding: clipseg, boxes or saliency."
+            )
         return self.total / self.layers

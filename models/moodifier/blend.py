@@ -1,15 +1,17 @@
-"""Editing without inversion (Moodifier's algorithm 1 on InfEdit's denoising diffusion consistent model, Xu et al. 2024).
+"""Editing without inversion (Moodifier's algorithm 1 on InfEdit's denoising diffusion consistent model, Xu et al.
+2024).
 
-The source's noise is known because it was put there, so its prediction's error is known too, and is taken off the target's:
+The source's noise is known because it was put there, so its prediction's error is known too, and is taken off the
+target's:
     z_target = z_source + D(x_target | target) - D(x_source | source)
-Where both branches agree the source returns exactly. Source and target run side by side in one batch, and cross-attention is
-blended (`attention.BlendControl`).
+Where both branches agree the source returns exactly. Source and target run side by side in one batch, and
+cross-attention is blended (`attention.BlendControl`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 from torch.nn import functional as F
@@ -19,7 +21,6 @@ from ..diffusion.protocol import Conditioning, Denoiser, TextContext, repeat_to_
 from ..diffusion.text import tokenize
 from ..errors import UserError
 from .attention import BlendControl, align, embedding_scores, id_scores
-
 
 EVERYTHING = 0.98
 """A mask that covers more of an image than this covers it all, for whoever painted or found it."""
@@ -46,15 +47,23 @@ def token_alignment(source: Conditioning, target: Conditioning, texts: tuple[str
     ids = [_ids(*parts) for parts in zip((source, target), texts)]
     if all(ids):
         return align(id_scores(*ids))
-    host.current().note("The attention blend matches the two texts' words by their embeddings, which is rough. Connect source_text and "
-                        "target_text to match them exactly.")
+    host.current().note(
+        "The attention blend matches the two texts' words by their embeddings, which is rough. Connect source_text and "
+        "target_text to match them exactly."
+    )
     return align(embedding_scores(source[0][0][0], target[0][0][0]))
 
 
 def shifted(alignment: torch.Tensor, source: int, target: int) -> torch.Tensor:
-    """An alignment [T] for texts behind `source` and `target` tokens of padding, which are matched one by one -> [target + T]."""
+    """An alignment [T] for texts behind `source` and `target` tokens of padding, which are matched one by one ->
+    [target + T]."""
     padding = torch.arange(target)
-    return torch.cat([padding.where(padding < source, torch.tensor(-1)), (alignment + source).where(alignment >= 0, torch.tensor(-1))])
+    return torch.cat(
+        [
+            padding.where(padding < source, torch.tensor(-1)),
+            (alignment + source).where(alignment >= 0, torch.tensor(-1)),
+        ]
+    )
 
 
 def _ids(conditioning: Conditioning, text: str) -> list[int]:
@@ -65,17 +74,26 @@ def _ids(conditioning: Conditioning, text: str) -> list[int]:
 
 
 def cells(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-    """A mask [B or 1, H, W] or [B or 1, 1, H, W] of pixels as one [B or 1, 1, h, w] of a latent's cells: the share of each cell
-    that it covers, so that a cell without a pixel of it stays exactly as it was."""
+    """A mask [B or 1, H, W] or [B or 1, 1, H, W] of pixels as one [B or 1, 1, h, w] of a latent's cells: the share
+    of each cell that it covers, so that a cell without a pixel of it stays exactly as it was."""
     return F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]).to(latent), size=latent.shape[-2:], mode="area")
 
 
 @torch.no_grad()
-def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext, negative: TextContext | None,
-                    latent: torch.Tensor, mask: torch.Tensor, sigmas: torch.Tensor, config: BlendConfig,
-                    noise: Callable[[], torch.Tensor], alignment: torch.Tensor,
-                    callback: Callable[[int, torch.Tensor], None] | None = None,
-                    attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+def attention_blend(
+    denoiser: Denoiser,
+    source: TextContext,
+    target: TextContext,
+    negative: TextContext | None,
+    latent: torch.Tensor,
+    mask: torch.Tensor,
+    sigmas: torch.Tensor,
+    config: BlendConfig,
+    noise: Callable[[], torch.Tensor],
+    alignment: torch.Tensor,
+    callback: Callable[[int, torch.Tensor], None] | None = None,
+    attention_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The edited latent.
 
     source, target  contexts of what the image shows and of what it should show
@@ -87,8 +105,9 @@ def attention_blend(denoiser: Denoiser, source: TextContext, target: TextContext
     noise           -> [B, C, h, w] standard normal, called once a step
     alignment       [T] of `token_alignment`
     callback        (step, prediction [B, C, h, w]) after each step
-    attention_mask  [B or 1, 1, h, w]: where the target's own maps hold; if not given inside `mask`, or nowhere where `mask` covers
-                    `EVERYTHING`: such a mask marks no place, and the source's maps then keep what stands where
+    attention_mask  [B or 1, 1, h, w]: where the target's own maps hold; if not given inside `mask`, or nowhere where
+                    `mask` covers `EVERYTHING`: such a mask marks no place, and the source's maps then keep what stands
+                    where
 
     The latents are blended by the mask at each step, so the last clean prediction is too.
     """

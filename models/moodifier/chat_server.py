@@ -1,5 +1,5 @@
-"""A server that speaks OpenAI's chat interface, asked with an image. Bounded in time and size whatever it does, and told nothing
-that the environment does not say belongs to it."""
+"""A server that speaks OpenAI's chat interface, asked with an image. Bounded in time and size whatever it does, and
+told nothing that the environment does not say belongs to it."""
 
 from __future__ import annotations
 
@@ -54,29 +54,37 @@ class Server:
     seconds  for the whole of an answer, from the first request over every retry to the last byte
     retries  of 429, 5xx and cut connections, with the client library's back-off, which keeps to Retry-After
     confirmed  whether the person at this machine has typed the address, and no workflow brought it
-    schema   whether the answer's form is asked for; off for questions of another form, and where a server does not know it
+    schema   whether the answer's form is asked for; off for questions of another form, and where a server does not know
+             it
     """
 
     def __init__(self, base_url: str, model: str, seconds: float = 120.0, retries: int = 2, confirmed: bool = False):
         try:
             import openai
         except ImportError as error:
-            raise UserError("The openai-compatible provider needs the openai library: pip install openai. Or choose rules.") from error
+            raise UserError(
+                "The openai-compatible provider needs the openai library: pip install openai. Or choose rules."
+            ) from error
         self.url, self.model, self.seconds, self.confirmed = check_url(base_url), model, seconds, confirmed
         check_allowed(base_url, confirmed)
         # httpx, or in newer versions of the library its successor.
         self.http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
         try:
-            self.client = openai.OpenAI(base_url=base_url, api_key="none", timeout=seconds, max_retries=retries,
-                                        http_client=_bounded_client(openai, self.http, base_url, seconds))
+            self.client = openai.OpenAI(
+                base_url=base_url,
+                api_key="none",
+                timeout=seconds,
+                max_retries=retries,
+                http_client=_bounded_client(openai, self.http, base_url, seconds),
+            )
         except self.http.InvalidURL:
             raise UserError(NO_ADDRESS) from None
         self.schema = True
         self.unknown: set[str] = set()  # parameters that this server has refused, and answered without
 
     def __call__(self, image: Any, question: str) -> str:
-        """The answer, not waited for too long even where a header never ends. UserError where the server cannot be reached or refuses;
-        BrokenAnswer for an answer that is none."""
+        """The answer, not waited for too long even where a header never ends. UserError where the server cannot be
+        reached or refuses; BrokenAnswer for an answer that is none."""
         check_allowed(self.url, self.confirmed)  # again: a cached node outlives what was allowed
         key_for(self.url)  # a key that no header can carry is spoken of here
         try:
@@ -88,53 +96,79 @@ class Server:
         """What goes along with the question, less what this server does not know."""
         wanted: dict[str, Any] = {"temperature": 0, "max_tokens": 2000}
         if self.schema:
-            wanted["response_format"] = {"type": "json_schema", "json_schema": {"name": "instruction", "strict": True, "schema": SCHEMA}}
+            wanted["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "instruction", "strict": True, "schema": SCHEMA},
+            }
         if "max_tokens" in unknown:
             wanted["max_completion_tokens"] = wanted["max_tokens"]
         return {k: v for k, v in wanted.items() if k not in unknown}
 
     def _asked(self, picture: bytes, question: str, refused: frozenset[str] = frozenset()) -> str:
-        """`refused`: parameters that it has just refused. Only an answer without them shows that it was they that it minded."""
+        """`refused`: parameters that it has just refused. Only an answer without them shows that it was they that it
+        minded."""
         import openai
 
         data = base64.b64encode(picture).decode()
-        messages = [{"role": "user", "content": [{"type": "text", "text": question},
-                    {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}]}]
+        messages = [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": question},
+                    {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}},
+                ],
+            }
+        ]
         sent = self._parameters(self.unknown | refused)
         try:
             made = self.client.chat.completions.with_raw_response.create(model=self.model, messages=messages, **sent)
             self.unknown |= refused
             content = json.loads(made.content)["choices"][0]["message"]["content"]
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            # Older servers know no response format, newer models no temperature: whatever it names it is not sent again.
-            minded = [key for key in sent if key in f"{error} {error.body}"] or ["response_format"] * ("response_format" in sent)
+            # Older servers know no response format, newer models no temperature: whatever it names it is not sent
+            # again.
+            minded = [key for key in sent if key in f"{error} {error.body}"] or ["response_format"] * (
+                "response_format" in sent
+            )
             if not minded:
                 raise Refused(self._say(f"refused the request (error {error.status_code})")) from None
             return self._asked(picture, question, refused | set(minded))
         except (openai.AuthenticationError, openai.PermissionDeniedError):
-            raise UserError(self._say(f"wants a key{' (another one than it was sent)' * bool(key_for(self.url))}. Set AFFECT_MLLM_API_KEY in "
-                                      f"the environment, and AFFECT_MLLM_HOSTS={named(self.url)}: the key goes where that says and "
-                                      "nowhere else")) from None
+            raise UserError(
+                self._say(
+                    f"wants a key{' (another one than it was sent)' * bool(key_for(self.url))}. Set AFFECT_MLLM_API_KEY in "
+                    f"the environment, and AFFECT_MLLM_HOSTS={named(self.url)}: the key goes where that says and "
+                    "nowhere else"
+                )
+            ) from None
         except openai.NotFoundError:
             raise UserError(self._say("does not know the model or the address (error 404)")) from None
         except openai.APIStatusError as error:
             code, onward = error.status_code, error.response.next_request
             if onward:
                 to = f"{onward.url.scheme}://{named(str(onward.url))}"
-                raise UserError(self._say(f"sends us on to {redacted(to)[:200]}, where we do not follow. If that is the server you mean, "
-                                          "give its address as base_url")) from None
+                raise UserError(
+                    self._say(
+                        f"sends us on to {redacted(to)[:200]}, where we do not follow. If that is the server you mean, "
+                        "give its address as base_url"
+                    )
+                ) from None
             # Too many questions, or a fault of the server's: the next image may fare better.
             kind = Refused if code in (408, 409, 429) or code >= 500 else UserError
             raise kind(self._say(f"answered with error {code}, after the retries")) from None
         except (_TooLong, openai.APIConnectionError, self.http.HTTPError) as error:
             # Raised while the body is read they may come as they are, or as the cause of the library's own.
             if _caused(error, _TooLong):
-                raise BrokenAnswer(f"it is longer than {LARGEST_ANSWER} bytes, or compressed, which was not asked for") from None
+                raise BrokenAnswer(
+                    f"it is longer than {LARGEST_ANSWER} bytes, or compressed, which was not asked for"
+                ) from None
             if _caused(error, self.http.TimeoutException):
                 raise Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds")) from None
             if _caused(error, (self.http.ReadError, self.http.WriteError, self.http.RemoteProtocolError)):
                 raise Refused(self._say("broke off the connection, after the retries too")) from None
-            raise UserError(self._say("cannot be reached. Start it, or correct base_url; rules need no server")) from None
+            raise UserError(
+                self._say("cannot be reached. Start it, or correct base_url; rules need no server")
+            ) from None
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise BrokenAnswer("the server's reply is no chat completion") from None
         if not isinstance(content, str):
@@ -153,9 +187,10 @@ def _caused(error: BaseException | None, kind: type[BaseException] | tuple[type[
 
 
 def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> Any:
-    """The client library's HTTP client with answers cut off at `LARGEST_ANSWER` bytes and at a deadline (its own timeouts run
-    anew with every byte), with no header but its own and our key (the library would send what it finds in the environment to
-    any server that a workflow names), and going to no other host or port than the one that was allowed."""
+    """The client library's HTTP client with answers cut off at `LARGEST_ANSWER` bytes and at a deadline (its own
+    timeouts run anew with every byte), with no header but its own and our key (the library would send what it finds
+    in the environment to any server that a workflow names), and going to no other host or port than the one that was
+    allowed."""
 
     class Stream(http.SyncByteStream):
         def __init__(self, inner: Any, end: float):
@@ -184,7 +219,9 @@ def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> An
             if key := key_for(str(request.url)):
                 headers["authorization"] = f"Bearer {key}"
             # The library goes on reading the headers of its own request.
-            sent = http.Request(request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions)
+            sent = http.Request(
+                request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
+            )
             response = super().handle_request(sent)
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 response.close()
@@ -193,5 +230,9 @@ def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> An
             return response
 
     where = urlsplit(base_url)
-    proxy = None if proxy_bypass(where.hostname or "") or is_this_machine(where.hostname or "") else getproxies().get(where.scheme)
+    proxy = (
+        None
+        if proxy_bypass(where.hostname or "") or is_this_machine(where.hostname or "")
+        else getproxies().get(where.scheme)
+    )
     return openai.DefaultHttpxClient(transport=Transport(proxy=proxy), timeout=seconds, follow_redirects=False)

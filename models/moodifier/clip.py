@@ -21,7 +21,8 @@ from ..errors import UserError
 
 LENGTH = 248
 KEPT = 20
-"""The first positions, which training of short captions used most, stay as they are (Zhang et al. 2024, "Long-CLIP")."""
+"""The first positions, which training of short captions used most, stay as they are (Zhang et al. 2024,
+"Long-CLIP")."""
 
 
 def stretched(positions: torch.Tensor, length: int = LENGTH, kept: int = KEPT) -> torch.Tensor:
@@ -35,8 +36,10 @@ def stretched(positions: torch.Tensor, length: int = LENGTH, kept: int = KEPT) -
 def lengthened(clip: Any, length: int = LENGTH) -> Any:
     """A copy of an open_clip CLIP that reads `length` tokens. UserError where its text tower is not CLIP's own."""
     if not isinstance(getattr(clip, "positional_embedding", None), nn.Parameter) or not hasattr(clip, "attn_mask"):
-        raise UserError("MoodifyCLIP starts from a CLIP whose text tower is open_clip's own transformer (ViT-B-32, ViT-L-14 and "
-                        "their like), not from one with a Hugging Face text model.")
+        raise UserError(
+            "MoodifyCLIP starts from a CLIP whose text tower is open_clip's own transformer (ViT-B-32, ViT-L-14 and "
+            "their like), not from one with a Hugging Face text model."
+        )
     clip = copy.deepcopy(clip)
     clip.positional_embedding = nn.Parameter(stretched(clip.positional_embedding.detach(), length))
     mask = torch.full((length, length), float("-inf"), device=clip.positional_embedding.device).triu_(1)
@@ -47,6 +50,7 @@ def lengthened(clip: Any, length: int = LENGTH) -> Any:
 
 def freeze_kept(clip: Any, kept: int = KEPT) -> None:
     """Gradients of the first positions become nought: they are kept, and what SD read is read as it was."""
+
     def stop(gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.clone()
         gradient[:kept] = 0
@@ -56,8 +60,8 @@ def freeze_kept(clip: Any, kept: int = KEPT) -> None:
 
 
 def patch_features(clip: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """images [B, 3, S, S] as CLIP takes them -> (pooled [B, D], patches [B, M, D]), both through the final norm and projection,
-    normalised. UserError for an image tower that is no vision transformer."""
+    """images [B, 3, S, S] as CLIP takes them -> (pooled [B, D], patches [B, M, D]), both through the final norm and
+    projection, normalised. UserError for an image tower that is no vision transformer."""
     visual = clip.visual
     if not hasattr(visual, "ln_post") or not hasattr(visual, "proj"):
         raise UserError("MoodifyCLIP's fine-grained loss needs a vision transformer as image tower.")
@@ -73,7 +77,8 @@ def patch_features(clip: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def export(clip: Any, folder: Path, config: dict[str, Any]) -> Path:
-    """Writes a folder that `open_clip.create_model("local-dir:FOLDER")` loads: weights, configuration, and how images go in.
+    """Writes a folder that `open_clip.create_model("local-dir:FOLDER")` loads: weights, configuration, and how images
+    go in.
 
     config  open_clip's model_cfg: embed_dim, vision_cfg, text_cfg
     """
@@ -103,7 +108,7 @@ class MoodifyScorer(ClipScorer):
 
 def tokens(text: str, length: int = LENGTH) -> list[int]:
     """Start token, the text, end token, noughts: open_clip's form at 248."""
-    ids = [START, *bpe().encode(text)[:length - 2], END]
+    ids = [START, *bpe().encode(text)[: length - 2], END]
     return ids + [0] * (length - len(ids))
 
 
@@ -114,15 +119,17 @@ def fitting(text: str, length: int = LENGTH) -> str:
         return text
     sentences, words = ([m.end() for m in re.finditer(end, text)] for end in (r"[.!?](?=\s)", r"\S(?=\s)"))
     fits = lambda end: len(bpe().encode(text[:end])) <= length - 2
-    kept = text[:next((end for end in [*sentences[::-1], *words[::-1]] if fits(end)), 0)]
-    host.current().note(f"A text of {len(ids)} tokens is longer than MoodifyCLIP's {length - 2}: it is cut after \"...{kept[-40:]}\".")
+    kept = text[: next((end for end in [*sentences[::-1], *words[::-1]] if fits(end)), 0)]
+    host.current().note(
+        f'A text of {len(ids)} tokens is longer than MoodifyCLIP\'s {length - 2}: it is cut after "...{kept[-40:]}".'
+    )
     return kept
 
 
 @torch.no_grad()
 def encode(scorer: MoodifyScorer, text: str) -> Conditioning:
-    """A text as CONDITIONING: the hidden states that a diffusion model's cross-attention reads. Short texts have 77 tokens, padded
-    as the diffusion model was trained; longer ones as many as they need up to 248."""
+    """A text as CONDITIONING: the hidden states that a diffusion model's cross-attention reads. Short texts have 77
+    tokens, padded as the diffusion model was trained; longer ones as many as they need up to 248."""
     text = fitting(text)
     hidden, pooled = read_by_unets(scorer.clip)(torch.tensor([as_conditioning(text, scorer.clip)]))
     return [[hidden, {"pooled_output": pooled, "token_ids": as_conditioning(text)}]]
@@ -134,31 +141,35 @@ def _of_sd2(clip: Any) -> bool:
 
 
 def read_by_unets(clip: Any) -> Tower:
-    """The text tower as the diffusion models of its width read it: SD2 a layer before the last, SD1.5 behind it; both through the
-    final norm."""
+    """The text tower as the diffusion models of its width read it: SD2 a layer before the last, SD1.5 behind it;
+    both through the final norm."""
     return open_clip_tower(clip, penultimate=_of_sd2(clip))
 
 
 def as_conditioning(text: str, clip: Any = None) -> list[int]:
-    """The token ids of a text as the diffusion models of a CLIP's width read it, padded to 77 at least: SD2's with noughts, SD1.5's
-    (and where no CLIP is named) with the end token."""
+    """The token ids of a text as the diffusion models of a CLIP's width read it, padded to 77 at least: SD2's with
+    noughts, SD1.5's (and where no CLIP is named) with the end token."""
     row = [START, *bpe().encode(text), END]
     return row + [0 if clip is not None and _of_sd2(clip) else END] * (CHUNK - len(row))
 
 
 def load_moodify_clip(name: str) -> MoodifyScorer:
-    """The MoodifyCLIP of a name: tiny, or a folder (one of `folders`) of models/moodify_clip that `export` wrote. UserError where the folder holds
-    no CLIP of 248 tokens."""
+    """The MoodifyCLIP of a name: tiny, or a folder (one of `folders`) of models/moodify_clip that `export` wrote.
+    UserError where the folder holds no CLIP of 248 tokens."""
     if name == "tiny":
         clip = build_tiny()
         metadata = tiny.load("moodifyclip", clip)
         return MoodifyScorer(clip, None, name, metadata.get("lo"), metadata.get("hi")).to(host.current().device)
     folder = files.find_model("moodify_clip", name)
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} holds no MoodifyCLIP: a folder with open_clip_config.json and open_clip_model.safetensors is "
-                        "wanted, as `affect train moodifyclip` writes it.")
+        raise UserError(
+            f"{folder} holds no MoodifyCLIP: a folder with open_clip_config.json and open_clip_model.safetensors is "
+            "wanted, as `affect train moodifyclip` writes it."
+        )
     clip = load_folder(folder)
     if len(clip.positional_embedding) != LENGTH:
-        raise UserError(f"The CLIP in {folder} reads {len(clip.positional_embedding)} tokens, a MoodifyCLIP {LENGTH}. Load it with "
-                        "Load CLIP Scorer.")
+        raise UserError(
+            f"The CLIP in {folder} reads {len(clip.positional_embedding)} tokens, a MoodifyCLIP {LENGTH}. Load it with "
+            "Load CLIP Scorer."
+        )
     return MoodifyScorer(clip, None, name).to(host.current().device)

@@ -14,35 +14,57 @@ from ..errors import UserError
 from ..gram import resized
 
 
-def edit_figures(image: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor | None = None,
-                 emotion: EmotionTarget | None = None, classifier: Any = None, scorer: Any = None) -> list[dict[str, float]]:
-    """Images [B, 3, H, W] in 0..1 before and after (one before may serve all after), mask [B or 1, H, W] -> a row an image.
+def edit_figures(
+    image: torch.Tensor,
+    edited: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    emotion: EmotionTarget | None = None,
+    classifier: Any = None,
+    scorer: Any = None,
+) -> list[dict[str, float]]:
+    """Images [B, 3, H, W] in 0..1 before and after (one before may serve all after), mask [B or 1, H, W] -> a row an
+    image.
 
-    psnr, mse, ssim, perceptual,  over the whole image; the same with `_outside` where a mask is given, measured on the edit
-    structure                     with its inside put back to what it was (psnr and mse over the outside's pixels alone).
-                                  structure is the distance of self-similarities, on the perceptual network's last features
+    psnr, mse, ssim, perceptual,  over the whole image; the same with `_outside` where a mask is given, measured on the
+                                  edit
+    structure                     with its inside put back to what it was (psnr and mse over the outside's pixels
+                                  alone). structure is the distance of self-similarities, on the perceptual network's
+                                  last features
     clip                          100 cosine of the edited image with "an image of" the emotion, by the scorer
-    p_target, p_target_before     the classifier's probability of the emotion (of a mix, of its distribution's strongest)
+    p_target, p_target_before     the classifier's probability of the emotion (of a mix, of its distribution's
+                                  strongest)
 
     UserError where the images' sizes differ.
     """
     image = repeat_to_batch(image, len(edited))
     if image.shape != edited.shape:
-        raise UserError(f"The two images differ in size: {image.shape[-1]} x {image.shape[-2]} before, {edited.shape[-1]} x "
-                        f"{edited.shape[-2]} after. Scale one of them first.")
+        raise UserError(
+            f"The two images differ in size: {image.shape[-1]} x {image.shape[-2]} before, {edited.shape[-1]} x "
+            f"{edited.shape[-2]} after. Scale one of them first."
+        )
     there = lambda network, x: x.to(next(network.parameters()).device)
     distance = metrics.PerceptualDistance().to(image.device)
     last = taps(load_backbone("tiny-vgg").to(image.device), ("relu4_4",))
     structure = lambda x, before=last(image)[0]: metrics.structure_distance(before, last(x)[0])
     columns: dict[str, torch.Tensor] = {
-        "psnr": metrics.psnr(image, edited), "mse": metrics.mean_square(image, edited), "ssim": metrics.ssim(image, edited),
-        "perceptual": distance(image, edited), "structure": structure(edited)}
+        "psnr": metrics.psnr(image, edited),
+        "mse": metrics.mean_square(image, edited),
+        "ssim": metrics.ssim(image, edited),
+        "perceptual": distance(image, edited),
+        "structure": structure(edited),
+    }
     if mask is not None:
-        where = repeat_to_batch(resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(image), *image.shape[-2:]), len(image)) > 0
+        where = (
+            repeat_to_batch(resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(image), *image.shape[-2:]), len(image)) > 0
+        )
         outside = torch.where(where, image, edited)
-        columns |= {"psnr_outside": metrics.psnr(image, edited, ~where), "mse_outside": metrics.mean_square(image, edited, ~where),
-                    "ssim_outside": metrics.ssim(image, outside), "perceptual_outside": distance(image, outside),
-                    "structure_outside": structure(outside)}
+        columns |= {
+            "psnr_outside": metrics.psnr(image, edited, ~where),
+            "mse_outside": metrics.mean_square(image, edited, ~where),
+            "ssim_outside": metrics.ssim(image, outside),
+            "perceptual_outside": distance(image, outside),
+            "structure_outside": structure(outside),
+        }
     if emotion is not None:
         k = max(range(len(MIKELS)), key=lambda i: emotion.distribution[i])
         if scorer is not None:

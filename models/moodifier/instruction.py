@@ -16,14 +16,26 @@ MOST_OBJECTS = 8
 LONGEST_NAME, LONGEST_PROMPT = 60, 1200
 
 SCHEMA: dict[str, Any] = {
-    "type": "object", "additionalProperties": False,
+    "type": "object",
+    "additionalProperties": False,
     "required": ["objects", "source_prompt", "target_prompt"],
     "properties": {
-        "objects": {"type": "array", "maxItems": MOST_OBJECTS, "items": {
-            "type": "object", "additionalProperties": False, "required": ["name", "attribute", "box"],
-            "properties": {"name": {"type": "string"}, "attribute": {"type": "string"},
-                           "box": {"type": ["array", "null"], "items": {"type": "number"}}}}},
-        "source_prompt": {"type": "string"}, "target_prompt": {"type": "string"},
+        "objects": {
+            "type": "array",
+            "maxItems": MOST_OBJECTS,
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name", "attribute", "box"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "attribute": {"type": "string"},
+                    "box": {"type": ["array", "null"], "items": {"type": "number"}},
+                },
+            },
+        },
+        "source_prompt": {"type": "string"},
+        "target_prompt": {"type": "string"},
     },
 }
 """JSON schema of an answer. A box is left, top, right, bottom as shares of the image's sides, or null."""
@@ -35,8 +47,8 @@ class BrokenAnswer(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """One object: its name as it stands in the source prompt, the attribute it takes, and its box (left, top, right, bottom in
-    0..1) where one was given."""
+    """One object: its name as it stands in the source prompt, the attribute it takes, and its box (left, top, right,
+    bottom in 0..1) where one was given."""
 
     name: str
     attribute: str
@@ -59,8 +71,9 @@ class Instruction:
 
 
 def plain(text: Any, longest: int) -> str:
-    """Text of a model as text for a prompt: one line, no control characters, no key of ours (`addresses.redacted`), none of the marks that a prompt's parser obeys
-    (weights, embeddings, dynamic prompts), no longer than `longest` (cut behind a sentence or a word)."""
+    """Text of a model as text for a prompt: one line, no control characters, no key of ours (`addresses.redacted`),
+    none of the marks that a prompt's parser obeys (weights, embeddings, dynamic prompts), no longer than `longest`
+    (cut behind a sentence or a word)."""
     text = re.sub(r"\bembedding:", "embedding ", redacted(str(text)), flags=re.IGNORECASE)
     text = " ".join(re.sub(r"[\x00-\x1f\x7f()\[\]{}|<>\\]", " ", text).split())
     if len(text) <= longest:
@@ -71,14 +84,15 @@ def plain(text: Any, longest: int) -> str:
 
 
 def names(objects: list[str]) -> list[str]:
-    """The names that a user gave, as they stand in prompts: plain, in small letters, without marks around them, each once."""
+    """The names that a user gave, as they stand in prompts: plain, in small letters, without marks around them, each
+    once."""
     said = [plain(name, LONGEST_NAME).lower().strip(" .,;:!?\"'") for name in objects]
     return [name for name in dict.fromkeys(said) if name]
 
 
 def parse(answer: str, size: tuple[int, int] = (1000, 1000)) -> Instruction:
-    """The instruction in an answer, which may stand between words, thoughts or a code fence: the first JSON object that fits the
-    schema. BrokenAnswer where there is none; it says what is wrong with the first.
+    """The instruction in an answer, which may stand between words, thoughts or a code fence: the first JSON object that
+    fits the schema. BrokenAnswer where there is none; it says what is wrong with the first.
 
     size  width and height of the image as it was shown: boxes may come in its pixels
     """
@@ -103,10 +117,17 @@ def _checked(data: dict[str, Any], size: tuple[int, int]) -> Instruction:
             raise BrokenAnswer(f"'{key}' is missing or is no {'list' if kind is list else 'text'}")
     items = data["objects"][:MOST_OBJECTS]
     for item in items:
-        if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not isinstance(item.get("attribute", ""), str):
+        if (
+            not isinstance(item, dict)
+            or not isinstance(item.get("name"), str)
+            or not isinstance(item.get("attribute", ""), str)
+        ):
             raise BrokenAnswer("an entry of 'objects' has no name, or no text as attribute")
     boxes = _boxes([item.get("box") for item in items], size)
-    named = [(plain(item["name"], LONGEST_NAME).lower(), plain(item.get("attribute", ""), LONGEST_NAME).lower()) for item in items]
+    named = [
+        (plain(item["name"], LONGEST_NAME).lower(), plain(item.get("attribute", ""), LONGEST_NAME).lower())
+        for item in items
+    ]
     source, target = (plain(data[key], LONGEST_PROMPT) for key in ("source_prompt", "target_prompt"))
     if not source or not target:
         raise BrokenAnswer("a prompt is empty")
@@ -114,12 +135,15 @@ def _checked(data: dict[str, Any], size: tuple[int, int]) -> Instruction:
 
 
 def _boxes(values: list[Any], size: tuple[int, int]) -> list[tuple[float, float, float, float] | None]:
-    """Boxes as shares of the image. Models answer in shares, in pixels of what they were shown, or per thousand, whatever they
-    were asked for; all boxes of one answer are taken alike."""
+    """Boxes as shares of the image. Models answer in shares, in pixels of what they were shown, or per thousand,
+    whatever they were asked for; all boxes of one answer are taken alike."""
     given = [v for v in values if v]
     for v in given:
-        if not isinstance(v, list) or len(v) != 4 or not all(
-                isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < 1e6 for x in v):
+        if (
+            not isinstance(v, list)
+            or len(v) != 4
+            or not all(isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < 1e6 for x in v)
+        ):
             raise BrokenAnswer("a box is not four numbers")
         if min(v) < 0:
             raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are wanted")
@@ -131,12 +155,15 @@ def _boxes(values: list[Any], size: tuple[int, int]) -> list[tuple[float, float,
     if scale is None or any(v[0] >= scale[0] or v[1] >= scale[1] for v in given):
         raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are wanted")
     share = lambda x, most: min(x / most, 1.0)
-    return [(share(v[0], scale[0]), share(v[1], scale[1]), share(v[2], scale[0]), share(v[3], scale[1])) if v else None for v in values]
+    return [
+        (share(v[0], scale[0]), share(v[1], scale[1]), share(v[2], scale[0]), share(v[3], scale[1])) if v else None
+        for v in values
+    ]
 
 
 def complete(found: Instruction) -> Instruction:
-    """The instruction with every object in both prompts: a grounding looks for its word in the source, and the target names what it
-    becomes. What a model left out is put behind."""
+    """The instruction with every object in both prompts: a grounding looks for its word in the source, and the
+    target names what it becomes. What a model left out is put behind."""
     source, target = found.source_prompt, found.target_prompt
     for change in found.objects:
         if not words.stands_in(source, change.name):
@@ -147,8 +174,8 @@ def complete(found: Instruction) -> Instruction:
 
 
 def by_rules(emotion: str, objects: list[str], description: str = "") -> Instruction:
-    """What needs no MLLM. `objects` are the user's own; without any the whole picture changes. `description` says what the
-    image shows. UserError for an unknown emotion."""
+    """What needs no MLLM. `objects` are the user's own; without any the whole picture changes. `description` says
+    what the image shows. UserError for an unknown emotion."""
     if emotion not in LABELS:
         raise UserError(f"'{emotion}' is none of the emotions known here: {', '.join(LABELS)}.")
     changes = tuple(Change(name, rules.attribute(emotion, name)) for name in names(objects))

@@ -1,4 +1,5 @@
-"""MoodifyCLIP's losses (equations 1 to 5), each by itself. Features are normalised; `scale` is 1 / tau; means over the batch."""
+"""MoodifyCLIP's losses (equations 1 to 5), each by itself. Features are normalised; `scale` is 1 / tau; means over
+the batch."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from torch.nn import functional as F
 
 
 def _both_ways(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of logits [..., n, n] along their last and their last but one dimension; target as logits, or [n]."""
+    """Cross-entropy of logits [..., n, n] along their last and their last but one dimension; target as logits, or
+    [n]."""
     flat = lambda t: t.reshape(-1, t.shape[-1])
     turned = logits.transpose(-1, -2)
     back = target.transpose(-1, -2) if target.is_floating_point() else target
@@ -17,10 +19,11 @@ def _both_ways(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (F.cross_entropy(flat(logits), aim(target)) + F.cross_entropy(flat(turned), aim(back))) / 2
 
 
-def global_contrast(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float,
-                    same: torch.Tensor | None = None) -> torch.Tensor:
-    """Equation 1 in both directions (InfoNCE): image and text [B, D]. `same` [B, B] bool marks pairs whose texts are equal;
-    they share the positives, where the paper's captions are all different."""
+def global_contrast(
+    image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float, same: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Equation 1 in both directions (InfoNCE): image and text [B, D]. `same` [B, B] bool marks pairs whose texts are
+    equal; they share the positives, where the paper's captions are all different."""
     n = len(image)
     target = torch.arange(n, device=image.device)
     if same is not None:
@@ -46,9 +49,10 @@ def fine_grained(region: torch.Tensor, stimuli: torch.Tensor, scale: torch.Tenso
 
 
 def sinkhorn(cost: torch.Tensor, epsilon: float = 0.05, iterations: int = 5000) -> torch.Tensor:
-    """Equations 3 and 4: cost [n, m] -> the transport plan [n, m] between uniform weights, summing to 1 (Cuturi 2013). In the
-    log domain, so that no epsilon overflows float32. Ends when rows and columns sum to their weights to 1e-6, or after so many
-    `iterations`: a batch's costs take ten to a hundred at epsilon 0.05, and at 0.01, where many are alike, thousands."""
+    """Equations 3 and 4: cost [n, m] -> the transport plan [n, m] between uniform weights, summing to 1 (Cuturi
+    2013). In the log domain, so that no epsilon overflows float32. Ends when rows and columns sum to their weights
+    to 1e-6, or after so many `iterations`: a batch's costs take ten to a hundred at epsilon 0.05, and at 0.01, where
+    many are alike, thousands."""
     n, m = cost.shape
     k = -cost.float() / epsilon
     a, b = -math.log(n), -math.log(m)
@@ -63,12 +67,18 @@ def sinkhorn(cost: torch.Tensor, epsilon: float = 0.05, iterations: int = 5000) 
     return (k + f[:, None] + g).exp()
 
 
-def optimal_transport(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | float, epsilon: float = 0.05,
-                      same: torch.Tensor | None = None) -> torch.Tensor:
-    """Equation 5's last term: cross-entropy of T * S with the identity, image and text [n, D], S their cosines, T the plan
-    for the cost 1 - S. `same` as in `global_contrast`: stimuli are short, and half of a batch's have a twin.
+def optimal_transport(
+    image: torch.Tensor,
+    text: torch.Tensor,
+    scale: torch.Tensor | float,
+    epsilon: float = 0.05,
+    same: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Equation 5's last term: cross-entropy of T * S with the identity, image and text [n, D], S their cosines, T the
+    plan for the cost 1 - S. `same` as in `global_contrast`: stimuli are short, and half of a batch's have a twin.
 
-    As printed T * S is at most 1 / n and has almost no gradient; here the logits are n T S / tau, T detached, both directions.
+    As printed T * S is at most 1 / n and has almost no gradient; here the logits are n T S / tau, T detached, both
+    directions.
     """
     s = image @ text.T
     with torch.no_grad():
@@ -78,6 +88,6 @@ def optimal_transport(image: torch.Tensor, text: torch.Tensor, scale: torch.Tens
 
 
 def drift(hidden: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """How far hidden states [B, T, D] of short captions have left those of the model they began as, relative to their own
-    size: a diffusion model reads them, and was trained on the old ones."""
+    """How far hidden states [B, T, D] of short captions have left those of the model they began as, relative to
+    their own size: a diffusion model reads them, and was trained on the old ones."""
     return (hidden - base).square().mean() / base.square().mean()

@@ -8,7 +8,8 @@ saliency   what stands out of its surroundings, whatever it is
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -24,8 +25,8 @@ from .words import said_at
 GROUNDINGS = ("attention", "clipseg", "boxes", "saliency")
 
 LEVELS = (0.1, 0.3, 0.6, 1.2)
-"""Noise levels (sigma) that attention is read at: above, a network sees too little of the image to know the place (measured on
-MoodScenes' validation layouts, as is `GUIDED_SIDE`'s filter)."""
+"""Noise levels (sigma) that attention is read at: above, a network sees too little of the image to know the place
+(measured on MoodScenes' validation layouts, as is `GUIDED_SIDE`'s filter)."""
 
 GUIDED_SIDE = 128
 """Pixels a side, at most, at which attention is fitted to the image's own edges."""
@@ -33,19 +34,29 @@ GUIDED_SIDE = 128
 
 # -- attention ----------------------------------------------------------------------------------------------------
 
+
 def token_columns(prompt: str, words: str) -> list[int]:
     """As `said_at`. UserError where the words do not stand in the prompt."""
     columns = said_at(prompt, words)
     if not columns:
-        raise UserError(f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it in.")
+        raise UserError(
+            f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it in."
+        )
     return columns
 
 
 @torch.no_grad()
-def attention_maps(denoiser: Denoiser, context: TextContext, latent: torch.Tensor, columns: Sequence[Sequence[int]],
-                   seed: int = 0, levels: Sequence[float] = LEVELS, draws: int = 2) -> torch.Tensor:
-    """[B, G, h, w]: where a denoiser looks for groups of the text's tokens while it denoises latents [B, C, h, w] (its own
-    scale), the mean over noise levels and draws of noise."""
+def attention_maps(
+    denoiser: Denoiser,
+    context: TextContext,
+    latent: torch.Tensor,
+    columns: Sequence[Sequence[int]],
+    seed: int = 0,
+    levels: Sequence[float] = LEVELS,
+    draws: int = 2,
+) -> torch.Tensor:
+    """[B, G, h, w]: where a denoiser looks for groups of the text's tokens while it denoises latents [B, C, h, w]
+    (its own scale), the mean over noise levels and draws of noise."""
     recorder = Recorder(columns, tuple(latent.shape[-2:]))
     generator = torch.Generator().manual_seed(seed)
     with denoiser.attention(recorder):
@@ -58,15 +69,15 @@ def attention_maps(denoiser: Denoiser, context: TextContext, latent: torch.Tenso
 
 
 def contested(maps: torch.Tensor, every: torch.Tensor) -> torch.Tensor:
-    """Maps [B, G, h, w] of words, each weighed by the share of the attention to any word, `every` [B, 1, h, w], that it has there:
-    what another word claims more strongly is that one's."""
+    """Maps [B, G, h, w] of words, each weighed by the share of the attention to any word, `every` [B, 1, h, w], that
+    it has there: what another word claims more strongly is that one's."""
     return maps.square() / every.clamp(min=1e-6)
 
 
 def guided(maps: torch.Tensor, image: torch.Tensor, radius: float = 0.15, epsilon: float = 1e-4) -> torch.Tensor:
-    """Maps [B, G, h, w] drawn to the edges of an image [B, 3, H, W] by the guided filter (He et al. 2010): attention is as coarse
-    as the network's inner grids, and the picture knows where a thing ends. [B, G, H', W'], at most `GUIDED_SIDE` a side;
-    `radius` is a share of the shorter side."""
+    """Maps [B, G, h, w] drawn to the edges of an image [B, 3, H, W] by the guided filter (He et al. 2010): attention
+    is as coarse as the network's inner grids, and the picture knows where a thing ends. [B, G, H', W'], at most
+    `GUIDED_SIDE` a side; `radius` is a share of the shorter side."""
     share = min(1.0, GUIDED_SIDE / max(image.shape[-2:]))
     size = tuple(max(8, round(s * share)) for s in image.shape[-2:])
     image = F.interpolate(image.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -75,8 +86,12 @@ def guided(maps: torch.Tensor, image: torch.Tensor, radius: float = 0.15, epsilo
     k = 2 * r + 1
     box = lambda x: F.avg_pool2d(F.avg_pool2d(F.pad(x, (r,) * 4, mode="replicate"), (1, k), 1), (k, 1), 1)  # separable
     mean = box(image)
-    square = box((image[:, :, None] * image[:, None]).flatten(1, 2)).unflatten(1, (3, 3)) - mean[:, :, None] * mean[:, None]
-    inverse = torch.linalg.inv(square.permute(0, 3, 4, 1, 2) + epsilon * torch.eye(3, device=image.device))  # [B, H', W', 3, 3]
+    square = (
+        box((image[:, :, None] * image[:, None]).flatten(1, 2)).unflatten(1, (3, 3)) - mean[:, :, None] * mean[:, None]
+    )
+    inverse = torch.linalg.inv(
+        square.permute(0, 3, 4, 1, 2) + epsilon * torch.eye(3, device=image.device)
+    )  # [B, H', W', 3, 3]
     out = []
     for one in maps.split(1, dim=1):
         mine = box(one)
@@ -88,8 +103,8 @@ def guided(maps: torch.Tensor, image: torch.Tensor, radius: float = 0.15, epsilo
 
 
 def relative(maps: torch.Tensor, top: float = 0.99) -> torch.Tensor:
-    """[B, G, h, w] -> the same, each map between 0 at its 5th percentile and 1 at its `top` quantile: words are looked at to very
-    different degrees, and it is the place that counts."""
+    """[B, G, h, w] -> the same, each map between 0 at its 5th percentile and 1 at its `top` quantile: words are
+    looked at to very different degrees, and it is the place that counts."""
     flat = maps.flatten(2).float()
     low, high = (torch.quantile(flat, q, dim=2)[..., None, None] for q in (0.05, top))
     return ((maps - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
@@ -110,12 +125,14 @@ def word_columns(prompt: str) -> list[int]:
     from ..diffusion.text import CHUNK, END, tokenize
 
     chunks = [[i for i, _ in chunk] for chunk in tokenize(prompt)]
-    return [n * CHUNK + i for n, ids in enumerate(chunks) for i in range(1, max(2, ids.index(END) if END in ids else CHUNK))]
+    return [
+        n * CHUNK + i for n, ids in enumerate(chunks) for i in range(1, max(2, ids.index(END) if END in ids else CHUNK))
+    ]
 
 
 def attention_mask(maps: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Attention maps [B, G + 1, h, w] of several objects and (last) of all words, over an image [B, 3, H, W] -> one mask
-    [B, 1, H, W] of 0 and 1: each object's pixels above its own threshold."""
+    """Attention maps [B, G + 1, h, w] of several objects and (last) of all words, over an image [B, 3, H, W] -> one
+    mask [B, 1, H, W] of 0 and 1: each object's pixels above its own threshold."""
     found = guided(contested(maps[:, :-1], maps[:, -1:]), image)
     return F.interpolate(above(found), size=image.shape[-2:], mode="nearest")
 
@@ -132,6 +149,7 @@ def above(maps: torch.Tensor) -> torch.Tensor:
 
 # -- the others ---------------------------------------------------------------------------------------------------
 
+
 def box_mask(changes: Sequence[Change], h: int, w: int) -> torch.Tensor:
     """[1, 1, h, w]: 1 inside any object's box. UserError where no object has one."""
     boxes = [c.box for c in changes if c.box]
@@ -139,14 +157,25 @@ def box_mask(changes: Sequence[Change], h: int, w: int) -> torch.Tensor:
         raise UserError("No object has a box: rules draw none. Use an MLLM that does, or another grounding.")
     mask = torch.zeros(1, 1, h, w)
     for left, top, right, bottom in boxes:
-        mask[..., int(top * h):max(int(top * h) + 1, round(bottom * h)), int(left * w):max(int(left * w) + 1, round(right * w))] = 1
+        mask[
+            ...,
+            int(top * h) : max(int(top * h) + 1, round(bottom * h)),
+            int(left * w) : max(int(left * w) + 1, round(right * w)),
+        ] = 1
     return mask
 
 
 def saliency(image: torch.Tensor, side: int = 64) -> torch.Tensor:
-    """[B, 3, H, W] -> [B, 1, H, W] in 0..1: the spectral residual (Hou and Zhang 2007) of the luminance at 64 pixels."""
+    """[B, 3, H, W] -> [B, 1, H, W] in 0..1: the spectral residual (Hou and Zhang 2007) of the luminance at 64
+    pixels."""
     weights = image.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
-    small = F.interpolate((image * weights).sum(dim=1, keepdim=True), size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    small = F.interpolate(
+        (image * weights).sum(dim=1, keepdim=True),
+        size=(side, side),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
+    )
     spectrum = torch.fft.fft2(small)
     log = (spectrum.abs() + 1e-8).log()
     residual = log - F.avg_pool2d(F.pad(log, (1, 1, 1, 1), mode="circular"), 3, 1)
@@ -163,8 +192,8 @@ def saliency_mask(image: torch.Tensor) -> torch.Tensor:
 
 
 def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/clipseg-rd64-refined") -> torch.Tensor:
-    """[B, G, H, W] of 0 and 1 by CLIPSeg, a mask a name (empty where it finds none). UserError where its weights are not
-    on this machine."""
+    """[B, G, H, W] of 0 and 1 by CLIPSeg, a mask a name (empty where it finds none). UserError where its weights are
+    not on this machine."""
     from huggingface_hub import snapshot_download
     from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
@@ -175,13 +204,17 @@ def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/
         processor = CLIPSegProcessor.from_pretrained(folder, **where)
         network = CLIPSegForImageSegmentation.from_pretrained(folder, use_safetensors=True, **where)
     except (OSError, ValueError) as error:
-        raise UserError(f"CLIPSeg's weights are not on this machine. Get them once, with a network: huggingface-cli download {model}. "
-                        "Or choose the grounding attention.") from error
+        raise UserError(
+            f"CLIPSeg's weights are not on this machine. Get them once, with a network: huggingface-cli download {model}. "
+            "Or choose the grounding attention."
+        ) from error
     network = network.eval().to(image.device)
     out = torch.zeros(len(image), len(names), *image.shape[-2:], device=image.device)
     for b in range(len(image)):
         pixels = (image[b].movedim(0, -1).cpu().numpy() * 255).round().astype("uint8")
-        given = processor(text=list(names), images=[pixels] * len(names), padding=True, return_tensors="pt").to(image.device)
+        given = processor(text=list(names), images=[pixels] * len(names), padding=True, return_tensors="pt").to(
+            image.device
+        )
         with torch.no_grad():
             logits = network(**given).logits
         logits = logits.reshape(len(names), 1, *logits.shape[-2:])
@@ -192,9 +225,10 @@ def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/
 
 # -- all ----------------------------------------------------------------------------------------------------------
 
+
 def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
-    """[B, 1, H, W] -> the same with an edge that rises over `pixels` outside of it: what was 1 stays 1, and what is farther
-    away stays exactly 0."""
+    """[B, 1, H, W] -> the same with an edge that rises over `pixels` outside of it: what was 1 stays 1, and what is
+    farther away stays exactly 0."""
     if pixels <= 0:
         return mask
     size = 2 * pixels + 1
@@ -209,7 +243,8 @@ def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
 
 
 def _grown(mask: torch.Tensor, pixels: int) -> torch.Tensor:
-    """[B, 1, H, W] -> the largest value within so many pixels; by rows and then by columns, as a window of both takes minutes."""
+    """[B, 1, H, W] -> the largest value within so many pixels; by rows and then by columns, as a window of both
+    takes minutes."""
     size = 2 * pixels + 1
     return F.max_pool2d(F.max_pool2d(mask, (1, size), 1, (0, pixels)), (size, 1), 1, (pixels, 0))
 
@@ -241,11 +276,16 @@ def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor
     return torch.cat([shown, strip.expand(len(image), -1, -1, -1)], dim=2)
 
 
-def doubts(mask: torch.Tensor, changes: Sequence[Change], grounding: str, given: torch.Tensor | None = None,
-           each: torch.Tensor | None = None) -> list[str]:
-    """What the user should know of a mask [B, 1, H, W]: that it covers nothing or all, that objects are not in it (by `each`
-    object's own mask [B, G, H, W], where the grounding makes one), or that the one that was `given` [.., H, W] had other
-    proportions."""
+def doubts(
+    mask: torch.Tensor,
+    changes: Sequence[Change],
+    grounding: str,
+    given: torch.Tensor | None = None,
+    each: torch.Tensor | None = None,
+) -> list[str]:
+    """What the user should know of a mask [B, 1, H, W]: that it covers nothing or all, that objects are not in it
+    (by `each` object's own mask [B, G, H, W], where the grounding makes one), or that the one that was `given` [..,
+    H, W] had other proportions."""
     share = float((mask > 0).float().mean())
     what = ", ".join(c.name for c in changes) or "the picture"
     which = f"The mask of {what} by {grounding}" if given is None else "Your mask"
@@ -258,8 +298,10 @@ def doubts(mask: torch.Tensor, changes: Sequence[Change], grounding: str, given:
         out.append(f"{which} covers everything.")
     absent = [] if each is None or share == 0 else [c.name for c, m in zip(changes, each.unbind(dim=1)) if not m.any()]
     if absent:
-        out.append(f"By {grounding} the image shows no {', no '.join(absent)}: not in the mask. Name what it shows, or choose another "
-                   "grounding.")
+        out.append(
+            f"By {grounding} the image shows no {', no '.join(absent)}: not in the mask. Name what it shows, or choose another "
+            "grounding."
+        )
     boxless = [c.name for c in changes if not c.box]
     if grounding == "boxes" and boxless:
         out.append(f"The MLLM drew no box for {', '.join(boxless)}: not in the mask.")

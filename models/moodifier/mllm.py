@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Protocol
+from typing import Any, Protocol
 
 from .. import diffusion, files, host
 from ..errors import UserError
@@ -73,12 +74,21 @@ class Asked:
         if kept := _read(path):
             return self._told(kept)
         size = shrunk(image).size
-        question = _ASK.format(emotion=emotion, size=f"{size[0]} x {size[1]}", count="those the user names" if objects else "at most four", given=(
-            f"\nThe user wants these objects changed and no others: {', '.join(objects)}. Leave out what the image does not show."
-            if objects else ""))
+        question = _ASK.format(
+            emotion=emotion,
+            size=f"{size[0]} x {size[1]}",
+            count="those the user names" if objects else "at most four",
+            given=(
+                f"\nThe user wants these objects changed and no others: {', '.join(objects)}. Leave out what the image does not show."
+                if objects
+                else ""
+            ),
+        )
         reasons = []
         for _ in range(2):
-            again = f"\nYour last answer could not be used: {reasons[-1]}. Give the JSON object alone." if reasons else ""
+            again = (
+                f"\nYour last answer could not be used: {reasons[-1]}. Give the JSON object alone." if reasons else ""
+            )
             host.current().check_interrupted()
             try:
                 found = parse(self.complete(image, question + again), size)
@@ -86,8 +96,12 @@ class Asked:
                 reasons.append(str(error))
                 continue
             unseen = [name for name in objects if name not in {c.name for c in found.objects}]
-            doubt = (f"{self.name} ({self.model}) sees no {', no '.join(unseen)} in the image. The mask is a guess there: name what the image "
-                     "shows, or connect a mask of your own." if unseen else "")
+            doubt = (
+                f"{self.name} ({self.model}) sees no {', no '.join(unseen)} in the image. The mask is a guess there: name what the image "
+                "shows, or connect a mask of your own."
+                if unseen
+                else ""
+            )
             found = replace(complete(_chosen(found, objects)), provider=self.name, warning=doubt)
             _write(path, found)
             return self._told(found)
@@ -126,7 +140,9 @@ def _read(path: Path) -> Instruction | None:
     """The answer in a cached file; none where it is absent or damaged (it is then asked for, and written, anew)."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        objects = tuple(Change(c["name"], c["attribute"], tuple(c["box"]) if c["box"] else None) for c in data.pop("objects"))
+        objects = tuple(
+            Change(c["name"], c["attribute"], tuple(c["box"]) if c["box"] else None) for c in data.pop("objects")
+        )
         return Instruction(objects, **data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -139,6 +155,7 @@ def cache_folder() -> Path:
 
 
 # -- a local model ------------------------------------------------------------------------------------------------
+
 
 class Local:
     """`complete` by a vision-language model of transformers (LLaVA-NeXT, Qwen-VL and their like) in a folder of
@@ -157,27 +174,36 @@ class Local:
             host.current().check_interrupted()
             return False
 
-        talk = [{"role": "user", "content": [{"type": "image", "image": shrunk(image)}, {"type": "text", "text": question}]}]
-        inputs = processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=True, return_dict=True,
-                                               return_tensors="pt").to(model.device, model.dtype)
+        talk = [
+            {"role": "user", "content": [{"type": "image", "image": shrunk(image)}, {"type": "text", "text": question}]}
+        ]
+        inputs = processor.apply_chat_template(
+            talk, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        ).to(model.device, model.dtype)
         with torch.no_grad():
             out = model.generate(**inputs, max_new_tokens=600, do_sample=False, stopping_criteria=[stop])
-        return processor.batch_decode(out[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)[0]
+        return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
 
     def _loaded(self) -> tuple[Any, Any]:
         if self.parts is None:
             try:
                 from transformers import AutoModelForImageTextToText, AutoProcessor
             except ImportError as error:
-                raise UserError("The transformers provider needs transformers 4.56 or newer: pip install -U transformers. Or choose "
-                                "openai-compatible or rules.") from error
+                raise UserError(
+                    "The transformers provider needs transformers 4.56 or newer: pip install -U transformers. Or choose "
+                    "openai-compatible or rules."
+                ) from error
             where = dict(local_files_only=True, trust_remote_code=False)
             try:
                 processor = AutoProcessor.from_pretrained(self.folder, **where)
-                model = AutoModelForImageTextToText.from_pretrained(self.folder, use_safetensors=True, dtype="auto", **where)
+                model = AutoModelForImageTextToText.from_pretrained(
+                    self.folder, use_safetensors=True, dtype="auto", **where
+                )
             except (OSError, ValueError, KeyError) as error:
-                raise UserError(f"The folder {self.folder} holds no vision-language model that transformers can load: "
-                                f"{' '.join(str(error).split())[:300]}") from error
+                raise UserError(
+                    f"The folder {self.folder} holds no vision-language model that transformers can load: "
+                    f"{' '.join(str(error).split())[:300]}"
+                ) from error
             self.parts = processor, model.eval().to(host.current().device)
         return self.parts
 
@@ -191,8 +217,8 @@ DEFAULT_URL = "http://127.0.0.1:11434/v1"
 
 
 def load_mllm(provider: str, model: str = "", base_url: str = "", confirmed: bool = False) -> MLLM:
-    """The MLLM of a node's widgets. Nothing is contacted or loaded before it is asked. UserError for a wrong address or one that
-    pictures may not be sent to, a folder that is not there, a missing library, or an unknown provider.
+    """The MLLM of a node's widgets. Nothing is contacted or loaded before it is asked. UserError for a wrong address or
+    one that pictures may not be sent to, a folder that is not there, a missing library, or an unknown provider.
 
     confirmed  whether the person at this machine has typed the address, and no workflow brought it
     """

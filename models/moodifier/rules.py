@@ -9,10 +9,73 @@ from ..errors import UserError
 CONTEXTS = ("faces", "nature", "city", "objects")
 
 _NOUNS = {
-    "faces": "face person man woman child boy girl eyes mouth portrait hair people smile baby".split(),
-    "nature": "tree mountain hill river lake water sea ocean sky cloud flower grass rock forest field beach sun moon bird dog cat "
-              "animal garden landscape snow desert bush leaf".split(),
-    "city": "house home building street city car road bridge lamp fence window door tower shop train bus bench wall room".split(),
+    "faces": [
+        "face",
+        "person",
+        "man",
+        "woman",
+        "child",
+        "boy",
+        "girl",
+        "eyes",
+        "mouth",
+        "portrait",
+        "hair",
+        "people",
+        "smile",
+        "baby",
+    ],
+    "nature": [
+        "tree",
+        "mountain",
+        "hill",
+        "river",
+        "lake",
+        "water",
+        "sea",
+        "ocean",
+        "sky",
+        "cloud",
+        "flower",
+        "grass",
+        "rock",
+        "forest",
+        "field",
+        "beach",
+        "sun",
+        "moon",
+        "bird",
+        "dog",
+        "cat",
+        "animal",
+        "garden",
+        "landscape",
+        "snow",
+        "desert",
+        "bush",
+        "leaf",
+    ],
+    "city": [
+        "house",
+        "home",
+        "building",
+        "street",
+        "city",
+        "car",
+        "road",
+        "bridge",
+        "lamp",
+        "fence",
+        "window",
+        "door",
+        "tower",
+        "shop",
+        "train",
+        "bus",
+        "bench",
+        "wall",
+        "room",
+    ],
 }
 
 # emotion -> (words that stand before a thing: faces, nature, city, objects), and what the whole looks like
@@ -25,7 +88,10 @@ _LOOKS: dict[str, tuple[tuple[str, str, str, str], str]] = {
     "disgust": (("sick", "rotting", "moldy", "slimy"), "sickly yellow light, flies and dirty air"),
     "fear": (("scared", "twisted", "haunted", "dark"), "the deep night, fog and bats"),
     "sadness": (("crying", "bare", "abandoned", "broken"), "the heavy gray sky and rain"),
-    "admiration": (("radiant", "magnificent", "grand", "elegant"), "bright clear light that makes everything stand out"),
+    "admiration": (
+        ("radiant", "magnificent", "grand", "elegant"),
+        "bright clear light that makes everything stand out",
+    ),
     "approval": (("nodding", "flourishing", "tidy", "polished"), "clear daylight and fresh colours"),
     "caring": (("gentle", "sheltered", "homely", "soft"), "warm soft light and tender colours"),
     "desire": (("longing", "lush", "glowing", "luxurious"), "deep red and golden light"),
@@ -56,7 +122,8 @@ def context_of(name: str) -> str:
 
 
 def attribute(emotion: str, name: str) -> str:
-    """The word that an object of that name bears under an emotion. UserError for an emotion that is none of `LABELS`."""
+    """The word that an object of that name bears under an emotion. UserError for an emotion that is none of
+    `LABELS`."""
     return _looks(emotion)[0][CONTEXTS.index(context_of(name))]
 
 
@@ -66,8 +133,8 @@ def atmosphere(emotion: str) -> str:
 
 
 def descriptors(emotion: str) -> list[str]:
-    """Phrases that describe pictures of an emotion, one a context and one of the whole: what zero-shot classification and the
-    filter of `affect data annotate` compare with."""
+    """Phrases that describe pictures of an emotion, one a context and one of the whole: what zero-shot
+    classification and the filter of `affect data annotate` compare with."""
     words, whole = _looks(emotion)
     things = ("face", "landscape", "street", "object")
     return [f"a {word} {thing}" for word, thing in zip(words, things)] + [whole]

@@ -7,7 +7,11 @@ import re
 
 def forms(name: str) -> list[str]:
     """A name as it may stand in a sentence: as given, in the plural, in the singular."""
-    singular = [name[:-len(end)] for end in ("es", "s") if name.endswith(end) and len(name) > len(end) + 2 and not name.endswith("ss")]
+    singular = [
+        name[: -len(end)]
+        for end in ("es", "s")
+        if name.endswith(end) and len(name) > len(end) + 2 and not name.endswith("ss")
+    ]
     return [name, f"{name}s", f"{name}es", *singular[::-1]]
 
 
@@ -26,6 +30,7 @@ def article(words: str) -> str:
 
 def described(prompt: str, name: str, attribute: str) -> str:
     """The prompt with an attribute before the first place of a name, and the article that fits it."""
+
     def put(match: re.Match[str]) -> str:
         words = f"{attribute} {match.group(2)}"
         return article(words) if match.group(1) else words
@@ -34,8 +39,8 @@ def described(prompt: str, name: str, attribute: str) -> str:
 
 
 def said_at(prompt: str, name: str) -> list[int]:
-    """Positions of the first place of a name among the tokens that CLIP reads of a prompt (chunks of 77, each with its start
-    token); none where it does not stand there."""
+    """Positions of the first place of a name among the tokens that CLIP reads of a prompt (chunks of 77, each with
+    its start token); none where it does not stand there."""
     from ..diffusion.text import END, START, bpe, tokenize
 
     flat = [i for chunk in tokenize(prompt) for i, _ in chunk]
@@ -45,6 +50,6 @@ def said_at(prompt: str, name: str) -> list[int]:
     for form in forms(name):
         wanted = bpe().encode(form)
         for i in range(len(tokens) - len(wanted) + 1):
-            if tokens[i:i + len(wanted)] == wanted:
-                return there[i:i + len(wanted)]
+            if tokens[i : i + len(wanted)] == wanted:
+                return there[i : i + len(wanted)]
     return []

@@ -27,12 +27,16 @@ NORM_GROUPS = 8
 HEAD_WIDTH = 24
 PREDICTION = "v_prediction"
 UNET = dict(
-    sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(48, 96, 144),
+    sample_size=16,
+    in_channels=LATENT_CHANNELS,
+    out_channels=LATENT_CHANNELS,
+    block_out_channels=(48, 96, 144),
     layers_per_block=1,
     # At 16 x 16 attention costs more than all else together, so only the way down has it there.
     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    cross_attention_dim=CONTEXT_WIDTH, norm_num_groups=NORM_GROUPS,
+    cross_attention_dim=CONTEXT_WIDTH,
+    norm_num_groups=NORM_GROUPS,
     attention_head_dim=(2, 4, 6),  # diffusers' historical name: these are numbers of heads
 )
 CLIP = dict(
@@ -44,8 +48,8 @@ CLIP = dict(
 
 
 def build_unet() -> Any:
-    """UNet2DConditionModel of about 5 million parameters for 16 x 16 latents. As wide as an hour on two cores pays for: in
-    five minutes (64, 128, 128) comes to a fifth less of what (32, 64, 128) comes to."""
+    """UNet2DConditionModel of about 5 million parameters for 16 x 16 latents. As wide as an hour on two cores pays
+    for: in five minutes (64, 128, 128) comes to a fifth less of what (32, 64, 128) comes to."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(**UNET)
@@ -102,18 +106,22 @@ CHECKSUMS = "SHA256SUMS"
 
 
 def checksums() -> dict[str, str]:
-    """File name -> SHA-256 of the bundled models; empty where there is no such file (models being trained elsewhere)."""
+    """File name -> SHA-256 of the bundled models; empty where there is no such file (models being trained
+    elsewhere)."""
     listed = TINY_DIR / CHECKSUMS
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
     return {name: sha for sha, name in (line.split(maxsplit=1) for line in lines if line.strip())}
 
 
 def verify(name: str) -> None:
-    """UserError where a tiny model is not the file that belongs to this version: half a download, another version's, or changed."""
+    """UserError where a tiny model is not the file that belongs to this version: half a download, another version's,
+    or changed."""
     wanted = checksums().get(path(name).name)
     if wanted is not None and path(name).is_file() and checksum(path(name)) != wanted:
-        raise UserError(f"The bundled model '{path(name).name}' is not the one that belongs to this version (its checksum differs from "
-                        f"{CHECKSUMS}): it was damaged or replaced. Install this package again, or take the file from its repository.")
+        raise UserError(
+            f"The bundled model '{path(name).name}' is not the one that belongs to this version (its checksum differs from "
+            f"{CHECKSUMS}): it was damaged or replaced. Install this package again, or take the file from its repository."
+        )
 
 
 def record(name: str) -> None:

@@ -2,9 +2,9 @@
 
     COMFYUI_PATH=... COMFYUI_PYTHON=... python tests/comfyui/arrange.py [--frontend FOLDER]... [TEMPLATE...]
 
-To be run where a node has got another widget. A template's columns (its nodes of one x), their order and the groups that
-nodes lie in stay; heights are measured in both renderers of every frontend named, before and during a run. Also writes
-which pack and version each node comes from into its properties, as the frontend does.
+To be run where a node has got another widget. A template's columns (its nodes of one x), their order and the groups
+that nodes lie in stay; heights are measured in both renderers of every frontend named, before and during a run. Also
+writes which pack and version each node comes from into its properties, as the frontend does.
 """
 
 from __future__ import annotations
@@ -21,17 +21,27 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from frontend import RENDERERS, browser  # noqa: E402
-
-from comfyui_affect import workflows  # noqa: E402
-from comfyui_affect.benchmarks.comfyui_server import ROOT, start, stop  # noqa: E402
-from comfyui_affect.nodes import NODE_CLASS_MAPPINGS  # noqa: E402
+from comfyui_affect import workflows
+from comfyui_affect.benchmarks.comfyui_server import ROOT, start, stop
+from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
+from frontend import RENDERERS, browser
 
 TITLE, GAP, PADDING, HEADING = 30, 24, 8, 40
 """Pixels: a node's title bar, between two nodes, between a group's border and its nodes, and for a group's title."""
-STRETCHES = {"PreviewImage", "SaveImage", "LoadImage", "PreviewAny", "CLIPTextEncode", "MarkdownNote", "Note", "PrimitiveStringMultiline",
-             "AffectClipTimingGate", "AffectMoodifyCLIPTextEncode"}
-"""Nodes with a text or a picture, whose height is a matter of taste: it stays. Others are made as low as they can be."""
+STRETCHES = {
+    "PreviewImage",
+    "SaveImage",
+    "LoadImage",
+    "PreviewAny",
+    "CLIPTextEncode",
+    "MarkdownNote",
+    "Note",
+    "PrimitiveStringMultiline",
+    "AffectClipTimingGate",
+    "AffectMoodifyCLIPTextEncode",
+}
+"""Nodes with a text or a picture, whose height is a matter of taste: it stays. Others are made as low as they can
+be."""
 CORE = {"cnr_id": "comfy-core", "ver": "0.3.64"}
 VIRTUAL = {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
 
@@ -137,12 +147,20 @@ def main() -> None:
     parser.add_argument("--frontend", action="append", default=[], help="another frontend's `static` folder")
     parser.add_argument("templates", nargs="*", help="by their file's name without .json (default: all)")
     asked = parser.parse_args()
-    paths = [p for p in sorted(Path(workflows.__file__).parent.glob("*.json")) if not asked.templates or p.stem in asked.templates]
+    paths = [
+        p
+        for p in sorted(Path(workflows.__file__).parent.glob("*.json"))
+        if not asked.templates or p.stem in asked.templates
+    ]
     found: dict[Path, list[Any]] = {path: [] for path in paths}
     for frontend in ("", *asked.frontend):
         with tempfile.TemporaryDirectory() as base:
-            comfy = start(Path(os.environ["COMFYUI_PATH"]), os.environ.get("COMFYUI_PYTHON", sys.executable), Path(base),
-                          *(["--front-end-root", frontend] if frontend else []))
+            comfy = start(
+                Path(os.environ["COMFYUI_PATH"]),
+                os.environ.get("COMFYUI_PYTHON", sys.executable),
+                Path(base),
+                *(["--front-end-root", frontend] if frontend else []),
+            )
             try:
                 with browser(comfy) as page:
                     for path in paths:

@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from comfyui_affect.benchmarks.comfyui_server import start, stop
 
 COMFYUI = os.environ.get("COMFYUI_PATH")
 PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
-FRONTEND = os.environ.get("COMFYUI_FRONTEND")  # the `static` folder of another comfyui-frontend-package than ComfyUI's own
+FRONTEND = os.environ.get(
+    "COMFYUI_FRONTEND"
+)  # the `static` folder of another comfyui-frontend-package than ComfyUI's own
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,9 @@
-"""ComfyUI's dynamic VRAM and asynchronous offloading on a CPU, for tests: run by ComfyUI's own Python in ComfyUI's folder.
+"""ComfyUI's dynamic VRAM and asynchronous offloading on a CPU, for tests: run by ComfyUI's own Python in ComfyUI's
+folder.
 
-comfy-aimdo, which keeps weights in a GPU's memory and takes them back, is stood in for by plain memory with the same rules: a weight is
-resident or has to be fetched (`RESIDENT`), and what is fetched goes through one buffer for each stream, which the next layer reuses.
-Imported before anything of ComfyUI.
+comfy-aimdo, which keeps weights in a GPU's memory and takes them back, is stood in for by plain memory with the same
+rules: a weight is resident or has to be fetched (`RESIDENT`), and what is fetched goes through one buffer for each
+stream, which the next layer reuses. Imported before anything of ComfyUI.
 """
 
 import ctypes
@@ -92,7 +93,9 @@ comfy_aimdo.model_vbar.vbar_fault = lambda piece: (ctypes.c_uint32 * 1)(1) if RE
 comfy_aimdo.model_vbar.vbar_unpin = lambda piece: None
 comfy_aimdo.model_vbar.vbar_signature_compare = lambda a, b: a is not None and b is not None and bytes(a) == bytes(b)
 comfy_aimdo.model_vbar.vbars_analyze = lambda *_: 0
-comfy_aimdo.torch.aimdo_to_tensor = lambda piece, device: torch.frombuffer((ctypes.c_uint8 * piece[2]).from_address(piece[1]), dtype=torch.uint8)
+comfy_aimdo.torch.aimdo_to_tensor = lambda piece, device: torch.frombuffer(
+    (ctypes.c_uint8 * piece[2]).from_address(piece[1]), dtype=torch.uint8
+)
 comfy_aimdo.host_buffer.HostBuffer = NoHostBuffer
 comfy_aimdo.vram_buffer.VRAMBuffer = Buffer
 
@@ -112,9 +115,14 @@ comfy.model_patcher.ModelPatcherDynamic.__new__ = lambda cls, *_, **__: object._
 def _as_on_a_gpu():
     """`cast_bias_weight` without its tests of devices, which memory of the CPU never passes."""
     source = inspect.getsource(comfy.ops.cast_bias_weight)
-    for test, instead in (('if hasattr(s, "_v") and comfy.model_management.is_device_cpu(device):', "if False:"),
-                          ('elif hasattr(s, "_v") and s.weight.device != device:', 'elif hasattr(s, "_v"):'),
-                          ("if offloadable and (device != s.weight.device or", "if offloadable and (OFFLOADED or device != s.weight.device or")):
+    for test, instead in (
+        ('if hasattr(s, "_v") and comfy.model_management.is_device_cpu(device):', "if False:"),
+        ('elif hasattr(s, "_v") and s.weight.device != device:', 'elif hasattr(s, "_v"):'),
+        (
+            "if offloadable and (device != s.weight.device or",
+            "if offloadable and (OFFLOADED or device != s.weight.device or",
+        ),
+    ):
         assert test in source, test
         source = source.replace(test, instead)
     comfy.ops.OFFLOADED = False
@@ -145,7 +153,8 @@ def streams(n):
 
 
 def hold(resident, n_streams, offloaded=False):
-    """How weights are held from now on. offloaded: layers of a partly loaded model fetch theirs, as without dynamic VRAM."""
+    """How weights are held from now on. offloaded: layers of a partly loaded model fetch theirs, as without dynamic
+    VRAM."""
     RESIDENT[0], comfy.ops.OFFLOADED = resident, offloaded
     comfy.memory_management.aimdo_enabled = not offloaded
     streams(n_streams)

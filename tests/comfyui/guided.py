@@ -5,10 +5,10 @@ import hashlib
 import comfy.sample
 import comfy.samplers
 import torch
-from loaded_pack import random_models
 from affect_pack.models.diffusion import comfy as adapter
 from affect_pack.models.emotions import EmotionTarget
 from affect_pack.models.muse import MuseConfig
+from loaded_pack import random_models
 
 SETTINGS = dict(cfg=4.0, n_tokens=2, learning_rate=0.05, max_inner_steps=3, views=0, seed=3)
 
@@ -17,10 +17,23 @@ def guide(model, positive, negative, vae, latent, steps=2, **settings):
     """(latent, trace as JSON) of a guided run."""
     latent = comfy.sample.fix_empty_latent_channels(model, latent)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", steps)
-    guider = adapter.MuseGuider(model, vae, random_models.RandomClassifier().run()[0], positive, negative, EmotionTarget.of("fear"),
-                                MuseConfig(**SETTINGS | settings))
-    out = guider.sample(comfy.sample.prepare_noise(latent, 3), latent, comfy.samplers.sampler_object("euler"), sigmas, seed=3,
-                        disable_pbar=True)
+    guider = adapter.MuseGuider(
+        model,
+        vae,
+        random_models.RandomClassifier().run()[0],
+        positive,
+        negative,
+        EmotionTarget.of("fear"),
+        MuseConfig(**SETTINGS | settings),
+    )
+    out = guider.sample(
+        comfy.sample.prepare_noise(latent, 3),
+        latent,
+        comfy.samplers.sampler_object("euler"),
+        sigmas,
+        seed=3,
+        disable_pbar=True,
+    )
     return out, guider.traces.get(out)[0].to_json()
 
 
@@ -31,8 +44,14 @@ def plain(model, positive, negative, latent, steps=2, cfg=4.0):
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", steps)
-    return guider.sample(comfy.sample.prepare_noise(latent, 3), latent, comfy.samplers.sampler_object("euler"), sigmas, seed=3,
-                         disable_pbar=True)
+    return guider.sample(
+        comfy.sample.prepare_noise(latent, 3),
+        latent,
+        comfy.samplers.sampler_object("euler"),
+        sigmas,
+        seed=3,
+        disable_pbar=True,
+    )
 
 
 def losses(trace):

@@ -1,6 +1,8 @@
-"""Prints, as JSON, MUSE's losses with weights held in each of the ways that ComfyUI has; run by ComfyUI's own Python in its folder.
+"""Prints, as JSON, MUSE's losses with weights held in each of the ways that ComfyUI has; run by ComfyUI's own Python in
+its folder.
 
-With WRONG in the environment layers hand out what they have: autograd then keeps views of buffers that other layers reuse.
+With WRONG in the environment layers hand out what they have: autograd then keeps views of buffers that other layers
+reuse.
 """
 
 import contextlib
@@ -8,18 +10,23 @@ import json
 import logging
 import os
 
-import dynamic_vram
-import torch
 import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
-from loaded_pack import random_models
+import dynamic_vram
 import guided
+import torch
+from loaded_pack import random_models
 
 logging.getLogger().setLevel(logging.ERROR)
-WAYS = {"resident": (True, 2), "resident after a plain pass": (True, 2), "fetched by two streams": (False, 2), "fetched": (False, 0),
-        "partly loaded": (False, 2, True)}
+WAYS = {
+    "resident": (True, 2),
+    "resident after a plain pass": (True, 2),
+    "fetched by two streams": (False, 2),
+    "fetched": (False, 0),
+    "partly loaded": (False, 2, True),
+}
 
 
 def build(kind, dynamic, partly):
@@ -27,7 +34,13 @@ def build(kind, dynamic, partly):
     _, positive, negative, vae, latent = random_models.RandomModel().run(kind, 0, 1, 77)
     config = random_models.CONFIGS[kind]()
     network = random_models.randomise(config.get_model({}, "", device="cpu"), 0)
-    patcher = comfy.model_patcher.ModelPatcherDynamic if dynamic else random_models.LowVram if partly else comfy.model_patcher.ModelPatcher
+    patcher = (
+        comfy.model_patcher.ModelPatcherDynamic
+        if dynamic
+        else random_models.LowVram
+        if partly
+        else comfy.model_patcher.ModelPatcher
+    )
     model = patcher(network, dynamic_vram.DEVICE, torch.device("cpu"))
     if dynamic:
         vae.patcher = patcher(vae.first_stage_model, dynamic_vram.DEVICE, torch.device("cpu"))
@@ -42,9 +55,13 @@ def run(kind, dynamic, partly=False, after_plain=False):
         if after_plain:
             guided.plain(model, positive, negative, latent)
         _, trace = guided.guide(model, positive, negative, vae, latent)
-        return {"losses": guided.losses(trace), "patched": guided.patched(model.model) + guided.patched(vae.first_stage_model),
-                "same": guided.bits(model.model) == before, "fetch": comfy.ops.cast_bias_weight.__name__,
-                "in_training": comfy.model_management.in_training}
+        return {
+            "losses": guided.losses(trace),
+            "patched": guided.patched(model.model) + guided.patched(vae.first_stage_model),
+            "same": guided.bits(model.model) == before,
+            "fetch": comfy.ops.cast_bias_weight.__name__,
+            "in_training": comfy.model_management.in_training,
+        }
 
 
 if "WRONG" in os.environ:

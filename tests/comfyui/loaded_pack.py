@@ -1,4 +1,5 @@
-"""This pack and the pack of random models, loaded as ComfyUI loads custom nodes, for scripts that ComfyUI's own Python runs."""
+"""This pack and the pack of random models, loaded as ComfyUI loads custom nodes, for scripts that ComfyUI's own
+Python runs."""
 
 import importlib.util
 import sys
@@ -8,7 +9,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def _load(name, folder):
-    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -1,5 +1,5 @@
-"""Our conversion against the frontend's over the official templates. AFFECT_TEMPLATES names their folder and AFFECT_ANSWERS a file
-that `corpus.py record` has written; without them this is left out."""
+"""Our conversion against the frontend's over the official templates. AFFECT_TEMPLATES names their folder and
+AFFECT_ANSWERS a file that `corpus.py record` has written; without them this is left out."""
 
 import os
 from pathlib import Path

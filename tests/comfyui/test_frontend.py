@@ -9,7 +9,6 @@ from pathlib import Path
 
 import frontend
 import pytest
-
 from comfyui_affect import workflows
 from comfyui_affect.models import host
 from comfyui_affect.workflows.headless.convert import convert

@@ -1,5 +1,5 @@
-"""The templates on the screen, in the classic canvas and in Nodes 2.0: no node covers another, before a run and after it, every
-widget is to be seen, every socket of ours has its colour."""
+"""The templates on the screen, in the classic canvas and in Nodes 2.0: no node covers another, before a run and
+after it, every widget is to be seen, every socket of ours has its colour."""
 
 import json
 import os
@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from frontend import RENDERERS, browser, overlaps
-
 from comfyui_affect import workflows
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
+from frontend import RENDERERS, browser, overlaps
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 if not (shutil.which("chromium") and shutil.which("chromedriver")):
@@ -110,19 +109,31 @@ def test_both_renderers_know_the_colour_of_every_type_of_ours(page):
     kinds = set()
     for node in NODE_CLASS_MAPPINGS.values():
         declared = node.INPUT_TYPES()
-        kinds |= {spec[0] for group in ("required", "optional") for spec in declared.get(group, {}).values() if isinstance(spec[0], str)}
+        kinds |= {
+            spec[0]
+            for group in ("required", "optional")
+            for spec in declared.get(group, {}).values()
+            if isinstance(spec[0], str)
+        }
         kinds |= set(node.RETURN_TYPES)
     ours = sorted(kind for kind in kinds if kind.startswith("AFFECT_"))
     assert len(ours) >= 10
-    tables = page.script("return [app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors].map(t => ({...t}))")
-    sheet = page.script("const s = getComputedStyle(document.documentElement); return Object.fromEntries(arguments[0].map("
-                        "k => [k, s.getPropertyValue('--color-datatype-' + k).trim()]))",
-                        sorted({k for kind in ours for k in kind.split(",")}))
-    assert all(table[kind].startswith("#") for table in tables for kind in ours) and all(value.startswith("#") for value in sheet.values())
+    tables = page.script(
+        "return [app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors].map(t => ({...t}))"
+    )
+    sheet = page.script(
+        "const s = getComputedStyle(document.documentElement); return Object.fromEntries(arguments[0].map("
+        "k => [k, s.getPropertyValue('--color-datatype-' + k).trim()]))",
+        sorted({k for kind in ours for k in kind.split(",")}),
+    )
+    assert all(table[kind].startswith("#") for table in tables for kind in ours) and all(
+        value.startswith("#") for value in sheet.values()
+    )
 
 
 def test_a_palette_that_names_a_type_of_ours_wins(page):
-    """The frontend sets a palette's colours on the root element and in its tables, and an empty string for what it does not name."""
+    """The frontend sets a palette's colours on the root element and in its tables, and an empty string for what it
+    does not name."""
     seen = page.script("""
       const table = LGraphCanvas.link_type_colors, ours = table.AFFECT_EMOTION, root = document.documentElement.style;
       table.AFFECT_EMOTION = ""; const unnamed = table.AFFECT_EMOTION;

@@ -64,8 +64,13 @@ print("RESULT" + json.dumps(out))
 
 @pytest.fixture(scope="module")
 def seen():
-    done = subprocess.run([os.environ.get("COMFYUI_PYTHON", sys.executable), "-c", f"ROOT = {str(ROOT)!r}\n" + SCRIPT],
-                          cwd=os.environ["COMFYUI_PATH"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [os.environ.get("COMFYUI_PYTHON", sys.executable), "-c", f"ROOT = {str(ROOT)!r}\n" + SCRIPT],
+        cwd=os.environ["COMFYUI_PATH"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[0].removeprefix("RESULT"))

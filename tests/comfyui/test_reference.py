@@ -10,26 +10,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ldm
+import loras
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from comfyui_affect.models import host
 from comfyui_affect.models.diffusion import checkpoints
 from comfyui_affect.models.diffusion.lora import apply_lora
 from comfyui_affect.models.diffusion.names import original_names
 from comfyui_affect.models.diffusion.text import parse_weights, tokenize
-
-import ldm
-import loras
+from safetensors.torch import load_file, save_file
 
 
 def ask(task, **arguments):
     """An answer of `reference.py`, run in ComfyUI's folder by its Python."""
     where = os.environ["COMFYUI_PATH"]
-    done = subprocess.run([os.environ.get("COMFYUI_PYTHON", sys.executable), str(Path(__file__).with_name("reference.py"))], cwd=where,
-                          env=os.environ | {"PYTHONPATH": where, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
-                          input=json.dumps({"task": task, **arguments}), timeout=300)
+    done = subprocess.run(
+        [os.environ.get("COMFYUI_PYTHON", sys.executable), str(Path(__file__).with_name("reference.py"))],
+        cwd=where,
+        env=os.environ | {"PYTHONPATH": where, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        input=json.dumps({"task": task, **arguments}),
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -68,8 +72,30 @@ def test_a_lora_changes_every_weight_as_comfyui_changes_it(tmp_path, family, mad
 
 
 def random_prompt(rng):
-    words = ["house", "a red lake", "(", ")", "(sky:1.2)", "(x:1.)", "(y:1e-1)", ":", "((", "))", "\\(", "\\)", "emotional",
-             "embedding:one", "embedding:two,", " , ", "(embedding:one:1.3)", "extraordinarily unphotogenic", "[b]", "(a (b:0.5) c:2)", "(z:.5)", "(:1.1)"]
+    words = [
+        "house",
+        "a red lake",
+        "(",
+        ")",
+        "(sky:1.2)",
+        "(x:1.)",
+        "(y:1e-1)",
+        ":",
+        "((",
+        "))",
+        "\\(",
+        "\\)",
+        "emotional",
+        "embedding:one",
+        "embedding:two,",
+        " , ",
+        "(embedding:one:1.3)",
+        "extraordinarily unphotogenic",
+        "[b]",
+        "(a (b:0.5) c:2)",
+        "(z:.5)",
+        "(:1.1)",
+    ]
     return " ".join(rng.choice(words) for _ in range(rng.randrange(1, 60)))
 
 
@@ -80,8 +106,16 @@ def test_prompts_are_read_as_comfyui_reads_them(tmp_path):
     save_file({"emb_params": torch.randn(3, 8)}, folder / "one.safetensors")
     save_file({"clip_l": torch.randn(8), "clip_g": torch.randn(2, 12)}, folder / "two.safetensors")
     rng = random.Random(0)
-    texts = ["", "a house", "unbalanced) (b)", "(a (b)", "house " * 100, "embedding:one", "x embedding:two, y",
-             *(random_prompt(rng) for _ in range(300))]
+    texts = [
+        "",
+        "a house",
+        "unbalanced) (b)",
+        "(a (b)",
+        "house " * 100,
+        "embedding:one",
+        "x embedding:two, y",
+        *(random_prompt(rng) for _ in range(300)),
+    ]
     theirs = ask("prompts", texts=texts, embeddings=str(folder))
     with host.use(host.Host(tmp_path)):
         for text, chunks, weights in zip(texts, theirs["chunks"], theirs["weights"]):

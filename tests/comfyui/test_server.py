@@ -5,12 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 
 
 def test_it_loads_without_a_warning(comfy):
-    assert re.search(r"[\d.]+ seconds:.*ComfyUI-Affect", comfy.log), comfy.log[-2000:]  # how many: `affect bench comfyui`
+    assert re.search(r"[\d.]+ seconds:.*ComfyUI-Affect", comfy.log), comfy.log[
+        -2000:
+    ]  # how many: `affect bench comfyui`
     ours = [line for line in comfy.log.splitlines() if "affect" in line.lower()]
     assert not any(word in line for line in ours for word in ("IMPORT FAILED", "WARNING", "Warning", "Traceback")), ours
 
@@ -20,13 +21,20 @@ def test_the_command_runs_a_workflow_on_it(comfy, tmp_path, capsys):
     from comfyui_affect.workflows.headless.cli import main
 
     node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
-    prompt = {"1": node("EmptyImage", width=16, height=16, batch_size=1, color=255), "2": node("SaveImage", images=["1", 0], filename_prefix="c")}
+    prompt = {
+        "1": node("EmptyImage", width=16, height=16, batch_size=1, color=255),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="c"),
+    }
     (tmp_path / "w.json").write_text(json.dumps(prompt))
-    run = lambda *more: main(["run", str(tmp_path / "w.json"), "--server", comfy.server.url, "--output-dir", str(tmp_path / "out"), *more])
+    run = lambda *more: main(
+        ["run", str(tmp_path / "w.json"), "--server", comfy.server.url, "--output-dir", str(tmp_path / "out"), *more]
+    )
     assert run("--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["status"] == "ok" and Path(told["outputs"][0]["path"]).is_file()
-    assert run("--set", "1.width=0") == 2 and "width" in capsys.readouterr().err  # the server's own judgement, shown as ours
+    assert (
+        run("--set", "1.width=0") == 2 and "width" in capsys.readouterr().err
+    )  # the server's own judgement, shown as ours
     assert run("--set", "1.width=wide") == 2
     assert main(["run", str(tmp_path / "w.json"), "--server", "http://127.0.0.1:9"]) == 2
 
@@ -35,9 +43,11 @@ def test_the_command_checks_a_workflow_against_it(comfy, tmp_path, capsys):
     from comfyui_affect.workflows.headless.cli import main
 
     node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
-    prompt = {"1": node("EmptyImage", width=16, height=16, batch_size=1, color=255),
-              "2": node("ImageScale", image=["1", 0], upscale_method="by hand", width=8, height=8, crop="disabled"),
-              "3": node("SaveImage", images=["2", 0], filename_prefix="c")}
+    prompt = {
+        "1": node("EmptyImage", width=16, height=16, batch_size=1, color=255),
+        "2": node("ImageScale", image=["1", 0], upscale_method="by hand", width=8, height=8, crop="disabled"),
+        "3": node("SaveImage", images=["2", 0], filename_prefix="c"),
+    }
     check = lambda: main(["check", str(tmp_path / "w.json"), "--server", comfy.server.url])
     (tmp_path / "w.json").write_text(json.dumps(prompt))
     assert check() == 0
@@ -49,7 +59,9 @@ def test_the_command_checks_a_workflow_against_it(comfy, tmp_path, capsys):
     assert main(["check", str(tmp_path / "w.json"), "--server", "http://127.0.0.1:9"]) == 2
 
 
-@pytest.mark.parametrize("case", ["batch_autogrow", "custom_combo", "resize_dynamic_combo", "save_advanced", "switch_matchtype"])
+@pytest.mark.parametrize(
+    "case", ["batch_autogrow", "custom_combo", "resize_dynamic_combo", "save_advanced", "switch_matchtype"]
+)
 def test_it_runs_what_the_frontend_of_today_draws(comfy, tmp_path, case):
     drawing = Path(__file__).parent.parent / "headless" / "data" / f"ui_{case}.json"
     unknown = {node["type"] for node in json.loads(drawing.read_text())["nodes"]} - set(comfy.registry.keys())
@@ -63,9 +75,8 @@ def test_progress_and_previews_while_it_samples(comfy, tmp_path):
     import io
 
     import websocket
-    from PIL import Image
-
     from comfyui_affect.benchmarks.comfyui import _graph, _sampled
+    from PIL import Image
 
     socket = websocket.create_connection(f"{comfy.url.replace('http', 'ws')}/ws?clientId=browser", timeout=300)
     prompt = _sampled(_graph(seed=77, steps=3, inner=2))
@@ -74,7 +85,9 @@ def test_progress_and_previews_while_it_samples(comfy, tmp_path):
     while True:
         message = socket.recv()
         if isinstance(message, bytes):
-            start = 8 if message[:4] == bytes([0, 0, 0, 1]) else 8 + int.from_bytes(message[4:8], "big")  # 4: with metadata
+            start = (
+                8 if message[:4] == bytes([0, 0, 0, 1]) else 8 + int.from_bytes(message[4:8], "big")
+            )  # 4: with metadata
             if message[3] in (1, 4):
                 pictures.append(Image.open(io.BytesIO(message[start:])).convert("RGB"))
             continue

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from comfyui_affect import workflows
 from comfyui_affect.models import host
 from comfyui_affect.workflows.headless.host import EmbeddedHost
 from comfyui_affect.workflows.headless.run import execute, prepare
+from PIL import Image
 
 FOLDER = Path(workflows.__file__).parent
 
@@ -23,11 +22,14 @@ def test_a_template_runs_in_comfyui_and_headless(comfy, tmp_path, path):
         else:
             with host.use(EmbeddedHost(FOLDER / "examples", tmp_path / where)):
                 outputs = execute(prepare(path))
-        pictures[where] = {o["node"]: np.asarray(Image.open(o["path"]).convert("RGB"), float) / 255
-                           for o in outputs if o["type"] == "image"}
+        pictures[where] = {
+            o["node"]: np.asarray(Image.open(o["path"]).convert("RGB"), float) / 255
+            for o in outputs
+            if o["type"] == "image"
+        }
     assert pictures["there"] and pictures["there"].keys() == pictures["here"].keys()
     for node, image in pictures["there"].items():
         assert image.std() > 0.03  # a picture, not a plain surface
-        # Hundreds of optimiser's steps enlarge what two implementations round differently. A loose bound: plain samples of two
-        # seeds lie 0.07 to 0.27 apart. What sampling alone differs by is measured by `affect bench comfyui`.
+        # Hundreds of optimiser's steps enlarge what two implementations round differently. A loose bound: plain samples
+        # of two seeds lie 0.07 to 0.27 apart. What sampling alone differs by is measured by `affect bench comfyui`.
         assert np.abs(image - pictures["here"][node]).mean() < 0.12

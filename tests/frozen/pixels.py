@@ -3,9 +3,10 @@
     python tests/frozen/pixels.py record before.json [NAME ...]
     python tests/frozen/pixels.py compare before.json [NAME ...]
 
-Every tensor that any node of any of the thirteen workflows gives (images, masks, latents) is hashed as it is in memory: shape,
-type and bytes. They hold all seven nodes of the design. The picture that they load is scikit-image's cat. The figures belong to one
-machine, one version of every library and one number of threads, so that they are no test: it takes some minutes.
+Every tensor that any node of any of the thirteen workflows gives (images, masks, latents) is hashed as it is in memory:
+shape, type and bytes. They hold all seven nodes of the design. The picture that they load is scikit-image's cat. The
+figures belong to one machine, one version of every library and one number of threads, so that they are no test: it
+takes some minutes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 
@@ -43,22 +45,25 @@ def digest(tensor: torch.Tensor) -> str:
 
 def hashes(name: str, folder: Path) -> dict[str, str]:
     """{"node.output.number": SHA-256} of one frozen workflow, run in the embedded host."""
-    from PIL import Image
-    from skimage.data import chelsea
-
     from comfyui_affect.models import host
     from comfyui_affect.workflows.headless.execute import Executor
     from comfyui_affect.workflows.headless.host import EmbeddedHost
     from comfyui_affect.workflows.headless.registry import default_registry
     from comfyui_affect.workflows.headless.run import prepare
+    from PIL import Image
+    from skimage.data import chelsea
 
     (folder / "input").mkdir(parents=True)
     Image.fromarray(chelsea()).save(folder / "input" / "example.png")
     with host.use(EmbeddedHost(folder / "input", folder / "output", folder / "models")):
         prompt = prepare(HERE / "workflows" / f"{name}.json").prompt
         results = Executor(default_registry()).run(prompt)
-    return {f"{node} {prompt[node]['class_type']}.{slot}.{i}": digest(tensor) for node, result in results.items()
-            for slot, output in enumerate(result.outputs) for i, tensor in enumerate(tensors(output))}
+    return {
+        f"{node} {prompt[node]['class_type']}.{slot}.{i}": digest(tensor)
+        for node, result in results.items()
+        for slot, output in enumerate(result.outputs)
+        for i, tensor in enumerate(tensors(output))
+    }
 
 
 def main() -> int:

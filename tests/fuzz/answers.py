@@ -43,7 +43,7 @@ def _odd(key: str, rng: random.Random) -> Any:
             lambda: raw(b"HTTP/1.1 302 Found\r\nLocation: ws://192.0.2.1/\r\n\r\n"),
             lambda: raw(b"HTTP/1.1 101 X\r\n\r\n"),
             lambda: _websocket(frame(b"\0\0\0\3" + b"\xff" * 20), frame("", 9) * 50, *map(frame, good)),
-            lambda: [],
+            list,
         ][how]()
     if key == "view" and how < 4:
         return [b"", (404, {}, b"no"), drip(b"HTTP/1.1 200 OK\r\n\r\n"), (200, {"Content-Length": "999999"}, b"x")][how]
@@ -56,7 +56,11 @@ def _odd(key: str, rng: random.Random) -> Any:
         lambda: (rng.choice([301, 302, 307, 308]), {"Location": "http://192.0.2.1/x"}, b""),
         lambda: (200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 300_000_000)),
         lambda: (rng.choice([200, 400, 401, 404, 500]), {}, b"\x1b[31m" * 99),
-        lambda: raw(rng.choice([b"", b"HTTP", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"\0" * 99, b"HTTP/1.1 abc\r\n\r\n"])),
+        lambda: raw(
+            rng.choice(
+                [b"", b"HTTP", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"\0" * 99, b"HTTP/1.1 abc\r\n\r\n"]
+            )
+        ),
     ][how]()
 
 
@@ -134,7 +138,9 @@ class Mllm:
 
     @classmethod
     def _said(cls, rng: random.Random) -> Any:
-        words = lambda: json.dumps(mutated(cls.GOOD, rng, 2)).replace("tree", cls.SECRET if rng.random() < 0.3 else "tree")
+        words = lambda: json.dumps(mutated(cls.GOOD, rng, 2)).replace(
+            "tree", cls.SECRET if rng.random() < 0.3 else "tree"
+        )
         how = rng.randrange(10)
         return [
             lambda: _completion(words()),
@@ -159,13 +165,17 @@ class Mllm:
 
         def work() -> str | None:
             with Loopback({"v1": said}) as fake:
-                os.environ.update(AFFECT_MLLM_HOSTS=fake.url.removeprefix("http://"), AFFECT_MLLM_API_KEY=f"{cls.SECRET}\n")
+                os.environ.update(
+                    AFFECT_MLLM_HOSTS=fake.url.removeprefix("http://"), AFFECT_MLLM_API_KEY=f"{cls.SECRET}\n"
+                )
                 (room.root / "home" / "w.json").write_text(
                     json.dumps(
                         {
                             "1": node("LoadImage", image="here.png"),
                             "2": node("AffectEmotion", emotion="fear", intensity=1.0),
-                            "3": node("AffectMLLMLoader", provider="openai-compatible", model="m", base_url=f"{fake.url}/v1"),
+                            "3": node(
+                                "AffectMLLMLoader", provider="openai-compatible", model="m", base_url=f"{fake.url}/v1"
+                            ),
                             "4": node(
                                 "AffectMLLMMaskGenerator",
                                 image=["1", 0],
@@ -181,7 +191,12 @@ class Mllm:
                     )
                 )
                 told = command(
-                    "run", room.root / "home" / "w.json", "--input-dir", room.root / "input", "--output-dir", room.root / "output"
+                    "run",
+                    room.root / "home" / "w.json",
+                    "--input-dir",
+                    room.root / "input",
+                    "--output-dir",
+                    room.root / "output",
                 )
             assert cls.SECRET not in str(told)
             for folder in ("output", "home"):

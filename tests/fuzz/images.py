@@ -8,8 +8,9 @@ import random
 import shutil
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from fuzz.junk import damaged
 from fuzz.room import Room, command
@@ -23,7 +24,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes], data: bytes = bytes(999)) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(data)), (b"IEND", b"")])
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*c) for c in [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
+    )
 
 
 def _saved(format: str, image: Image.Image | None = None, **options: Any) -> bytes:
@@ -43,7 +46,11 @@ def _scans(n: int, size: int) -> bytes:
 
 
 def _bmp(width: int, height: int) -> bytes:
-    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return (
+        b"BM"
+        + struct.pack("<IHHI", 54, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    )
 
 
 def _tiff(width: int, height: int, count: int = 1, following: int = 0) -> bytes:
@@ -98,8 +105,12 @@ MADE: dict[str, Callable[[], bytes]] = {
     "a large JPEG 2000": lambda: _saved("JPEG2000", Image.new("L", (7700, 7700))),
     "an ICO of a bomb": lambda: b"\0\0\1\0\1\0\0\0\0\0\1\0\x20\0" + struct.pack("<II", 9999, 22) + png(40000, 40000),
     "a TGA": lambda: b"\0\0\x0a" + bytes(9) + struct.pack("<HHBB", 60000, 2000, 24, 0) + b"\xff\1\2\3" * 50,
-    "a PSD": lambda: b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9000, 9000, 8, 3) + bytes(12) + b"\0\0" + bytes(90),
-    "a PSD of 60000 channels": lambda: b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 60000, 900, 900, 8, 3) + bytes(14),
+    "a PSD": lambda: (
+        b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9000, 9000, 8, 3) + bytes(12) + b"\0\0" + bytes(90)
+    ),
+    "a PSD of 60000 channels": lambda: (
+        b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 60000, 900, 900, 8, 3) + bytes(14)
+    ),
     "nothing": lambda: b"",
     "one byte": lambda: b"\x89",
     "HTML": lambda: b"<html><img src=x>",
@@ -109,7 +120,12 @@ MADE: dict[str, Callable[[], bytes]] = {
 }
 GOOD: list[Callable[[], bytes]] = [
     lambda f=f: _saved(f) for f in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
-] + [lambda: _frames("GIF", 5, 30), lambda: _frames("WEBP", 5, 30), lambda: _scans(3, 60), lambda: _saved("TIFF", compression="tiff_lzw")]
+] + [
+    lambda: _frames("GIF", 5, 30),
+    lambda: _frames("WEBP", 5, 30),
+    lambda: _scans(3, 60),
+    lambda: _saved("TIFF", compression="tiff_lzw"),
+]
 SPECIAL = ("a pipe", "an endless link", "a link out", "a folder", "a socket's name")
 LARGE = ("a real 60 megapixels", "a large JPEG 2000", "an animation", "a long animation", "scans")
 """What takes seconds: tried last."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import random
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 DEEP = "\0deep:"
 """A text that stands for lists nested so deep, which `dumps` writes; Python's own encoder could not."""
@@ -148,7 +149,9 @@ def mutated(value: Any, rng: random.Random, changes: int = 1) -> Any:
         elif isinstance(container[last], str):
             text, where = container[last], rng.randrange(len(container[last]) + 1)
             container[last] = (
-                text[:where] + str(rng.choice([v for v in VALUES if isinstance(v, str) and not v.startswith(DEEP)])) + text[where:]
+                text[:where]
+                + str(rng.choice([v for v in VALUES if isinstance(v, str) and not v.startswith(DEEP)]))
+                + text[where:]
             )
     return value
 

@@ -10,17 +10,17 @@ import random
 import shutil
 import struct
 import zipfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import ldm
 import torch
+from comfyui_affect.models import tiny
 from fuzz.junk import VALUES, damaged, dumps, mutated
 from fuzz.room import Room, command
 from safetensors.torch import save
-
-from comfyui_affect.models import tiny
 
 _node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
 
@@ -62,7 +62,14 @@ def _sound() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
             {
                 "0": _node("AffectTinyModelLoader"),
                 **show(
-                    _node("LoraLoader", model=["0", 0], clip=["0", 1], lora_name="x.safetensors", strength_model=1.0, strength_clip=1.0),
+                    _node(
+                        "LoraLoader",
+                        model=["0", 0],
+                        clip=["0", 1],
+                        lora_name="x.safetensors",
+                        strength_model=1.0,
+                        strength_clip=1.0,
+                    ),
                     0,
                     1,
                 ),
@@ -71,7 +78,10 @@ def _sound() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
         "embedding": (
             "embeddings/x.safetensors",
             save({"emb_params": torch.randn(2, 64)}),
-            {"0": _node("AffectTinyModelLoader"), **show(_node("CLIPTextEncode", clip=["0", 1], text="a house embedding:x"), 0)},
+            {
+                "0": _node("AffectTinyModelLoader"),
+                **show(_node("CLIPTextEncode", clip=["0", 1], text="a house embedding:x"), 0),
+            },
         ),
         "head": (
             "affect/x.safetensors",
@@ -83,10 +93,22 @@ def _sound() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
             torch_file.getvalue(),
             show(_node("AffectEmotionClassifierLoader", classifier="x.pth", clip_model="tiny"), 0),
         ),
-        "emolat": ("emolat/x.safetensors", of_tiny("emolat"), show(_node("AffectEmoLatLoader", model="x.safetensors"), 0)),
-        "scorer": ("open_clip/x.safetensors", of_tiny("clip"), show(_node("AffectClipScorerLoader", model="x.safetensors"), 0)),
+        "emolat": (
+            "emolat/x.safetensors",
+            of_tiny("emolat"),
+            show(_node("AffectEmoLatLoader", model="x.safetensors"), 0),
+        ),
+        "scorer": (
+            "open_clip/x.safetensors",
+            of_tiny("clip"),
+            show(_node("AffectClipScorerLoader", model="x.safetensors"), 0),
+        ),
         "tokens": ("emotion_tokens/x.safetensors", _tokens(), show(_node("AffectLoadEmotionTokens", name="x"), 0)),
-        "moodify": ("moodify_clip/x/open_clip_model.safetensors", of_tiny("clip"), show(_node("AffectMoodifyCLIPLoader", model="x"), 0, 1)),
+        "moodify": (
+            "moodify_clip/x/open_clip_model.safetensors",
+            of_tiny("clip"),
+            show(_node("AffectMoodifyCLIPLoader", model="x"), 0, 1),
+        ),
         "moodify's config": (
             "moodify_clip/x/open_clip_config.json",
             json.dumps(
@@ -136,7 +158,9 @@ def _renamed(data: bytes, rng: random.Random) -> bytes:
             continue
         how = rng.randrange(7)
         if how == 0:
-            header[rng.choice(["x", "", "a.b", "\ud800", name + ".weight", name[::-1], "__metadata__", "k" * 9000])] = header.pop(name)
+            header[rng.choice(["x", "", "a.b", "\ud800", name + ".weight", name[::-1], "__metadata__", "k" * 9000])] = (
+                header.pop(name)
+            )
         elif how == 1:
             entry["shape"] = list(reversed(entry.get("shape") or [1]))
         elif how == 2:
@@ -170,7 +194,12 @@ def _other(data: bytes, rng: random.Random) -> bytes:
     if how == 1:
         torch.save({"fc.weight": _Evil()}, out)
     elif how == 2:
-        torch.save(rng.choice([5, [1], {"fc.weight": 5}, {"fc.weight": torch.zeros(3)}, torch.nn.Linear(2, 2), {5: torch.zeros(2)}]), out)
+        torch.save(
+            rng.choice(
+                [5, [1], {"fc.weight": 5}, {"fc.weight": torch.zeros(3)}, torch.nn.Linear(2, 2), {5: torch.zeros(2)}]
+            ),
+            out,
+        )
     elif how == 3:
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
             z.writestr("archive/data.pkl", bytes(50_000_000))

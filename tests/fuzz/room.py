@@ -1,5 +1,5 @@
-"""A room of folders in which hostile input is tried, and the watch over it: what it writes, starts and runs, how long it takes, how
-much memory.
+"""A room of folders in which hostile input is tried, and the watch over it: what it writes, starts and runs, how long
+it takes, how much memory.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 SLOWEST = 10.0
 """Seconds that a case may take."""
@@ -29,8 +30,18 @@ _STARTING = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.s
 _LIBRARIES = {"ldconfig", "uname"}
 """What libraries start when they are first imported."""
 
-_CHANGING = {"os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.symlink": 2, "os.link": 2, "os.truncate": 1, "os.chmod": 1,
-             "shutil.rmtree": 1, "shutil.move": 2}
+_CHANGING = {
+    "os.rename": 2,
+    "os.remove": 1,
+    "os.rmdir": 1,
+    "os.mkdir": 1,
+    "os.symlink": 2,
+    "os.link": 2,
+    "os.truncate": 1,
+    "os.chmod": 1,
+    "shutil.rmtree": 1,
+    "shutil.move": 2,
+}
 
 
 _WATCHED = frozenset({"open", "exec", "pickle.find_class", "socket.connect", *_STARTING, *_CHANGING})
@@ -42,8 +53,8 @@ class Hang(BaseException):
 
 @dataclass
 class Outcome:
-    """How a case ended: "ran", "words" (refused in a sentence), or a fault: "raw", "hang", "memory", "outside" (it wrote, started or ran
-    what it should not have)."""
+    """How a case ended: "ran", "words" (refused in a sentence), or a fault: "raw", "hang", "memory", "outside" (it
+    wrote, started or ran what it should not have)."""
 
     kind: str
     detail: str = ""
@@ -56,7 +67,8 @@ class Outcome:
 
 
 class Room:
-    """Folders `input`, `output`, `models`, `home` and `work` (the working directory) below a root; files elsewhere there are canaries."""
+    """Folders `input`, `output`, `models`, `home` and `work` (the working directory) below a root; files elsewhere
+    there are canaries."""
 
     def __init__(self, root: Path):
         self.root = root.resolve()
@@ -66,7 +78,11 @@ class Room:
         self.allowed = tuple(f"{self.root / name}/" for name in ("output", "home")) + _HARMLESS
         self.seen: list[str] = []
         self.watching = False
-        os.environ.update(HOME=str(self.root / "home"), XDG_CACHE_HOME=str(self.root / "home" / "cache"), TMPDIR=str(self.root / "home"))
+        os.environ.update(
+            HOME=str(self.root / "home"),
+            XDG_CACHE_HOME=str(self.root / "home" / "cache"),
+            TMPDIR=str(self.root / "home"),
+        )
         tempfile.tempdir = None
         os.chdir(self.root / "work")
         sys.addaudithook(self._audit)
@@ -80,10 +96,15 @@ class Room:
             return
         self.watching = False  # what follows opens nothing that counts
         try:
-            if event == "open" and isinstance(args[2], int) and args[2] & _WRITING and isinstance(args[0], (str, bytes, os.PathLike)):
+            if (
+                event == "open"
+                and isinstance(args[2], int)
+                and args[2] & _WRITING
+                and isinstance(args[0], (str, bytes, os.PathLike))
+            ):
                 self._wrote(args[0])
             elif event in _CHANGING:
-                for path in args[:_CHANGING[event]]:
+                for path in args[: _CHANGING[event]]:
                     self._wrote(path)
             elif event in _STARTING and os.path.basename(str(args[0])) not in _LIBRARIES:
                 self.seen.append(f"started {args[0]!r}")
@@ -91,7 +112,11 @@ class Room:
                 self.seen.append(f"ran the code of {args[0].co_filename}")
             elif event == "pickle.find_class":
                 self.seen.append(f"unpickled {args}")
-            elif event == "socket.connect" and isinstance(args[1], tuple) and not str(args[1][0]).startswith(("127.", "::1", "localhost")):
+            elif (
+                event == "socket.connect"
+                and isinstance(args[1], tuple)
+                and not str(args[1][0]).startswith(("127.", "::1", "localhost"))
+            ):
                 self.seen.append(f"connected to {args[1]}")
         finally:
             self.watching = True
@@ -99,15 +124,21 @@ class Room:
     def _wrote(self, path: Any) -> None:
         if not isinstance(path, (str, bytes, os.PathLike)):
             return
-        whole = os.path.join(os.path.realpath(os.path.dirname(os.fsdecode(path)) or "."), os.path.basename(os.fsdecode(path)))
+        whole = os.path.join(
+            os.path.realpath(os.path.dirname(os.fsdecode(path)) or "."), os.path.basename(os.fsdecode(path))
+        )
         if not f"{whole}/".startswith(self.allowed) and "__pycache__" not in whole:
             self.seen.append(f"wrote {whole}")
 
     def outside(self) -> dict[str, bytes]:
         """Every file that no case may touch."""
         folders = (self.root / name for name in ("input", "models", "work", "elsewhere"))
-        return {str(p): p.read_bytes() for folder in folders for p in folder.rglob("*")
-                if p.is_file() and not p.is_symlink() and not f"{p}".startswith(self.allowed)}
+        return {
+            str(p): p.read_bytes()
+            for folder in folders
+            for p in folder.rglob("*")
+            if p.is_file() and not p.is_symlink() and not f"{p}".startswith(self.allowed)
+        }
 
     def attempt(self, work: Callable[[], str | None], seconds: float = SLOWEST) -> Outcome:
         """Runs a case. `work` returns None where it ran and the words where it was refused; what it raises is raw."""
@@ -127,13 +158,20 @@ class Room:
             found = Outcome("hang", "".join(traceback.format_exc(limit=-4)))
         except BaseException as error:
             said_so = f"{type(error).__name__}: {str(error)[-1500:]}"
-            found = Outcome("raw", said_so if isinstance(error, AssertionError) else said_so + "\n" + "".join(
-                traceback.format_tb(error.__traceback__)[-4:]))
+            found = Outcome(
+                "raw",
+                said_so
+                if isinstance(error, AssertionError)
+                else said_so + "\n" + "".join(traceback.format_tb(error.__traceback__)[-4:]),
+            )
         found.seconds, found.megabytes = round(time.monotonic() - began, 2), _peak() // 1_000_000
         if not found.fault:
             changed = [path for path, content in self.outside().items() if before.get(path) != content]
             if self.seen or changed:
-                found.kind, found.detail = "outside", "; ".join([*self.seen, *(f"changed {path}" for path in changed)])[:500]
+                found.kind, found.detail = (
+                    "outside",
+                    "; ".join([*self.seen, *(f"changed {path}" for path in changed)])[:500],
+                )
             elif found.megabytes * 1_000_000 > MOST_MEMORY:
                 found.kind = "memory"
         return found
@@ -144,7 +182,9 @@ _work_began = 0.0
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raises Hang after so many seconds of the processor's time, or in which there was almost none: other programs may be busy too."""
+    """Raises Hang after so many seconds of the processor's time, or in which there was almost none: other programs
+    may be busy too."""
+
     def ring(*_: Any) -> None:
         if 0.1 < time.process_time() - _work_began < seconds:
             signal.setitimer(signal.ITIMER_REAL, 1.0)
@@ -183,8 +223,8 @@ def _peak() -> int:
 
 
 def command(*words: Any) -> str | None:
-    """The command line, in this process: None where it ended well, else its sentence. Raises AssertionError where that is no sentence
-    but an error's type, or a traceback. Each has the whole time of a case."""
+    """The command line, in this process: None where it ended well, else its sentence. Raises AssertionError where
+    that is no sentence but an error's type, or a traceback. Each has the whole time of a case."""
     from comfyui_affect.workflows.headless import cli
 
     if signal.getitimer(signal.ITIMER_REAL)[0]:

@@ -1,8 +1,8 @@
 """Hostile input at random, from a seed: `python tests/fuzz/run.py [--seed N] [--workflows N] [--models N] ...`
 
-Every case runs in a child process that is watched (`room.py`): no raw error, nothing slower than ten seconds, no more than three
-gigabytes, nothing written outside its folders, no program started, no code of a file run. A case is known by its family, the seed and
-its number, and runs again alone with `--only FAMILY:NUMBER`.
+Every case runs in a child process that is watched (`room.py`): no raw error, nothing slower than ten seconds, no more
+than three gigabytes, nothing written outside its folders, no program started, no code of a file run. A case is known by
+its family, the seed and its number, and runs again alone with `--only FAMILY:NUMBER`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -69,7 +70,9 @@ def tried(seed: int, jobs: list[tuple[str, int, int]]) -> Iterator[dict[str, Any
     while jobs:
         with tempfile.TemporaryDirectory() as root, tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(
-                [sys.executable, __file__, "--child", json.dumps([seed, jobs, root])], stdout=subprocess.PIPE, stderr=errors
+                [sys.executable, __file__, "--child", json.dumps([seed, jobs, root])],
+                stdout=subprocess.PIPE,
+                stderr=errors,
             )
             ready = False
             while jobs:
@@ -147,7 +150,11 @@ def main() -> int:
         child(seed, jobs, Path(root))
         return 0
     only, _, number = (args.only or "").partition(":")
-    jobs = [(family, int(number or 0), int(number) + 1 if number else getattr(args, family)) for family in FAMILIES if only in ("", family)]
+    jobs = [
+        (family, int(number or 0), int(number) + 1 if number else getattr(args, family))
+        for family in FAMILIES
+        if only in ("", family)
+    ]
     faults = [fault for job in jobs for fault in report(args.seed, [job])]
     print(f"{len(faults)} faults.")
     return bool(faults)

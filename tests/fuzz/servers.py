@@ -9,8 +9,9 @@ import json
 import struct
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable
+from typing import Any
 
 from PIL import Image
 
@@ -56,12 +57,16 @@ def good() -> dict[str, Any]:
         },
         "view": picture(),
         "interrupt": {},
-        "ws": [{"type": "executing", "data": {"node": "2", "prompt_id": "p1"}}, {"type": "execution_success", "data": {"prompt_id": "p1"}}],
+        "ws": [
+            {"type": "executing", "data": {"node": "2", "prompt_id": "p1"}},
+            {"type": "execution_success", "data": {"prompt_id": "p1"}},
+        ],
     }
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Sends what the server's `says` has for a path: JSON, bytes, (status, headers, JSON or bytes), or a function of this handler."""
+    """Sends what the server's `says` has for a path: JSON, bytes, (status, headers, JSON or bytes), or a function of
+    this handler."""
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -97,7 +102,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def frame(message: Any, opcode: int | None = None, length: int | None = None) -> bytes:
-    """A websocket's frame of a text, bytes, or anything that is sent as JSON. `length`: what it says instead of the true one."""
+    """A websocket's frame of a text, bytes, or anything that is sent as JSON. `length`: what it says instead of the
+    true one."""
     data = (
         message
         if isinstance(message, bytes)
@@ -165,7 +171,8 @@ def drip(head: bytes, piece: bytes = b" ", every: float = 0.05) -> Callable[[Han
 
 
 class Loopback:
-    """A server on 127.0.0.1 (or another loopback address) that says `says`; `heard` is what it was asked: (key, path, headers, body)."""
+    """A server on 127.0.0.1 (or another loopback address) that says `says`; `heard` is what it was asked: (key,
+    path, headers, body)."""
 
     def __init__(self, says: dict[str, Any], address: str = "127.0.0.1"):
         self.http = ThreadingHTTPServer((address, 0), Handler)
@@ -174,7 +181,7 @@ class Loopback:
         self.heard = self.http.heard  # type: ignore[attr-defined]
         self.url = f"http://{address}:{self.http.server_address[1]}"
 
-    def __enter__(self) -> "Loopback":
+    def __enter__(self) -> Loopback:
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
         return self
 

@@ -9,12 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import comfyui_affect
 from fuzz.junk import damaged, dumps, mutated
 from fuzz.room import Room, command
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-
-import comfyui_affect
 
 
 def _node(id: Any, type: str, inputs: Any = (), outputs: Any = (), widgets: Any = None, **more: Any) -> dict[str, Any]:
@@ -72,7 +71,10 @@ def _nested(depth: int, width: int = 1) -> dict[str, Any]:
                 "id": f"s{i}",
                 "name": f"Level {i}",
                 "nodes": [_node(10 + j, inner, inputs, ["IMAGE"], widgets) for j in range(width)],
-                "inputs": [{"name": "image", "type": "IMAGE", "linkIds": [1]}, {"name": "width", "type": "INT", "linkIds": [3]}],
+                "inputs": [
+                    {"name": "image", "type": "IMAGE", "linkIds": [1]},
+                    {"name": "width", "type": "INT", "linkIds": [3]},
+                ],
                 "outputs": [{"name": "IMAGE", "type": "IMAGE", "linkIds": [2]}],
                 "links": [
                     {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 10, "target_slot": 0, "type": "IMAGE"},
@@ -101,7 +103,10 @@ def _reroutes(n: int) -> dict[str, Any]:
 def _chain(n: int) -> dict[str, Any]:
     prompt = json.loads(json.dumps(SCALE))
     for i in range(n):
-        prompt[str(100 + i)] = {"class_type": "ImageScale", "inputs": {**SCALE["2"]["inputs"], "image": [str(99 + i) if i else "1", 0]}}
+        prompt[str(100 + i)] = {
+            "class_type": "ImageScale",
+            "inputs": {**SCALE["2"]["inputs"], "image": [str(99 + i) if i else "1", 0]},
+        }
     prompt["5"]["inputs"]["images"] = [str(99 + n), 0]
     return prompt
 
@@ -117,7 +122,11 @@ def _bases() -> list[tuple[Any, bool]]:
         ({"prompt": SCALE, "extra_data": {"extra_pnginfo": {"workflow": DRAWN}}}, True),
         (_nested(3), True),
     ]
-    return small * 4 + drawings + [(_nested(30), False), (_nested(12, 3), False), (_reroutes(600), False), (_chain(300), False)]
+    return (
+        small * 4
+        + drawings
+        + [(_nested(30), False), (_nested(12, 3), False), (_reroutes(600), False), (_chain(300), False)]
+    )
 
 
 HEAVY: dict[int, Any] = {
@@ -136,7 +145,9 @@ HEAVY: dict[int, Any] = {
 def furnish(room: Room) -> None:
     Image.new("RGB", (40, 30), "red").save(room.root / "input" / "plain.png")
     (room.root / "home" / "w.json").write_text(json.dumps(SCALE))
-    command("run", room.root / "home" / "w.json", "--input-dir", room.root / "input", "--output-dir", room.root / "output")
+    command(
+        "run", room.root / "home" / "w.json", "--input-dir", room.root / "input", "--output-dir", room.root / "output"
+    )
 
 
 def case(room: Room, rng: random.Random) -> Any:
@@ -155,7 +166,18 @@ def case(room: Room, rng: random.Random) -> Any:
     if rng.random() < 0.1:
         words += [
             "--set",
-            rng.choice(["2.width=7", "Shrink.width=x", "3.filename_prefix=../x", "=", "2.width", "9.a=1", "2.\ud800=1", "1.image=\0"]),
+            rng.choice(
+                [
+                    "2.width=7",
+                    "Shrink.width=x",
+                    "3.filename_prefix=../x",
+                    "=",
+                    "2.width",
+                    "9.a=1",
+                    "2.\ud800=1",
+                    "1.image=\0",
+                ]
+            ),
         ]
 
     def work() -> str | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from PIL import Image
-
 from comfyui_affect.models import host
 from comfyui_affect.workflows.headless import cli
 from comfyui_affect.workflows.headless.core import CORE_CLASSES, CORE_DISPLAY_NAMES
 from comfyui_affect.workflows.headless.host import EmbeddedHost
 from comfyui_affect.workflows.headless.registry import Registry
+from PIL import Image
 
 
 class Answer(NamedTuple):
@@ -27,9 +27,10 @@ class Forced:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"seed": ("INT", {}), "text": ("STRING", {"forceInput": True}),
-                             "image": ("IMAGE",)},
-                "optional": {"late": ("FLOAT", {"default": 0.5}), "tags": ("STRING", {})}}
+        return {
+            "required": {"seed": ("INT", {}), "text": ("STRING", {"forceInput": True}), "image": ("IMAGE",)},
+            "optional": {"late": ("FLOAT", {"default": 0.5}), "tags": ("STRING", {})},
+        }
 
     RETURN_TYPES = ("STRING", "IMAGE")
     FUNCTION = "run"
@@ -43,9 +44,14 @@ class OldestFirst:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"optional": {"extra": ("INT", {"default": 9}), "mask": ("MASK",)},
-                "required": {"name": ("STRING", {}), "mode": (["a", "b"], {"control_after_generate": True}),
-                             "strength": ("FLOAT", {"default": 1.0})}}
+        return {
+            "optional": {"extra": ("INT", {"default": 9}), "mask": ("MASK",)},
+            "required": {
+                "name": ("STRING", {}),
+                "mode": (["a", "b"], {"control_after_generate": True}),
+                "strength": ("FLOAT", {"default": 1.0}),
+            },
+        }
 
     RETURN_TYPES = ("STRING",)
     FUNCTION = "run"
@@ -71,6 +77,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def embedded(workspace: Path) -> Any:
     """The embedded host on the workspace, in use for the test; `.notes` collects what it told the user."""
+
     class Noting(EmbeddedHost):
         def note(self, message: str) -> None:
             self.notes.append(message)
@@ -84,6 +91,7 @@ def embedded(workspace: Path) -> Any:
 @pytest.fixture
 def affect(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """affect("run", workflow, ...): a dict is written to workflow.json first."""
+
     def run(*arguments: Any) -> Answer:
         words = []
         for argument in arguments:
@@ -103,17 +111,35 @@ def scale_prompt() -> dict[str, Any]:
     """LoadImage -> ImageScale -> SaveImage in the API format."""
     return {
         "1": {"class_type": "LoadImage", "inputs": {"image": "plain.png"}},
-        "2": {"class_type": "ImageScale", "_meta": {"title": "Shrink"}, "inputs": {
-            "image": ["1", 0], "upscale_method": "bilinear", "width": 20, "height": 0, "crop": "disabled"}},
+        "2": {
+            "class_type": "ImageScale",
+            "_meta": {"title": "Shrink"},
+            "inputs": {"image": ["1", 0], "upscale_method": "bilinear", "width": 20, "height": 0, "crop": "disabled"},
+        },
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "small"}},
     }
 
 
-def _node(id: int, type: str, inputs: list[tuple[str, str, Any]] = (), outputs: list[str] = (),
-          widgets: Any = None, **more: Any) -> dict[str, Any]:
-    node = {"id": id, "type": type, "mode": 0, "pos": [0, 0], "flags": {}, "order": 0, "properties": {},
-            "inputs": [{"name": n, "type": t, "link": link} for n, t, link in inputs],
-            "outputs": [{"name": t, "type": t, "links": []} for t in outputs], **more}
+def _node(
+    id: int,
+    type: str,
+    inputs: list[tuple[str, str, Any]] = (),
+    outputs: list[str] = (),
+    widgets: Any = None,
+    **more: Any,
+) -> dict[str, Any]:
+    node = {
+        "id": id,
+        "type": type,
+        "mode": 0,
+        "pos": [0, 0],
+        "flags": {},
+        "order": 0,
+        "properties": {},
+        "inputs": [{"name": n, "type": t, "link": link} for n, t, link in inputs],
+        "outputs": [{"name": t, "type": t, "links": []} for t in outputs],
+        **more,
+    }
     return node if widgets is None else {**node, "widgets_values": widgets}
 
 
@@ -127,11 +153,15 @@ def node() -> Callable[..., dict[str, Any]]:
 def scale_workflow() -> dict[str, Any]:
     """The same graph as `scale_prompt` in the UI format."""
     return {
-        "last_node_id": 3, "last_link_id": 2, "version": 0.4, "groups": [], "config": {}, "extra": {},
+        "last_node_id": 3,
+        "last_link_id": 2,
+        "version": 0.4,
+        "groups": [],
+        "config": {},
+        "extra": {},
         "nodes": [
             _node(1, "LoadImage", outputs=["IMAGE", "MASK"], widgets=["plain.png", "image"]),
-            _node(2, "ImageScale", [("image", "IMAGE", 1)], ["IMAGE"], ["bilinear", 20, 0, "disabled"],
-                  title="Shrink"),
+            _node(2, "ImageScale", [("image", "IMAGE", 1)], ["IMAGE"], ["bilinear", 20, 0, "disabled"], title="Shrink"),
             _node(3, "SaveImage", [("images", "IMAGE", 2)], widgets=["small"]),
         ],
         "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],

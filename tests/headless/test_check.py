@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from comfyui_affect.workflows.headless.check import check, fits, needed
 
 
@@ -18,28 +17,37 @@ def test_a_right_prompt_has_none_and_its_constants_take_their_types(registry, em
     assert inputs["width"] == 20 and isinstance(inputs["height"], int)
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda p: p["2"].update(class_type="ImageScal"), ["Node 2 'Shrink'", "'ImageScal' is not available",
-                                                       "Did you mean 'ImageScale'?", "affect run --server URL"]),
-    (lambda p: p["2"].pop("class_type"), ["Node 2", "no 'class_type'"]),
-    (lambda p: p["2"]["inputs"].update(widht=1), ["Node 2 'Shrink', input 'widht'", "Did you mean 'width'?"]),
-    (lambda p: p["2"]["inputs"].pop("crop"), ["input 'crop'", "missing", "disabled, center"]),
-    (lambda p: p["2"]["inputs"].pop("image"), ["input 'image'", "missing", "IMAGE"]),
-    (lambda p: p["2"]["inputs"].update(image=["9", 0]), ["input 'image'", "node 9, which does not exist"]),
-    (lambda p: p["2"]["inputs"].update(image=["1", 2]), ["input 'image'", "output 2", "which has 2"]),
-    (lambda p: p["2"]["inputs"].update(image=["1", -1]), ["input 'image'", "output -1"]),
-    (lambda p: p["2"]["inputs"].update(image=["1", 1]), ["takes IMAGE", "node 1 'Load Image' gives MASK"]),
-    (lambda p: p["2"]["inputs"].update(image=["1", 0, 0]), ["[node id, output number]"]),
-    (lambda p: p["2"]["inputs"].update(image="cat.png"), ["must be linked", "IMAGE", "'cat.png'"]),
-    (lambda p: p["2"]["inputs"].update(width=16385), ["input 'width'", "from 0 to 16384", "16385"]),
-    (lambda p: p["2"]["inputs"].update(width=-1), ["from 0 to 16384"]),
-    (lambda p: p["2"]["inputs"].update(width="wide"), ["a whole number", "'wide'"]),
-    (lambda p: p["2"]["inputs"].update(width=None), ["a whole number", "None"]),
-    (lambda p: p["2"]["inputs"].update(upscale_method="bilinaer"),
-     ["Did you mean 'bilinear'?", "nearest-exact"]),
-    (lambda p: p["2"]["inputs"].update(image=["3", 0]), ["which has 0"]),
-    (lambda p: p.pop("3"), ["no output node"]),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda p: p["2"].update(class_type="ImageScal"),
+            [
+                "Node 2 'Shrink'",
+                "'ImageScal' is not available",
+                "Did you mean 'ImageScale'?",
+                "affect run --server URL",
+            ],
+        ),
+        (lambda p: p["2"].pop("class_type"), ["Node 2", "no 'class_type'"]),
+        (lambda p: p["2"]["inputs"].update(widht=1), ["Node 2 'Shrink', input 'widht'", "Did you mean 'width'?"]),
+        (lambda p: p["2"]["inputs"].pop("crop"), ["input 'crop'", "missing", "disabled, center"]),
+        (lambda p: p["2"]["inputs"].pop("image"), ["input 'image'", "missing", "IMAGE"]),
+        (lambda p: p["2"]["inputs"].update(image=["9", 0]), ["input 'image'", "node 9, which does not exist"]),
+        (lambda p: p["2"]["inputs"].update(image=["1", 2]), ["input 'image'", "output 2", "which has 2"]),
+        (lambda p: p["2"]["inputs"].update(image=["1", -1]), ["input 'image'", "output -1"]),
+        (lambda p: p["2"]["inputs"].update(image=["1", 1]), ["takes IMAGE", "node 1 'Load Image' gives MASK"]),
+        (lambda p: p["2"]["inputs"].update(image=["1", 0, 0]), ["[node id, output number]"]),
+        (lambda p: p["2"]["inputs"].update(image="cat.png"), ["must be linked", "IMAGE", "'cat.png'"]),
+        (lambda p: p["2"]["inputs"].update(width=16385), ["input 'width'", "from 0 to 16384", "16385"]),
+        (lambda p: p["2"]["inputs"].update(width=-1), ["from 0 to 16384"]),
+        (lambda p: p["2"]["inputs"].update(width="wide"), ["a whole number", "'wide'"]),
+        (lambda p: p["2"]["inputs"].update(width=None), ["a whole number", "None"]),
+        (lambda p: p["2"]["inputs"].update(upscale_method="bilinaer"), ["Did you mean 'bilinear'?", "nearest-exact"]),
+        (lambda p: p["2"]["inputs"].update(image=["3", 0]), ["which has 0"]),
+        (lambda p: p.pop("3"), ["no output node"]),
+    ],
+)
 def test_each_mistake_is_named_with_its_place(registry, embedded, scale_prompt, change, words):
     change(scale_prompt)
     found = "\n".join(problems(scale_prompt, registry))
@@ -69,8 +77,10 @@ def test_a_cycle_is_named_at_the_link_that_closes_it(registry, embedded, scale_p
 
 def test_a_long_chain_is_no_matter(registry, embedded, scale_prompt):
     for i in range(10, 3000):
-        scale_prompt[str(i)] = {"class_type": "ImageScale", "inputs": scale_prompt["2"]["inputs"] | {
-            "image": [str(i - 1) if i > 10 else "1", 0]}}
+        scale_prompt[str(i)] = {
+            "class_type": "ImageScale",
+            "inputs": scale_prompt["2"]["inputs"] | {"image": [str(i - 1) if i > 10 else "1", 0]},
+        }
     scale_prompt["3"]["inputs"]["images"] = ["2999", 0]
     order = needed(scale_prompt, registry)
     assert order[:2] == ["1", "10"] and order[-2:] == ["2999", "3"]
@@ -81,16 +91,16 @@ def test_what_no_output_needs_is_not_looked_at(registry, embedded, scale_prompt)
     assert check(scale_prompt, registry) == []
 
 
-def test_leftovers_of_upload_buttons_are_no_problem_and_wrapped_lists_are_values(registry, embedded,
-                                                                                 scale_prompt):
+def test_leftovers_of_upload_buttons_are_no_problem_and_wrapped_lists_are_values(registry, embedded, scale_prompt):
     scale_prompt["1"]["inputs"]["upload"] = "image"
     scale_prompt["3"]["inputs"]["filename_prefix"] = {"__value__": ["a", 1]}
     assert check(scale_prompt, registry) == []
     assert scale_prompt["3"]["inputs"]["filename_prefix"] == "['a', 1]"
 
 
-@pytest.mark.parametrize("name", ["../plain.png", "/etc/passwd", "a/../../x.png", "..\\x.png", "C:\\x.png",
-                                  "../secret.png [output]"])
+@pytest.mark.parametrize(
+    "name", ["../plain.png", "/etc/passwd", "a/../../x.png", "..\\x.png", "C:\\x.png", "../secret.png [output]"]
+)
 def test_a_path_that_leaves_the_input_folder(registry, embedded, workspace, scale_prompt, name):
     (workspace / "x.png").write_bytes((workspace / "input" / "plain.png").read_bytes())
     scale_prompt["1"]["inputs"]["image"] = name
@@ -120,8 +130,16 @@ def test_an_output_that_leaves_the_output_folder(registry, embedded, scale_promp
     assert "leaves its folder" in problems(scale_prompt, registry)[0]
 
 
-@pytest.mark.parametrize("one, other, fit", [
-    ("IMAGE", "IMAGE", True), ("IMAGE", "MASK", False), ("*", "MASK", True), ("INT", "*", True),
-    ("INT,FLOAT", "FLOAT", True), ("A,B", "C, B", True)])
+@pytest.mark.parametrize(
+    "one, other, fit",
+    [
+        ("IMAGE", "IMAGE", True),
+        ("IMAGE", "MASK", False),
+        ("*", "MASK", True),
+        ("INT", "*", True),
+        ("INT,FLOAT", "FLOAT", True),
+        ("A,B", "C, B", True),
+    ],
+)
 def test_types(one, other, fit):
     assert fits(one, other) is fit

@@ -11,11 +11,10 @@ import sys
 import types
 
 import pytest
-from PIL import Image
-
 from comfyui_affect import training
 from comfyui_affect.workflows.headless import command_models
 from comfyui_affect.workflows.headless.core.images import ImageScale
+from PIL import Image
 
 
 def results(workspace):
@@ -54,10 +53,10 @@ def test_a_ui_workflow_travels_with_its_image_and_shows_what_was_set(affect, wor
         assert json.loads(image.text["prompt"])["2"]["inputs"]["width"] == 12 and image.size[0] == 12
 
 
-def test_setting_a_linked_input_replaces_the_link_and_drops_the_drawing(affect, workspace, node,
-                                                                        scale_workflow):
+def test_setting_a_linked_input_replaces_the_link_and_drops_the_drawing(affect, workspace, node, scale_workflow):
     scale_workflow["nodes"][1]["inputs"].append(
-        {"name": "width", "type": "INT", "link": 9, "widget": {"name": "width"}})
+        {"name": "width", "type": "INT", "link": 9, "widget": {"name": "width"}}
+    )
     scale_workflow["nodes"].append(node(8, "PrimitiveInt", outputs=["INT"], widgets=[33, "fixed"]))
     scale_workflow["links"].append([9, 8, 0, 2, 1, "INT"])
     answer = affect("run", scale_workflow, "--set", "2.width=12")
@@ -66,13 +65,20 @@ def test_setting_a_linked_input_replaces_the_link_and_drops_the_drawing(affect, 
         assert image.size[0] == 12 and "workflow" not in image.text
 
 
-@pytest.mark.parametrize("assignment, words", [
-    ("2.width", ["NODE.INPUT=VALUE"]), ("width=3", ["NODE.INPUT=VALUE"]),
-    ("2.width=wide", ["a whole number"]),
-    ("2.widht=3", ["Did you mean 'width'?"]), ("Shrnk.width=3", ["Did you mean 'Shrink'?"]),
-    ("2.image=x.png", ["a link from a node that gives IMAGE"]), ("2.width=99999", ["from 0 to 16384"]),
-    ("2.crop=left", ["disabled, center"]), ("Load Image.image=../x.png", ["leaves its folder"]),
-])
+@pytest.mark.parametrize(
+    "assignment, words",
+    [
+        ("2.width", ["NODE.INPUT=VALUE"]),
+        ("width=3", ["NODE.INPUT=VALUE"]),
+        ("2.width=wide", ["a whole number"]),
+        ("2.widht=3", ["Did you mean 'width'?"]),
+        ("Shrnk.width=3", ["Did you mean 'Shrink'?"]),
+        ("2.image=x.png", ["a link from a node that gives IMAGE"]),
+        ("2.width=99999", ["from 0 to 16384"]),
+        ("2.crop=left", ["disabled, center"]),
+        ("Load Image.image=../x.png", ["leaves its folder"]),
+    ],
+)
 def test_settings_that_are_wrong(affect, workspace, scale_prompt, assignment, words):
     answer = affect("run", scale_prompt, "--set", assignment)
     assert answer.code == 2 and answer.out == "" and not (workspace / "output").exists()
@@ -95,9 +101,15 @@ BAD = {
     "choice": (lambda p: p["2"]["inputs"].update(crop="left"), "disabled, center"),
     "outside": (lambda p: p["1"]["inputs"].update(image="../workflow.json"), "leaves its folder"),
     "truncated": (lambda p: p["1"]["inputs"].update(image="cut.png"), "cut.png"),
-    "no checkpoint": (lambda p: p.update({
-        "5": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}},
-        "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}}}), "'x'"),
+    "no checkpoint": (
+        lambda p: p.update(
+            {
+                "5": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}},
+                "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}},
+            }
+        ),
+        "'x'",
+    ),
 }
 
 
@@ -184,8 +196,8 @@ def test_nodes_are_listed_and_described(affect):
 
 
 def test_models_are_listed_and_fetched_to_their_place(affect, workspace, monkeypatch):
-    from safetensors.numpy import save_file
     import numpy as np
+    from safetensors.numpy import save_file
 
     asked = []
 
@@ -220,27 +232,41 @@ def test_other_commands_are_found_in_their_registries(affect, monkeypatch):
 
 
 def test_the_help_costs_no_torch():
-    code = ("import sys; from comfyui_affect.workflows.headless.cli import parser; parser().format_help(); "
-            "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL', 'diffusers')))")
+    code = (
+        "import sys; from comfyui_affect.workflows.headless.cli import parser; parser().format_help(); "
+        "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL', 'diffusers')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_an_image_too_small_for_the_vae_is_refused_before_anything_runs(affect, workspace):
     Image.new("RGB", (1, 40), "red").save(workspace / "input" / "thin.png")
-    prompt = {"1": {"class_type": "LoadImage", "inputs": {"image": "thin.png"}},
-              "2": {"class_type": "AffectTinyModelLoader", "inputs": {}},
-              "3": {"class_type": "VAEEncode", "inputs": {"pixels": ["1", 0], "vae": ["2", 2]}},
-              "4": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["2", 2]}},
-              "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "x"}}}
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "thin.png"}},
+        "2": {"class_type": "AffectTinyModelLoader", "inputs": {}},
+        "3": {"class_type": "VAEEncode", "inputs": {"pixels": ["1", 0], "vae": ["2", 2]}},
+        "4": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["2", 2]}},
+        "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "x"}},
+    }
     answer = affect("run", prompt)
     assert answer.code == 2 and "1 x 40" in answer.err and "ImageScale" in answer.err and not results(workspace)
 
 
 def test_an_empty_prompt_in_the_gate_is_refused(affect, workspace):
-    prompt = {"1": {"class_type": "AffectClipScorerLoader", "inputs": {"model": "tiny"}},
-              "2": {"class_type": "AffectClipTimingGate", "inputs": {
-                  "clip_scorer": ["1", 0], "prompt": " ", "threshold": 18.0, "estimate": "one_step", "force_open_at": 1.0}},
-              "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}}}
+    prompt = {
+        "1": {"class_type": "AffectClipScorerLoader", "inputs": {"model": "tiny"}},
+        "2": {
+            "class_type": "AffectClipTimingGate",
+            "inputs": {
+                "clip_scorer": ["1", 0],
+                "prompt": " ",
+                "threshold": 18.0,
+                "estimate": "one_step",
+                "force_open_at": 1.0,
+            },
+        },
+        "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
+    }
     answer = affect("run", prompt)
     assert answer.code == 2 and "prompt is empty" in answer.err and not results(workspace)
 
@@ -257,8 +283,12 @@ def test_words_from_a_workflow_obey_no_terminal(affect, scale_prompt):
 def test_a_terminal_that_knows_few_characters(workspace):
     (workspace / "w.json").write_text('{"1": {"class_type": "Zauberst\\u00e4be\\u2603", "inputs": {}}}')
     code = "import sys; from comfyui_affect.workflows.headless.cli import main; sys.exit(main(['check', 'w.json']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=workspace,
-                          env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        cwd=workspace,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert done.returncode == 2 and b"Zauberst\\xe4be\\u2603" in done.stderr
 
 
@@ -275,18 +305,34 @@ def test_without_a_network_a_model_is_asked_for_once(affect, workspace, monkeypa
     monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: types.SimpleNamespace(head=head))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("its retries take half a minute"))
     answer = affect("models", "get", "sd15")
-    assert answer.code == 2 and "The model hub cannot be reached" in answer.err and asked[0] in answer.err and len(asked) == 1
+    assert (
+        answer.code == 2
+        and "The model hub cannot be reached" in answer.err
+        and asked[0] in answer.err
+        and len(asked) == 1
+    )
     assert "checkpoints/v1-5-pruned-emaonly.safetensors" in answer.err
 
 
-@pytest.mark.parametrize("words, said", [
-    (["run", "w.json", "--ouput-dir", "x"], "Did you mean '--output-dir'?"), (["run", "w.json", "--sevrer=x"], "Did you mean '--server'?"),
-    (["rnu", "w.json"], "Did you mean 'run'?"), (["models", "gte"], "Did you mean 'get'?"), (["run"], "arguments are missing: WORKFLOW"),
-    (["run", "a.json", "b.json"], "'b.json' is one too many"), (["run", "a.json", "--set"], "expected one argument"),
-    (["run", "a.json", "--choice-seed", "x"], "invalid int value"), (["models", "list", "--jsn"], "Did you mean '--json'?"),
-    (["demo", "--phto", "x"], "Did you mean '--photo'?"), (["data", "moodscenes", "--szie", "64"], "Did you mean '--size'?"),
-    (["models", "get", "sdlx"], "Did you mean 'sdxl'?"), (["nodes", "KSampelr"], "Did you mean 'KSampler'?"), ([], "arguments are missing"),
-])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["run", "w.json", "--ouput-dir", "x"], "Did you mean '--output-dir'?"),
+        (["run", "w.json", "--sevrer=x"], "Did you mean '--server'?"),
+        (["rnu", "w.json"], "Did you mean 'run'?"),
+        (["models", "gte"], "Did you mean 'get'?"),
+        (["run"], "arguments are missing: WORKFLOW"),
+        (["run", "a.json", "b.json"], "'b.json' is one too many"),
+        (["run", "a.json", "--set"], "expected one argument"),
+        (["run", "a.json", "--choice-seed", "x"], "invalid int value"),
+        (["models", "list", "--jsn"], "Did you mean '--json'?"),
+        (["demo", "--phto", "x"], "Did you mean '--photo'?"),
+        (["data", "moodscenes", "--szie", "64"], "Did you mean '--size'?"),
+        (["models", "get", "sdlx"], "Did you mean 'sdxl'?"),
+        (["nodes", "KSampelr"], "Did you mean 'KSampler'?"),
+        ([], "arguments are missing"),
+    ],
+)
 def test_slips_on_the_command_line_get_a_sentence_with_the_nearest_name(affect, workspace, words, said):
     answer = affect(*words)
     assert answer.code == 2 and said in answer.err and answer.out == "" and len(answer.err.splitlines()) == 1
@@ -295,7 +341,11 @@ def test_slips_on_the_command_line_get_a_sentence_with_the_nearest_name(affect, 
 
 def test_slips_are_json_where_that_is_asked_for(affect):
     answer = affect("run", "--json", "--ouput-dir", "x", "w.json")
-    assert answer.code == 2 and json.loads(answer.out)["status"] == "invalid" and "--output-dir" in json.loads(answer.out)["error"]
+    assert (
+        answer.code == 2
+        and json.loads(answer.out)["status"] == "invalid"
+        and "--output-dir" in json.loads(answer.out)["error"]
+    )
 
 
 @pytest.mark.parametrize("url", ["", "http://", "ftp://x"])
@@ -308,7 +358,9 @@ def test_an_address_that_is_none_is_refused_and_nothing_runs_here(affect, worksp
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_a_workflow_comes_from_standard_input(affect, workspace, scale_prompt, monkeypatch, name, encoding):
-    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(json.dumps(scale_prompt).encode(encoding))))
+    monkeypatch.setattr(
+        sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(json.dumps(scale_prompt).encode(encoding)))
+    )
     assert affect("run", name).code == 0 and len(results(workspace)) == 1
     image = (workspace / "output" / "small_00001_.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(image)))
@@ -324,7 +376,9 @@ def test_a_reader_that_stops_reading_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
     code = "import sys; from comfyui_affect.workflows.headless.cli import main; sys.exit(main(['nodes']))"
-    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=os.path.dirname(__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, cwd=os.path.dirname(__file__)
+    )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -337,15 +391,20 @@ def read_only(monkeypatch, _):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
 
 
-OUTPUTS = {"full": (full, "out", "is full: 1 MB are free"), "read-only": (read_only, "out/a/b", "is read-only"),
-           "a file": (lambda _, w: (w / "out").touch(), "out", "is no folder"),
-           "in a file": (lambda _, w: (w / "out").touch(), "out/a", "is no folder"),
-           "broken link": (lambda _, w: (w / "out").symlink_to("nowhere"), "out", "is no folder"),
-           "long": (lambda *_: None, "x" * 300, "cannot be used")}
+OUTPUTS = {
+    "full": (full, "out", "is full: 1 MB are free"),
+    "read-only": (read_only, "out/a/b", "is read-only"),
+    "a file": (lambda _, w: (w / "out").touch(), "out", "is no folder"),
+    "in a file": (lambda _, w: (w / "out").touch(), "out/a", "is no folder"),
+    "broken link": (lambda _, w: (w / "out").symlink_to("nowhere"), "out", "is no folder"),
+    "long": (lambda *_: None, "x" * 300, "cannot be used"),
+}
 
 
 @pytest.mark.parametrize("case", OUTPUTS)
-def test_an_output_folder_that_cannot_be_written_is_told_of_before_the_run(affect, workspace, scale_prompt, monkeypatch, case):
+def test_an_output_folder_that_cannot_be_written_is_told_of_before_the_run(
+    affect, workspace, scale_prompt, monkeypatch, case
+):
     arrange, folder, words = OUTPUTS[case]
     arrange(monkeypatch, workspace)
     monkeypatch.setattr(ImageScale, "upscale", lambda self, **inputs: pytest.fail("it ran"))
@@ -359,5 +418,7 @@ def test_a_disk_that_fills_while_running_is_a_sentence(affect, workspace, scale_
 
     monkeypatch.setattr(Image.Image, "save", write)
     answer = affect("run", scale_prompt)
-    assert answer.code == 1 and "the disk is full" in answer.err and "Node 3" in answer.err and "Errno" not in answer.err
+    assert (
+        answer.code == 1 and "the disk is full" in answer.err and "Node 3" in answer.err and "Errno" not in answer.err
+    )
     assert results(workspace) == []

@@ -4,13 +4,34 @@ import copy
 import random
 
 import pytest
-
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.load import Loaded
 from comfyui_affect.workflows.headless.run import prepare
 
-JUNK = [None, 0, -1, 1.5, "", "x", [], {}, [1], ["1", 0], ["1", "0"], True, {"a": 1}, 10**30, "12:34", [None],
-        float("nan"), float("inf"), "\ud800", [[[1]]], {"a": {"b": []}}, 2**70]
+JUNK = [
+    None,
+    0,
+    -1,
+    1.5,
+    "",
+    "x",
+    [],
+    {},
+    [1],
+    ["1", 0],
+    ["1", "0"],
+    True,
+    {"a": 1},
+    10**30,
+    "12:34",
+    [None],
+    float("nan"),
+    float("inf"),
+    "\ud800",
+    [[[1]]],
+    {"a": {"b": []}},
+    2**70,
+]
 
 
 def places(value, path=()):
@@ -38,11 +59,16 @@ def damaged(value, rng):
 def test_damage_is_answered_in_words(registry, embedded, scale_prompt, scale_workflow, node, seed):
     inner = scale_workflow["nodes"][1]
     definition = {
-        "id": "sub", "name": "Sub", "nodes": [inner | {"title": "Inner"}],
+        "id": "sub",
+        "name": "Sub",
+        "nodes": [inner | {"title": "Inner"}],
         "inputs": [{"name": "picture", "type": "IMAGE", "linkIds": [1]}],
         "outputs": [{"name": "small", "type": "IMAGE", "linkIds": [2]}],
-        "links": [{"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 2, "target_slot": 0},
-                  {"id": 2, "origin_id": 2, "origin_slot": 0, "target_id": -20, "target_slot": 0}]}
+        "links": [
+            {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 2, "target_slot": 0},
+            {"id": 2, "origin_id": 2, "origin_slot": 0, "target_id": -20, "target_slot": 0},
+        ],
+    }
     with_subgraph = copy.deepcopy(scale_workflow) | {"definitions": {"subgraphs": [definition]}}
     with_subgraph["nodes"][1] = node(2, "sub", [("picture", "IMAGE", 1)], ["IMAGE"])
     rng, answers = random.Random(seed), {"words": 0, "runs": 0}

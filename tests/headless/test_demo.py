@@ -3,7 +3,6 @@
 import json
 
 import torch
-
 from comfyui_affect.workflows.headless import demo
 from comfyui_affect.workflows.headless.core.images import ImageScale
 
@@ -19,6 +18,6 @@ def test_the_demo_has_as_many_threads_as_run(workspace, affect, scale_prompt, mo
     monkeypatch.setattr(ImageScale, "upscale", counting)
     assert affect("run", scale_prompt).code == 0
     (workspace / "w.json").write_text(json.dumps(scale_prompt))
-    made, = demo._run(workspace / "w.json", workspace / "input", workspace / "demo", [])
+    (made,) = demo._run(workspace / "w.json", workspace / "input", workspace / "demo", [])
     assert made.is_file() and len(set(seen)) == 1 and len(seen) == 2
     assert made.read_bytes() == (workspace / "output" / "small_00001_.png").read_bytes()

@@ -1,16 +1,23 @@
 """Running prompts: order, lists, hidden inputs, what is kept and what runs again."""
 
 import pytest
-
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.execute import Executor, NodeFailed
 from comfyui_affect.workflows.headless.registry import Registry
 
 
 def node_class(inputs, outputs, function, **attributes):
-    return type("N", (), {"INPUT_TYPES": classmethod(lambda cls: inputs), "RETURN_TYPES": outputs,
-                          "FUNCTION": "f",
-                          "f": function, **attributes})
+    return type(
+        "N",
+        (),
+        {
+            "INPUT_TYPES": classmethod(lambda cls: inputs),
+            "RETURN_TYPES": outputs,
+            "FUNCTION": "f",
+            "f": function,
+            **attributes,
+        },
+    )
 
 
 @pytest.fixture
@@ -22,26 +29,49 @@ def nodes():
         calls.append(name)
         return value
 
-    number = node_class({"required": {"value": ("INT", {})}}, ("INT",),
-                        lambda self, value: note("Number", (value,)))
-    several = node_class({"required": {"count": ("INT", {})}}, ("INT",),
-                         lambda self, count: note("Several", (list(range(count)),)), OUTPUT_IS_LIST=(True,))
-    add = node_class({"required": {"a": ("INT", {}), "b": ("INT", {})}}, ("INT",),
-                     lambda self, a, b: note("Add", (a + b,)))
-    total = node_class({"required": {"a": ("INT", {}), "scale": ("INT", {})}}, ("INT",),
-                       lambda self, a, scale: note("Total", (sum(a) * scale[0],)), INPUT_IS_LIST=True)
-    show = node_class({"required": {"x": ("*", {})}}, (),
-                      lambda self, x: note("Show", {"ui": {"text": (x,)}}), OUTPUT_NODE=True)
+    number = node_class({"required": {"value": ("INT", {})}}, ("INT",), lambda self, value: note("Number", (value,)))
+    several = node_class(
+        {"required": {"count": ("INT", {})}},
+        ("INT",),
+        lambda self, count: note("Several", (list(range(count)),)),
+        OUTPUT_IS_LIST=(True,),
+    )
+    add = node_class(
+        {"required": {"a": ("INT", {}), "b": ("INT", {})}}, ("INT",), lambda self, a, b: note("Add", (a + b,))
+    )
+    total = node_class(
+        {"required": {"a": ("INT", {}), "scale": ("INT", {})}},
+        ("INT",),
+        lambda self, a, scale: note("Total", (sum(a) * scale[0],)),
+        INPUT_IS_LIST=True,
+    )
+    show = node_class(
+        {"required": {"x": ("*", {})}}, (), lambda self, x: note("Show", {"ui": {"text": (x,)}}), OUTPUT_NODE=True
+    )
     secret = {"p": "PROMPT", "e": "EXTRA_PNGINFO", "u": "UNIQUE_ID"}
-    hidden = node_class({"required": {}, "hidden": secret}, (),
-                        lambda self, p, e, u: note("Hidden", {"ui": {"text": [(sorted(p), e, u)]}}),
-                        OUTPUT_NODE=True)
+    hidden = node_class(
+        {"required": {}, "hidden": secret},
+        (),
+        lambda self, p, e, u: note("Hidden", {"ui": {"text": [(sorted(p), e, u)]}}),
+        OUTPUT_NODE=True,
+    )
     fails = node_class({"required": {"x": ("*", {})}}, (), lambda self, x: 1 / 0, OUTPUT_NODE=True)
-    refuses = node_class({"required": {}}, (),
-                         lambda self: (_ for _ in ()).throw(UserError("Too dark. Brighten it.")),
-                         OUTPUT_NODE=True)
-    registry = Registry({"Number": number, "Several": several, "Add": add, "Total": total, "Show": show,
-                         "Hidden": hidden, "Fails": fails, "Refuses": refuses}, {})
+    refuses = node_class(
+        {"required": {}}, (), lambda self: (_ for _ in ()).throw(UserError("Too dark. Brighten it.")), OUTPUT_NODE=True
+    )
+    registry = Registry(
+        {
+            "Number": number,
+            "Several": several,
+            "Add": add,
+            "Total": total,
+            "Show": show,
+            "Hidden": hidden,
+            "Fails": fails,
+            "Refuses": refuses,
+        },
+        {},
+    )
     return registry, calls
 
 
@@ -51,8 +81,12 @@ def n(key, **inputs):
 
 def test_only_what_outputs_need_runs_and_sources_run_first(nodes, embedded):
     registry, calls = nodes
-    prompt = {"9": n("Show", x=["5", 0]), "5": n("Add", a=["1", 0], b=["1", 0]), "1": n("Number", value=4),
-              "7": n("Number", value=1)}
+    prompt = {
+        "9": n("Show", x=["5", 0]),
+        "5": n("Add", a=["1", 0], b=["1", 0]),
+        "1": n("Number", value=4),
+        "7": n("Number", value=1),
+    }
     results = Executor(registry).run(prompt)
     assert results["9"].ui == {"text": [8]}
     assert calls == ["Number", "Add", "Show"]
@@ -60,8 +94,12 @@ def test_only_what_outputs_need_runs_and_sources_run_first(nodes, embedded):
 
 def test_a_list_makes_one_call_an_entry_and_the_last_entry_repeats(nodes, embedded):
     registry, calls = nodes
-    prompt = {"1": n("Several", count=3), "2": n("Several", count=2), "3": n("Add", a=["1", 0], b=["2", 0]),
-              "4": n("Show", x=["3", 0])}
+    prompt = {
+        "1": n("Several", count=3),
+        "2": n("Several", count=2),
+        "3": n("Add", a=["1", 0], b=["2", 0]),
+        "4": n("Show", x=["3", 0]),
+    }
     results = Executor(registry).run(prompt)
     assert results["3"].outputs == [[0, 2, 3]]
     assert results["4"].ui == {"text": [0, 2, 3]}
@@ -84,8 +122,12 @@ def test_hidden_inputs(nodes, embedded):
 def test_what_did_not_change_does_not_run_again(nodes, embedded):
     registry, _ = nodes
     executor = Executor(registry)
-    prompt = {"1": n("Number", value=4), "2": n("Number", value=5), "3": n("Add", a=["1", 0], b=["2", 0]),
-              "4": n("Show", x=["3", 0])}
+    prompt = {
+        "1": n("Number", value=4),
+        "2": n("Number", value=5),
+        "3": n("Add", a=["1", 0], b=["2", 0]),
+        "4": n("Show", x=["3", 0]),
+    }
     executor.run(prompt)
     assert executor.ran == ["1", "2", "3", "4"]
     again = executor.run(prompt)

@@ -1,12 +1,12 @@
-"""Drawings that the frontend of ComfyUI 0.33.0 (1.49.6) saves, against what its `app.graphToPrompt()` gave for them: dynamic inputs,
-newer widget types, promoted values. `data/object_info.json` is that server's word on the node types in them."""
+"""Drawings that the frontend of ComfyUI 0.33.0 (1.49.6) saves, against what its `app.graphToPrompt()` gave for them:
+dynamic inputs, newer widget types, promoted values. `data/object_info.json` is that server's word on the node types
+in them."""
 
 import copy
 import json
 from pathlib import Path
 
 import pytest
-
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.check import check, doubts
 from comfyui_affect.workflows.headless.convert import convert
@@ -35,16 +35,23 @@ def test_a_drawing_becomes_the_prompt_that_the_frontend_queues(server, embedded,
     assert prompt == read(f"expected_{case}")
 
 
-@pytest.mark.parametrize("case", sorted({path.stem for path in DATA.glob("api_*.json")} | {f"expected_{case}" for case in CASES}
-                                        - {"expected_widgets", "expected_proxy_widgets"}))  # whose nodes stand alone
+@pytest.mark.parametrize(
+    "case",
+    sorted(
+        {path.stem for path in DATA.glob("api_*.json")}
+        | {f"expected_{case}" for case in CASES} - {"expected_widgets", "expected_proxy_widgets"}
+    ),
+)  # whose nodes stand alone
 def test_what_the_frontend_queues_is_left_to_the_server(server, embedded, case):
     prompt = read(case)
     before = copy.deepcopy(prompt)
     assert check(prompt, server) == [] and prompt == before  # values too stay as they are
 
 
-@pytest.mark.parametrize("case, id, names", [("dup_ids_top", "9", "'SaveImage', 'PreviewImage'"),
-                                             ("dup_ids_middle", "2", "'ImageInvert', 'ImageScale'")])
+@pytest.mark.parametrize(
+    "case, id, names",
+    [("dup_ids_top", "9", "'SaveImage', 'PreviewImage'"), ("dup_ids_middle", "2", "'ImageInvert', 'ImageScale'")],
+)
 def test_two_nodes_of_one_id_are_refused(server, embedded, case, id, names):
     with pytest.raises(UserError, match=f"2 nodes have the id {id}: {names}.*all but one would be lost"):
         convert(read(f"ui_{case}"), server)
@@ -58,7 +65,9 @@ def test_two_nodes_of_one_id_in_a_subgraph_are_refused(server, embedded):
         convert(drawing, server)
 
 
-# -- values ----------------------------------------------------------------------------------------------------------------------------
+# -- values
+# ----------------------------------------------------------------------------------------------------------------------------
+
 
 def alone(server, kind, values, inputs=(), **more):
     """The inputs that a single drawn node of this type comes to."""
@@ -66,19 +75,33 @@ def alone(server, kind, values, inputs=(), **more):
     return convert({"nodes": [node], "links": []}, server).prompt["1"]["inputs"]
 
 
-@pytest.mark.parametrize("kind, values, found", [
-    # buttons stand before the view of a node that chooses a model file
-    ("Load3D", ["a.glb", "upload3dmodel", "uploadExtraResources", "clear", "", 640, 480],
-     {"model_file": "a.glb", "width": 640, "height": 480}),
-    ("Preview3DAdvanced", ["", 640, 480], {"width": 640, "height": 480}),
-    ("LoadAudio", ["a.wav", "upload"], {"audio": "a.wav"}),
-    ("LoadImageOutput", ["a.png [output]", False, "refresh", "image"], {"image": "a.png [output]"}),
-    ("KSamplerSelect", [None], {"sampler_name": "euler"}),  # an empty choice is the first
-    ("CurveEditor", [[[0, 0], [1, 1]]], {"curve": {"__type__": "CURVE", "__value__": [[0, 0], [1, 1]]}}),
-    ("CustomCombo", ["warm", 0, "cold", "warm", ""], {"choice": "warm", "index": 1, "option2": "warm", "option3": ""}),
-    ("CustomCombo", ["gone", 0, "cold", ""], {"index": -1}),
-    ("CustomCombo", {"choice": "b", "option1": "a", "option2": "b"}, {"index": 1, "option1": "a", "option2": "b", "option3": ""}),
-])
+@pytest.mark.parametrize(
+    "kind, values, found",
+    [
+        # buttons stand before the view of a node that chooses a model file
+        (
+            "Load3D",
+            ["a.glb", "upload3dmodel", "uploadExtraResources", "clear", "", 640, 480],
+            {"model_file": "a.glb", "width": 640, "height": 480},
+        ),
+        ("Preview3DAdvanced", ["", 640, 480], {"width": 640, "height": 480}),
+        ("LoadAudio", ["a.wav", "upload"], {"audio": "a.wav"}),
+        ("LoadImageOutput", ["a.png [output]", False, "refresh", "image"], {"image": "a.png [output]"}),
+        ("KSamplerSelect", [None], {"sampler_name": "euler"}),  # an empty choice is the first
+        ("CurveEditor", [[[0, 0], [1, 1]]], {"curve": {"__type__": "CURVE", "__value__": [[0, 0], [1, 1]]}}),
+        (
+            "CustomCombo",
+            ["warm", 0, "cold", "warm", ""],
+            {"choice": "warm", "index": 1, "option2": "warm", "option3": ""},
+        ),
+        ("CustomCombo", ["gone", 0, "cold", ""], {"index": -1}),
+        (
+            "CustomCombo",
+            {"choice": "b", "option1": "a", "option2": "b"},
+            {"index": 1, "option1": "a", "option2": "b", "option3": ""},
+        ),
+    ],
+)
 def test_places_of_values_that_are_no_inputs(server, embedded, kind, values, found):
     inputs = alone(server, kind, values)
     assert inputs == inputs | found
@@ -87,9 +110,17 @@ def test_places_of_values_that_are_no_inputs(server, embedded, kind, values, fou
 
 def test_a_choice_without_stored_values_brings_its_own_defaults(server, embedded):
     inputs = alone(server, "ResizeImageMaskNode", [])
-    assert inputs == {"resize_type": "scale dimensions", "resize_type.width": 512, "resize_type.height": 512,
-                      "resize_type.crop": "center", "scale_method": "area"}
-    assert alone(server, "ResizeImageMaskNode", ["no such way", "area"]) == {"resize_type": "no such way", "scale_method": "area"}
+    assert inputs == {
+        "resize_type": "scale dimensions",
+        "resize_type.width": 512,
+        "resize_type.height": 512,
+        "resize_type.crop": "center",
+        "scale_method": "area",
+    }
+    assert alone(server, "ResizeImageMaskNode", ["no such way", "area"]) == {
+        "resize_type": "no such way",
+        "scale_method": "area",
+    }
 
 
 def test_a_link_to_an_input_of_another_choice_is_dropped(server, embedded):
@@ -111,27 +142,59 @@ def test_a_list_that_grows_keeps_every_linked_input(server, embedded):
 
 
 def test_a_widget_of_a_type_that_only_its_pack_knows(embedded):
-    info = {"Picker": {"input": {"required": {"lut": ["PACK_LUT", {}], "image": ["IMAGE", {}], "amount": ["FLOAT", {"default": 1.0}]}},
-                       "output": ["IMAGE"], "output_name": ["IMAGE"], "output_node": True}}
-    marked = [{"name": "lut", "type": "PACK_LUT", "link": None, "widget": {"name": "lut"}},
-              {"name": "image", "type": "IMAGE", "link": None}]
+    info = {
+        "Picker": {
+            "input": {
+                "required": {"lut": ["PACK_LUT", {}], "image": ["IMAGE", {}], "amount": ["FLOAT", {"default": 1.0}]}
+            },
+            "output": ["IMAGE"],
+            "output_name": ["IMAGE"],
+            "output_node": True,
+        }
+    }
+    marked = [
+        {"name": "lut", "type": "PACK_LUT", "link": None, "widget": {"name": "lut"}},
+        {"name": "image", "type": "IMAGE", "link": None},
+    ]
     assert alone(registry_of(info), "Picker", ["film.cube", 0.5], marked) == {"lut": "film.cube", "amount": 0.5}
     assert alone(registry_of(info), "Picker", [0.5]) == {"amount": 0.5}
 
 
 def test_control_values_of_numbers_and_of_several_choices(embedded):
-    info = {"Dice": {"input": {"required": {
-        "a": ["FLOAT", {"control_after_generate": True}], "b": [["x", "y"], {"multi_select": True, "control_after_generate": True}],
-        "c": ["INT", {}]}}, "output": [], "output_node": True}}
-    assert alone(registry_of(info), "Dice", [0.5, "fixed", ["x", "y"], "fixed", 3]) == {"a": 0.5, "b": {"__value__": ["x", "y"]}, "c": 3}
+    info = {
+        "Dice": {
+            "input": {
+                "required": {
+                    "a": ["FLOAT", {"control_after_generate": True}],
+                    "b": [["x", "y"], {"multi_select": True, "control_after_generate": True}],
+                    "c": ["INT", {}],
+                }
+            },
+            "output": [],
+            "output_node": True,
+        }
+    }
+    assert alone(registry_of(info), "Dice", [0.5, "fixed", ["x", "y"], "fixed", 3]) == {
+        "a": 0.5,
+        "b": {"__value__": ["x", "y"]},
+        "c": 3,
+    }
 
 
 def test_inputs_follow_the_order_that_the_server_gives(embedded):
-    info = {"N": {"input": {"required": {"a": ["INT", {}], "b": ["STRING", {}]}}, "input_order": {"required": ["b", "a"]}, "output": []}}
+    info = {
+        "N": {
+            "input": {"required": {"a": ["INT", {}], "b": ["STRING", {}]}},
+            "input_order": {"required": ["b", "a"]},
+            "output": [],
+        }
+    }
     assert alone(registry_of(info), "N", ["text", 5]) == {"b": "text", "a": 5}
 
 
-# -- promoted values -------------------------------------------------------------------------------------------------------------------
+# -- promoted values
+# -------------------------------------------------------------------------------------------------------------------
+
 
 def test_choices_are_made_where_the_widget_stands_and_not_in_promoted_values(server, embedded):
     drawing = read("ui_json_prompt_promoted")
@@ -149,9 +212,18 @@ def test_promoted_values_have_their_places_by_the_interface(server, embedded):
     # The node inside is of a type that nobody here knows; its second input still owns the instance's second value.
     drawing = read("ui_json_prompt_promoted")
     definition = drawing["definitions"]["subgraphs"][0]
-    definition["nodes"].append({"id": 3, "type": "NobodyKnows", "mode": 0, "outputs": [], "inputs": [
-        {"name": "tune", "type": "PACK_TUNE", "link": 9, "widget": {"name": "tune"}}]})
-    definition["links"].append({"id": 9, "origin_id": -10, "origin_slot": 1, "target_id": 3, "target_slot": 0, "type": "PACK_TUNE"})
+    definition["nodes"].append(
+        {
+            "id": 3,
+            "type": "NobodyKnows",
+            "mode": 0,
+            "outputs": [],
+            "inputs": [{"name": "tune", "type": "PACK_TUNE", "link": 9, "widget": {"name": "tune"}}],
+        }
+    )
+    definition["links"].append(
+        {"id": 9, "origin_id": -10, "origin_slot": 1, "target_id": 3, "target_slot": 0, "type": "PACK_TUNE"}
+    )
     definition["links"][1]["origin_slot"] = 2
     definition["inputs"].insert(1, {"name": "tune", "type": "PACK_TUNE", "linkIds": [9]})
     drawing["nodes"][1]["widgets_values"] = ["la la", "a prompt"]
@@ -161,20 +233,37 @@ def test_promoted_values_have_their_places_by_the_interface(server, embedded):
 
 def test_a_widget_shown_from_two_levels_down(server, embedded):
     drawing = read("ui_json_prompt_promoted")
-    outer = {"id": "outer", "name": "outer", "inputs": [], "outputs": [], "links": [],
-             "nodes": [drawing["nodes"][1] | {"id": 7, "inputs": [], "widgets_values": ["inner"]}]}
+    outer = {
+        "id": "outer",
+        "name": "outer",
+        "inputs": [],
+        "outputs": [],
+        "links": [],
+        "nodes": [drawing["nodes"][1] | {"id": 7, "inputs": [], "widgets_values": ["inner"]}],
+    }
     drawing["definitions"]["subgraphs"].append(outer)
     for entry in (["7", "text"], ["7", "2: text"], ["7", "text", "2"]):
-        drawing["nodes"][1] = {"id": 5, "type": "outer", "mode": 0, "inputs": [], "outputs": [],
-                               "properties": {"proxyWidgets": [entry]}, "widgets_values": ["shown"]}
+        drawing["nodes"][1] = {
+            "id": 5,
+            "type": "outer",
+            "mode": 0,
+            "inputs": [],
+            "outputs": [],
+            "properties": {"proxyWidgets": [entry]},
+            "widgets_values": ["shown"],
+        }
         drawing["nodes"][2]["inputs"][0]["link"] = None
         assert convert(drawing, server).prompt["5:7:2"]["inputs"]["text"] == "shown"
 
 
-# -- what is said ----------------------------------------------------------------------------------------------------------------------
+# -- what is said
+# ----------------------------------------------------------------------------------------------------------------------
+
 
 def test_unknown_nodes_are_named_in_one_paragraph_with_one_remedy(server, embedded, scale_prompt):
-    scale_prompt |= {str(i): {"class_type": f"Pack{'Mixer' if i % 2 else 'Blender'}Node", "inputs": {}} for i in range(10, 50)}
+    scale_prompt |= {
+        str(i): {"class_type": f"Pack{'Mixer' if i % 2 else 'Blender'}Node", "inputs": {}} for i in range(10, 50)
+    }
     scale_prompt["2"]["class_type"] = "ImageScal"
     problems = check(scale_prompt, server)
     assert len(problems) == 1 and problems[0].node is None
@@ -185,8 +274,10 @@ def test_unknown_nodes_are_named_in_one_paragraph_with_one_remedy(server, embedd
     assert "'PackBlenderNode' (nodes 10, 12, " in text and "and 8 more)" in text and text.count("perhaps") == 1
 
 
-@pytest.mark.parametrize("name, near", [("KSamplr", "KSampler"), ("Load Image", "LoadImage"), ("WanVideoSampler", None),
-                                        ("SaveAudioMP3", None)])
+@pytest.mark.parametrize(
+    "name, near",
+    [("KSamplr", "KSampler"), ("Load Image", "LoadImage"), ("WanVideoSampler", None), ("SaveAudioMP3", None)],
+)
 def test_only_near_names_are_suggested(server, embedded, name, near):
     [problem] = check({"1": {"class_type": name, "inputs": {}}}, server)
     assert ("Did you mean" in problem.message) == bool(near) and (near or "") in problem.message
@@ -200,7 +291,10 @@ def test_a_server_is_asked_no_more_than_it_declares(server, embedded):
     assert "'a way that a pack added' is not among the choices" in doubts(prompt, server)[0]
     del prompt["2"]["inputs"]["resize_type.width"]
     [problem] = check(prompt, server)
-    assert (problem.node, problem.input) == ("2", "resize_type.width") and "required input is missing" in problem.message
+    assert (problem.node, problem.input) == (
+        "2",
+        "resize_type.width",
+    ) and "required input is missing" in problem.message
     prompt["9"]["inputs"]["images"] = ["77", 0]
     assert "node 77, which does not exist" in check(prompt, server)[-1].message
 
@@ -221,30 +315,48 @@ def test_values_that_another_version_of_the_node_has_shifted_are_spoken_of(serve
     save["widgets_values"].insert(1, "a widget that this version has not")
     converted = convert(drawing, server)
     assert converted.prompt["2"]["inputs"]["format"] == "a widget that this version has not"  # as in the frontend
-    assert "two values for 'format': 'a widget that this version has not' by its place and 'png' by its name" in converted.notes[0]
+    assert (
+        "two values for 'format': 'a widget that this version has not' by its place and 'png' by its name"
+        in converted.notes[0]
+    )
 
 
-# -- --set -----------------------------------------------------------------------------------------------------------------------------
+# -- --set
+# -----------------------------------------------------------------------------------------------------------------------------
+
 
 def test_inputs_with_dots_can_be_set(server, embedded):
-    prepared = prepare(Loaded(None, read("ui_resize_dynamic_combo")), ["2.resize_type.width=33", "Resize Image/Mask.resize_type.height=9"],
-                       registry=server)
-    assert prepared.prompt["2"]["inputs"]["resize_type.width"] == 33 and prepared.prompt["2"]["inputs"]["resize_type.height"] == 9
+    prepared = prepare(
+        Loaded(None, read("ui_resize_dynamic_combo")),
+        ["2.resize_type.width=33", "Resize Image/Mask.resize_type.height=9"],
+        registry=server,
+    )
+    assert (
+        prepared.prompt["2"]["inputs"]["resize_type.width"] == 33
+        and prepared.prompt["2"]["inputs"]["resize_type.height"] == 9
+    )
     assert prepared.workflow["nodes"][1]["widgets_values"] == ["scale dimensions", 33, 9, "center", "bicubic"]
     # Another choice shifts the values behind it: the drawing cannot show it.
     changed = Loaded(None, read("ui_resize_dynamic_combo"))
     converted = convert(changed.workflow, server)
     assert apply(converted.prompt, ["2.resize_type=scale by multiplier"], server, converted.homes) is False
     inputs = converted.prompt["2"]["inputs"]
-    assert inputs == {"input": ["1", 0], "resize_type": "scale by multiplier", "resize_type.multiplier": 1.0, "scale_method": "bicubic"}
+    assert inputs == {
+        "input": ["1", 0],
+        "resize_type": "scale by multiplier",
+        "resize_type.multiplier": 1.0,
+        "scale_method": "bicubic",
+    }
     with pytest.raises(UserError, match="'resize_type' takes one of: scale dimensions, scale by multiplier"):
         prepare(changed, ["2.resize_type=by hand"], registry=server)
     with pytest.raises(UserError, match="no input 'resize_type.widht'. Did you mean 'resize_type.width'"):
         prepare(changed, ["2.resize_type.widht=33"], registry=server)
 
 
-@pytest.mark.parametrize("assignment, value", [("4.color=#123456", "#123456"), ("6.frame_rate=30", 30.0),
-                                               ("2.crop_region={\"x\": 1}", {"x": 1})])
+@pytest.mark.parametrize(
+    "assignment, value",
+    [("4.color=#123456", "#123456"), ("6.frame_rate=30", 30.0), ('2.crop_region={"x": 1}', {"x": 1})],
+)
 def test_widgets_of_newer_types_can_be_set(server, embedded, assignment, value):
     converted = convert(read("ui_widgets"), server)
     apply(converted.prompt, [assignment], server, converted.homes)
@@ -263,20 +375,45 @@ def test_a_server_that_is_no_comfyui(info):
         registry_of(info)
 
 
-@pytest.mark.parametrize("declared", [
-    {"input": []}, {"input": {"required": []}}, {"input": {"required": {"a": None}}}, {"input": {"required": {"a": []}}},
-    {"input": {"required": {"a": [{}, 1]}}}, {"output": 3, "output_name": {}},
-    {"input": {"required": {"a": ["COMFY_DYNAMICCOMBO_V3", {"options": ["x", {"inputs": {"required": 4}}]}]}}},
-    {"input": {"required": {"a": ["COMFY_AUTOGROW_V3", {"template": {"min": "x", "max": 10**9, "names": 3, "input": 5}}]}}},
-    {"input": {"required": {"a": ["COMBO", {"options": 5}]}}},
-])
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"input": []},
+        {"input": {"required": []}},
+        {"input": {"required": {"a": None}}},
+        {"input": {"required": {"a": []}}},
+        {"input": {"required": {"a": [{}, 1]}}},
+        {"output": 3, "output_name": {}},
+        {"input": {"required": {"a": ["COMFY_DYNAMICCOMBO_V3", {"options": ["x", {"inputs": {"required": 4}}]}]}}},
+        {
+            "input": {
+                "required": {
+                    "a": ["COMFY_AUTOGROW_V3", {"template": {"min": "x", "max": 10**9, "names": 3, "input": 5}}]
+                }
+            }
+        },
+        {"input": {"required": {"a": ["COMBO", {"options": 5}]}}},
+    ],
+)
 def test_what_a_server_declares_in_another_way_is_a_socket_or_nothing(embedded, declared):
-    drawing = {"nodes": [{"id": 1, "type": "N", "mode": 0, "inputs": [{"name": "a", "type": "*", "link": None}], "widgets_values": [1]}]}
+    drawing = {
+        "nodes": [
+            {
+                "id": 1,
+                "type": "N",
+                "mode": 0,
+                "inputs": [{"name": "a", "type": "*", "link": None}],
+                "widgets_values": [1],
+            }
+        ]
+    }
     assert set(convert(drawing, registry_of({"N": declared})).prompt) == {"1"}
 
 
 def test_an_unknown_problem_is_raised_for_the_whole_workflow(server, embedded):
     drawing = read("ui_custom_combo")
     drawing["nodes"][0]["type"] = "Elsewhere"
-    with pytest.raises(WorkflowError, match="Node 1 'Elsewhere': The node type 'Elsewhere' is not available on this server"):
+    with pytest.raises(
+        WorkflowError, match="Node 1 'Elsewhere': The node type 'Elsewhere' is not available on this server"
+    ):
         prepare(Loaded(None, drawing), registry=server)

@@ -1,8 +1,8 @@
 """Workflows that people saved with an earlier version: what they asked for then is what they ask for now.
 
-`tests/frozen` holds the thirteen templates as they were when the first version was complete, in the form that the frontend
-saves, and the prompt that each of them was. Neither is ever changed; a template that is changed in `workflows/` leaves them
-as they are. What these prompts give, bit for bit, is compared by `tests/frozen/pixels.py`.
+`tests/frozen` holds the thirteen templates as they were when the first version was complete, in the form that the
+frontend saves, and the prompt that each of them was. Neither is ever changed; a template that is changed in
+`workflows/` leaves them as they are. What these prompts give, bit for bit, is compared by `tests/frozen/pixels.py`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-
 from comfyui_affect.workflows.headless.run import prepare
+from PIL import Image
 
 FROZEN = Path(__file__).parent.parent / "frozen"
 PROMPTS = json.loads((FROZEN / "prompts.json").read_text(encoding="utf-8"))

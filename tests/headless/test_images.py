@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_affect.models import host
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.core.image_io import LoadImage, LoadImageMask, PreviewImage, SaveImage
 from comfyui_affect.workflows.headless.core.images import ImageScale
+from PIL import Image
 
 
 def gradient(width, height):
@@ -57,12 +56,18 @@ def test_a_palette_with_transparency(embedded, workspace):
 
 def grey_png(path, bits, key, values):
     """A row of grey in a PNG whose tRNS chunk makes one grey transparent."""
+
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     packed = int("".join(f"{v:0{bits}b}" for v in values), 2).to_bytes(len(values) * bits // 8, "big")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", len(values), 1, bits, 0, 0, 0, 0))
-                     + chunk(b"tRNS", struct.pack(">H", key)) + chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", len(values), 1, bits, 0, 0, 0, 0))
+        + chunk(b"tRNS", struct.pack(">H", key))
+        + chunk(b"IDAT", zlib.compress(b"\0" + packed))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("bits, key", [(1, 1), (2, 2), (4, 5), (8, 200), (16, 300)])
@@ -76,14 +81,20 @@ def test_the_transparent_grey_of_a_png_becomes_the_mask(embedded, workspace, bit
 
 
 def test_the_transparent_colour_of_a_png_becomes_the_mask(embedded, workspace):
-    Image.fromarray(gradient(8, 4)).save(workspace / "input" / "c.png", transparency=tuple(int(v) for v in gradient(8, 4)[0, 2]))
+    Image.fromarray(gradient(8, 4)).save(
+        workspace / "input" / "c.png", transparency=tuple(int(v) for v in gradient(8, 4)[0, 2])
+    )
     _, mask = LoadImage().load_image("c.png")
     assert mask[0].tolist() == [[0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]] * 4
 
 
 def test_lab_has_colours_and_no_mask(embedded, workspace):
     lab = np.zeros((4, 8, 3), np.uint8)
-    lab[..., 0], lab[:, :4, 1], lab[:, 4:, 1] = 128, 60, 256 - 60  # L 50; a is 60 on the left (red), -60 on the right (green)
+    lab[..., 0], lab[:, :4, 1], lab[:, 4:, 1] = (
+        128,
+        60,
+        256 - 60,
+    )  # L 50; a is 60 on the left (red), -60 on the right (green)
     Image.fromarray(lab, "LAB").save(workspace / "input" / "lab.tif")
     image, mask = LoadImage().load_image("lab.tif")
     assert torch.equal(mask, torch.zeros(1, 64, 64)) and "converted from LAB" in embedded.notes[0]
@@ -185,13 +196,22 @@ def test_batch_numbers_never_write_over_an_earlier_run(embedded, workspace):
     for _ in range(3):
         SaveImage().save_images(torch.rand(2, 4, 4, 3), "n%batch_num%")
     assert sorted(p.name for p in (workspace / "output").iterdir()) == [
-        "n0_00001_.png", "n0_00003_.png", "n0_00005_.png", "n1_00002_.png", "n1_00004_.png", "n1_00006_.png"]
+        "n0_00001_.png",
+        "n0_00003_.png",
+        "n0_00005_.png",
+        "n1_00002_.png",
+        "n1_00004_.png",
+        "n1_00006_.png",
+    ]
 
 
 def test_runs_at_once_into_one_folder_keep_every_picture(embedded, workspace):
     def work(worker):
         with host.use(embedded):
-            return [SaveImage().save_images(torch.full((1, 4, 4, 3), worker / 10), "x")["ui"]["images"][0]["filename"] for _ in range(15)]
+            return [
+                SaveImage().save_images(torch.full((1, 4, 4, 3), worker / 10), "x")["ui"]["images"][0]["filename"]
+                for _ in range(15)
+            ]
 
     with ThreadPoolExecutor(6) as pool:
         names = [name for each in pool.map(work, range(6)) for name in each]

@@ -1,11 +1,10 @@
-"""Small workflows that would take hours or gigabytes, or that hold what no workflow may: each is answered at once, in words or with
-its prompt. None of these tests asserts a time: before the limits, none of them ended."""
+"""Small workflows that would take hours or gigabytes, or that hold what no workflow may: each is answered at once,
+in words or with its prompt. None of these tests asserts a time: before the limits, none of them ended."""
 
 import copy
 import json
 
 import pytest
-
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.convert import convert
 from comfyui_affect.workflows.headless.load import Loaded, load
@@ -15,19 +14,31 @@ from comfyui_affect.workflows.headless.text import choose, without_comments
 
 
 def link(id, origin, origin_slot, target, target_slot, type):
-    return {"id": id, "origin_id": origin, "origin_slot": origin_slot, "target_id": target, "target_slot": target_slot, "type": type}
+    return {
+        "id": id,
+        "origin_id": origin,
+        "origin_slot": origin_slot,
+        "target_id": target,
+        "target_slot": target_slot,
+        "type": type,
+    }
 
 
 def tower(node, levels, wide=1, inputs=1):
-    """A drawing with subgraphs in one another: `wide` instances at each level, each of whose `inputs` leads to the width of an
-    ImageScale at the bottom."""
+    """A drawing with subgraphs in one another: `wide` instances at each level, each of whose `inputs` leads to the
+    width of an ImageScale at the bottom."""
     names = [f"w{i}" for i in range(inputs)]
     definitions = []
     for level in range(levels):
         insides = []
         for at in range(wide if level else inputs):
-            inner = node(at + 1, f"s{level - 1}" if level else "ImageScale", [("image", "IMAGE", None)], ["IMAGE"],
-                         ["bilinear", 20 + at, 0, "disabled"] if level == 0 else None)
+            inner = node(
+                at + 1,
+                f"s{level - 1}" if level else "ImageScale",
+                [("image", "IMAGE", None)],
+                ["IMAGE"],
+                ["bilinear", 20 + at, 0, "disabled"] if level == 0 else None,
+            )
             for i, name in enumerate(names if level else ["width"]):
                 link_id = 1 + at * inputs + i
                 inner["inputs"].append({"name": name, "type": "INT", "link": link_id, "widget": {"name": name}})
@@ -39,10 +50,21 @@ def tower(node, levels, wide=1, inputs=1):
                     name = one["name"] if level else f"w{inner['id'] - 1}"
                     links.append(link(one["link"], -10, names.index(name), inner["id"], slot, "INT"))
                     ids[name].append(one["link"])
-        definitions.append({"id": f"s{level}", "name": f"Level {level}", "nodes": insides, "links": links, "outputs": [],
-                            "inputs": [{"name": n, "type": "INT", "linkIds": ids[n]} for n in names]})
-    return {"nodes": [node(1, f"s{levels - 1}"), node(2, "SaveImage", [("images", "IMAGE", None)], [], ["x"])], "links": [],
-            "definitions": {"subgraphs": definitions}}
+        definitions.append(
+            {
+                "id": f"s{level}",
+                "name": f"Level {level}",
+                "nodes": insides,
+                "links": links,
+                "outputs": [],
+                "inputs": [{"name": n, "type": "INT", "linkIds": ids[n]} for n in names],
+            }
+        )
+    return {
+        "nodes": [node(1, f"s{levels - 1}"), node(2, "SaveImage", [("images", "IMAGE", None)], [], ["x"])],
+        "links": [],
+        "definitions": {"subgraphs": definitions},
+    }
 
 
 def test_a_widget_that_is_promoted_through_thirty_levels(registry, embedded, node):
@@ -86,9 +108,18 @@ def test_a_long_chain_of_reroutes_with_many_ends(registry, embedded, node, scale
     assert all(prompt[str(100_000 + end)]["inputs"]["images"] == ["1", 0] for end in range(30))
 
 
-@pytest.mark.parametrize("text, rest", [
-    ("/* " * 200_000, "/* " * 200_000), ("/*x*/" * 100_000, ""), ("/" * 200_000, ""), ("a /*/ b */ c", "a  c"), ("/* open", "/* open"),
-    ("a//b\u2028c", "a\u2028c"), ("a / b * / c", "a / b * / c")])
+@pytest.mark.parametrize(
+    "text, rest",
+    [
+        ("/* " * 200_000, "/* " * 200_000),
+        ("/*x*/" * 100_000, ""),
+        ("/" * 200_000, ""),
+        ("a /*/ b */ c", "a  c"),
+        ("/* open", "/* open"),
+        ("a//b\u2028c", "a\u2028c"),
+        ("a / b * / c", "a / b * / c"),
+    ],
+)
 def test_comments_are_read_once(text, rest):
     assert without_comments(text) == rest
 
@@ -106,15 +137,18 @@ def test_an_unknown_name_of_great_length(registry, embedded, scale_prompt):
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("text, words", [
-    ('{"1": {"class_type": "Note", "inputs": {"x": 1e999}}}', "the number inf"),
-    ('{"1": {"class_type": "Note", "inputs": {"x": [-Infinity]}}}', "the number -inf"),
-    ('{"1": {"class_type": "Note", "inputs": {"x": "half \\ud83d"}}}', "half of a character"),
-    ('{"1": {"class_type": "Note", "inputs": {"\\udc00": 1}}}', "half of a character"),
-    ('{"1": {"class_type": "Note", "inputs": {"x": ' + "[" * 300 + "]" * 300 + "}}}", "nested more than 100 deep"),
-    ("[" * 100_000, "is not JSON"),
-    ('{"1": {"class_type": "Note", "inputs": {"x": ' + "9" * 5000 + "}}}", "is not JSON"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('{"1": {"class_type": "Note", "inputs": {"x": 1e999}}}', "the number inf"),
+        ('{"1": {"class_type": "Note", "inputs": {"x": [-Infinity]}}}', "the number -inf"),
+        ('{"1": {"class_type": "Note", "inputs": {"x": "half \\ud83d"}}}', "half of a character"),
+        ('{"1": {"class_type": "Note", "inputs": {"\\udc00": 1}}}', "half of a character"),
+        ('{"1": {"class_type": "Note", "inputs": {"x": ' + "[" * 300 + "]" * 300 + "}}}", "nested more than 100 deep"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"1": {"class_type": "Note", "inputs": {"x": ' + "9" * 5000 + "}}}", "is not JSON"),
+    ],
+)
 def test_what_no_workflow_file_may_hold(workspace, text, words):
     (workspace / "w.json").write_text(text)
     with pytest.raises(UserError, match=words) as caught:
@@ -129,7 +163,9 @@ def test_what_is_handed_over_without_a_file_is_looked_at_too(registry, embedded,
 
 
 def test_a_file_too_large_or_of_too_many_values(workspace, monkeypatch):
-    (workspace / "w.json").write_text(json.dumps({"nodes": [{"id": 1, "type": "Note", "widgets_values": list(range(500))}]}))
+    (workspace / "w.json").write_text(
+        json.dumps({"nodes": [{"id": 1, "type": "Note", "widgets_values": list(range(500))}]})
+    )
     assert load(workspace / "w.json").workflow is not None
     monkeypatch.setattr("comfyui_affect.workflows.headless.shape.MAX_VALUES", 400)
     with pytest.raises(UserError, match="more than 400 values"):
@@ -144,18 +180,28 @@ def test_a_prompt_may_say_that_a_node_changed_in_no_number(workspace):
     assert load(workspace / "w.json").prompt == {"1": {"class_type": "Note", "inputs": {}}}
 
 
-@pytest.mark.parametrize("way, value, place", [
-    (("nodes", 0, "id"), [1], r"nodes\[0\].id is a list"), (("nodes", 0, "type"), {"a": 1}, r"nodes\[0\].type is an object"),
-    (("nodes", 0, "mode"), "off", r"nodes\[0\].mode is 'off'"), (("nodes", 0, "id"), True, r"nodes\[0\].id is True"),
-    (("nodes", 1, "inputs", 0, "name"), ["x"], r"nodes\[1\].inputs\[0\].name is a list"),
-    (("nodes", 1, "inputs", 0, "link"), {}, r"nodes\[1\].inputs\[0\].link is an object"),
-    (("links", 0, 2), float("inf"), r"links\[0\]\[2\] is inf"), (("links", 0), "x", r"links\[0\] is 'x'"),
-    (("definitions", "subgraphs", 0, "inputs", 0, "name"), {}, r"in the subgraph 'Level 0': inputs\[0\].name is an object"),
-    (("definitions", "subgraphs", 0, "inputs", 0, "linkIds"), 5, r"inputs\[0\].linkIds is 5"),
-    (("definitions", "subgraphs", 0, "inputs", 0, "type"), "I," * 2000, "type has 4,000 characters"),
-    (("definitions", "subgraphs", 0, "links", 0, "origin_slot"), "0", r"links\[0\].origin_slot is '0'"),
-    (("definitions", "subgraphs", 0, "id"), {}, "the definition of a subgraph cannot be read"),
-])
+@pytest.mark.parametrize(
+    "way, value, place",
+    [
+        (("nodes", 0, "id"), [1], r"nodes\[0\].id is a list"),
+        (("nodes", 0, "type"), {"a": 1}, r"nodes\[0\].type is an object"),
+        (("nodes", 0, "mode"), "off", r"nodes\[0\].mode is 'off'"),
+        (("nodes", 0, "id"), True, r"nodes\[0\].id is True"),
+        (("nodes", 1, "inputs", 0, "name"), ["x"], r"nodes\[1\].inputs\[0\].name is a list"),
+        (("nodes", 1, "inputs", 0, "link"), {}, r"nodes\[1\].inputs\[0\].link is an object"),
+        (("links", 0, 2), float("inf"), r"links\[0\]\[2\] is inf"),
+        (("links", 0), "x", r"links\[0\] is 'x'"),
+        (
+            ("definitions", "subgraphs", 0, "inputs", 0, "name"),
+            {},
+            r"in the subgraph 'Level 0': inputs\[0\].name is an object",
+        ),
+        (("definitions", "subgraphs", 0, "inputs", 0, "linkIds"), 5, r"inputs\[0\].linkIds is 5"),
+        (("definitions", "subgraphs", 0, "inputs", 0, "type"), "I," * 2000, "type has 4,000 characters"),
+        (("definitions", "subgraphs", 0, "links", 0, "origin_slot"), "0", r"links\[0\].origin_slot is '0'"),
+        (("definitions", "subgraphs", 0, "id"), {}, "the definition of a subgraph cannot be read"),
+    ],
+)
 def test_a_wrong_kind_is_named_with_its_place(registry, embedded, node, scale_workflow, way, value, place):
     drawing = copy.deepcopy(scale_workflow) | {"definitions": tower(node, 1)["definitions"]}
     container = drawing

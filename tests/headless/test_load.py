@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.load import load
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 
 def save(path, content):
@@ -40,14 +39,19 @@ def test_ui_format_with_a_byte_order_mark(tmp_path, scale_workflow):
 
 
 def test_a_request_body_gives_its_prompt_and_drawing_but_no_keys(tmp_path, scale_prompt, scale_workflow):
-    body = {"prompt": scale_prompt, "client_id": "me",
-            "extra_data": {"api_key_comfy_org": "secret", "extra_pnginfo": {"workflow": scale_workflow}}}
+    body = {
+        "prompt": scale_prompt,
+        "client_id": "me",
+        "extra_data": {"api_key_comfy_org": "secret", "extra_pnginfo": {"workflow": scale_workflow}},
+    }
     loaded = load(save(tmp_path / "w.json", body))
     assert sorted(loaded.prompt) == ["1", "2", "3"] and loaded.workflow == scale_workflow
     assert "secret" not in repr(loaded)
 
 
-@pytest.mark.parametrize("extra", [5, [], "x", {"extra_pnginfo": 5}, {"extra_pnginfo": []}, {"extra_pnginfo": {"workflow": 5}}])
+@pytest.mark.parametrize(
+    "extra", [5, [], "x", {"extra_pnginfo": 5}, {"extra_pnginfo": []}, {"extra_pnginfo": {"workflow": 5}}]
+)
 def test_a_request_body_with_odd_extra_data(tmp_path, scale_prompt, extra):
     loaded = load(save(tmp_path / "w.json", {"prompt": scale_prompt, "extra_data": extra}))
     assert sorted(loaded.prompt) == ["1", "2", "3"] and loaded.workflow is None
@@ -66,14 +70,21 @@ def test_a_png_prefers_its_prompt_and_falls_back_to_its_workflow(tmp_path, scale
     assert one.prompt is None and one.workflow == scale_workflow
 
 
-@pytest.mark.parametrize("content, word", [
-    ("{", "not JSON"), ("not json at all", "not JSON"),
-    ("\udcff".encode("utf-8", "surrogateescape"), "not JSON"),
-    ("{}", "holds no nodes"), ('{"prompt": {}}', "holds no nodes"),
-    ('{"nodes": [], "links": []}', "holds no nodes"),
-    ("[]", "no workflow"), ("3", "no workflow"), ('{"a": 1}', "no workflow"),
-    ('{"a": {"b": 1}}', "class_type"),
-])
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        ("{", "not JSON"),
+        ("not json at all", "not JSON"),
+        ("\udcff".encode("utf-8", "surrogateescape"), "not JSON"),
+        ("{}", "holds no nodes"),
+        ('{"prompt": {}}', "holds no nodes"),
+        ('{"nodes": [], "links": []}', "holds no nodes"),
+        ("[]", "no workflow"),
+        ("3", "no workflow"),
+        ('{"a": 1}', "no workflow"),
+        ('{"a": {"b": 1}}', "class_type"),
+    ],
+)
 def test_files_that_are_no_workflow(tmp_path, content, word):
     path = tmp_path / "w.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -3,16 +3,14 @@
 import json
 import shutil
 
+import ldm
+import loras
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from comfyui_affect.models.diffusion import checkpoints
 from comfyui_affect.models.diffusion.folder import load_folder
 from comfyui_affect.models.errors import UserError
-
-import ldm
-import loras
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +21,7 @@ def small():
 @pytest.fixture
 def put(workspace):
     """put(kind, name, state): a model file of the workspace."""
+
     def write(kind, name, state):
         path = workspace / "models" / kind / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,14 +32,28 @@ def put(workspace):
 
 
 def prompt(**more):
-    return {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "m.safetensors"}},
-            "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a (house:1.2)", "clip": ["1", 1]}},
-            "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-            "4": {"class_type": "KSampler", "inputs": {
-                "model": ["1", 0], "positive": ["2", 0], "negative": ["2", 0], "latent_image": ["3", 0], "seed": 1, "steps": 1,
-                "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
-            "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
-            "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "x"}}} | more
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "m.safetensors"}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a (house:1.2)", "clip": ["1", 1]}},
+        "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "4": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["1", 0],
+                "positive": ["2", 0],
+                "negative": ["2", 0],
+                "latent_image": ["3", 0],
+                "seed": 1,
+                "steps": 1,
+                "cfg": 2.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+            },
+        },
+        "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "x"}},
+    } | more
 
 
 def without(state, prefix):
@@ -67,7 +80,10 @@ def first_layer(state, channels):
 CHECKPOINTS = {
     "in-painting": (lambda s: first_layer(s, 9), "in-painting model.*9 channels"),
     "another image": (lambda s: first_layer(s, 8), "reads another image.*8 channels"),
-    "another family": (lambda s: {"double_blocks.0.img_attn.qkv.weight": torch.zeros(2)}, "Run other models in ComfyUI"),
+    "another family": (
+        lambda s: {"double_blocks.0.img_attn.qkv.weight": torch.zeros(2)},
+        "Run other models in ComfyUI",
+    ),
     "no text": (lambda s: without(s, "cond_stage_model."), "no text encoder"),
 }
 
@@ -116,10 +132,16 @@ def edited(path, **changes):
 
 
 FOLDERS = {
-    "pickled": (lambda d: (d / "unet" / "diffusion_pytorch_model.safetensors").rename(d / "unet" / "diffusion_pytorch_model.bin"),
-                "only pickled weights"),
-    "no weights": (lambda d: (d / "vae" / "diffusion_pytorch_model.safetensors").unlink(),
-                   "'vae' of the diffusers folder 'd' has no weights"),
+    "pickled": (
+        lambda d: (d / "unet" / "diffusion_pytorch_model.safetensors").rename(
+            d / "unet" / "diffusion_pytorch_model.bin"
+        ),
+        "only pickled weights",
+    ),
+    "no weights": (
+        lambda d: (d / "vae" / "diffusion_pytorch_model.safetensors").unlink(),
+        "'vae' of the diffusers folder 'd' has no weights",
+    ),
     "no text": (lambda d: shutil.rmtree(d / "text_encoder"), "needs unet, vae and text_encoder"),
     "in-painting": (lambda d: edited(d / "unet" / "config.json", in_channels=9), "in-painting model"),
     "no json": (lambda d: (d / "unet" / "config.json").write_text("{"), "unet/config.json"),
@@ -137,11 +159,20 @@ def test_folders_that_cannot_be_loaded(affect, own, case):
     assert answer.code == 2 and words in answer.err and len(answer.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda d: edited(d / "unet" / "config.json", block_out_channels=[32, 64, 128, 256]), "'unet' of the diffusers folder"),
-    (lambda d: edited(d / "unet" / "config.json", down_block_types=["Strange"]), "'unet' of the diffusers folder"),
-    (lambda d: save_file({"a": torch.zeros(1)}, d / "text_encoder" / "model.safetensors", {"format": "pt"}), "lacks weights"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda d: edited(d / "unet" / "config.json", block_out_channels=[32, 64, 128, 256]),
+            "'unet' of the diffusers folder",
+        ),
+        (lambda d: edited(d / "unet" / "config.json", down_block_types=["Strange"]), "'unet' of the diffusers folder"),
+        (
+            lambda d: save_file({"a": torch.zeros(1)}, d / "text_encoder" / "model.safetensors", {"format": "pt"}),
+            "lacks weights",
+        ),
+    ],
+)
 def test_folders_whose_parts_do_not_belong_together(own, change, words):
     change(own)
     with pytest.raises(UserError, match=words):
@@ -157,12 +188,33 @@ def test_model_names_are_answered_with_the_nearest(affect, workspace, small, put
 
 
 def test_files_of_another_kind_are_told_of(affect, workspace, small, put):
-    put("checkpoints", "m.safetensors", small), put("loras", "l.safetensors", ldm.vae()), put("vae", "v.safetensors", loras.every_kind())
+    (
+        put("checkpoints", "m.safetensors", small),
+        put("loras", "l.safetensors", ldm.vae()),
+        put("vae", "v.safetensors", loras.every_kind()),
+    )
     (workspace / "models" / "vae" / "folder").mkdir()
     for key, inputs, words in (
-            ("LoraLoader", {"model": ["1", 0], "clip": ["1", 1], "lora_name": "l.safetensors", "strength_model": 1.0, "strength_clip": 1.0},
-             "no LoRA"), ("VAELoader", {"vae_name": "v.safetensors"}, "no VAE"), ("VAELoader", {"vae_name": "folder"}, "is a folder")):
-        asked = prompt(**{"7": {"class_type": key, "inputs": inputs}, "8": {"class_type": "PreviewAny", "inputs": {"source": ["7", 0]}}})
+        (
+            "LoraLoader",
+            {
+                "model": ["1", 0],
+                "clip": ["1", 1],
+                "lora_name": "l.safetensors",
+                "strength_model": 1.0,
+                "strength_clip": 1.0,
+            },
+            "no LoRA",
+        ),
+        ("VAELoader", {"vae_name": "v.safetensors"}, "no VAE"),
+        ("VAELoader", {"vae_name": "folder"}, "is a folder"),
+    ):
+        asked = prompt(
+            **{
+                "7": {"class_type": key, "inputs": inputs},
+                "8": {"class_type": "PreviewAny", "inputs": {"source": ["7", 0]}},
+            }
+        )
         answer = affect("check", asked)
         assert answer.code == 2 and words in answer.err
 
@@ -170,9 +222,24 @@ def test_files_of_another_kind_are_told_of(affect, workspace, small, put):
 def test_a_lora_and_an_embedding_in_a_run(affect, workspace, small, put):
     put("checkpoints", "m.safetensors", small), put("loras", "l.safetensors", loras.every_kind())
     put("embeddings", "calm.safetensors", {"emb_params": torch.zeros(2, 64)})
-    asked = prompt(**{"7": {"class_type": "LoraLoader", "inputs": {
-        "model": ["1", 0], "clip": ["1", 1], "lora_name": "l.safetensors", "strength_model": 0.1, "strength_clip": 0.1}}})
-    asked["4"]["inputs"]["model"], asked["2"]["inputs"] = ["7", 0], {"text": "a house, embedding:calm", "clip": ["7", 1]}
+    asked = prompt(
+        **{
+            "7": {
+                "class_type": "LoraLoader",
+                "inputs": {
+                    "model": ["1", 0],
+                    "clip": ["1", 1],
+                    "lora_name": "l.safetensors",
+                    "strength_model": 0.1,
+                    "strength_clip": 0.1,
+                },
+            }
+        }
+    )
+    asked["4"]["inputs"]["model"], asked["2"]["inputs"] = (
+        ["7", 0],
+        {"text": "a house, embedding:calm", "clip": ["7", 1]},
+    )
     answer = affect("run", asked)
     assert answer.code == 0 and "25 of its 25 modules were applied" in answer.err
     asked["2"]["inputs"]["text"] = "a house, embedding:clam"
@@ -180,12 +247,22 @@ def test_a_lora_and_an_embedding_in_a_run(affect, workspace, small, put):
     assert answer.code == 2 and "Did you mean 'calm'" in answer.err and "Node 2" in answer.err
 
 
-@pytest.mark.parametrize("part, key, words", [
-    ("the model", "model.diffusion_model.out.2.bias", "The model, in step 1 of 1, gave values that are no numbers"),
-    ("the VAE", "first_stage_model.decoder.conv_out.bias", "The VAE, decoding the latent, gave values that are no numbers"),
-    ("the text encoder", "cond_stage_model.transformer.text_model.final_layer_norm.bias",
-     "The text encoder gave values that are no numbers"),
-])
+@pytest.mark.parametrize(
+    "part, key, words",
+    [
+        ("the model", "model.diffusion_model.out.2.bias", "The model, in step 1 of 1, gave values that are no numbers"),
+        (
+            "the VAE",
+            "first_stage_model.decoder.conv_out.bias",
+            "The VAE, decoding the latent, gave values that are no numbers",
+        ),
+        (
+            "the text encoder",
+            "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+            "The text encoder gave values that are no numbers",
+        ),
+    ],
+)
 def test_networks_that_give_no_numbers_make_no_black_picture(affect, workspace, small, put, part, key, words):
     put("checkpoints", "m.safetensors", small | {key: torch.full_like(small[key], float("nan"))})
     answer = affect("run", prompt())

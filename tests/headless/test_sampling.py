@@ -7,31 +7,38 @@ import signal
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
-
 from comfyui_affect.models.diffusion.sampling import SCHEDULES
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.core import latents, sampling
 from comfyui_affect.workflows.headless.execute import Executor, NodeFailed
 from comfyui_affect.workflows.headless.registry import Registry, default_registry
+from safetensors.numpy import save_file
 
 
 @pytest.fixture(scope="module")
 def networks():
     """(MODEL, CLIP, VAE) with random weights: 3 levels, width 16, context of 8."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
     from comfyui_affect.models.diffusion.diffusers import DiffusersModel, DiffusersVAE
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=4, block_out_channels=(16, 16), layers_per_block=1, cross_attention_dim=8,
+        sample_size=4,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        cross_attention_dim=8,
         attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=4)
-    vae = AutoencoderKL(block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
-                        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, norm_num_groups=4)
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
 
     class Clip:
         def encode(self, text):
@@ -43,9 +50,16 @@ def networks():
 
 @pytest.fixture
 def with_networks(networks):
-    loader = type("Networks", (), {"INPUT_TYPES": classmethod(lambda cls: {"required": {}}),
-                                   "FUNCTION": "run",
-                                   "RETURN_TYPES": ("MODEL", "CLIP", "VAE"), "run": lambda self: networks})
+    loader = type(
+        "Networks",
+        (),
+        {
+            "INPUT_TYPES": classmethod(lambda cls: {"required": {}}),
+            "FUNCTION": "run",
+            "RETURN_TYPES": ("MODEL", "CLIP", "VAE"),
+            "run": lambda self: networks,
+        },
+    )
     known = default_registry()
     return Registry({**{k.key: k.cls for k in known}, "Networks": loader}, {})
 
@@ -61,9 +75,19 @@ def prompt():
         "2": n("CLIPTextEncode", clip=["1", 1], text="a house"),
         "3": n("CLIPTextEncode", clip=["1", 1], text=""),
         "4": n("EmptyLatentImage", width=64, height=48, batch_size=2),
-        "5": n("KSampler", model=["1", 0], positive=["2", 0], negative=["3", 0], latent_image=["4", 0],
-               seed=3,
-               steps=3, cfg=4.0, sampler_name="euler", scheduler="normal", denoise=1.0),
+        "5": n(
+            "KSampler",
+            model=["1", 0],
+            positive=["2", 0],
+            negative=["3", 0],
+            latent_image=["4", 0],
+            seed=3,
+            steps=3,
+            cfg=4.0,
+            sampler_name="euler",
+            scheduler="normal",
+            denoise=1.0,
+        ),
         "6": n("VAEDecode", samples=["5", 0], vae=["1", 2]),
         "7": n("SaveImage", images=["6", 0], filename_prefix="s"),
     }
@@ -71,24 +95,37 @@ def prompt():
 
 def test_the_same_seed_gives_the_same_image_bit_for_bit(embedded, with_networks, prompt):
     first = Executor(with_networks).run(prompt)["6"].outputs[0][0]
-    assert first.shape == (2, 48, 64, 3) and 0 <= first.min() and first.max() <= 1
+    assert first.shape == (2, 48, 64, 3) and first.min() >= 0 and first.max() <= 1
     assert torch.equal(Executor(with_networks).run(prompt)["6"].outputs[0][0], first)
     prompt["5"]["inputs"]["seed"] = 4
     assert not torch.equal(Executor(with_networks).run(prompt)["6"].outputs[0][0], first)
 
 
-@pytest.mark.parametrize("sampler, scheduler, denoise", [
-    ("euler", "normal", 1.0), ("euler_ancestral", "karras", 0.5), ("dpmpp_2m", "simple", 1.0),
-    ("lcm", "sgm_uniform", 1.0), ("heun", "exponential", 1.0)])
+@pytest.mark.parametrize(
+    "sampler, scheduler, denoise",
+    [
+        ("euler", "normal", 1.0),
+        ("euler_ancestral", "karras", 0.5),
+        ("dpmpp_2m", "simple", 1.0),
+        ("lcm", "sgm_uniform", 1.0),
+        ("heun", "exponential", 1.0),
+    ],
+)
 def test_ksampler_is_its_parts_put_together(embedded, with_networks, prompt, sampler, scheduler, denoise):
     prompt["5"]["inputs"] |= {"sampler_name": sampler, "scheduler": scheduler, "denoise": denoise}
     prompt |= {
-        "10": n("RandomNoise", noise_seed=3), "11": n("KSamplerSelect", sampler_name=sampler),
+        "10": n("RandomNoise", noise_seed=3),
+        "11": n("KSamplerSelect", sampler_name=sampler),
         "12": n("BasicScheduler", model=["1", 0], scheduler=scheduler, steps=3, denoise=denoise),
         "13": n("CFGGuider", model=["1", 0], positive=["2", 0], negative=["3", 0], cfg=4.0),
-        "14": n("SamplerCustomAdvanced", noise=["10", 0], guider=["13", 0], sampler=["11", 0],
-                sigmas=["12", 0],
-                latent_image=["4", 0]),
+        "14": n(
+            "SamplerCustomAdvanced",
+            noise=["10", 0],
+            guider=["13", 0],
+            sampler=["11", 0],
+            sigmas=["12", 0],
+            latent_image=["4", 0],
+        ),
         "15": n("PreviewAny", source=["14", 0]),
     }
     results = Executor(with_networks).run(prompt)
@@ -126,8 +163,9 @@ def test_every_schedule_is_offered_with_comfyuis_default_first():
 def test_noise_sources_draw_as_comfyui_draws():
     latent = {"samples": torch.zeros(2, 4, 6, 8)}
     generator = torch.Generator("cpu").manual_seed(9)
-    assert torch.equal(sampling.RandomNoiseSource(9).generate_noise(latent),
-                       torch.randn(2, 4, 6, 8, generator=generator))
+    assert torch.equal(
+        sampling.RandomNoiseSource(9).generate_noise(latent), torch.randn(2, 4, 6, 8, generator=generator)
+    )
     one = {"samples": latent["samples"][:1], "batch_index": [1]}
     second = sampling.RandomNoiseSource(9).generate_noise(one)
     generator = torch.Generator("cpu").manual_seed(9)
@@ -147,8 +185,9 @@ def test_vae_encode_crops_at_the_centre_and_says_so(networks, embedded):
         latents.VAEEncode().encode(image[:, :, :1], vae)
 
 
-def test_ctrl_c_during_sampling_exits_130_and_leaves_no_file(affect, workspace, with_networks, networks,
-                                                             prompt, monkeypatch, request):
+def test_ctrl_c_during_sampling_exits_130_and_leaves_no_file(
+    affect, workspace, with_networks, networks, prompt, monkeypatch, request
+):
     monkeypatch.setattr("comfyui_affect.workflows.headless.run.default_registry", lambda: with_networks)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell is born ignoring it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
@@ -167,17 +206,20 @@ def test_ctrl_c_during_sampling_exits_130_and_leaves_no_file(affect, workspace, 
     assert affect("run", prompt).code == 0
 
 
-def test_a_context_of_another_width_is_a_clear_failure(embedded, with_networks, networks, prompt,
-                                                       monkeypatch):
+def test_a_context_of_another_width_is_a_clear_failure(embedded, with_networks, networks, prompt, monkeypatch):
     monkeypatch.setattr(networks[1], "encode", lambda text: [[torch.zeros(1, 77, 9), {}]], raising=False)
-    with pytest.raises(NodeFailed,
-                       match=r"Node 5 'KSampler' \(KSampler\) failed: The conditioning is 9 wide"):
+    with pytest.raises(NodeFailed, match=r"Node 5 'KSampler' \(KSampler\) failed: The conditioning is 9 wide"):
         Executor(with_networks).run(prompt)
 
 
-LOADERS = {"checkpoints": ("CheckpointLoaderSimple", "ckpt_name", [
-               "model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.x", "cond_stage_model.x"]),
-           "vae": ("VAELoader", "vae_name", ["decoder.conv_in.weight"])}
+LOADERS = {
+    "checkpoints": (
+        "CheckpointLoaderSimple",
+        "ckpt_name",
+        ["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.x", "cond_stage_model.x"],
+    ),
+    "vae": ("VAELoader", "vae_name", ["decoder.conv_in.weight"]),
+}
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -191,12 +233,15 @@ def test_model_files_that_are_wrong_are_refused_before_anything_runs(affect, wor
     (folder / "cut.safetensors").write_bytes(whole[:-8])
     (folder / "text.safetensors").write_text("no model")
     (folder / "pickle.ckpt").write_bytes(b"\x80\x02.")
-    for file, word in {"other.safetensors": "wrong keys", "cut.safetensors": "cut off",
-                       "text.safetensors": "not a safetensors file", "pickle.ckpt": "can run code",
-                       "absent.safetensors": "There is no file",
-                       "../x.safetensors": "leaves its folder"}.items():
-        answer = affect("check", {"1": n(key, **{name: file}), "2": n("PreviewAny", source=["1", 0])},
-                        "--json")
+    for file, word in {
+        "other.safetensors": "wrong keys",
+        "cut.safetensors": "cut off",
+        "text.safetensors": "not a safetensors file",
+        "pickle.ckpt": "can run code",
+        "absent.safetensors": "There is no file",
+        "../x.safetensors": "leaves its folder",
+    }.items():
+        answer = affect("check", {"1": n(key, **{name: file}), "2": n("PreviewAny", source=["1", 0])}, "--json")
         problem = json.loads(answer.out)["problems"][0]
         assert answer.code == 2 and word in problem["message"] and problem["input"] == name
     good = {"1": n(key, **{name: "good.safetensors"}), "2": n("PreviewAny", source=["1", 0])}

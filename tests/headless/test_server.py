@@ -1,11 +1,9 @@
-"""Running on a server, without one: what is left to its judgement, and what is said where it falls silent. The real thing is
-tested in tests/comfyui."""
+"""Running on a server, without one: what is left to its judgement, and what is said where it falls silent. The real
+thing is tested in tests/comfyui."""
 
 import json
 
 import pytest
-from PIL import Image
-
 from comfyui_affect.models import host
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless import server as remote
@@ -15,10 +13,19 @@ from comfyui_affect.workflows.headless.convert import convert
 from comfyui_affect.workflows.headless.host import EmbeddedHost
 from comfyui_affect.workflows.headless.object_info import registry_of
 from comfyui_affect.workflows.headless.wire import Answer
+from PIL import Image
 
 INFO = {
-    "Stack": {"input": {"required": {"lora": [["a.safetensors"], {}]}, "optional": {}}, "output": ["MODEL"], "output_name": ["MODEL"]},
-    "LoadImage": {"input": {"required": {"image": [["old.png"], {"image_upload": True}]}}, "output": ["IMAGE"], "output_name": ["IMAGE"]},
+    "Stack": {
+        "input": {"required": {"lora": [["a.safetensors"], {}]}, "optional": {}},
+        "output": ["MODEL"],
+        "output_name": ["MODEL"],
+    },
+    "LoadImage": {
+        "input": {"required": {"image": [["old.png"], {"image_upload": True}]}},
+        "output": ["IMAGE"],
+        "output_name": ["IMAGE"],
+    },
     "Save": {"input": {"required": {"model": ["MODEL", {}]}}, "output": [], "output_node": True},
 }
 
@@ -29,8 +36,10 @@ def registry():
 
 
 def prompt(**stack):
-    return {"1": {"class_type": "Stack", "inputs": {"lora": "a.safetensors", **stack}},
-            "2": {"class_type": "Save", "inputs": {"model": ["1", 0]}}}
+    return {
+        "1": {"class_type": "Stack", "inputs": {"lora": "a.safetensors", **stack}},
+        "2": {"class_type": "Save", "inputs": {"model": ["1", 0]}},
+    }
 
 
 def test_what_a_server_does_not_declare_is_left_to_it(registry):
@@ -43,8 +52,13 @@ def test_what_a_server_does_not_declare_is_left_to_it(registry):
 
 def test_stored_values_without_a_place_are_spoken_of(registry):
     node = lambda number, kind, **more: {"id": number, "type": kind, "mode": 0, "inputs": [], "outputs": [], **more}
-    drawing = {"nodes": [node(1, "Stack", widgets_values=["a.safetensors", {"lora": "b", "on": True}, ""]),
-                         node(3, "LoadImage", widgets_values=["old.png", "image"])], "links": []}
+    drawing = {
+        "nodes": [
+            node(1, "Stack", widgets_values=["a.safetensors", {"lora": "b", "on": True}, ""]),
+            node(3, "LoadImage", widgets_values=["old.png", "image"]),
+        ],
+        "links": [],
+    }
     notes = convert(drawing, registry).notes
     assert len(notes) == 1 and "Node 1 'Stack' stores 1 values" in notes[0] and "Export (API)" in notes[0]
 
@@ -145,8 +159,12 @@ def test_uploaded_images_are_named_alike_in_the_drawing(registry, tmp_path):
 
 def test_what_a_node_has_to_say_there_is_printed_here(registry, capsys):
     said = {"node": "1", "prompt_id": "p", "text": "3 files were skipped.\x1b[2J\u202e"}
-    events = [(host.NOTICE, said), (host.NOTICE, said | {"prompt_id": "another"}), (host.NOTICE, said | {"text": None}),
-              ("execution_success", {"prompt_id": "p"})]
+    events = [
+        (host.NOTICE, said),
+        (host.NOTICE, said | {"prompt_id": "another"}),
+        (host.NOTICE, said | {"text": None}),
+        ("execution_success", {"prompt_id": "p"}),
+    ]
     remote.run_on(Fake(events), prompt(), None, registry)
     printed = capsys.readouterr().err
     assert printed.count("3 files were skipped.") == 1 and "\x1b[2J" not in printed and "\u202e" not in printed

@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.convert import convert
 
@@ -11,8 +10,14 @@ SHRINK, OUTER = "0b5c3f0e-1111-4a55-9d5c-000000000001", "0b5c3f0e-1111-4a55-9d5c
 
 
 def link(id, origin, origin_slot, target, target_slot, type):
-    return {"id": id, "origin_id": origin, "origin_slot": origin_slot, "target_id": target,
-            "target_slot": target_slot, "type": type}
+    return {
+        "id": id,
+        "origin_id": origin,
+        "origin_slot": origin_slot,
+        "target_id": target,
+        "target_slot": target_slot,
+        "type": type,
+    }
 
 
 @pytest.fixture
@@ -20,14 +25,20 @@ def shrink(node):
     """A subgraph with an ImageScale inside: inputs picture, width (promoted); output small."""
     inner = node(34, "ImageScale", [("image", "IMAGE", 1)], ["IMAGE"], ["bilinear", 20, 0, "disabled"])
     inner["inputs"].append({"name": "width", "type": "INT", "link": 2, "widget": {"name": "width"}})
-    return {"id": SHRINK, "name": "Shrinker", "version": 1,
-            "inputNode": {"id": -10}, "outputNode": {"id": -20},
-            "inputs": [{"id": "p", "name": "picture", "type": "IMAGE", "linkIds": [1]},
-                       {"id": "w", "name": "broad", "type": "INT", "linkIds": [2]}],
-            "outputs": [{"id": "s", "name": "small", "type": "IMAGE", "linkIds": [3]}],
-            "nodes": [inner],
-            "links": [link(1, -10, 0, 34, 0, "IMAGE"), link(2, -10, 1, 34, 1, "INT"),
-                      link(3, 34, 0, -20, 0, "IMAGE")]}
+    return {
+        "id": SHRINK,
+        "name": "Shrinker",
+        "version": 1,
+        "inputNode": {"id": -10},
+        "outputNode": {"id": -20},
+        "inputs": [
+            {"id": "p", "name": "picture", "type": "IMAGE", "linkIds": [1]},
+            {"id": "w", "name": "broad", "type": "INT", "linkIds": [2]},
+        ],
+        "outputs": [{"id": "s", "name": "small", "type": "IMAGE", "linkIds": [3]}],
+        "nodes": [inner],
+        "links": [link(1, -10, 0, 34, 0, "IMAGE"), link(2, -10, 1, 34, 1, "INT"), link(3, 34, 0, -20, 0, "IMAGE")],
+    }
 
 
 @pytest.fixture
@@ -104,14 +115,21 @@ def nested(node, workflow):
     """The Shrinker (node 5) inside another subgraph (node 12), its width promoted twice."""
     inner = node(5, SHRINK, [("picture", "IMAGE", 1)], ["IMAGE"], [50])
     inner["inputs"].append({"name": "broad", "type": "INT", "link": 2, "widget": {"name": "broad"}})
-    workflow["definitions"]["subgraphs"].append({
-        "id": OUTER, "name": "Outer", "inputNode": {"id": -10}, "outputNode": {"id": -20},
-        "inputs": [{"id": "p", "name": "picture", "type": "IMAGE", "linkIds": [1]},
-                   {"id": "w", "name": "broader", "type": "INT", "linkIds": [2]}],
-        "outputs": [{"id": "s", "name": "small", "type": "IMAGE", "linkIds": [3]}],
-        "nodes": [inner],
-        "links": [link(1, -10, 0, 5, 0, "IMAGE"), link(2, -10, 1, 5, 1, "INT"),
-                  link(3, 5, 0, -20, 0, "IMAGE")]})
+    workflow["definitions"]["subgraphs"].append(
+        {
+            "id": OUTER,
+            "name": "Outer",
+            "inputNode": {"id": -10},
+            "outputNode": {"id": -20},
+            "inputs": [
+                {"id": "p", "name": "picture", "type": "IMAGE", "linkIds": [1]},
+                {"id": "w", "name": "broader", "type": "INT", "linkIds": [2]},
+            ],
+            "outputs": [{"id": "s", "name": "small", "type": "IMAGE", "linkIds": [3]}],
+            "nodes": [inner],
+            "links": [link(1, -10, 0, 5, 0, "IMAGE"), link(2, -10, 1, 5, 1, "INT"), link(3, 5, 0, -20, 0, "IMAGE")],
+        }
+    )
     instance = workflow["nodes"][1]
     instance["type"] = OUTER
     instance["inputs"][1] = {"name": "broader", "type": "INT", "link": None, "widget": {"name": "broader"}}

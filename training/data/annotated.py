@@ -1,21 +1,25 @@
-"""Images with emotion, objects, attributes and a global adjective: EmoSpace's, EmoSet-118K's and MoodScenes' annotations.
+"""Images with emotion, objects, attributes and a global adjective: EmoSpace's, EmoSet-118K's and MoodScenes'
+annotations.
 
-A folder holds one JSON an image, anywhere below `emospace/`, `annotation/` or itself, and images below `images/`, `image/`
-or itself; an image belongs to the JSON whose `image_id` (else file name) is its own name without suffix. Where folders hold
-images of one name, the folder in `image_id`, else the JSON's own, tells them apart.
+A folder holds one JSON an image, anywhere below `emospace/`, `annotation/` or itself, and images below `images/`,
+`image/` or itself; an image belongs to the JSON whose `image_id` (else file name) is its own name without suffix. Where
+folders hold images of one name, the folder in `image_id`, else the JSON's own, tells them apart.
 
-    EmoSpace and MoodScenes   emotion, global_adjective, ontology_adjective: [[object, attribute], ...] or {object: attribute}
+    EmoSpace and MoodScenes   emotion, global_adjective, ontology_adjective: [[object, attribute], ...] or {object:
+                              attribute}
     `affect data annotate`    one JSONL of such objects, each with `file`, the image's path below the folder
-    EmoSet-118K               emotion, object: [names], scene, facial_expression, human_action, brightness and colorfulness 0..1
+    EmoSet-118K               emotion, object: [names], scene, facial_expression, human_action, brightness and
+                              colorfulness 0..1
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from ...models.emolat.graph import MAX_PAIRS
 from ...models.emotions import LABELS, MIKELS, EmotionTarget
@@ -23,15 +27,16 @@ from ...models.errors import UserError
 from ...models.files import safe_join
 
 MOST_PAIRS = 256
-"""Of one image: a graph's adjacency grows with their square, and one broken note would take the memory of a whole run."""
+"""Of one image: a graph's adjacency grows with their square, and one broken note would take the memory of a whole
+run."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """One image: its emotion's number in `MIKELS`, its object-attribute pairs and its global adjective. "" is a word that
-    nobody gave."""
+    """One image: its emotion's number in `MIKELS`, its object-attribute pairs and its global adjective. "" is a word
+    that nobody gave."""
 
     image: Path
     emotion: int
@@ -41,7 +46,8 @@ class Annotated:
 
 @dataclass
 class Reading:
-    """What a folder held: the usable rows, why others were skipped, and what was encoded although it is out of the ordinary.
+    """What a folder held: the usable rows, why others were skipped, and what was encoded although it is out of the
+    ordinary.
 
     skipped  file -> why; what follows a colon says more of that file
     left     how many usable ones were left for testing
@@ -60,33 +66,45 @@ class Reading:
 
     def summary(self) -> str:
         """The closing words of a run: what was used, skipped and unusual."""
-        lines = [f"{len(self.rows)} annotated images; {len(self.skipped)} skipped" + f", {self.left} left for testing" * bool(self.left) + "."]
+        lines = [
+            f"{len(self.rows)} annotated images; {len(self.skipped)} skipped"
+            + f", {self.left} left for testing" * bool(self.left)
+            + "."
+        ]
         shown = Counter(MIKELS[row.emotion] for row in self.rows)
         lines.append("  of " + ", ".join(f"{name} {shown[name]}" for name in MIKELS))
         kinds: dict[str, list[str]] = {}
         for name, why in self.skipped.items():
             kind, _, more = why.partition(": ")
             kinds.setdefault(kind, []).append(f"{name}: {more}" if more else name)
-        lines += [f"  {len(names)} x {kind} (the first: {names[0]})" for kind, names in sorted(kinds.items(), key=lambda item: -len(item[1]))]
+        lines += [
+            f"  {len(names)} x {kind} (the first: {names[0]})"
+            for kind, names in sorted(kinds.items(), key=lambda item: -len(item[1]))
+        ]
         lines += [f"  {n} x {what}: encoded" for what, n in sorted(self.unusual.items())]
         if self.outside:
-            lines.append(f"  {len(self.outside)} x a word outside the text encoder's vocabulary: encoded as an unknown one (the first: "
-                         f"{self.outside[0]})")
+            lines.append(
+                f"  {len(self.outside)} x a word outside the text encoder's vocabulary: encoded as an unknown one (the first: "
+                f"{self.outside[0]})"
+            )
         return "\n".join(lines)
 
 
 def read_annotations(folder: Path) -> Reading:
     """Every annotated image below a folder, in the order of its annotation files.
 
-    What cannot be used is skipped and listed: a JSON that is none, an emotion that nobody knows (GoEmotions' and Ekman's count
-    as the one of Mikels' that they are nearest to), an image that is missing, outside the folder, or not to be told from others of
-    its name, a note with neither object nor adjective, more than `MOST_PAIRS` pairs. What is unusual is encoded and counted: no
-    objects (the graph is the adjective and the emotion), more than 14 pairs (graphs are pooled, never cut), an empty attribute or
-    adjective (a node of noughts). UserError where the folder is missing or nothing usable is left.
+    What cannot be used is skipped and listed: a JSON that is none, an emotion that nobody knows (GoEmotions' and
+    Ekman's count as the one of Mikels' that they are nearest to), an image that is missing, outside the folder, or not
+    to be told from others of its name, a note with neither object nor adjective, more than `MOST_PAIRS` pairs. What is
+    unusual is encoded and counted: no objects (the graph is the adjective and the emotion), more than 14 pairs (graphs
+    are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where the folder is missing
+    or nothing usable is left.
     """
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder} with annotated images. Make one with `affect data moodscenes --out "
-                        f"{folder}`, or give EmoSet's or EmoSpace's.")
+        raise UserError(
+            f"There is no folder {folder} with annotated images. Make one with `affect data moodscenes --out "
+            f"{folder}`, or give EmoSet's or EmoSpace's."
+        )
     reading = Reading()
     images: dict[str, list[Path]] = {}
     for path in _files(_root(folder, ("images", "image"))):
@@ -96,7 +114,11 @@ def read_annotations(folder: Path) -> Reading:
         try:
             note = json.loads(text)
             emotion = str(note["emotion"]).strip().lower()
-            found = [safe_join(folder, str(note["file"]))] if "file" in note else _named(images, Path(str(note.get("image_id", own))), own)
+            found = (
+                [safe_join(folder, str(note["file"]))]
+                if "file" in note
+                else _named(images, Path(str(note.get("image_id", own))), own)
+            )
             pairs, adjective = _words(note)
         except UserError:
             reading.skipped[name] = "its image is outside the folder"
@@ -111,7 +133,9 @@ def read_annotations(folder: Path) -> Reading:
         elif len(pairs) > MOST_PAIRS:
             reading.skipped[name] = f"more than {MOST_PAIRS} pairs: {len(pairs)}"
         elif len(found) > 1:
-            reading.skipped[name] = f"several images of that name: {', '.join(p.relative_to(folder).as_posix() for p in found[:3])}"
+            reading.skipped[name] = (
+                f"several images of that name: {', '.join(p.relative_to(folder).as_posix() for p in found[:3])}"
+            )
         elif not found or not found[0].is_file():
             reading.skipped[name] = "its image is missing"
         else:
@@ -123,10 +147,10 @@ def read_annotations(folder: Path) -> Reading:
 
 
 def _named(images: dict[str, list[Path]], wanted: Path, own: Path) -> list[Path]:
-    """The images that a note may mean: all of that name, or, of several, those whose path ends in the wanted one's folder, else in
-    the note's own."""
+    """The images that a note may mean: all of that name, or, of several, those whose path ends in the wanted one's
+    folder, else in the note's own."""
     found = images.get(wanted.name) or images.get(wanted.stem, [])  # a name may hold dots
-    ends = lambda path, folder: path.parent.parts[-len(folder.parts):] == folder.parts
+    ends = lambda path, folder: path.parent.parts[-len(folder.parts) :] == folder.parts
     for folder in (wanted.parent, own.parent):
         if len(found) > 1 and folder.parts:
             found = [p for p in found if ends(p, folder)] or found
@@ -134,7 +158,8 @@ def _named(images: dict[str, list[Path]], wanted: Path, own: Path) -> list[Path]
 
 
 def _notes(folder: Path) -> Iterator[tuple[str, Path, str]]:
-    """(name for messages, the note's own path without suffix below the annotations, the note's text) of every annotation."""
+    """(name for messages, the note's own path without suffix below the annotations, the note's text) of every
+    annotation."""
     root = _root(folder, ("emospace", "annotation"))
     for path in _files(root):
         name = path.relative_to(folder).as_posix()

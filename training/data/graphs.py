@@ -1,4 +1,5 @@
-"""Annotated images as arrays on a device: pictures in one memory-mapped file, words as rows of one table of text features.
+"""Annotated images as arrays on a device: pictures in one memory-mapped file, words as rows of one table of text
+features.
 
 Every word of a data set is encoded once; a graph is then five lookups, and a batch of graphs one.
 """
@@ -6,8 +7,9 @@ Every word of a data set is encoded once; a graph is then five lookups, and a ba
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,30 +25,32 @@ NOTHING = 0
 
 
 def vocabulary(rows: Sequence[Annotated]) -> list[str]:
-    """"" and every word of the rows and every emotion's name, sorted."""
+    """ "" and every word of the rows and every emotion's name, sorted."""
     words = {w for row in rows for pair in row.pairs for w in pair} | {row.adjective for row in rows} | set(MIKELS)
     return ["", *sorted(words - {""})]
 
 
 @torch.no_grad()
 def text_features(words: Sequence[str], scorer: Any, cache: Path) -> torch.Tensor:
-    """[V, D] normalised features of words by a `clip.ClipScorer`, and noughts for "". Encoded once: kept in `cache` under
-    what the words and the scorer's weights are."""
+    """[V, D] normalised features of words by a `clip.ClipScorer`, and noughts for "". Encoded once: kept in `cache`
+    under what the words and the scorer's weights are."""
     key = hashlib.sha256("\0".join(words).encode())
     key.update(scorer.name.encode())
     for p in scorer.clip.parameters():
         key.update(p.detach().flatten()[:64].float().cpu().numpy().tobytes())
     path = cache / f"words-{len(words)}-{key.hexdigest()[:12]}.safetensors"
     if not path.is_file():
-        features = torch.cat([scorer.text_features(list(words[i:i + 256])).float().cpu() for i in range(0, len(words), 256)])
+        features = torch.cat(
+            [scorer.text_features(list(words[i : i + 256])).float().cpu() for i in range(0, len(words), 256)]
+        )
         features[[i for i, w in enumerate(words) if not w]] = 0.0
         save_safetensors(path, {"features": features}, {})
     return load_safetensors(path)[0]["features"]
 
 
 def outside(words: Sequence[str], scorer: Any) -> list[str]:
-    """Of the words those with a token that the scorer's text encoder never learned: its embedding is the one that all such
-    tokens share (`tiny.pack_vocabulary`). Published CLIPs know every token."""
+    """Of the words those with a token that the scorer's text encoder never learned: its embedding is the one that
+    all such tokens share (`tiny.pack_vocabulary`). Published CLIPs know every token."""
     embedding = getattr(scorer.clip, "token_embedding", None)
     if embedding is None:
         return []
@@ -84,14 +88,21 @@ class GraphRows:
         there = self.objects[index] >= 0
         p = max(1, int(there.sum(dim=1).max()))
         take = lambda numbers: self.features[numbers[index, :p].clamp(min=NOTHING)]
-        return GraphBatch(take(self.objects), take(self.attributes), there[:, :p], self.features[self.adjectives[index]],
-                          self.words_of_emotions[self.emotions[index]])
+        return GraphBatch(
+            take(self.objects),
+            take(self.attributes),
+            there[:, :p],
+            self.features[self.adjectives[index]],
+            self.words_of_emotions[self.emotions[index]],
+        )
 
 
 def make_pictures(rows: Sequence[Annotated], size: int, cache: Path) -> tuple[np.ndarray, dict[int, str]]:
-    """(uint8 [N, size, size, 3] memory-mapped, row -> why it could not be read): each image scaled to cover the square, and
-    centre-cropped. Read once, kept in `cache`. An unreadable image is a black row, and listed."""
-    key = hashlib.sha256("\0".join(f"{r.image}:{r.image.stat().st_mtime_ns if r.image.is_file() else 0}" for r in rows).encode())
+    """(uint8 [N, size, size, 3] memory-mapped, row -> why it could not be read): each image scaled to cover the
+    square, and centre-cropped. Read once, kept in `cache`. An unreadable image is a black row, and listed."""
+    key = hashlib.sha256(
+        "\0".join(f"{r.image}:{r.image.stat().st_mtime_ns if r.image.is_file() else 0}" for r in rows).encode()
+    )
     path = cache / f"pictures-{len(rows)}-{size}-{key.hexdigest()[:12]}.npy"
     bad = path.with_suffix(".txt")
     if not path.is_file():
@@ -106,7 +117,9 @@ def _read_all(rows: Sequence[Annotated], size: int, path: Path, bad: Path) -> No
     from tqdm import tqdm
 
     with path.open("wb") as f:  # numpy itself would add a suffix to the temporary name
-        np.lib.format.write_array_header_1_0(f, {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)})
+        np.lib.format.write_array_header_1_0(
+            f, {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)}
+        )
         broken = []
         with ProcessPoolExecutor(host.cores()) as pool:
             done = pool.map(_read, [r.image for r in rows], [size] * len(rows), chunksize=64)

@@ -1,9 +1,9 @@
 """MoodScenes rendered once into memory-mapped arrays that a trainer indexes: images, emotions, caption tokens.
 
-A pack is a folder `images.npy` [N, S, S, 3] uint8, `emotions.npy` [N] int64 (-1 for photographs), `tokens.npy`
-[N, V, 77] int32, where `objects` are asked for `masks.npy` [N, K, 16, 16] uint8 (coverage times 255) and `places.npy`
-[N, V, K] int8 (the position of each object's word in each caption; -1: not said), and `pack.json`. It is made from seeds
-alone and complete or absent.
+A pack is a folder `images.npy` [N, S, S, 3] uint8, `emotions.npy` [N] int64 (-1 for photographs), `tokens.npy` [N, V,
+77] int32, where `objects` are asked for `masks.npy` [N, K, 16, 16] uint8 (coverage times 255) and `places.npy` [N, V,
+K] int8 (the position of each object's word in each caption; -1: not said), and `pack.json`. It is made from seeds alone
+and complete or absent.
 """
 
 from __future__ import annotations
@@ -71,10 +71,20 @@ def _captions(scene: Any, spec: PackSpec, rng: np.random.Generator) -> list[str]
         return [scene.content_caption(rng, attributes=0.3, emotion=rng.random() < 0.03) for _ in range(spec.variants)]
     mood = scene.mood_caption()
     if spec.captions == "structured":
-        return [mood["summary"], *mood["stimuli"], mood["assessment"], f"It shows {scene.content_caption(rng, attributes=1.0)}."]
-    forms = [mood["summary"], " ".join(mood["stimuli"]), mood["assessment"],
-             scene.content_caption(rng, attributes=0.8), scene.content_caption(rng, attributes=0.5, emotion=True),
-             scene.content_caption(rng)]
+        return [
+            mood["summary"],
+            *mood["stimuli"],
+            mood["assessment"],
+            f"It shows {scene.content_caption(rng, attributes=1.0)}.",
+        ]
+    forms = [
+        mood["summary"],
+        " ".join(mood["stimuli"]),
+        mood["assessment"],
+        scene.content_caption(rng, attributes=0.8),
+        scene.content_caption(rng, attributes=0.5, emotion=True),
+        scene.content_caption(rng),
+    ]
     return [forms[i % len(forms)] for i in range(spec.variants)]
 
 
@@ -86,7 +96,9 @@ def _render(job: tuple[PackSpec, int, list[int], str]) -> list[list[str]]:
     images = np.load(f"{folder}/images.npy", mmap_mode="r+")
     emotions = np.load(f"{folder}/emotions.npy", mmap_mode="r+")
     tokens = np.load(f"{folder}/tokens.npy", mmap_mode="r+")
-    masks, places = (np.load(f"{folder}/{name}.npy", mmap_mode="r+") if spec.objects else None for name in ("masks", "places"))
+    masks, places = (
+        np.load(f"{folder}/{name}.npy", mmap_mode="r+") if spec.objects else None for name in ("masks", "places")
+    )
     texts = []
     for i, layout in enumerate(layouts, start):
         rng = np.random.default_rng([spec.seed, i])
@@ -136,7 +148,9 @@ def make_pack(spec: PackSpec, cache: Path, workers: int | None = None) -> Pack:
             _make(spec, folder, workers or host.cores())
     index = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
     load = lambda name: np.load(folder / f"{name}.npy", mmap_mode="r") if (folder / f"{name}.npy").is_file() else None
-    return Pack(*map(load, ("images", "emotions", "tokens")), index["captions"], index["layouts"], load("masks"), load("places"))
+    return Pack(
+        *map(load, ("images", "emotions", "tokens")), index["captions"], index["layouts"], load("masks"), load("places")
+    )
 
 
 def _make(spec: PackSpec, folder: Path, workers: int) -> None:
@@ -148,22 +162,28 @@ def _make(spec: PackSpec, folder: Path, workers: int) -> None:
     try:
         layouts = [int(s) for s in layout_seeds(spec.split, spec.n, spec.seed)]
         temporary.mkdir(parents=True, exist_ok=True)
-        arrays = [("images", (spec.n, spec.size, spec.size, 3), np.uint8), ("emotions", (spec.n,), np.int64),
-                  ("tokens", (spec.n, spec.variants, 77), np.int32)]
+        arrays = [
+            ("images", (spec.n, spec.size, spec.size, 3), np.uint8),
+            ("emotions", (spec.n,), np.int64),
+            ("tokens", (spec.n, spec.variants, 77), np.int32),
+        ]
         if spec.objects:
-            arrays += [("masks", (spec.n, spec.objects, MASK_SIDE, MASK_SIDE), np.uint8),
-                       ("places", (spec.n, spec.variants, spec.objects), np.int8)]
+            arrays += [
+                ("masks", (spec.n, spec.objects, MASK_SIDE, MASK_SIDE), np.uint8),
+                ("places", (spec.n, spec.variants, spec.objects), np.int8),
+            ]
         for name, shape, kind in arrays:
             made = np.lib.format.open_memmap(temporary / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
             if name == "places":
                 made[:] = -1  # photographs say no object
-        jobs = [(spec, i, layouts[i:i + 100], str(temporary)) for i in range(0, spec.n, 100)]
+        jobs = [(spec, i, layouts[i : i + 100], str(temporary)) for i in range(0, spec.n, 100)]
         texts: list[list[str]] = []
         with ProcessPoolExecutor(workers) as pool:
             for part in tqdm(pool.map(_render, jobs), total=len(jobs), desc=folder.name, mininterval=2):
                 texts += part
-        (temporary / "pack.json").write_text(json.dumps(
-            {"spec": asdict(spec), "layouts": layouts, "captions": texts}), encoding="utf-8")
+        (temporary / "pack.json").write_text(
+            json.dumps({"spec": asdict(spec), "layouts": layouts, "captions": texts}), encoding="utf-8"
+        )
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     finally:

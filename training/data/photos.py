@@ -6,7 +6,7 @@ for real photographs, and the demo's edit, are made on.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -14,15 +14,23 @@ from PIL import Image
 from ...models import pictures
 
 TRAIN = {
-    "chelsea": "a cat", "rocket": "a rocket at night", "motorcycle_left": "a motorcycle in a garage",
-    "china": "a temple with trees", "flower": "a pink flower", "hubble_deep_field": "stars and galaxies",
-    "camera": "a man with a camera", "grass": "grass", "gravel": "gravel", "brick": "a brick wall",
-    "coins": "old coins", "moon": "the moon",
+    "chelsea": "a cat",
+    "rocket": "a rocket at night",
+    "motorcycle_left": "a motorcycle in a garage",
+    "china": "a temple with trees",
+    "flower": "a pink flower",
+    "hubble_deep_field": "stars and galaxies",
+    "camera": "a man with a camera",
+    "grass": "grass",
+    "gravel": "gravel",
+    "brick": "a brick wall",
+    "coins": "old coins",
+    "moon": "the moon",
 }
 HELD_OUT = {"astronaut": "a smiling woman", "coffee": "a cup of coffee on a table"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def photograph(name: str) -> Image.Image:
     """A photograph by its name in `TRAIN` or `HELD_OUT`, as RGB."""
     from pathlib import Path

@@ -1,9 +1,11 @@
-"""What a ComfyUI answers, checked kind by kind before anything is read out of it. `Odd` says what is not as it should be."""
+"""What a ComfyUI answers, checked kind by kind before anything is read out of it. `Odd` says what is not as it
+should be."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from ...models.foreign import one_line
 from .load import Prompt
@@ -39,7 +41,10 @@ def _maybe(value: Any, kind: Any, what: str) -> Any:
 def uploaded(body: Any) -> str:
     """/upload/image: the name under which nodes find the picture."""
     body = _is(body, dict, "the answer to an upload")
-    name, folder = _is(body.get("name"), str, "the uploaded file's name"), _maybe(body.get("subfolder"), str, "its folder")
+    name, folder = (
+        _is(body.get("name"), str, "the uploaded file's name"),
+        _maybe(body.get("subfolder"), str, "its folder"),
+    )
     if not name.strip():
         raise Odd("the uploaded file has no name")
     return "/".join(part for part in (folder, name) if part)
@@ -57,19 +62,33 @@ def queued(body: Any) -> str | None:
 
 def problems(body: dict[str, Any], prompt: Prompt) -> Iterator[Problem]:
     """/prompt: what the server has against a prompt."""
-    errors = _maybe(body.get("node_errors") or None, dict, "what it says of nodes")  # an empty list where there are none
+    errors = _maybe(
+        body.get("node_errors") or None, dict, "what it says of nodes"
+    )  # an empty list where there are none
     for node_id, found in errors.items():
         found = _is(found, dict, f"what it says of node {one_line(node_id, 40)}")
         title = (prompt.get(node_id, {}).get("_meta") or {}).get("title") or found.get("class_type")
         for error in _maybe(found.get("errors"), list, "its list of errors"):
-            said = [one_line(error.get(key) or "").rstrip(".") for key in ("message", "details")] if isinstance(error, dict) else [one_line(error)]
+            said = (
+                [one_line(error.get(key) or "").rstrip(".") for key in ("message", "details")]
+                if isinstance(error, dict)
+                else [one_line(error)]
+            )
             extra = error.get("extra_info") if isinstance(error, dict) else None
             name = extra.get("input_name") if isinstance(extra, dict) else None
-            yield Problem(f"{'. '.join(filter(None, said)) or 'The server refuses it'}.", node_id, one_line(title) if title else None,
-                          name if isinstance(name, str) else None)
+            yield Problem(
+                f"{'. '.join(filter(None, said)) or 'The server refuses it'}.",
+                node_id,
+                one_line(title) if title else None,
+                name if isinstance(name, str) else None,
+            )
     error = body.get("error")
     if error and not errors:
-        said = one_line(error) if not isinstance(error, dict) else one_line(f"{error.get('message', '')} {error.get('details', '')}")
+        said = (
+            one_line(error)
+            if not isinstance(error, dict)
+            else one_line(f"{error.get('message', '')} {error.get('details', '')}")
+        )
         yield Problem(f"The server refuses the workflow: {said}")
 
 
@@ -104,7 +123,10 @@ def shown(kept: dict[str, Any]) -> Iterator[tuple[str, str, File | str]]:
 
 
 def _file(item: dict[str, Any]) -> File:
-    name, folder = _is(item["filename"], str, "a result's file name"), _maybe(item.get("subfolder"), str, "a result's folder")
+    name, folder = (
+        _is(item["filename"], str, "a result's file name"),
+        _maybe(item.get("subfolder"), str, "a result's folder"),
+    )
     place = _maybe(item.get("type"), str, "a result's place") or "output"
     if name.strip() in ("", ".", "..") or "/" in name or "\\" in name:
         raise Odd(f"a result's file name is {one_line(ascii(name), 60)}, which is none")
@@ -114,8 +136,8 @@ def _file(item: dict[str, Any]) -> File:
 
 
 class Event(NamedTuple):
-    """A message over the websocket. `data` holds, where they are there and of their kind: prompt_id, node, node_id, node_type,
-    exception_message, exception_type, text (all of them texts), nodes (texts), value and max (numbers)."""
+    """A message over the websocket. `data` holds, where they are there and of their kind: prompt_id, node, node_id,
+    node_type, exception_message, exception_type, text (all of them texts), nodes (texts), value and max (numbers)."""
 
     kind: str
     data: dict[str, Any]
@@ -123,7 +145,11 @@ class Event(NamedTuple):
 
 def event(message: Any) -> Event | None:
     """A message, None where it is none that could matter: packs say what they like."""
-    if not isinstance(message, dict) or not isinstance(message.get("type"), str) or not isinstance(message.get("data"), dict):
+    if (
+        not isinstance(message, dict)
+        or not isinstance(message.get("type"), str)
+        or not isinstance(message.get("data"), dict)
+    ):
         return None
     data = {}
     for key, value in message["data"].items():

@@ -69,8 +69,12 @@ def check(prompt: Prompt, registry: Registry) -> list[Problem]:
     problems = _unknown_types(prompt, registry)
     order = needed(prompt, registry)
     if not order and not problems:
-        problems.append(Problem("The workflow has no output node (such as SaveImage or PreviewImage), so "
-                                "there is nothing to run. Add one."))
+        problems.append(
+            Problem(
+                "The workflow has no output node (such as SaveImage or PreviewImage), so "
+                "there is nothing to run. Add one."
+            )
+        )
     problems += _cycles(prompt, order, registry)
     for node_id in order:
         problems += _check_node(prompt, node_id, registry)
@@ -97,13 +101,21 @@ def _unknown_types(prompt: Prompt, registry: Registry) -> list[Problem]:
     alone = unknown if len(unknown) > 1 else next(iter(unknown.values()))
     if len(alone) == 1:
         [(key, [node_id])] = unknown.items()
-        return [*problems, Problem(f"The node type '{cut(key)}' is not available {registry.where}."
-                                   f"{did_you_mean(key, registry.keys(), _NEAR)} {registry.remedy}", node_id,
-                                   title_of(prompt, node_id, registry))]
+        return [
+            *problems,
+            Problem(
+                f"The node type '{cut(key)}' is not available {registry.where}."
+                f"{did_you_mean(key, registry.keys(), _NEAR)} {registry.remedy}",
+                node_id,
+                title_of(prompt, node_id, registry),
+            ),
+        ]
     listed = []
     for key, ids in list(unknown.items())[:_MOST_NAMED]:
         near = nearest(key, registry.keys(), _NEAR)
-        listed.append(f"'{cut(key)}' (node{'s' if len(ids) > 1 else ''} {_some(ids)}{f', perhaps {near!r}' if near else ''})")
+        listed.append(
+            f"'{cut(key)}' (node{'s' if len(ids) > 1 else ''} {_some(ids)}{f', perhaps {near!r}' if near else ''})"
+        )
     many = f"{len(unknown)} node types are" if len(unknown) > 1 else "A node type is"
     more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
     return [*problems, Problem(f"{many} not available {registry.where}: {', '.join(listed)}{more}. {registry.remedy}")]
@@ -120,12 +132,22 @@ def _cycles(prompt: Prompt, order: list[str], registry: Registry) -> list[Proble
     problems = []
     for node_id in order:
         for name, value in prompt[node_id]["inputs"].items():
-            if is_link(value) and len(value) == 2 and isinstance(value[0], str) and place.get(value[0], -1) >= place[node_id]:
+            if (
+                is_link(value)
+                and len(value) == 2
+                and isinstance(value[0], str)
+                and place.get(value[0], -1) >= place[node_id]
+            ):
                 source = title_of(prompt, value[0], registry)
-                problems.append(Problem(
-                    f"The link from node {value[0]} '{source}' closes a cycle: each of the two needs the "
-                    "other's result. Remove one of the links.", node_id, title_of(prompt, node_id, registry),
-                    name))
+                problems.append(
+                    Problem(
+                        f"The link from node {value[0]} '{source}' closes a cycle: each of the two needs the "
+                        "other's result. Remove one of the links.",
+                        node_id,
+                        title_of(prompt, node_id, registry),
+                        name,
+                    )
+                )
     return problems
 
 
@@ -146,8 +168,11 @@ def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Proble
 
     unknown = [name for name in given if name not in declared and name not in IGNORED_INPUTS]
     for name in unknown[:_MOST_NAMED]:
-        problem(name, f"{kind.key} has no such input.{did_you_mean(name, declared)} Its inputs are: "
-                      f"{', '.join(declared) or 'none'}.")
+        problem(
+            name,
+            f"{kind.key} has no such input.{did_you_mean(name, declared)} Its inputs are: "
+            f"{', '.join(declared) or 'none'}.",
+        )
     if len(unknown) > _MOST_NAMED:
         problem(None, f"{len(unknown) - _MOST_NAMED} more of its inputs are unknown to {kind.key}.")
     for name, spec in declared.items():
@@ -180,31 +205,60 @@ def _missing(spec: Input) -> str:
 
 
 def _check_for_server(prompt: Prompt, node_id: str, title: str, declared: list[Input]) -> list[Problem]:
-    """What no server takes: links to nodes that are not there, and required inputs left out. Everything else it judges itself, when
-    the prompt reaches it and before anything runs: a node there may take inputs, types and values that it does not declare."""
+    """What no server takes: links to nodes that are not there, and required inputs left out. Everything else it
+    judges itself, when the prompt reaches it and before anything runs: a node there may take inputs, types and
+    values that it does not declare."""
     given = prompt[node_id]["inputs"]
-    problems = [Problem(f"It is linked to node {cut(value[0])}, which does not exist. Link it to another node.", node_id, title, name)
-                for name, value in given.items()
-                if is_link(value) and len(value) == 2 and isinstance(value[0], str) and value[0] not in prompt]
-    return problems + [Problem(_missing(spec), node_id, title, name) for name, spec in active_inputs(declared, given).items()
-                       if spec.required and name not in given and not spec.type.startswith("COMFY_")]
+    problems = [
+        Problem(
+            f"It is linked to node {cut(value[0])}, which does not exist. Link it to another node.",
+            node_id,
+            title,
+            name,
+        )
+        for name, value in given.items()
+        if is_link(value) and len(value) == 2 and isinstance(value[0], str) and value[0] not in prompt
+    ]
+    return problems + [
+        Problem(_missing(spec), node_id, title, name)
+        for name, spec in active_inputs(declared, given).items()
+        if spec.required and name not in given and not spec.type.startswith("COMFY_")
+    ]
 
 
 def doubts(prompt: Prompt, registry: Registry) -> list[str]:
-    """Values that a server may refuse, because its lists of choices do not hold them. A node there may take others all the same."""
+    """Values that a server may refuse, because its lists of choices do not hold them. A node there may take others
+    all the same."""
     found = []
     for node_id in needed(prompt, registry):
         kind = registry.get(str(prompt[node_id].get("class_type")))
-        for name, spec in active_inputs(list(kind.inputs().values()), prompt[node_id]["inputs"]).items() if kind else ():
+        for name, spec in (
+            active_inputs(list(kind.inputs().values()), prompt[node_id]["inputs"]).items() if kind else ()
+        ):
             value = prompt[node_id]["inputs"].get(name)
-            if spec.choices is not None and isinstance(value, str) and value not in spec.choices and not spec.options.get("remote"):
-                found.append(str(Problem(f"'{cut(value)}' is not among the choices that the server lists, so it may refuse it. It lists: "
-                                         f"{_list(spec.choices)}.", node_id, title_of(prompt, node_id, registry), name)))
+            if (
+                spec.choices is not None
+                and isinstance(value, str)
+                and value not in spec.choices
+                and not spec.options.get("remote")
+            ):
+                found.append(
+                    str(
+                        Problem(
+                            f"'{cut(value)}' is not among the choices that the server lists, so it may refuse it. It lists: "
+                            f"{_list(spec.choices)}.",
+                            node_id,
+                            title_of(prompt, node_id, registry),
+                            name,
+                        )
+                    )
+                )
     return found
 
 
-def _check_link(prompt: Prompt, link: list[Any], spec: Input, registry: Registry,
-                types_are_free: bool) -> tuple[str | None, str]:
+def _check_link(
+    prompt: Prompt, link: list[Any], spec: Input, registry: Registry, types_are_free: bool
+) -> tuple[str | None, str]:
     """(what is wrong or None, the type that arrives)."""
     if len(link) != 2 or not isinstance(link[0], str) or not isinstance(link[1], int):
         return ('A link is [node id, output number]. A list as a value is written {"__value__": [...]}.', "*")
@@ -220,8 +274,11 @@ def _check_link(prompt: Prompt, link: list[Any], spec: Input, registry: Registry
         return (f"It is linked to output {link[1]} of {who}, which has {len(types)} (counted from 0).", "*")
     arrives = types[link[1]]
     if not types_are_free and not fits(arrives, spec.type):
-        return (f"It takes {spec.type}, and {who} gives {arrives} at output {link[1]} "
-                f"('{kind.output_names[link[1]]}'). Link it to an output of type {spec.type}.", arrives)
+        return (
+            f"It takes {spec.type}, and {who} gives {arrives} at output {link[1]} "
+            f"('{kind.output_names[link[1]]}'). Link it to an output of type {spec.type}.",
+            arrives,
+        )
     return None, arrives
 
 
@@ -234,8 +291,9 @@ def fits(given: str, wanted: str) -> bool:
 def _describe(spec: Input) -> str:
     if spec.choices is not None:
         return f"one of: {_list(spec.choices)}"
-    return {"INT": "a whole number", "FLOAT": "a number", "STRING": "a text",
-            "BOOLEAN": "true or false"}.get(spec.type, spec.type)
+    return {"INT": "a whole number", "FLOAT": "a number", "STRING": "a text", "BOOLEAN": "true or false"}.get(
+        spec.type, spec.type
+    )
 
 
 def _list(choices: tuple[Any, ...]) -> str:
@@ -278,14 +336,19 @@ def _in_range(value: Any, spec: Input) -> Any:
     low, high = spec.options.get("min"), spec.options.get("max")
     if spec.type in ("INT", "FLOAT"):
         if (low is not None and value < low) or (high is not None and value > high):
-            bounds = f"from {low} to {high}" if None not in (low, high) else (
-                f"at least {low}" if high is None else f"at most {high}")
+            bounds = (
+                f"from {low} to {high}"
+                if None not in (low, high)
+                else (f"at least {low}" if high is None else f"at most {high}")
+            )
             raise ValueError(f"It must be {bounds}, and is {value}.")
     if spec.choices is not None:
         for one in value if isinstance(value, list) else [value]:
             if one not in spec.choices:
-                raise ValueError(f"'{cut(one)}' is not among its choices.{did_you_mean(str(one), spec.choices)} "
-                                 f"It takes: {_list(spec.choices)}.")
+                raise ValueError(
+                    f"'{cut(one)}' is not among its choices.{did_you_mean(str(one), spec.choices)} "
+                    f"It takes: {_list(spec.choices)}."
+                )
     return value
 
 
@@ -301,8 +364,9 @@ def _validated_inputs(kind: NodeType) -> set[str]:
     return names | ({"**"} if spec.varkw else set())
 
 
-def _own_validation(kind: NodeType, given: dict[str, Any], declared: dict[str, Input], own: set[str],
-                    received: dict[str, str]) -> list[tuple[str | None, str]]:
+def _own_validation(
+    kind: NodeType, given: dict[str, Any], declared: dict[str, Input], own: set[str], received: dict[str, str]
+) -> list[tuple[str | None, str]]:
     """What VALIDATE_INPUTS refuses. As in ComfyUI it sees constants; a linked input is None."""
     names = [n for n in given if n in declared and (n in own or "**" in own)]
     arguments = {n: None if is_link(given[n]) else given[n] for n in names}

@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="affect",
         description="Run ComfyUI workflows without ComfyUI; train and measure what they are made of.",
-        epilog="--debug, anywhere, shows the traceback of an error.")
+        epilog="--debug, anywhere, shows the traceback of an error.",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for family in (command_run, command_nodes, command_models, command_gallery, command_dispatch):
         family.add_commands(commands)
@@ -40,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal need not know every character that a workflow holds
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal need not know every character that a workflow holds
     debug = "--debug" in argv
     args = argparse.Namespace(json="--json" in argv)  # for what is said before there are any
     previous = _unwind_on_termination()
@@ -50,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # `affect nodes | head`: the reader has enough. What is left in the buffer must not be tried again when Python ends.
+        # `affect nodes | head`: the reader has enough. What is left in the buffer must not be tried again when Python
+        # ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except KeyboardInterrupt:
@@ -88,8 +92,7 @@ def _trace(debug: bool) -> None:
         say(traceback.format_exc(), sys.stderr)
 
 
-def _report(args: argparse.Namespace, status: str, code: int, message: str,
-            error: UserError | None = None) -> int:
+def _report(args: argparse.Namespace, status: str, code: int, message: str, error: UserError | None = None) -> int:
     say(f"affect: {message}", sys.stderr)
     if getattr(args, "json", None) is True:
         found = error.problems if isinstance(error, WorkflowError) else []

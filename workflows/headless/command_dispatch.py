@@ -51,9 +51,12 @@ def _dispatch(args: argparse.Namespace) -> int:
     registry = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), registry_name, {})
     known = "\n".join(f"  {name:<16} {text}" for name, (_, text) in registry.items()) or "  (none)"
     parser = Parser(
-        prog=f"affect {args.command}", usage=f"affect {args.command} {metavar} ...", description=help_text,
+        prog=f"affect {args.command}",
+        usage=f"affect {args.command} {metavar} ...",
+        description=help_text,
         epilog=f"{metavar} is one of:\n{known}\n\n`affect {args.command} {metavar} --help` describes one.",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     if not args.rest or args.rest[0] in ("-h", "--help"):
         parser.print_help()
         return 0 if args.rest else 2
@@ -61,16 +64,17 @@ def _dispatch(args: argparse.Namespace) -> int:
     if name not in registry:
         from .problems import did_you_mean
 
-        raise UserError(f"There is no '{name}' to {args.command}.{did_you_mean(name, registry)} It is one "
-                        f"of: {', '.join(registry) or '(none)'}.")
+        raise UserError(
+            f"There is no '{name}' to {args.command}.{did_you_mean(name, registry)} It is one "
+            f"of: {', '.join(registry) or '(none)'}."
+        )
     args.rest = args.rest[1:]
     return _hand_over(registry[name][0], f"affect {args.command} {name}", args)
 
 
 def _hand_over(module_path: str, prog: str, args: argparse.Namespace) -> int:
     module = importlib.import_module(f"{_PACKAGE}.{module_path}")
-    parser = Parser(prog=prog, description=module.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
     parser.parse_args(args.rest, namespace=args)  # the same object: `main` of cli.py asks it for --json
     return module.main(args)

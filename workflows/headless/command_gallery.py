@@ -14,14 +14,21 @@ def add_commands(commands: Any) -> None:
     gallery = commands.add_parser("gallery", help="galleries of reference pictures")
     inner = gallery.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = inner.add_parser(
-        "build", help="make or update a gallery's index", description=
-        "Reads every picture of a folder once and keeps its edge response in one file there. Goes on where it was stopped; "
+        "build",
+        help="make or update a gallery's index",
+        description="Reads every picture of a folder once and keeps its edge response in one file there. Goes on where it was stopped; "
         "new, changed and deleted files are picked up. Labels come from folders named adjective_noun or from a CSV of file, "
-        "noun, adjective, emotion; emotions.csv (adjective, emotion) overrides what an adjective stands for.")
+        "noun, adjective, emotion; emotions.csv (adjective, emotion) overrides what an adjective stands for.",
+    )
     build.add_argument("folder", type=Path)
-    build.add_argument("--edges", choices=("scharr", "canny"), default="scharr", help="what is compared (default: %(default)s)")
-    build.add_argument("--cache", action="store_true", help="also keep local statistics: queries take half the time, for "
-                                                            "56 kB a picture")
+    build.add_argument(
+        "--edges", choices=("scharr", "canny"), default="scharr", help="what is compared (default: %(default)s)"
+    )
+    build.add_argument(
+        "--cache",
+        action="store_true",
+        help="also keep local statistics: queries take half the time, for 56 kB a picture",
+    )
     build.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     build.set_defaults(run=_build)
 
@@ -34,9 +41,19 @@ def _build(args: argparse.Namespace) -> int:
     with host.use(EmbeddedHost()):
         gallery = open_gallery(args.folder, args.edges, args.cache)
     if args.json:
-        print(json.dumps({"status": "ok", "pictures": len(gallery.pictures), "skipped": gallery.skipped,
-                          "absent": gallery.absent, "nouns": gallery.nouns, "adjectives": gallery.adjectives,
-                          "adjectives_without_emotion": gallery.speechless}))
+        print(
+            json.dumps(
+                {
+                    "status": "ok",
+                    "pictures": len(gallery.pictures),
+                    "skipped": gallery.skipped,
+                    "absent": gallery.absent,
+                    "nouns": gallery.nouns,
+                    "adjectives": gallery.adjectives,
+                    "adjectives_without_emotion": gallery.speechless,
+                }
+            )
+        )
         return 0
     say(f"{len(gallery.pictures)} pictures in {args.folder}; {len(gallery.skipped)} files skipped.")
     for name, why in gallery.skipped.items():
@@ -46,7 +63,9 @@ def _build(args: argparse.Namespace) -> int:
     if len(gallery.absent) > 20:
         say(f"  and {len(gallery.absent) - 20} more")
     if gallery.speechless:
-        say("No search by emotion finds these adjectives; give each one of the eight in the folder's emotions.csv (adjective, emotion): "
-              f"{', '.join(gallery.speechless)}")
+        say(
+            "No search by emotion finds these adjectives; give each one of the eight in the folder's emotions.csv (adjective, emotion): "
+            f"{', '.join(gallery.speechless)}"
+        )
     say(f"nouns: {', '.join(gallery.nouns) or '(none)'}\nadjectives: {', '.join(gallery.adjectives) or '(none)'}")
     return 0

@@ -26,19 +26,34 @@ class Published(NamedTuple):
 
 
 PUBLISHED = {
-    "sd15": Published("checkpoints", "stable-diffusion-v1-5/stable-diffusion-v1-5",
-                      "v1-5-pruned-emaonly.safetensors",
-                      "v1-5-pruned-emaonly.safetensors",
-                      "Stable Diffusion 1.5, 4.3 GB, CreativeML OpenRAIL-M"),
-    "sdxl": Published("checkpoints", "stabilityai/stable-diffusion-xl-base-1.0", "sd_xl_base_1.0.safetensors",
-                      "sd_xl_base_1.0.safetensors", "Stable Diffusion XL, 6.9 GB, CreativeML OpenRAIL++-M"),
-    "lcm-lora-sd15": Published("loras", "latent-consistency/lcm-lora-sdv1-5",
-                               "pytorch_lora_weights.safetensors",
-                               "lcm-lora-sdv1-5.safetensors",
-                               "few-step sampling for SD1.5 (sampler lcm), 135 MB"),
-    "vae-ft-mse": Published("vae", "stabilityai/sd-vae-ft-mse-original",
-                            "vae-ft-mse-840000-ema-pruned.safetensors",
-                            "vae-ft-mse-840000-ema-pruned.safetensors", "a finer VAE for SD1.5, 335 MB"),
+    "sd15": Published(
+        "checkpoints",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "v1-5-pruned-emaonly.safetensors",
+        "v1-5-pruned-emaonly.safetensors",
+        "Stable Diffusion 1.5, 4.3 GB, CreativeML OpenRAIL-M",
+    ),
+    "sdxl": Published(
+        "checkpoints",
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "sd_xl_base_1.0.safetensors",
+        "sd_xl_base_1.0.safetensors",
+        "Stable Diffusion XL, 6.9 GB, CreativeML OpenRAIL++-M",
+    ),
+    "lcm-lora-sd15": Published(
+        "loras",
+        "latent-consistency/lcm-lora-sdv1-5",
+        "pytorch_lora_weights.safetensors",
+        "lcm-lora-sdv1-5.safetensors",
+        "few-step sampling for SD1.5 (sampler lcm), 135 MB",
+    ),
+    "vae-ft-mse": Published(
+        "vae",
+        "stabilityai/sd-vae-ft-mse-original",
+        "vae-ft-mse-840000-ema-pruned.safetensors",
+        "vae-ft-mse-840000-ema-pruned.safetensors",
+        "a finer VAE for SD1.5, 335 MB",
+    ),
 }
 
 
@@ -69,9 +84,16 @@ def _list(args: argparse.Namespace) -> int:
     bundled = sorted(p.name for p in tiny.glob("*.safetensors"))
     there = {kind: host.list_files(kind) for kind in KINDS}
     if args.json:
-        print(json.dumps({"bundled": bundled, "found": there,
-                          "published": {k: p.about for k, p in PUBLISHED.items()},
-                          "models_dir": str(host.models_dir)}))
+        print(
+            json.dumps(
+                {
+                    "bundled": bundled,
+                    "found": there,
+                    "published": {k: p.about for k, p in PUBLISHED.items()},
+                    "models_dir": str(host.models_dir),
+                }
+            )
+        )
         return 0
     say("bundled: " + (", ".join(bundled) or "(none)"))
     for kind, names in there.items():
@@ -87,9 +109,11 @@ def _get(args: argparse.Namespace) -> int:
     from .problems import did_you_mean
 
     if args.name not in PUBLISHED:
-        raise UserError(f"There is no published model '{args.name}' on the "
-                        f"list.{did_you_mean(args.name, PUBLISHED)} It has: {', '.join(PUBLISHED)}. Any "
-                        "other file: put it into its folder yourself.")
+        raise UserError(
+            f"There is no published model '{args.name}' on the "
+            f"list.{did_you_mean(args.name, PUBLISHED)} It has: {', '.join(PUBLISHED)}. Any "
+            "other file: put it into its folder yourself."
+        )
     wanted = PUBLISHED[args.name]
     path = _host(args).models_dirs(wanted.kind)[0] / wanted.saved_as
     if path.exists():
@@ -111,19 +135,23 @@ def _fetch(wanted: Published, path: Path) -> None:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise UserError("Fetching needs the package huggingface_hub: install this one with its extra "
-                        "'headless'.") from error
+        raise UserError(
+            "Fetching needs the package huggingface_hub: install this one with its extra 'headless'."
+        ) from error
     _reach_hub(wanted)
     say(f"Fetching {wanted.about} ...", sys.stderr)
     try:
         cached = hf_hub_download(wanted.repository, wanted.file)
     except Exception as error:  # the libraries below it raise errors of their own
-        raise UserError(f"'{wanted.file}' of {wanted.repository} could not be fetched: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(
+            f"'{wanted.file}' of {wanted.repository} could not be fetched: {' '.join(str(error).split())[:300]}"
+        ) from error
     write_atomically(path, lambda p: shutil.copyfile(cached, p))
 
 
 def _reach_hub(wanted: Published) -> None:
-    """UserError where the hub does not answer: one question, where its client would ask six times before it gives up."""
+    """UserError where the hub does not answer: one question, where its client would ask six times before it gives
+    up."""
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
     from huggingface_hub.utils import get_session
 
@@ -133,5 +161,7 @@ def _reach_hub(wanted: Published) -> None:
     try:
         get_session().head(url, timeout=10)
     except Exception as error:  # of requests or of httpx, whichever the client uses
-        raise UserError(f"The model hub cannot be reached: {' '.join(str(error).split())[:200]}. With a network, try again; or get "
-                        f"{url} by other means and save it as {wanted.kind}/{wanted.saved_as} in the models folder.") from error
+        raise UserError(
+            f"The model hub cannot be reached: {' '.join(str(error).split())[:200]}. With a network, try again; or get "
+            f"{url} by other means and save it as {wanted.kind}/{wanted.saved_as} in the models folder."
+        ) from error

@@ -16,8 +16,7 @@ def add_commands(commands: Any) -> None:
     nodes = commands.add_parser("nodes", help="list the node types, or describe one")
     nodes.add_argument("key", nargs="?", metavar="KEY", help="a node type, such as KSampler")
     add_models_dir(nodes)
-    nodes.add_argument("--input-dir", default="input", metavar="D",
-                       help="where images are (default: %(default)s)")
+    nodes.add_argument("--input-dir", default="input", metavar="D", help="where images are (default: %(default)s)")
     nodes.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     nodes.set_defaults(run=_nodes)
 
@@ -35,8 +34,10 @@ def _nodes(args: argparse.Namespace) -> int:
         elif args.key in registry:
             described = {args.key: describe(registry.get(args.key))}
         else:
-            raise UserError(f"There is no node type '{args.key}'.{did_you_mean(args.key, registry.keys())} "
-                            "`affect nodes` lists them.")
+            raise UserError(
+                f"There is no node type '{args.key}'.{did_you_mean(args.key, registry.keys())} "
+                "`affect nodes` lists them."
+            )
     if args.json:
         print(json.dumps(described))
     elif args.key is None:
@@ -59,9 +60,15 @@ def describe(kind: Any) -> dict[str, Any]:
             described["choices"] = list(i.choices)
         inputs.append(described | {k: i.options[k] for k in ("min", "max", "tooltip") if k in i.options})
     outputs = [{"name": n, "type": t} for n, t in zip(kind.output_names, kind.output_types)]
-    return {"key": kind.key, "display_name": kind.display_name, "category": getattr(kind.cls, "CATEGORY", ""),
-            "description": getattr(kind.cls, "DESCRIPTION", ""), "inputs": inputs, "outputs": outputs,
-            "output_node": kind.is_output}
+    return {
+        "key": kind.key,
+        "display_name": kind.display_name,
+        "category": getattr(kind.cls, "CATEGORY", ""),
+        "description": getattr(kind.cls, "DESCRIPTION", ""),
+        "inputs": inputs,
+        "outputs": outputs,
+        "output_node": kind.is_output,
+    }
 
 
 def _print(node: dict[str, Any]) -> None:

@@ -20,9 +20,28 @@ from .subgraphs import definitions_of, promoted, walk
 from .text import choose, fill_in
 
 _GET_SET = re.compile(r"^(easy )?[gs]etnode$|^anything everywhere|^prompts everywhere", re.IGNORECASE)
-_SAVERS = {"SaveImage", "SaveImageAdvanced", "SaveSVGNode", "SaveVideo", "SaveAnimatedWEBP", "SaveWEBM", "SaveAudio", "SaveAudioMP3",
-           "SaveAudioOpus", "SaveAudioAdvanced", "SaveGLB", "Save3DAdvanced", "SaveGaussianSplat", "SavePointCloud", "SaveAnimatedPNG",
-           "CLIPSave", "VAESave", "ModelSave", "LoraSave", "SaveLatent"}
+_SAVERS = {
+    "SaveImage",
+    "SaveImageAdvanced",
+    "SaveSVGNode",
+    "SaveVideo",
+    "SaveAnimatedWEBP",
+    "SaveWEBM",
+    "SaveAudio",
+    "SaveAudioMP3",
+    "SaveAudioOpus",
+    "SaveAudioAdvanced",
+    "SaveGLB",
+    "Save3DAdvanced",
+    "SaveGaussianSplat",
+    "SavePointCloud",
+    "SaveAnimatedPNG",
+    "CLIPSave",
+    "VAESave",
+    "ModelSave",
+    "LoraSave",
+    "SaveLatent",
+}
 """Node types whose filename_prefix the frontend fills in."""
 
 
@@ -73,10 +92,11 @@ class _Converter:
                 if resolved is not None:
                     result.homes.pop((node.id, slot.name), None)
             if node.id in result.prompt:  # a node at the top may be called as one inside a subgraph is
-                raise UserError(f"Two nodes have the id {node.id}, one of them inside a subgraph. Give the one at the top, "
-                                f"'{node.title}', another id in the file, in its links too.")
-            result.prompt[node.id] = {"inputs": inputs, "class_type": node.type,
-                                      "_meta": {"title": node.title}}
+                raise UserError(
+                    f"Two nodes have the id {node.id}, one of them inside a subgraph. Give the one at the top, "
+                    f"'{node.title}', another id in the file, in its links too."
+                )
+            result.prompt[node.id] = {"inputs": inputs, "class_type": node.type, "_meta": {"title": node.title}}
         self._drop_links_to_absent(result.prompt)
         if not result.prompt:
             raise UserError("The workflow holds no node that runs: all are muted, bypassed or notes.")
@@ -88,16 +108,24 @@ class _Converter:
             if node.mode in (MUTED, BYPASSED) or node.kind is not None:
                 continue
             if re.match(r"workflow[>/]", node.type):
-                problems.append(Problem(
-                    f"'{node.type}' is a group node, which is not supported. In ComfyUI, right-click it and "
-                    "choose 'Convert to nodes' (or make it a subgraph), then save again.", node.id,
-                    node.title))
+                problems.append(
+                    Problem(
+                        f"'{node.type}' is a group node, which is not supported. In ComfyUI, right-click it and "
+                        "choose 'Convert to nodes' (or make it a subgraph), then save again.",
+                        node.id,
+                        node.title,
+                    )
+                )
             elif _GET_SET.match(node.type):
-                problems.append(Problem(
-                    f"'{node.type}' hands values on without links, which only its own ComfyUI extension "
-                    "understands. Draw the links instead, or export the workflow from ComfyUI with 'Export "
-                    "(API)' and run that.",
-                    node.id, node.title))
+                problems.append(
+                    Problem(
+                        f"'{node.type}' hands values on without links, which only its own ComfyUI extension "
+                        "understands. Draw the links instead, or export the workflow from ComfyUI with 'Export "
+                        "(API)' and run that.",
+                        node.id,
+                        node.title,
+                    )
+                )
         if problems:
             raise WorkflowError(problems)
 
@@ -143,13 +171,15 @@ def _notes(node: Node) -> list[str]:
     if node.unplaced:
         notes.append(
             f"Node {node.id} '{node.title}' stores {len(node.unplaced)} values that the server does not declare; they are left "
-            "out. If its own frontend extension reads them, export the workflow from ComfyUI with 'Export (API)' and run that.")
+            "out. If its own frontend extension reads them, export the workflow from ComfyUI with 'Export (API)' and run that."
+        )
     if node.shifted:
         name, placed, named = node.shifted[0]
         notes.append(
             f"Node {node.id} '{node.title}' stores two values for '{name}': {cut(repr(placed))} by its place and {cut(repr(named))} by its "
             "name. It was saved with another version of its type, or changed by a program that knows the places alone. ComfyUI goes by "
-            "the places, and so does this. If that is wrong, open it in ComfyUI, set the node's values and save it again.")
+            "the places, and so does this. If that is wrong, open it in ComfyUI, set the node's values and save it again."
+        )
     return notes
 
 

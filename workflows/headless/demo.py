@@ -19,8 +19,13 @@ JUDGE = "tiny-b"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output-dir", type=Path, default=Path("demo_output"), metavar="D",
-                        help="where the images go (default: %(default)s)")
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("demo_output"),
+        metavar="D",
+        help="where the images go (default: %(default)s)",
+    )
     parser.add_argument("--photo", type=Path, metavar="FILE", help="a photograph to edit instead of scikit-image's")
     parser.add_argument("--describe", default="a photo", metavar="TEXT", help="what that photograph shows")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
@@ -40,8 +45,10 @@ def main(args: argparse.Namespace) -> int:
     write_atomically(inputs / "example.png", lambda p: photo.save(p))
 
     describe = [f"What the photograph shows.value={args.describe}"] if args.photo else []
-    eight, edits = _side_by_side((TEMPLATES / "eight_emotions.json", inputs, args.output_dir, []),
-                                 (TEMPLATES / "edit_photograph.json", inputs, args.output_dir, describe))
+    eight, edits = _side_by_side(
+        (TEMPLATES / "eight_emotions.json", inputs, args.output_dir, []),
+        (TEMPLATES / "edit_photograph.json", inputs, args.output_dir, describe),
+    )
     images, captions, table = [], [], {}
     for path in eight:
         images.append(pictures.read(path))
@@ -58,19 +65,36 @@ def main(args: argparse.Namespace) -> int:
         captions[i] = f"{caption}\n{JUDGE}: {best} {probabilities[best]:.0%}"
     import numpy as np
 
-    sheet = contact_sheet([np.asarray(image) for image in images], captions, columns=3,
-                          title="One prompt in eight emotions, and a photograph in two")
+    sheet = contact_sheet(
+        [np.asarray(image) for image in images],
+        captions,
+        columns=3,
+        title="One prompt in eight emotions, and a photograph in two",
+    )
     target = args.output_dir / "contact_sheet.png"
     write_atomically(target, lambda p: Image.fromarray((sheet * 255).round().astype("uint8")).save(p))
     seconds = round(time.perf_counter() - start, 1)
-    kept = _ssim(images[captions.index(next(c for c in captions if c.startswith("a photograph")))],
-                 images[next(i for i, c in enumerate(captions) if "reconstruction" in c)])
+    kept = _ssim(
+        images[captions.index(next(c for c in captions if c.startswith("a photograph")))],
+        images[next(i for i, c in enumerate(captions) if "reconstruction" in c)],
+    )
     if args.json:
-        print(json.dumps({"status": "ok", "sheet": str(target), "probabilities": table, "seconds": seconds,
-                          "reconstruction_ssim": kept}))
+        print(
+            json.dumps(
+                {
+                    "status": "ok",
+                    "sheet": str(target),
+                    "probabilities": table,
+                    "seconds": seconds,
+                    "reconstruction_ssim": kept,
+                }
+            )
+        )
     else:
         _print(table)
-        print(f"\nSSIM of the photograph's reconstruction without an emotion, which bounds what editing keeps: {kept:.2f}")
+        print(
+            f"\nSSIM of the photograph's reconstruction without an emotion, which bounds what editing keeps: {kept:.2f}"
+        )
         print(f"\n{target} ({seconds:.0f} s)")
     return 0
 
@@ -89,9 +113,9 @@ def _square(image: Any) -> Any:
 
 
 def _side_by_side(shown: tuple[Any, ...], silent: tuple[Any, ...]) -> tuple[list[Path], list[Path]]:
-    """`_run` for two workflows at once, the second in a process of its own without bars: so small a model gains nothing from
-    a second core, and two runs do. Both have as many threads as `affect run` has, because another number gives other pixels; threads
-    that wait sleep, so that the two do not keep one another from the cores."""
+    """`_run` for two workflows at once, the second in a process of its own without bars: so small a model gains
+    nothing from a second core, and two runs do. Both have as many threads as `affect run` has, because another
+    number gives other pixels; threads that wait sleep, so that the two do not keep one another from the cores."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import active_children, get_context
 

@@ -14,8 +14,7 @@ from .registry import Input, Registry
 from .widgets import active_inputs, number_of_choice
 
 
-def apply(prompt: Prompt, assignments: list[str], registry: Registry,
-          homes: dict[tuple[str, str], Home]) -> bool:
+def apply(prompt: Prompt, assignments: list[str], registry: Registry, homes: dict[tuple[str, str], Home]) -> bool:
     """Carries out assignments in place; a linked input loses its link and takes the value.
 
     Returns whether the workflow that `homes` point into still draws the same prompt: where an input has no
@@ -25,21 +24,23 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry,
     for assignment in assignments:
         target, equals, text = assignment.partition("=")
         if not equals or "." not in target.strip("."):
-            raise UserError(f"--set takes NODE.INPUT=VALUE, and got '{assignment}'. For example: --set "
-                            "3.seed=7.")
+            raise UserError(f"--set takes NODE.INPUT=VALUE, and got '{assignment}'. For example: --set 3.seed=7.")
         node_id, name = _find_input(prompt, target, registry)
         kind = registry.get(str(prompt[node_id]["class_type"]))
         if kind is None:
-            raise UserError(f"--set {assignment}: the type of node {node_id} is not known here: "
-                            f"'{prompt[node_id]['class_type']}'.")
+            raise UserError(
+                f"--set {assignment}: the type of node {node_id} is not known here: '{prompt[node_id]['class_type']}'."
+            )
         given = prompt[node_id]["inputs"]
         declared = active_inputs(list(kind.inputs().values()), given)
         if kind.key == "CustomCombo":
             declared |= {n: Input(n, "STRING") for n in given if n.startswith("option")}
         if name not in declared:
-            raise UserError(f"--set {assignment}: node {node_id} '{title_of(prompt, node_id, registry)}' has "
-                            f"no input '{name}'.{did_you_mean(name, declared)} Its inputs are: "
-                            f"{', '.join(declared)}.")
+            raise UserError(
+                f"--set {assignment}: node {node_id} '{title_of(prompt, node_id, registry)}' has "
+                f"no input '{name}'.{did_you_mean(name, declared)} Its inputs are: "
+                f"{', '.join(declared)}."
+            )
         value = parse(text, declared[name], assignment)
         given[name] = value
         if declared[name].type == "COMFY_DYNAMICCOMBO_V3":
@@ -55,14 +56,17 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry,
 
 
 def _choose_anew(given: dict[str, Any], name: str, declared: list[Input]) -> None:
-    """A dynamic list of choices brings inputs of its own: those of another choice go, and those of this one start with their
-    defaults."""
+    """A dynamic list of choices brings inputs of its own: those of another choice go, and those of this one start
+    with their defaults."""
     active = active_inputs(declared, given)
     growing = tuple(f"{n}." for n, spec in active.items() if spec.type == "COMFY_AUTOGROW_V3")
     for other in [n for n in given if n.startswith(f"{name}.") and n not in active and not n.startswith(growing)]:
         del given[other]
-    given.update((n, spec.default) for n, spec in active_inputs(declared, given).items()
-                 if n.startswith(f"{name}.") and n not in given and spec.is_widget)
+    given.update(
+        (n, spec.default)
+        for n, spec in active_inputs(declared, given).items()
+        if n.startswith(f"{name}.") and n not in given and spec.is_widget
+    )
 
 
 def _find_input(prompt: Prompt, target: str, registry: Registry) -> tuple[str, str]:
@@ -71,9 +75,9 @@ def _find_input(prompt: Prompt, target: str, registry: Registry) -> tuple[str, s
     first = at
     while at > 0:
         if _nodes_called(prompt, target[:at], registry):
-            return _find_node(prompt, target[:at], registry), target[at + 1:]
+            return _find_node(prompt, target[:at], registry), target[at + 1 :]
         at = target.rfind(".", 0, at)
-    return _find_node(prompt, target[:first], registry), target[first + 1:]
+    return _find_node(prompt, target[:first], registry), target[first + 1 :]
 
 
 def _nodes_called(prompt: Prompt, name: str, registry: Registry) -> list[str]:
@@ -87,12 +91,12 @@ def _find_node(prompt: Prompt, name: str, registry: Registry) -> str:
     found = _nodes_called(prompt, name, registry)
     if not found:
         known = [*prompt, *(title_of(prompt, n, registry) for n in prompt)]
-        raise UserError(f"--set: no node has the id or title '{name}'.{did_you_mean(name, known)} The nodes "
-                        "are: "
-                        + ", ".join(f"{n} '{title_of(prompt, n, registry)}'" for n in prompt) + ".")
+        raise UserError(
+            f"--set: no node has the id or title '{name}'.{did_you_mean(name, known)} The nodes "
+            "are: " + ", ".join(f"{n} '{title_of(prompt, n, registry)}'" for n in prompt) + "."
+        )
     if len(found) > 1:
-        raise UserError(f"--set: {len(found)} nodes are called '{name}'. Name one by its id: "
-                        f"{', '.join(found)}.")
+        raise UserError(f"--set: {len(found)} nodes are called '{name}'. Name one by its id: {', '.join(found)}.")
     return found[0]
 
 
@@ -122,5 +126,4 @@ def parse(text: str, spec: Input, where: str) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError):
             return text
-    raise UserError(f"--set {where}: '{spec.name}' takes a link from a node that gives {spec.type}, not a "
-                    "value.")
+    raise UserError(f"--set {where}: '{spec.name}' takes a link from a node that gives {spec.type}, not a value.")

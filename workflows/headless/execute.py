@@ -76,7 +76,8 @@ class Executor:
                     try:
                         signatures[node_id] = self._signature(prompt, node_id, kind, signatures)
                         results[node_id] = self._cache.get(signatures[node_id]) or self._call(
-                            prompt, node_id, kind, results, extra_pnginfo)
+                            prompt, node_id, kind, results, extra_pnginfo
+                        )
                     except Exception as error:
                         title = title_of(prompt, node_id, self.registry)
                         raise NodeFailed(node_id, title, kind.key, error) from error
@@ -103,8 +104,14 @@ class Executor:
             parts.append(["UNIQUE_ID", node_id])
         return _digest(parts)
 
-    def _call(self, prompt: Prompt, node_id: str, kind: NodeType, results: dict[str, NodeResult],
-              extra_pnginfo: dict[str, Any] | None) -> NodeResult:
+    def _call(
+        self,
+        prompt: Prompt,
+        node_id: str,
+        kind: NodeType,
+        results: dict[str, NodeResult],
+        extra_pnginfo: dict[str, Any] | None,
+    ) -> NodeResult:
         declared = kind.inputs()
         given: dict[str, list[Any]] = {}
         for name, value in prompt[node_id]["inputs"].items():
@@ -122,8 +129,7 @@ class Executor:
         else:
             # One call a list entry; the last entry of a shorter list is repeated.
             calls = max((len(v) for v in given.values()), default=1)
-            returned = [function(**{k: v[min(i, len(v) - 1)] for k, v in given.items()})
-                        for i in range(calls)]
+            returned = [function(**{k: v[min(i, len(v) - 1)] for k, v in given.items()}) for i in range(calls)]
         return _merge(kind, returned)
 
 

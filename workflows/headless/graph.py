@@ -1,8 +1,8 @@
 """The UI format as a graph: nodes with their slots and widget values, and links by id.
 
-ComfyUI saves drawings, not calls. A `Scope` is one drawn graph: the workflow itself, or one instance of a subgraph, whose nodes
-get ids such as `12:34`. What a node shows of its type's definition stands in `widgets`, what a subgraph's instance holds in
-`subgraphs`.
+ComfyUI saves drawings, not calls. A `Scope` is one drawn graph: the workflow itself, or one instance of a subgraph,
+whose nodes get ids such as `12:34`. What a node shows of its type's definition stands in `widgets`, what a subgraph's
+instance holds in `subgraphs`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Link:
     target_id: str
 
     @classmethod
-    def of(cls, raw: Any) -> "Link":
+    def of(cls, raw: Any) -> Link:
         if isinstance(raw, dict):
             return cls(str(raw["id"]), str(raw["origin_id"]), int(raw["origin_slot"]), str(raw["target_id"]))
         return cls(str(raw[0]), str(raw[1]), int(raw[2]), str(raw[3]))
@@ -57,13 +57,14 @@ class Home:
 class Node:
     """A drawn node in one scope.
 
-    widgets   values that go into a prompt, by input name; of a subgraph's instance those that are written over its promoted ones
+    widgets   values that go into a prompt, by input name; of a subgraph's instance those that are written over its
+              promoted ones
     homes     where they are stored, for nodes at the top level
     unplaced  stored values that the definition of a node of a custom pack has no place for
     shifted   (input, value by its place, value by its name) where a file that stores both says two things
     """
 
-    def __init__(self, raw: dict[str, Any], scope: "Scope"):
+    def __init__(self, raw: dict[str, Any], scope: Scope):
         self.raw = raw
         self.scope = scope
         self.raw_id = str(raw["id"])
@@ -83,7 +84,8 @@ class Node:
         """Names of widgets whose values an instance of a subgraph further out holds."""
         self.promoted: dict[str, Any] = {}
         self.sources: dict[str, tuple[str, str, Any]] = {}
-        """Of a subgraph's instance, once its inside is known: the values that it shows, and where they are from (`subgraphs`)."""
+        """Of a subgraph's instance, once its inside is known: the values that it shows, and where they are from
+        (`subgraphs`)."""
         saved = {s.get("name") or "": s for s in raw.get("inputs") or []}
         drawn = self._drawn()
         self.slots = self._slots(saved, drawn)
@@ -115,7 +117,7 @@ class Node:
         if not self.scope.path:
             self.homes = {name: Home(stored, key) for name, key in drawn.places.items()}
         if isinstance(stored, list) and self.kind.from_pack and not self.scope.registry.whole:
-            behind = stored[drawn.used + any(is_upload(i) for i in inputs):]
+            behind = stored[drawn.used + any(is_upload(i) for i in inputs) :]
             self.unplaced = [v for v in behind if v not in (None, "")]
         named = self.raw.get("widgets_values_named")
         if isinstance(named, dict):
@@ -141,8 +143,13 @@ class Scope:
     """One drawn graph: its nodes by raw id and links by id, and for an instance of a subgraph what holds
     it. The graph's shape has been looked at already (`shape.check_graph`)."""
 
-    def __init__(self, graph: dict[str, Any], registry: Registry, definitions: dict[str, dict[str, Any]],
-                 instance: Node | None = None):
+    def __init__(
+        self,
+        graph: dict[str, Any],
+        registry: Registry,
+        definitions: dict[str, dict[str, Any]],
+        instance: Node | None = None,
+    ):
         self.registry = registry
         self.definitions = definitions
         self.instance = instance
@@ -161,8 +168,10 @@ class Scope:
 
     def _refuse_other(self, one: Link, other: Link) -> None:
         if (one.origin_id, one.origin_slot) != (other.origin_id, other.origin_slot):
-            raise UserError(f"Two links have the id {one.id}, from node {one.origin_id} and from node {other.origin_id}, so it cannot be "
-                            "known which of them an input means. Open the workflow in ComfyUI, check the links, and save it again.")
+            raise UserError(
+                f"Two links have the id {one.id}, from node {one.origin_id} and from node {other.origin_id}, so it cannot be "
+                "known which of them an input means. Open the workflow in ComfyUI, check the links, and save it again."
+            )
 
     def inputs_of(self, kind: NodeType) -> list[Input]:
         """What a node type declares, read once for the whole workflow."""

@@ -5,34 +5,43 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 from ...models.errors import UserError
 from ...models.foreign import one_line, printable
 from ...models.host import Bar, Host, files_below
-
 
 _ROOM = 20_000_000
 """Bytes that must be free where results go: some pictures' worth."""
 
 
 def writable(folder: Path | str) -> None:
-    """UserError where results cannot be written into a folder that is there or is to be made. Nothing is made or written yet."""
+    """UserError where results cannot be written into a folder that is there or is to be made. Nothing is made or
+    written yet."""
     folder = Path(folder)
     try:
         there = next(p for p in (folder, *folder.absolute().parents) if p.exists() or p.is_symlink())
         if not there.is_dir():
-            raise UserError(f"The output folder '{folder}' cannot be used: '{there}' is no folder. Choose another with --output-dir.")
+            raise UserError(
+                f"The output folder '{folder}' cannot be used: '{there}' is no folder. Choose another with --output-dir."
+            )
         if not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"Nothing can be written into the output folder '{folder}': '{there}' is read-only, or belongs to someone "
-                            "else. Choose another with --output-dir.")
+            raise UserError(
+                f"Nothing can be written into the output folder '{folder}': '{there}' is read-only, or belongs to someone "
+                "else. Choose another with --output-dir."
+            )
         free = shutil.disk_usage(there).free
     except (OSError, ValueError) as error:  # a name that no folder can have
-        raise UserError(f"The output folder {str(folder)[:200]!r} cannot be used: {error}. Choose another with --output-dir.") from error
+        raise UserError(
+            f"The output folder {str(folder)[:200]!r} cannot be used: {error}. Choose another with --output-dir."
+        ) from error
     if free < _ROOM:
-        raise UserError(f"The disk of the output folder '{folder}' is full: {free / 1e6:.0f} MB are free. Make room, or choose another "
-                        "with --output-dir.")
+        raise UserError(
+            f"The disk of the output folder '{folder}' is full: {free / 1e6:.0f} MB are free. Make room, or choose another "
+            "with --output-dir."
+        )
 
 
 class EmbeddedHost(Host):
@@ -44,8 +53,13 @@ class EmbeddedHost(Host):
     hosts       other machines that an MLLM may be asked on (--allow-host), beside those of $AFFECT_MLLM_HOSTS
     """
 
-    def __init__(self, input_dir: Path | str = "input", output_dir: Path | str = "output",
-                 models_dir: Path | str | None = None, hosts: Iterable[str] = ()):
+    def __init__(
+        self,
+        input_dir: Path | str = "input",
+        output_dir: Path | str = "output",
+        models_dir: Path | str | None = None,
+        hosts: Iterable[str] = (),
+    ):
         super().__init__()
         self._hosts = list(hosts)
         self.input_dir = Path(input_dir)
@@ -75,8 +89,9 @@ class EmbeddedHost(Host):
         self._inner.text(f"step {step + 1}, loss {loss:.4f}")
 
     def note(self, message: str) -> None:
-        from tqdm import tqdm
         import sys
+
+        from tqdm import tqdm
 
         tqdm.write(printable(message), file=sys.stderr)  # not print: that would break the bars
 
@@ -100,8 +115,7 @@ class TqdmBar:
 
         self._host = host
         self._label = label
-        self._bar: Any = tqdm(total=total, desc=label, position=host._depth, leave=host._depth == 0,
-                              disable=None)
+        self._bar: Any = tqdm(total=total, desc=label, position=host._depth, leave=host._depth == 0, disable=None)
         host._depth += 1
         self._open = True
 

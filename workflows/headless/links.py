@@ -1,4 +1,5 @@
-"""Where an input's link leads: through reroutes, bypassed nodes and the borders of subgraphs, to a node's output or to a value."""
+"""Where an input's link leads: through reroutes, bypassed nodes and the borders of subgraphs, to a node's output or
+to a value."""
 
 from __future__ import annotations
 
@@ -50,8 +51,8 @@ class Follower:
         self._known: dict[tuple[int, str], Any] = {}
 
     def follow(self, node: Node, slot: Slot) -> Any:
-        """What arrives at an input: [node id, slot], a `Value`, or None where nothing does. WorkflowError where a link leads
-        nowhere or in a circle."""
+        """What arrives at an input: [node id, slot], a `Value`, or None where nothing does. WorkflowError where a
+        link leads nowhere or in a circle."""
         step: _AtInput | _AtOutput | _End = _AtInput(node, slot, slot.type)
         way: dict[tuple[int, str], None] = {}
         while not isinstance(step, _End):
@@ -62,8 +63,16 @@ class Follower:
             if key in self._known:
                 step = _End(self._known[key])
             elif key in way:
-                raise WorkflowError([Problem("Following its link leads back to it: the links form a cycle. Remove one of them.",
-                                             step.node.id, step.node.title, step.slot.name)])
+                raise WorkflowError(
+                    [
+                        Problem(
+                            "Following its link leads back to it: the links form a cycle. Remove one of them.",
+                            step.node.id,
+                            step.node.title,
+                            step.slot.name,
+                        )
+                    ]
+                )
             else:
                 way[key] = None
                 step = _from_input(step)
@@ -77,14 +86,31 @@ def _from_input(at: _AtInput) -> _AtInput | _AtOutput | _End:
         return _End(None)
     link = node.scope.links.get(slot.link)
     if link is None:
-        raise WorkflowError([Problem(f"Its link {slot.link} is missing from the workflow. Draw it again in ComfyUI and save.", node.id,
-                                     node.title, slot.name)])
+        raise WorkflowError(
+            [
+                Problem(
+                    f"Its link {slot.link} is missing from the workflow. Draw it again in ComfyUI and save.",
+                    node.id,
+                    node.title,
+                    slot.name,
+                )
+            ]
+        )
     if link.origin_id == SUBGRAPH_INPUT and node.scope.instance is not None:
         return _from_outside(node.scope.instance, link.origin_slot)
     source = node.scope.nodes.get(link.origin_id)
     if source is None:
-        raise WorkflowError([Problem(f"It is linked to node {link.origin_id}, which is missing from the workflow. Draw the link again "
-                                     "in ComfyUI and save.", node.id, node.title, slot.name)])
+        raise WorkflowError(
+            [
+                Problem(
+                    f"It is linked to node {link.origin_id}, which is missing from the workflow. Draw the link again "
+                    "in ComfyUI and save.",
+                    node.id,
+                    node.title,
+                    slot.name,
+                )
+            ]
+        )
     return _AtOutput(source, link.origin_slot, at.wanted)
 
 
@@ -92,10 +118,20 @@ def _from_outside(instance: Node, index: int) -> _AtInput | _End:
     """At input `index` of a subgraph's instance: its link, or the value of its promoted widget."""
     declared = instance.scope.definitions[instance.type]["inputs"]
     if not 0 <= index < len(declared):
-        raise WorkflowError([Problem(f"A link inside the subgraph comes from input {index}, and it has {len(declared)}. Save the "
-                                     "workflow from ComfyUI again.", instance.id, instance.title)])
+        raise WorkflowError(
+            [
+                Problem(
+                    f"A link inside the subgraph comes from input {index}, and it has {len(declared)}. Save the "
+                    "workflow from ComfyUI again.",
+                    instance.id,
+                    instance.title,
+                )
+            ]
+        )
     slot = instance.slots[index]
-    if slot.link is not None and slot.name not in instance.widgets:  # else a PrimitiveNode has written its value already
+    if (
+        slot.link is not None and slot.name not in instance.widgets
+    ):  # else a PrimitiveNode has written its value already
         return _AtInput(instance, slot, slot.type)
     values = promoted(instance)
     return _End(Value(values[slot.name]) if slot.name in values else None)
@@ -127,8 +163,16 @@ def _into_subgraph(at: _AtOutput) -> _AtInput | _AtOutput | _End:
         return _from_outside(node, link.origin_slot)
     source = scope.nodes.get(link.origin_id)
     if source is None:
-        raise WorkflowError([Problem(f"The link to its output {at.index} comes from node {link.origin_id}, which is missing inside. "
-                                     "Save the workflow from ComfyUI again.", node.id, node.title)])
+        raise WorkflowError(
+            [
+                Problem(
+                    f"The link to its output {at.index} comes from node {link.origin_id}, which is missing inside. "
+                    "Save the workflow from ComfyUI again.",
+                    node.id,
+                    node.title,
+                )
+            ]
+        )
     return _AtOutput(source, link.origin_slot, at.wanted)
 
 
@@ -155,7 +199,11 @@ def _bypass(node: Node, index: int, wanted: str) -> Slot | None:
 @lru_cache(maxsize=4096)
 def _types(text: str) -> frozenset[str]:
     # Which of a dynamic type's types flows is known to the frontend alone, while it draws.
-    return frozenset() if text in ("", "*", "COMFY_MATCHTYPE_V3") else frozenset(t.strip().lower() for t in text.split(","))
+    return (
+        frozenset()
+        if text in ("", "*", "COMFY_MATCHTYPE_V3")
+        else frozenset(t.strip().lower() for t in text.split(","))
+    )
 
 
 def _fits(one: str, other: str) -> bool:

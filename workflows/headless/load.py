@@ -19,8 +19,13 @@ Prompt = dict[str, dict[str, Any]]
 """The API format: node id -> {"class_type", "inputs": {name: value or [node id, slot]}, "_meta":
 {"title"}}."""
 
-_MARKS = [(codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]
+_MARKS = [
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+]
 """How a file of each encoding begins. UTF-32's mark begins with UTF-16's, so it is asked for first."""
 
 
@@ -36,7 +41,8 @@ class Loaded:
 def load(path: Path | str) -> Loaded:
     """Reads `path` and nothing else: no network, no code. UserError where it holds no workflow.
 
-    Of a PNG, `prompt` is preferred (what really ran), and `workflow` is carried on to the results. "-" is standard input.
+    Of a PNG, `prompt` is preferred (what really ran), and `workflow` is carried on to the results. "-" is standard
+    input.
     """
     if str(path) in ("-", "/dev/stdin"):
         return _from_standard_input()
@@ -48,8 +54,10 @@ def load(path: Path | str) -> Loaded:
     if is_png:
         chunks = png.read_chunks(path)
         if not chunks:
-            raise UserError(f"The PNG '{path.name}' carries no workflow. Only images saved by ComfyUI (or by "
-                            "`affect run`) do, as long as no other program has saved them again.")
+            raise UserError(
+                f"The PNG '{path.name}' carries no workflow. Only images saved by ComfyUI (or by "
+                "`affect run`) do, as long as no other program has saved them again."
+            )
         check_content(chunks, path.name)
         return _loaded(chunks.get("prompt"), chunks.get("workflow"), path.name)
     content = _json(path)
@@ -77,28 +85,38 @@ def _from_standard_input() -> Loaded:
 
 
 def _json(path: Path) -> Any:
-    """A JSON file's content; UTF-8, or UTF-16 and UTF-32 where the file begins with their mark, as some editors save it."""
+    """A JSON file's content; UTF-8, or UTF-16 and UTF-32 where the file begins with their mark, as some editors save
+    it."""
     if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"The file '{path.name}' has {path.stat().st_size / 1e6:.0f} MB; a workflow may have "
-                        f"{MAX_BYTES / 1e6:.0f}. Is it a workflow?")
+        raise UserError(
+            f"The file '{path.name}' has {path.stat().st_size / 1e6:.0f} MB; a workflow may have "
+            f"{MAX_BYTES / 1e6:.0f}. Is it a workflow?"
+        )
     data = read_text(path, MAX_BYTES)
-    if data.count(b"[") + data.count(b"{") > MAX_VALUES:  # so many lists would take the memory before they could be counted
-        raise UserError(f"'{path.name}' holds more than {MAX_VALUES:,} lists and objects, which no workflow needs. Is it a workflow?")
+    if (
+        data.count(b"[") + data.count(b"{") > MAX_VALUES
+    ):  # so many lists would take the memory before they could be counted
+        raise UserError(
+            f"'{path.name}' holds more than {MAX_VALUES:,} lists and objects, which no workflow needs. Is it a workflow?"
+        )
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
         return json.loads(data.decode(encoding))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"The file '{path.name}' is not JSON and not a PNG: {error}. A workflow is a JSON "
-                        "file saved from ComfyUI (Save or Export (API)), or a PNG that ComfyUI wrote."
-                        ) from error
+        raise UserError(
+            f"The file '{path.name}' is not JSON and not a PNG: {error}. A workflow is a JSON "
+            "file saved from ComfyUI (Save or Export (API)), or a PNG that ComfyUI wrote."
+        ) from error
 
 
 def _loaded(prompt: Any, workflow: Any, name: str) -> Loaded:
     if prompt is not None:
         return Loaded(_prompt(prompt, name), workflow if isinstance(workflow, dict) else None)
     if not isinstance(workflow, dict) or not isinstance(workflow.get("nodes"), list):
-        raise UserError(f"'{name}' holds no workflow: neither nodes by id (API format) nor a list of nodes "
-                        "(UI format). Save it from ComfyUI again.")
+        raise UserError(
+            f"'{name}' holds no workflow: neither nodes by id (API format) nor a list of nodes "
+            "(UI format). Save it from ComfyUI again."
+        )
     if not workflow["nodes"]:
         raise UserError(f"The workflow '{name}' holds no nodes, so there is nothing to run.")
     return Loaded(None, workflow)
@@ -108,8 +126,9 @@ def _prompt(content: Any, name: str) -> Prompt:
     if content == {}:
         raise UserError(f"The workflow '{name}' holds no nodes, so there is nothing to run.")
     if not isinstance(content, dict) or not all(isinstance(node, dict) for node in content.values()):
-        raise UserError(f"'{name}' is JSON but no workflow: the API format maps node ids to objects with "
-                        "'class_type' and 'inputs'.")
+        raise UserError(
+            f"'{name}' is JSON but no workflow: the API format maps node ids to objects with 'class_type' and 'inputs'."
+        )
     if not any("class_type" in node for node in content.values()):
         raise UserError(f"'{name}' is JSON but no workflow: none of its entries has a 'class_type'.")
     return {str(key): _node(node) for key, node in content.items()}

@@ -12,19 +12,29 @@ _DEEPEST = 20
 
 
 def registry_of(object_info: Any) -> Registry:
-    """The server's node types. Lists of images are no choices here: an image may still be uploaded. What is declared in another way
-    than ComfyUI's is taken for a socket of any type, because the server, not this program, judges a prompt."""
+    """The server's node types. Lists of images are no choices here: an image may still be uploaded. What is declared
+    in another way than ComfyUI's is taken for a socket of any type, because the server, not this program, judges a
+    prompt."""
     if not isinstance(object_info, dict) or not all(isinstance(info, dict) for info in object_info.values()):
         raise UserError("What the server says of its nodes is no list of node types: it does not seem to be a ComfyUI.")
     classes, names = {}, {}
     for key, info in object_info.items():
         groups = _groups(info.get("input"), info.get("input_order"))
-        classes[key] = type("ServerNode", (), {
-            "INPUT_TYPES": classmethod(lambda cls, groups=groups: groups), "RETURN_TYPES": tuple(_list(info.get("output"))),
-            "RETURN_NAMES": tuple(map(str, _list(info.get("output_name")))), "OUTPUT_NODE": bool(info.get("output_node")),
-            "FROM_PACK": str(info.get("python_module", "custom_nodes")).startswith("custom_nodes")})
+        classes[key] = type(
+            "ServerNode",
+            (),
+            {
+                "INPUT_TYPES": classmethod(lambda cls, groups=groups: groups),
+                "RETURN_TYPES": tuple(_list(info.get("output"))),
+                "RETURN_NAMES": tuple(map(str, _list(info.get("output_name")))),
+                "OUTPUT_NODE": bool(info.get("output_node")),
+                "FROM_PACK": str(info.get("python_module", "custom_nodes")).startswith("custom_nodes"),
+            },
+        )
         names[key] = str(info.get("display_name") or key)
-    return Registry(classes, names, "on this server", "Install the node pack that brings it there, and restart it.", whole=False)
+    return Registry(
+        classes, names, "on this server", "Install the node pack that brings it there, and restart it.", whole=False
+    )
 
 
 def _groups(declared: Any, order: Any = None, depth: int = 0) -> dict[str, dict[str, Any]]:
@@ -43,8 +53,11 @@ def _spec(spec: Any, depth: int) -> tuple[Any, dict[str, Any]]:
         return "*", {}
     kind, options = spec[0], dict(spec[1]) if len(spec) > 1 and isinstance(spec[1], dict) else {}
     if kind == "COMFY_DYNAMICCOMBO_V3":
-        options["options"] = [{"key": str(o.get("key")), "inputs": _groups(o.get("inputs"), depth=depth + 1)}
-                              for o in _list(options.get("options")) if isinstance(o, dict)]
+        options["options"] = [
+            {"key": str(o.get("key")), "inputs": _groups(o.get("inputs"), depth=depth + 1)}
+            for o in _list(options.get("options"))
+            if isinstance(o, dict)
+        ]
     if kind in ("COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3"):
         options["template"] = _template(_dict(options.get("template")), depth)
     if kind == "COMBO" and not isinstance(options.get("options"), list):
@@ -58,7 +71,14 @@ def _spec(spec: Any, depth: int) -> tuple[Any, dict[str, Any]]:
 def _template(template: dict[str, Any], depth: int) -> dict[str, Any]:
     whole = {key: template[key] for key in ("min", "max") if type(template.get(key)) is int}
     names = [str(name) for name in _list(template.get("names"))]
-    return {**template, "input": _groups(template.get("input"), depth=depth + 1), "min": 1, "max": 100, **whole, "names": names or None}
+    return {
+        **template,
+        "input": _groups(template.get("input"), depth=depth + 1),
+        "min": 1,
+        "max": 100,
+        **whole,
+        "names": names or None,
+    }
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -4,8 +4,9 @@ them."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 from ...models import files
 from ...models.errors import UserError
@@ -24,8 +25,9 @@ def read_chunks(path: Path) -> dict[str, Any]:
         raise UserError(f"The workflow inside the PNG '{path.name}' is not JSON: {error}.") from error
 
 
-def write_new(names: Iterable[Path], image: Any, prompt: Any, extra_pnginfo: dict[str, Any] | None,
-              compress_level: int) -> Path:
+def write_new(
+    names: Iterable[Path], image: Any, prompt: Any, extra_pnginfo: dict[str, Any] | None, compress_level: int
+) -> Path:
     """Writes a PIL image with its chunks under the first name that no file has (`files.write_new`)."""
     from PIL.PngImagePlugin import PngInfo
 
@@ -34,5 +36,4 @@ def write_new(names: Iterable[Path], image: Any, prompt: Any, extra_pnginfo: dic
         chunks.add_text("prompt", json.dumps(prompt))
     for key, value in (extra_pnginfo or {}).items():
         chunks.add_text(key, json.dumps(value))
-    return files.write_new(names, lambda p: image.save(p, format="PNG", pnginfo=chunks,
-                                                       compress_level=compress_level))
+    return files.write_new(names, lambda p: image.save(p, format="PNG", pnginfo=chunks, compress_level=compress_level))

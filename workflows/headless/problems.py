@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Iterable
 
-from ...models.errors import UserError, did_you_mean as did_you_mean, nearest as nearest
+from ...models.errors import UserError
+from ...models.errors import did_you_mean as did_you_mean
+from ...models.errors import nearest as nearest
 from ...models.foreign import one_line
 
 

@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Iterator
+from typing import Any
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 """Input types with a plain widget, whose values are checked here."""
 
 DRAWN_TYPES = WIDGET_TYPES | {
-    "MARKDOWN", "TEXTAREA", "COLOR", "COLORS", "CURVE", "RANGE", "BOUNDING_BOX", "BOUNDING_BOXES", "PAINTER", "COMPOSITOR", "VIDEO_EDIT",
-    "CHART", "GALLERIA", "IMAGECOMPARE", "IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI", "AUDIO_RECORD", "WEBCAM", "LOAD_3D",
-    "LOAD_3D_ADVANCED", "PREVIEW_3D", "COMFY_DYNAMICCOMBO_V3"}
+    "MARKDOWN",
+    "TEXTAREA",
+    "COLOR",
+    "COLORS",
+    "CURVE",
+    "RANGE",
+    "BOUNDING_BOX",
+    "BOUNDING_BOXES",
+    "PAINTER",
+    "COMPOSITOR",
+    "VIDEO_EDIT",
+    "CHART",
+    "GALLERIA",
+    "IMAGECOMPARE",
+    "IMAGEUPLOAD",
+    "AUDIOUPLOAD",
+    "AUDIO_UI",
+    "AUDIO_RECORD",
+    "WEBCAM",
+    "LOAD_3D",
+    "LOAD_3D_ADVANCED",
+    "PREVIEW_3D",
+    "COMFY_DYNAMICCOMBO_V3",
+}
 """Input types that ComfyUI's frontend draws as a widget. Every other type is a socket."""
 
 FRONTEND_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
 """Node types that exist in ComfyUI's frontend alone and never reach a prompt."""
 
-_EMPTY = {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False, "STRING": "", "COLOR": "#000000",
-          "BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512}, "BOUNDING_BOXES": [], "COLORS": [],
-          "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"}, "RANGE": {"min": 0.0, "max": 1.0},
-          "IMAGECOMPARE": ["", ""]}
+_EMPTY = {
+    "INT": 0,
+    "FLOAT": 0.0,
+    "BOOLEAN": False,
+    "STRING": "",
+    "COLOR": "#000000",
+    "BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512},
+    "BOUNDING_BOXES": [],
+    "COLORS": [],
+    "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"},
+    "RANGE": {"min": 0.0, "max": 1.0},
+    "IMAGECOMPARE": ["", ""],
+}
 """What the frontend puts into a new widget whose definition says nothing."""
 
 
@@ -39,12 +70,14 @@ class Input:
     choices: tuple[Any, ...] | None = None
 
     @classmethod
-    def of(cls, name: str, spec: Any, required: bool = True) -> "Input":
+    def of(cls, name: str, spec: Any, required: bool = True) -> Input:
         """From a declaration such as ("INT", {"default": 1}) or (["a", "b"],)."""
         kind, options = spec[0], spec[1] if len(spec) > 1 else {}
         listed = isinstance(kind, (list, tuple))
         choices = kind if listed else options.get("options") if kind == "COMBO" else None
-        return cls(name, "COMBO" if listed else str(kind), options, required, None if choices is None else tuple(choices))
+        return cls(
+            name, "COMBO" if listed else str(kind), options, required, None if choices is None else tuple(choices)
+        )
 
     @property
     def widget_type(self) -> str:
@@ -77,16 +110,22 @@ class Input:
         return copy.deepcopy(_EMPTY.get(self.widget_type)) if given is None else given
 
     @property
-    def variants(self) -> dict[str, list["Input"]]:
-        """Of a dynamic list of choices (COMFY_DYNAMICCOMBO_V3): choice -> the further inputs that it brings, whose names follow
-        its own behind a dot."""
-        return {str(o.get("key")): inputs_of(o.get("inputs") or {}, f"{self.name}.") for o in self.options.get("options") or ()}
+    def variants(self) -> dict[str, list[Input]]:
+        """Of a dynamic list of choices (COMFY_DYNAMICCOMBO_V3): choice -> the further inputs that it brings, whose
+        names follow its own behind a dot."""
+        return {
+            str(o.get("key")): inputs_of(o.get("inputs") or {}, f"{self.name}.")
+            for o in self.options.get("options") or ()
+        }
 
 
 def inputs_of(declared: dict[str, Any], prefix: str = "") -> list[Input]:
     """Inputs of {"required": {...}, "optional": {...}}, required then optional, each in the order declared."""
-    return [Input.of(prefix + name, spec, group == "required")
-            for group in ("required", "optional") for name, spec in (declared.get(group) or {}).items()]
+    return [
+        Input.of(prefix + name, spec, group == "required")
+        for group in ("required", "optional")
+        for name, spec in (declared.get(group) or {}).items()
+    ]
 
 
 class NodeType:
@@ -116,7 +155,8 @@ class NodeType:
 
     @property
     def from_pack(self) -> bool:
-        """Whether a pack of nodes brings it, and with it perhaps an extension of the frontend, rather than ComfyUI itself."""
+        """Whether a pack of nodes brings it, and with it perhaps an extension of the frontend, rather than ComfyUI
+        itself."""
         return getattr(self.cls, "FROM_PACK", True) is True
 
     @property
@@ -129,13 +169,19 @@ class Registry:
 
     where   what is said of a type that is not among them: "not available ..."
     remedy  what to do then
-    whole   whether the types declare all that they take. A server's /object_info does not: nodes may take inputs that are not
-            in it and check values themselves, so only the server can judge those
+    whole   whether the types declare all that they take. A server's /object_info does not: nodes may take inputs that
+            are not in it and check values themselves, so only the server can judge those
     """
 
-    def __init__(self, classes: dict[str, type], display_names: dict[str, str], where: str = "without ComfyUI",
-                 remedy: str = "The nodes that are: `affect nodes`. To use any other node, run this workflow in a ComfyUI "
-                               "that has it: `affect run --server URL`.", whole: bool = True):
+    def __init__(
+        self,
+        classes: dict[str, type],
+        display_names: dict[str, str],
+        where: str = "without ComfyUI",
+        remedy: str = "The nodes that are: `affect nodes`. To use any other node, run this workflow in a ComfyUI "
+        "that has it: `affect run --server URL`.",
+        whole: bool = True,
+    ):
         self.where, self.remedy, self.whole = where, remedy, whole
         self._types = {k: NodeType(k, c, display_names.get(k, k)) for k, c in classes.items()}
 
@@ -158,5 +204,4 @@ def default_registry() -> Registry:
     from ...nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     from .core import CORE_CLASSES, CORE_DISPLAY_NAMES
 
-    return Registry({**CORE_CLASSES, **NODE_CLASS_MAPPINGS},
-                    {**CORE_DISPLAY_NAMES, **NODE_DISPLAY_NAME_MAPPINGS})
+    return Registry({**CORE_CLASSES, **NODE_CLASS_MAPPINGS}, {**CORE_DISPLAY_NAMES, **NODE_DISPLAY_NAME_MAPPINGS})

@@ -29,8 +29,12 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-def prepare(source: Path | str | Loaded, assignments: list[str] | None = None, choice_seed: int = 0,
-            registry: Registry | None = None) -> Prepared:
+def prepare(
+    source: Path | str | Loaded,
+    assignments: list[str] | None = None,
+    choice_seed: int = 0,
+    registry: Registry | None = None,
+) -> Prepared:
     """Reads, converts, edits and checks a workflow. Nothing runs and nothing is written.
 
     UserError, or WorkflowError with every problem, where it cannot run. The host in use says where files are.
@@ -48,8 +52,7 @@ def prepare(source: Path | str | Loaded, assignments: list[str] | None = None, c
     if assignments and not apply(prompt, assignments, registry, homes) and workflow is not None:
         # ComfyUI then opens `prompt`, which is what ran, instead of a drawing that says something else.
         workflow = None
-        notes.append("--set changed an input that the drawing cannot show, so the results carry the prompt "
-                     "alone.")
+        notes.append("--set changed an input that the drawing cannot show, so the results carry the prompt alone.")
     problems = check(prompt, registry)
     if problems:
         raise WorkflowError(problems)
@@ -76,8 +79,7 @@ def _outputs(node_id: str, result: NodeResult) -> list[dict[str, str]]:
             if isinstance(item, dict) and "filename" in item:
                 where = item.get("type", "output")
                 path = folders.get(where, current.output_dir) / item.get("subfolder", "") / item["filename"]
-                found.append({"node": node_id, "type": "preview" if where == "temp" else kind,
-                              "path": str(path)})
+                found.append({"node": node_id, "type": "preview" if where == "temp" else kind, "path": str(path)})
             else:
                 found.append({"node": node_id, "type": kind, "text": str(item)})
     return found

@@ -11,9 +11,10 @@ import json
 import struct
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, Iterator, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ...models import files, host
@@ -67,20 +68,26 @@ class Server(Wire):
     def queue(self, prompt: Prompt, workflow: dict[str, Any] | None) -> str:
         """Queues a prompt and returns its id. WorkflowError with what the server has against it."""
         extra = {"extra_pnginfo": {"workflow": workflow}} if workflow is not None else {}
-        answer = self._call("POST", "/prompt", json={"prompt": prompt, "client_id": self.client_id, "extra_data": extra})
+        answer = self._call(
+            "POST", "/prompt", json={"prompt": prompt, "client_id": self.client_id, "extra_data": extra}
+        )
         try:
             body = answer.content
             prompt_id = answers.queued(body)
             # Some outputs may be fine and run alone; what is asked for here is the whole workflow or nothing.
             problems = list(answers.problems(body, prompt))
         except (ValueError, Odd):
-            raise ServerFailed(f"{self.url} answered {answer.status} to the prompt, and nothing that a ComfyUI says.") from None
+            raise ServerFailed(
+                f"{self.url} answered {answer.status} to the prompt, and nothing that a ComfyUI says."
+            ) from None
         if problems:
             if prompt_id is not None:
                 self.cancel(prompt_id)
             raise WorkflowError(problems)
         if prompt_id is None:
-            raise ServerFailed(f"{self.url} answered {answer.status} to the prompt, without saying why it does not run it.")
+            raise ServerFailed(
+                f"{self.url} answered {answer.status} to the prompt, without saying why it does not run it."
+            )
         return prompt_id
 
     def cancel(self, prompt_id: str) -> None:
@@ -91,7 +98,7 @@ class Server(Wire):
             # An older server stops whatever runs, whoever asked for it.
             self._call("POST", "/interrupt", json={"prompt_id": prompt_id})
 
-    def events(self) -> "Events":
+    def events(self) -> Events:
         """The server's messages to this client. Open them before queueing: what was said before is lost."""
         return Events(self)
 
@@ -104,7 +111,9 @@ class Server(Wire):
 
     def knows(self, prompt_id: str) -> bool:
         """Whether a prompt waits, runs, or has run."""
-        queue = self._call("GET", "/queue").body  # its entries are lists here and objects there; an id is like nothing else
+        queue = self._call(
+            "GET", "/queue"
+        ).body  # its entries are lists here and objects there; an id is like nothing else
         return json.dumps(prompt_id)[1:-1].encode() in queue or self._record(prompt_id) is not None
 
     def outputs(self, prompt_id: str) -> list[tuple[str, str, File | str]]:
@@ -130,8 +139,8 @@ class Server(Wire):
 
 
 class Events:
-    """Messages from a server: an iterator of (event, data) inside a `with` block; "silence" now and then, whatever else is
-    said, because packs chatter while the one message that matters may be lost."""
+    """Messages from a server: an iterator of (event, data) inside a `with` block; "silence" now and then, whatever
+    else is said, because packs chatter while the one message that matters may be lost."""
 
     def __init__(self, server: Server):
         self._messages = server.messages(f"/ws?clientId={server.client_id}")
@@ -158,15 +167,15 @@ class Events:
                     yield event
             elif message and len(message) > 8 and struct.unpack(">I", message[:4])[0] == _TEXT_MESSAGE:
                 length = struct.unpack(">I", message[4:8])[0]
-                node, text = message[8:8 + length], message[8 + length:]
+                node, text = message[8 : 8 + length], message[8 + length :]
                 yield "text", {"node": node.decode("utf-8", "replace"), "text": text.decode("utf-8", "replace")}
 
 
 def run_on(server: Server, prompt: Prompt, workflow: dict[str, Any] | None, registry: Registry) -> list[dict[str, str]]:
     """Runs a prepared prompt on a server and brings its results; as `run.execute`, with progress bars.
 
-    NodeFailed where a node fails there, ServerFailed where anything else goes wrong once it runs; KeyboardInterrupt cancels the
-    prompt there too.
+    NodeFailed where a node fails there, ServerFailed where anything else goes wrong once it runs; KeyboardInterrupt
+    cancels the prompt there too.
     """
     prompt, workflow = upload_images(server, prompt, workflow, registry)
     with server.events() as events:
@@ -183,10 +192,11 @@ def run_on(server: Server, prompt: Prompt, workflow: dict[str, Any] | None, regi
             raise
 
 
-def upload_images(server: Server, prompt: Prompt, workflow: dict[str, Any] | None,
-                  registry: Registry) -> tuple[Prompt, dict[str, Any] | None]:
-    """The prompt, and the drawing that results will carry, with the images they load uploaded, those that are in the input
-    folder here. Others are left to the server, whose own input folder may hold them."""
+def upload_images(
+    server: Server, prompt: Prompt, workflow: dict[str, Any] | None, registry: Registry
+) -> tuple[Prompt, dict[str, Any] | None]:
+    """The prompt, and the drawing that results will carry, with the images they load uploaded, those that are in the
+    input folder here. Others are left to the server, whose own input folder may hold them."""
     from .core.image_files import find_image
 
     sent: dict[str, str] = {}
@@ -197,7 +207,11 @@ def upload_images(server: Server, prompt: Prompt, workflow: dict[str, Any] | Non
         kind = registry.get(node["class_type"])
         for name, spec in (kind.inputs() if kind else {}).items():
             value = node["inputs"].get(name)
-            if spec.options.get("image_upload") and isinstance(value, str) and not value.endswith(("[output]", "[temp]")):
+            if (
+                spec.options.get("image_upload")
+                and isinstance(value, str)
+                and not value.endswith(("[output]", "[temp]"))
+            ):
                 if value not in sent:
                     try:
                         path = find_image(value)
@@ -214,8 +228,9 @@ def upload_images(server: Server, prompt: Prompt, workflow: dict[str, Any] | Non
     return prompt, workflow
 
 
-def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt_id: str, prompt: Prompt,
-            registry: Registry) -> None:
+def _follow(
+    server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt_id: str, prompt: Prompt, registry: Registry
+) -> None:
     ui = host.current()
     waiting = set(needed(prompt, registry))
     nodes = ui.progress(len(waiting), "nodes")
@@ -237,7 +252,9 @@ def _follow(server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt
             yield from server.verdict(prompt_id)
             missed = 0 if server.knows(prompt_id) else missed + 1
             if missed == 2:  # once may be the moment between queue and history
-                raise ServerFailed("The workflow was taken out of the server's queue, or its history was cleared. Run it again.")
+                raise ServerFailed(
+                    "The workflow was taken out of the server's queue, or its history was cleared. Run it again."
+                )
 
     try:
         for event, data in heard():

@@ -1,7 +1,7 @@
 """Whether what a file holds has the shape of a workflow, looked at before anything is read out of it.
 
-A workflow comes from strangers. Nothing here is a matter of meaning: only kinds, sizes and depths, so that what follows may rely
-on them.
+A workflow comes from strangers. Nothing here is a matter of meaning: only kinds, sizes and depths, so that what follows
+may rely on them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _OTHER_PROGRAMS = {"is_changed"}
 
 
 def check_content(content: Any, name: str, most: int | None = None) -> None:
-    """UserError where a file's content is too deep, too large, or holds what no JSON file may: numbers that are none and halves of
-    characters.
+    """UserError where a file's content is too deep, too large, or holds what no JSON file may: numbers that are none
+    and halves of characters.
 
     name  of the file, for the message
     most  values that it may hold; `MAX_VALUES` where None
@@ -44,7 +44,9 @@ def check_content(content: Any, name: str, most: int | None = None) -> None:
         value, depth = stack.pop()
         seen += len(value) if isinstance(value, (dict, list)) else 0
         if seen > most or depth > MAX_DEPTH:
-            what = f"more than {most:,} values" if seen > most else f"lists and objects nested more than {MAX_DEPTH} deep"
+            what = (
+                f"more than {most:,} values" if seen > most else f"lists and objects nested more than {MAX_DEPTH} deep"
+            )
             raise UserError(f"'{name}' holds {what}, which no workflow needs. Save the workflow from ComfyUI again.")
         if isinstance(value, dict):
             stack += ((v, depth + 1) for k, v in value.items() if k not in _OTHER_PROGRAMS)
@@ -52,10 +54,14 @@ def check_content(content: Any, name: str, most: int | None = None) -> None:
         elif isinstance(value, list):
             stack += ((v, depth + 1) for v in value)
         elif isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"'{name}' holds the number {value}, which is none that a workflow may hold. Give a finite number there.")
+            raise UserError(
+                f"'{name}' holds the number {value}, which is none that a workflow may hold. Give a finite number there."
+            )
         elif isinstance(value, str) and not value.isascii() and _has_half_character(value):
-            raise UserError(f"'{name}' holds half of a character (a lone surrogate, \\ud800 to \\udfff) in the text "
-                            f"{value[:60]!r}. Write that text anew.")
+            raise UserError(
+                f"'{name}' holds half of a character (a lone surrogate, \\ud800 to \\udfff) in the text "
+                f"{value[:60]!r}. Write that text anew."
+            )
 
 
 def _has_half_character(text: str) -> bool:
@@ -90,9 +96,11 @@ def _refuse_doubles(nodes: list[dict[str, Any]], where: str) -> None:
     for id, count in Counter(str(node["id"]) for node in nodes).items():
         if count > 1:
             names = [f"'{node.get('title') or node.get('type')}'" for node in nodes if str(node["id"]) == id]
-            raise UserError(f"{count} nodes{where} have the id {id}: {', '.join(names[:5])}. Links name nodes by their ids, so it cannot "
-                            "be known which is meant, and all but one would be lost. Open the workflow in ComfyUI, check the links of "
-                            "these nodes, and save it again.")
+            raise UserError(
+                f"{count} nodes{where} have the id {id}: {', '.join(names[:5])}. Links name nodes by their ids, so it cannot "
+                "be known which is meant, and all but one would be lost. Open the workflow in ComfyUI, check the links of "
+                "these nodes, and save it again."
+            )
 
 
 class _Look:
@@ -103,7 +111,9 @@ class _Look:
 
     def is_a(self, value: Any, kinds: Any, place: str, optional: bool = False) -> Any:
         wanted = kinds if isinstance(kinds, tuple) else (kinds,)
-        if (value is None and optional) or (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))):
+        if (value is None and optional) or (
+            isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
+        ):
             return value
         raise UserError(f"The workflow is damaged{self.where}: {place} is {_short(value)}. Save it from ComfyUI again.")
 
@@ -131,13 +141,17 @@ class _Look:
 
     def few(self, found: Any, place: str) -> None:
         if isinstance(found, list) and len(found) > MAX_INPUTS:
-            raise UserError(f"The workflow cannot be read{self.where}: {place} holds {len(found):,} entries, and at most "
-                            f"{MAX_INPUTS:,} are read. Save it from ComfyUI again.")
+            raise UserError(
+                f"The workflow cannot be read{self.where}: {place} holds {len(found):,} entries, and at most "
+                f"{MAX_INPUTS:,} are read. Save it from ComfyUI again."
+            )
 
     def type(self, slot: dict[str, Any], place: str) -> None:
         kind = self.is_a(slot.get("type"), (str, int, list), f"{place}.type", optional=True)
         if isinstance(kind, str) and len(kind) > MAX_TYPE:
-            raise UserError(f"The workflow is damaged{self.where}: {place}.type has {len(kind):,} characters. Save it from ComfyUI again.")
+            raise UserError(
+                f"The workflow is damaged{self.where}: {place}.type has {len(kind):,} characters. Save it from ComfyUI again."
+            )
 
     def link(self, link: Any, place: str) -> None:
         if isinstance(link, list):

@@ -1,14 +1,16 @@
-"""Subgraphs: their definitions, the insides of their instances, and the values that an instance shows of what is inside.
+"""Subgraphs: their definitions, the insides of their instances, and the values that an instance shows of what is
+inside.
 
-An instance holds a value for each input of the subgraph's interface that leads to a widget inside. Older frontends also showed
-widgets from inside without an input of their own, listed in `properties.proxyWidgets`; the frontend of today turns each of these
-into an input, and here the value goes straight to the widget.
+An instance holds a value for each input of the subgraph's interface that leads to a widget inside. Older frontends also
+showed widgets from inside without an input of their own, listed in `properties.proxyWidgets`; the frontend of today
+turns each of these into an input, and here the value goes straight to the widget.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from ...models.errors import UserError
 from .graph import BYPASSED, MUTED, Node, Scope, Slot
@@ -25,8 +27,8 @@ _PREFIX = re.compile(r"\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
 
 
 def definitions_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Subgraph definitions by id, those nested in definitions too. UserError where one cannot be read, contains itself, or where
-    all of them unfolded are too large or too deep."""
+    """Subgraph definitions by id, those nested in definitions too. UserError where one cannot be read, contains
+    itself, or where all of them unfolded are too large or too deep."""
     found: dict[str, dict[str, Any]] = {}
     graphs = [workflow]
     while graphs:
@@ -34,14 +36,21 @@ def definitions_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
         listed = container.get("subgraphs") or [] if isinstance(container, dict) else None
         for definition in listed if isinstance(listed, list) else [None]:
             if not isinstance(definition, dict) or not isinstance(definition.get("id"), (str, int)):
-                raise UserError("The workflow is damaged: the definition of a subgraph cannot be read. Save it "
-                                "from ComfyUI again.")
-            whole = {**definition, "inputs": definition.get("inputs") or [], "outputs": definition.get("outputs") or [],
-                     "nodes": definition.get("nodes") or []}
+                raise UserError(
+                    "The workflow is damaged: the definition of a subgraph cannot be read. Save it from ComfyUI again."
+                )
+            whole = {
+                **definition,
+                "inputs": definition.get("inputs") or [],
+                "outputs": definition.get("outputs") or [],
+                "nodes": definition.get("nodes") or [],
+            }
             check_graph(whole, str(definition.get("name") or definition["id"]))
             if found.get(str(definition["id"]), whole) != whole:
-                raise UserError(f"Two different subgraphs have the id {cut(definition['id'])}, so it cannot be known which of them an "
-                                "instance is of. Open the workflow in ComfyUI, check them, and save it again.")
+                raise UserError(
+                    f"Two different subgraphs have the id {cut(definition['id'])}, so it cannot be known which of them an "
+                    "instance is of. Open the workflow in ComfyUI, check them, and save it again."
+                )
             found[str(definition["id"])] = whole
             graphs.append(definition)
     check_graph(workflow)
@@ -49,9 +58,11 @@ def definitions_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _measure(graph: dict[str, Any], definitions: dict[str, dict[str, Any]], known: dict[str, tuple[int, int]],
-             path: list[str]) -> tuple[int, int]:
-    """(size, how many subgraphs stand in one another) of a graph with its subgraphs unfolded; once for each definition."""
+def _measure(
+    graph: dict[str, Any], definitions: dict[str, dict[str, Any]], known: dict[str, tuple[int, int]], path: list[str]
+) -> tuple[int, int]:
+    """(size, how many subgraphs stand in one another) of a graph with its subgraphs unfolded; once for each
+    definition."""
     borders = [*(graph.get("inputs") or []), *(graph.get("outputs") or [])]
     size = len(graph.get("links") or []) + sum(1 + len(b.get("linkIds") or []) for b in borders)
     depth = 0
@@ -60,17 +71,23 @@ def _measure(graph: dict[str, Any], definitions: dict[str, dict[str, Any]], know
         kind = node["type"]
         if kind in definitions:
             if kind in path:
-                raise UserError(f"The subgraph '{cut(node.get('title') or definitions[kind].get('name'))}' (node {cut(node['id'])}) "
-                                "contains itself. Remove one of the two.")
+                raise UserError(
+                    f"The subgraph '{cut(node.get('title') or definitions[kind].get('name'))}' (node {cut(node['id'])}) "
+                    "contains itself. Remove one of the two."
+                )
             if kind not in known and len(path) <= MAX_DEPTH:
                 known[kind] = _measure(definitions[kind], definitions, known, [*path, kind])
             more, below = known.get(kind, (0, MAX_DEPTH))
             size, depth = size + more, max(depth, 1 + below)
         if depth > MAX_DEPTH:
-            raise UserError(f"The workflow's subgraphs are nested more than {MAX_DEPTH} deep. Unpack some of them in ComfyUI.")
+            raise UserError(
+                f"The workflow's subgraphs are nested more than {MAX_DEPTH} deep. Unpack some of them in ComfyUI."
+            )
         if size > MAX_SIZE:
-            raise UserError(f"The workflow, its subgraphs unfolded, has more than {MAX_SIZE:,} nodes, inputs and links: an instance in "
-                            "each instance multiplies. Use fewer of them.")
+            raise UserError(
+                f"The workflow, its subgraphs unfolded, has more than {MAX_SIZE:,} nodes, inputs and links: an instance in "
+                "each instance multiplies. Use fewer of them."
+            )
     return size, depth
 
 
@@ -125,14 +142,18 @@ def _promote(node: Node, scope: Scope) -> dict[str, Any]:
 
 
 def _pairs(entries: Any) -> list[tuple[str, ...] | None]:
-    """Entries of proxyWidgets: (node id, widget name), at times with the id of the node deepest inside that has the widget."""
+    """Entries of proxyWidgets: (node id, widget name), at times with the id of the node deepest inside that has the
+    widget."""
     listed = entries if isinstance(entries, list) else []
-    fine = (isinstance(e, list) and len(e) in (2, 3) and all(isinstance(part, (str, int)) for part in e) for e in listed)
+    fine = (
+        isinstance(e, list) and len(e) in (2, 3) and all(isinstance(part, (str, int)) for part in e) for e in listed
+    )
     return [tuple(map(str, e)) if ok else None for e, ok in zip(listed, fine)]
 
 
 def _sources(node: Node, scope: Scope) -> dict[str, tuple[str, str, Any]]:
-    """Input name -> (id of a node inside, name of the widget or input there, its value), for the inputs that lead to a widget."""
+    """Input name -> (id of a node inside, name of the widget or input there, its value), for the inputs that lead to
+    a widget."""
     found: dict[str, tuple[str, str, Any]] = {}
     for entry in node.scope.definitions[node.type]["inputs"]:
         for link_id in entry.get("linkIds") or []:
@@ -149,7 +170,8 @@ def _sources(node: Node, scope: Scope) -> dict[str, tuple[str, str, Any]]:
 
 
 def _write(scope: Scope, id: str, name: str, deepest: str | None = None, *, value: Any) -> None:
-    """Writes a value over a widget of node `id` inside; a link to it is cut, as it is where the frontend makes an input of it."""
+    """Writes a value over a widget of node `id` inside; a link to it is cut, as it is where the frontend makes an
+    input of it."""
     target = scope.nodes.get(id)
     if target is None or name.startswith("$$"):  # a view of a picture
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Callable
+from typing import Any
 
 from ...models.errors import UserError
 
@@ -25,8 +26,10 @@ def choose(text: str, generator: random.Random) -> str:
     """
     text = without_comments(text)
     if _depth(text) > MAX_CHOICES:
-        raise UserError(f"A prompt holds {{a|b}} choices that are nested more than {MAX_CHOICES} deep. Take some of the braces out, or "
-                        "write \\{ where a brace itself is meant.")
+        raise UserError(
+            f"A prompt holds {{a|b}} choices that are nested more than {MAX_CHOICES} deep. Take some of the braces out, or "
+            "write \\{ where a brace itself is meant."
+        )
     return _choose(text, generator)
 
 
@@ -35,14 +38,14 @@ def without_comments(text: str) -> str:
     out, at = [], 0
     closing = 0  # no */ stands before this place; past the text once there is no other
     while (start := text.find("/", at)) >= 0:
-        kind = text[start + 1:start + 2]
+        kind = text[start + 1 : start + 2]
         if kind == "*" and closing >= 0:
             closing = text.find("*/", max(start + 2, closing))
         end = closing + 2 if kind == "*" and closing >= 0 else None
         if kind == "/":
             line = _LINE_END.search(text, start)
             end = line.start() if line else len(text)
-        out.append(text[at:start if end is not None else start + 1])
+        out.append(text[at : start if end is not None else start + 1])
         at = start + 1 if end is None else end
     return "".join(out) + text[at:]
 
@@ -65,7 +68,7 @@ def _choose(text: str, generator: random.Random) -> str:
     out, i = [], 0
     while i < len(text):
         if text[i] == "\\" and i + 1 < len(text):
-            out.append(text[i:i + 2])
+            out.append(text[i : i + 2])
             i += 2
         elif text[i] == "{":
             options, i = _options(text, i + 1)
@@ -82,7 +85,7 @@ def _options(text: str, i: int) -> tuple[list[str], int]:
     while i < len(text):
         c = text[i]
         if c == "\\" and i + 1 < len(text):
-            part += text[i:i + 2]
+            part += text[i : i + 2]
             i += 2
             continue
         i += 1
@@ -103,6 +106,7 @@ def fill_in(text: str, find_widget: Callable[[str, str], tuple[bool, Any]], now:
 
     find_widget (node name, widget name) -> (found, value)
     """
+
     def replace(match: re.Match[str]) -> str:
         parts = match.group(1).split(".")
         if len(parts) != 2:

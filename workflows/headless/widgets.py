@@ -1,7 +1,7 @@
 """What a node shows of its type's definition: its widgets, where each finds its value in the file, and its slots.
 
-A drawing stores widget values as a list without names. Which belongs to which follows from the definition and from the values
-before it: a dynamic list of choices brings widgets of its own, and some widgets store values that are no inputs.
+A drawing stores widget values as a list without names. Which belongs to which follows from the definition and from the
+values before it: a dynamic list of choices brings widgets of its own, and some widgets store values that are no inputs.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def draw(key: str, inputs: list[Input], stored: list[Any] | dict[str, Any], slot
     """Widgets and slots of a node of type `key`.
 
     stored  `widgets_values` as the file has them
-    slots   `inputs` as the file has them. A list that grows has as many slots as their links need; and one that is marked as a
-            widget's is one, though its type is known to an extension of the frontend alone
+    slots   `inputs` as the file has them. A list that grows has as many slots as their links need; and one that is
+            marked as a widget's is one, though its type is known to an extension of the frontend alone
     """
     pen = _Pen(stored, slots)
     pen.skipped = _dummies(inputs, stored)
@@ -165,7 +165,11 @@ class _Pen:
 
         linked = {name for name in self.linked if name.startswith(f"{spec.name}.")}
         start = min(low + 1, high)
-        needed = max((o + 2 for o in range(high) if any(name_of(o, one) in linked for one in declared)), default=0) if linked else 0
+        needed = (
+            max((o + 2 for o in range(high) if any(name_of(o, one) in linked for one in declared)), default=0)
+            if linked
+            else 0
+        )
         for ordinal in range(min(max(start, needed), high)):
             for one in declared:
                 grown = replace(one, name=name_of(ordinal, one))
@@ -197,12 +201,14 @@ def _dummies(inputs: list[Input], stored: list[Any] | dict[str, Any]) -> set[int
 
 def is_upload(spec: Input) -> bool:
     """Whether the frontend adds an upload button, which stores a value of its own at the end."""
-    return spec.type == "COMBO" and any(spec.options.get(f"{kind}_upload") for kind in ("image", "animated_image", "video", "audio"))
+    return spec.type == "COMBO" and any(
+        spec.options.get(f"{kind}_upload") for kind in ("image", "animated_image", "video", "audio")
+    )
 
 
 def _custom_combo(pen: _Pen) -> None:
-    """A CustomCombo keeps its choices in widgets of its own, option1 to the first that is empty, and counts which of them is
-    chosen."""
+    """A CustomCombo keeps its choices in widgets of its own, option1 to the first that is empty, and counts which of
+    them is chosen."""
     values, slots = pen.drawn.values, pen.drawn.slots
     pen.skip(1)  # the number, which is counted anew
     count, last = 0, None

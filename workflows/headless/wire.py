@@ -1,4 +1,5 @@
-"""HTTP and websocket to one server, which may be anybody's: bounded in size and time, and never going where it is sent on to."""
+"""HTTP and websocket to one server, which may be anybody's: bounded in size and time, and never going where it is
+sent on to."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ import base64
 import json
 import queue
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ...models.errors import UserError
@@ -17,7 +19,8 @@ from ...models.waiting import TooLate, within
 from .shape import check_content
 
 LARGEST_ANSWER = 64_000_000
-"""Bytes of an answer that is read into memory, unpacked. The node list of a ComfyUI with hundreds of packs has some ten million."""
+"""Bytes of an answer that is read into memory, unpacked. The node list of a ComfyUI with hundreds of packs has some
+ten million."""
 
 MOST_VALUES = 5_000_000
 """Values in an answer's JSON. The node list of a bare ComfyUI has 130,000."""
@@ -66,7 +69,8 @@ class Answer(NamedTuple):
 class Wire:
     """The connection to a server, for those that know what it serves.
 
-    url      such as http://127.0.0.1:8188; a bare host and port will do. A login in it goes into headers and never into a message
+    url      such as http://127.0.0.1:8188; a bare host and port will do. A login in it goes into headers and never into
+             a message
     seconds  for one answer, from the first byte of the question to the last of the answer
     """
 
@@ -79,8 +83,10 @@ class Wire:
         except ValueError:
             parts, good = urlsplit(""), False
         if not good:
-            raise UserError(f"'{one_line(parts.netloc.rpartition('@')[2] or url)}' is no address of a server. Give one such as "
-                            "http://127.0.0.1:8188.")
+            raise UserError(
+                f"'{one_line(parts.netloc.rpartition('@')[2] or url)}' is no address of a server. Give one such as "
+                "http://127.0.0.1:8188."
+            )
         self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
         self.login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         self.seconds = seconds
@@ -88,11 +94,13 @@ class Wire:
         self._session.auth = self.login
 
     def _call(self, method: str, path: str, size: int = 0, **options: Any) -> Answer:
-        """Asks and reads the whole answer. UserError where no server answers, in time and within bounds, or sends us on.
+        """Asks and reads the whole answer. UserError where no server answers, in time and within bounds, or sends us
+        on.
 
         size     bytes that go up, which take their time
         options  of `requests.Session.request`
         """
+
         def work() -> Answer:
             with self._open(method, path, **options) as answer:
                 parts, read = [], 0
@@ -100,8 +108,10 @@ class Wire:
                     parts.append(part)
                     read += len(part)
                     if read > LARGEST_ANSWER:
-                        raise UserError(f"{self.url} gave an answer to {path} of more than {LARGEST_ANSWER / 1e6:.0f} MB: it does not "
-                                        "seem to be a ComfyUI.")
+                        raise UserError(
+                            f"{self.url} gave an answer to {path} of more than {LARGEST_ANSWER / 1e6:.0f} MB: it does not "
+                            "seem to be a ComfyUI."
+                        )
                 return Answer(answer.status_code, b"".join(parts))
 
         return self._in_time(work, path, self.seconds + size / SLOWEST)
@@ -115,8 +125,10 @@ class Wire:
         except ValueError:
             pass
         if answer.status in (401, 403):
-            raise UserError(f"{self.url} wants a login ({answer.status}): write it into the address, as in --server "
-                            "http://name:password@host:8188. It is shown nowhere.")
+            raise UserError(
+                f"{self.url} wants a login ({answer.status}): write it into the address, as in --server "
+                "http://name:password@host:8188. It is shown nowhere."
+            )
         raise UserError(f"{self.url} answered {answer.status} to {path}: it does not seem to be a ComfyUI.")
 
     def _send(self, path: str, file: Path, **fields: str) -> Any:
@@ -134,19 +146,27 @@ class Wire:
                 for part in answer.iter_content(65536):
                     read += f.write(part)
                     if read > LARGEST_FILE:
-                        raise ServerFailed(f"{self.url} sends a result of more than {LARGEST_FILE / 1e9:g} GB. Fetch it yourself.")
+                        raise ServerFailed(
+                            f"{self.url} sends a result of more than {LARGEST_FILE / 1e9:g} GB. Fetch it yourself."
+                        )
                 return answer.status_code
 
         return self._in_time(work, path, lambda: self.seconds + read / SLOWEST)
 
     def _open(self, method: str, path: str, **options: Any) -> Any:
-        answer = self._session.request(method, f"{self.url}{path}", timeout=self.seconds, stream=True, allow_redirects=False, **options)
+        answer = self._session.request(
+            method, f"{self.url}{path}", timeout=self.seconds, stream=True, allow_redirects=False, **options
+        )
         if answer.is_redirect:
             answer.close()
             to = urlsplit(answer.headers.get("Location", ""))
-            where = one_line(urlunsplit((to.scheme, to.netloc.rpartition("@")[2], "", "", "")) or "a page of its own", 200)
-            raise UserError(f"{self.url} sends us on to {where}, where we do not follow: the picture and the prompt would go there. If that "
-                            "is the server you mean, give its address with --server.")
+            where = one_line(
+                urlunsplit((to.scheme, to.netloc.rpartition("@")[2], "", "", "")) or "a page of its own", 200
+            )
+            raise UserError(
+                f"{self.url} sends us on to {where}, where we do not follow: the picture and the prompt would go there. If that "
+                "is the server you mean, give its address with --server."
+            )
         return answer
 
     def _in_time(self, work: Any, path: str, seconds: Any) -> Any:
@@ -157,17 +177,23 @@ class Wire:
             return within(seconds, work)
         except (TooLate, requests.Timeout) as error:
             raise UserError(f"{self.url} gave no whole answer to {path} in time. Is it busy, or no ComfyUI?") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:  # ValueError: an address within it
-            raise UserError(f"No ComfyUI answers at {self.url}: {short(error)}. Start it, or give its address with --server.") from error
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            ValueError,
+        ) as error:  # ValueError: an address within it
+            raise UserError(
+                f"No ComfyUI answers at {self.url}: {short(error)}. Start it, or give its address with --server."
+            ) from error
 
-    def messages(self, path: str) -> "Messages":
+    def messages(self, path: str) -> Messages:
         """The server's messages over a websocket."""
         return Messages(self, path)
 
 
 class Messages:
-    """A websocket: inside a `with` block an iterator of messages (text or bytes), and None after each second in which no whole one
-    came, however slowly the next one drips in."""
+    """A websocket: inside a `with` block an iterator of messages (text or bytes), and None after each second in
+    which no whole one came, however slowly the next one drips in."""
 
     def __init__(self, wire: Wire, path: str):
         self._wire, self._path = wire, path
@@ -178,10 +204,20 @@ class Messages:
         import websocket
 
         wire = self._wire
-        header = {"Authorization": "Basic " + base64.b64encode(":".join(wire.login).encode()).decode()} if wire.login else {}
+        header = (
+            {"Authorization": "Basic " + base64.b64encode(":".join(wire.login).encode()).decode()} if wire.login else {}
+        )
         try:
-            self._socket = within(wire.seconds, lambda: websocket.create_connection(
-                f"ws{wire.url.removeprefix('http')}{self._path}", timeout=wire.seconds, header=header, redirect_limit=0, class_=_bounded()))
+            self._socket = within(
+                wire.seconds,
+                lambda: websocket.create_connection(
+                    f"ws{wire.url.removeprefix('http')}{self._path}",
+                    timeout=wire.seconds,
+                    header=header,
+                    redirect_limit=0,
+                    class_=_bounded(),
+                ),
+            )
         except (TooLate, TimeoutError, websocket.WebSocketTimeoutException) as error:
             raise UserError(f"{wire.url} opened no websocket in time. Is it busy, or no ComfyUI?") from error
         except (OSError, ValueError, websocket.WebSocketException) as error:
@@ -201,7 +237,12 @@ class Messages:
             while not self._closed:
                 self._put(self._socket.recv())
                 self._socket.received = 0
-        except (OSError, ValueError, AttributeError, websocket.WebSocketException) as error:  # AttributeError: closed meanwhile
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            websocket.WebSocketException,
+        ) as error:  # AttributeError: closed meanwhile
             self._put(error)
 
     def _put(self, heard: Any) -> None:
@@ -218,13 +259,16 @@ class Messages:
             except queue.Empty:
                 heard = None
             if isinstance(heard, Exception):
-                raise ServerFailed(f"The connection to {self._wire.url} was lost: {short(heard)}. The workflow may still be running "
-                                   "there.") from heard
+                raise ServerFailed(
+                    f"The connection to {self._wire.url} was lost: {short(heard)}. The workflow may still be running "
+                    "there."
+                ) from heard
             yield heard
 
 
 def _bounded() -> type:
-    """The library's websocket, which gives up a message of more than `LARGEST_MESSAGE` bytes; it has no bound of its own."""
+    """The library's websocket, which gives up a message of more than `LARGEST_MESSAGE` bytes; it has no bound of its
+    own."""
     import websocket
 
     class Bounded(websocket.WebSocket):

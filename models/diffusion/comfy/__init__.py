@@ -12,5 +12,16 @@ from .memory import load
 from .run import blend, cross_attention_maps, encode_image, encode_text, invert, sample
 from .vae import ComfyVAE
 
-__all__ = ["ComfyDenoiser", "ComfyVAE", "MuseGuider", "blend", "check_pair", "cross_attention_maps", "encode_image", "encode_text",
-           "invert", "load", "sample"]
+__all__ = [
+    "ComfyDenoiser",
+    "ComfyVAE",
+    "MuseGuider",
+    "blend",
+    "check_pair",
+    "cross_attention_maps",
+    "encode_image",
+    "encode_text",
+    "invert",
+    "load",
+    "sample",
+]

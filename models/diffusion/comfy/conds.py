@@ -31,35 +31,45 @@ class CondContext:
     def width(self) -> int:
         return self.embeds.shape[-1]
 
-    def check(self) -> "CondContext":
+    def check(self) -> CondContext:
         """Itself; UserError where tokens cannot be appended to the text."""
         for cond in self.conds:
             given = cond["model_conds"]
             text = getattr(given.get(CROSS), "cond", None)
             if not isinstance(text, torch.Tensor) or text.ndim != 3:
-                raise UserError("This MODEL's text does not reach it as a sequence of tokens, so emotional tokens cannot be put behind it. "
-                                "Connect the CONDITIONING of the MODEL's own text encoder.")
+                raise UserError(
+                    "This MODEL's text does not reach it as a sequence of tokens, so emotional tokens cannot be put behind it. "
+                    "Connect the CONDITIONING of the MODEL's own text encoder."
+                )
             mask = getattr(given.get(_MASK), "cond", None)
             if mask is not None and (mask.ndim != 2 or mask.shape[-1] != text.shape[1]):
-                raise UserError(f"This CONDITIONING carries an attention mask of shape {tuple(mask.shape)}, which does not count its "
-                                f"{text.shape[1]} tokens of text one by one, so emotional tokens would make it wrong. Connect the text "
-                                "encoder's own CONDITIONING.")
+                raise UserError(
+                    f"This CONDITIONING carries an attention mask of shape {tuple(mask.shape)}, which does not count its "
+                    f"{text.shape[1]} tokens of text one by one, so emotional tokens would make it wrong. Connect the text "
+                    "encoder's own CONDITIONING."
+                )
         if len({_hooks_of(cond) for cond in self.conds}) > 1:
             # ComfyUI writes each one's LoRA into the same weights in turn: gradients would be those of the last.
-            raise UserError("Parts of this conditioning carry different hooks (regional LoRAs), and gradients cannot follow weights that "
-                            "change within one step. Give all parts the same hooks, or put the LoRA on the MODEL.")
+            raise UserError(
+                "Parts of this conditioning carry different hooks (regional LoRAs), and gradients cannot follow weights that "
+                "change within one step. Give all parts the same hooks, or put the LoRA on the MODEL."
+            )
         return self
 
-    def append(self, tokens: torch.Tensor) -> "CondContext":
-        """A new context with tokens [B, n, D] behind the text of each cond, repeated so that every image has its own."""
+    def append(self, tokens: torch.Tensor) -> CondContext:
+        """A new context with tokens [B, n, D] behind the text of each cond, repeated so that every image has its
+        own."""
         controls: dict[int, _TokenlessControl] = {}
         out = []
         for cond in self.conds:
             text = cond["model_conds"][CROSS]
             embeds = comfy.utils.repeat_to_batch_size(text.cond.to(tokens), len(tokens))
             changed = dict(cond)
-            changed["model_conds"] = {**cond["model_conds"], CROSS: text._copy_with(torch.cat([embeds, tokens], dim=1)),
-                                      **_counted(cond["model_conds"], tokens.shape[1])}
+            changed["model_conds"] = {
+                **cond["model_conds"],
+                CROSS: text._copy_with(torch.cat([embeds, tokens], dim=1)),
+                **_counted(cond["model_conds"], tokens.shape[1]),
+            }
             control = cond.get("control")
             if control is not None:
                 # One wrapper for each: ComfyUI runs conds in one batch where they share the very object.
@@ -69,7 +79,7 @@ class CondContext:
 
     def rows(self, rows: torch.Tensor) -> None:
         """None: areas, masks and ControlNets hold a batch together."""
-        return None
+        return
 
 
 def _counted(model_conds: dict[str, Any], n: int) -> dict[str, Any]:
@@ -109,17 +119,24 @@ class _TokenlessControl:
 
     @torch.no_grad()
     def get_control(self, x: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], *rest: Any) -> Any:
-        cond = {**cond, CROSS: cond[CROSS][:, :-self._tokens].detach()}
+        cond = {**cond, CROSS: cond[CROSS][:, : -self._tokens].detach()}
         return self._control.get_control(x, t, cond, *rest)
 
 
 def ordinary_conds(conds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The conds with inference tensors cloned: autograd may have to save them."""
+
     def clone(value: Any) -> Any:
         if isinstance(value, list):
             return [clone(v) for v in value]
         return ordinary(value) if isinstance(value, torch.Tensor) else value
 
-    return [{k: clone(v) if k == "mask" else v for k, v in cond.items()} | {"model_conds": {
-        k: v._copy_with(clone(v.cond)) if hasattr(v, "cond") else v for k, v in cond["model_conds"].items()}}
-        for cond in conds]
+    return [
+        {k: clone(v) if k == "mask" else v for k, v in cond.items()}
+        | {
+            "model_conds": {
+                k: v._copy_with(clone(v.cond)) if hasattr(v, "cond") else v for k, v in cond["model_conds"].items()
+            }
+        }
+        for cond in conds
+    ]

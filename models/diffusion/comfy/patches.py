@@ -1,17 +1,17 @@
 """Patches of other nodes (FreeU, hypernetworks, attention replacements) while gradients run through them.
 
-A patch was written for inference: it may hold tensors or networks that were made in inference mode, which autograd refuses to save, and it
-may write into what it is given and has computed with (`inference.mutation_allowed` bears that).
+A patch was written for inference: it may hold tensors or networks that were made in inference mode, which autograd
+refuses to save, and it may write into what it is given and has computed with (`inference.mutation_allowed` bears that).
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.model_patcher
 import torch
-from torch.utils._pytree import tree_map
 
 from ..inference import ordinary_inputs
 
@@ -64,8 +64,9 @@ def patched(options: dict[str, Any]) -> bool:
 
 
 def differentiable(options: dict[str, Any]) -> dict[str, Any]:
-    """Model options with which gradients run through a model and everything that other nodes have put into it: PyTorch's own attention,
-    and patches whose tensors may be saved for a backward pass. The options given are left as they are."""
+    """Model options with which gradients run through a model and everything that other nodes have put into it:
+    PyTorch's own attention, and patches whose tensors may be saved for a backward pass. The options given are left
+    as they are."""
     options = comfy.model_patcher.create_model_options_clone(options)
     transformer = options["transformer_options"] = dict(options.get("transformer_options", {}))
     transformer["optimized_attention_override"] = _pytorch_attention
@@ -76,5 +77,8 @@ def differentiable(options: dict[str, Any]) -> dict[str, Any]:
         options["model_function_wrapper"] = _Differentiable(options["model_function_wrapper"])
     # A ControlNet is added to the skips in place, which autograd would notice where the next block has saved them.
     patches = transformer["patches"] = dict(transformer.get("patches", {}))
-    patches["input_block_patch_after_skip"] = [*patches.get("input_block_patch_after_skip", []), lambda h, options: h.clone()]
+    patches["input_block_patch_after_skip"] = [
+        *patches.get("input_block_patch_after_skip", []),
+        lambda h, options: h.clone(),
+    ]
     return options

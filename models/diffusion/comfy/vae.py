@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -34,8 +35,8 @@ class ComfyVAE:
         return latent[:, :, 0] if self._frames else latent
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable; gradients pass the clamp. Without gradients (the gate's) it is done in
-        tiles where memory runs out."""
+        """[B, C, h, w] -> [B, 3, H, W] in 0..1. Differentiable; gradients pass the clamp. Without gradients (the
+        gate's) it is done in tiles where memory runs out."""
         return clamp01(self.decode_raw(latent))
 
     def decode_raw(self, latent: torch.Tensor) -> torch.Tensor:
@@ -58,5 +59,9 @@ class ComfyVAE:
 
     @contextmanager
     def gradients(self, save_memory: bool = False) -> Iterator[None]:
-        with ordinary_weights(self.network), own_weights(), checkpointed(*[self.network] * (save_memory or casts(self.network))):
+        with (
+            ordinary_weights(self.network),
+            own_weights(),
+            checkpointed(*[self.network] * (save_memory or casts(self.network))),
+        ):
             yield

@@ -11,8 +11,20 @@ from .scene import Scene, SceneObject, make_scene
 from .sheet import contact_sheet
 
 __all__ = [
-    "ADJECTIVES", "EMOTIONS", "NOUNS", "Scene", "SceneObject", "add_arguments", "change_mask",
+    "ADJECTIVES",
+    "EMOTIONS",
+    "NOUNS",
+    "Scene",
+    "SceneObject",
+    "add_arguments",
+    "change_mask",
     "contact_sheet",
-    "emotion_prior", "layout_seeds", "main", "make_scene", "sample_emotion", "sample_layout", "split_of",
+    "emotion_prior",
+    "layout_seeds",
+    "main",
+    "make_scene",
+    "sample_emotion",
+    "sample_layout",
+    "split_of",
     "write_dataset",
 ]

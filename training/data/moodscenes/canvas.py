@@ -3,6 +3,7 @@
 Coordinates are unit coordinates: x to the right and y down, both 0..1 over the frame. The colour image
 is drawn at several times the final size and box-reduced; the owner map is drawn at the final size.
 """
+
 from __future__ import annotations
 
 import math
@@ -39,13 +40,12 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.image)
         self.owners = Image.new("L", (size, size))
         self._owner_draw = ImageDraw.Draw(self.owners)
-        self.owner: int | None = 0          # None: what is drawn belongs to nobody (rain, confetti)
+        self.owner: int | None = 0  # None: what is drawn belongs to nobody (rain, confetti)
         self.ink = ink
         self.slime: Colour = (150, 176, 44)  # a scene's slime is of one colour, whatever wears it
         self.ink_colour: Colour = (38, 30, 44)
 
-    def pen(self, x: float = 0.0, y: float = 0.0, scale: float = 1.0, flip: bool = False,
-            angle: float = 0.0) -> "Pen":
+    def pen(self, x: float = 0.0, y: float = 0.0, scale: float = 1.0, flip: bool = False, angle: float = 0.0) -> Pen:
         """A pen whose origin is (x, y), whose unit is `scale`, mirrored, turned by radians."""
         return Pen(self, x, y, scale, flip, angle)
 
@@ -54,8 +54,7 @@ class Canvas:
         big = [(x * n, y * n) for x, y in points]
         self.draw.polygon(big, fill=(*colour, int(255 * glow)))
         if self.ink and ink and glow < 0.5:
-            self.draw.line(big + big[:2], fill=(*self.ink_colour, 0), width=max(1, round(self.ink * n)),
-                           joint="curve")
+            self.draw.line(big + big[:2], fill=(*self.ink_colour, 0), width=max(1, round(self.ink * n)), joint="curve")
         if self.owner is not None:
             s = self.size
             self._owner_draw.polygon([(x * s, y * s) for x, y in points], fill=self.owner)
@@ -75,8 +74,7 @@ class Canvas:
                 self.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
         if self.owner is not None:
             s = self.size
-            self._owner_draw.line([(x * s, y * s) for x, y in points], fill=self.owner,
-                                  width=max(1, round(width * s)))
+            self._owner_draw.line([(x * s, y * s) for x, y in points], fill=self.owner, width=max(1, round(width * s)))
 
     def gradient(self, points: Sequence[Point] | None, stops: Sequence[tuple[float, Colour]]) -> None:
         """Fills a polygon (None: the frame) with a vertical gradient; stops are (y, colour), y rising."""
@@ -115,21 +113,24 @@ class Pen:
         a, b, c, d = self._m
         return [(self.x + a * u + b * v, self.y + c * u + d * v) for u, v in points]
 
-    def sub(self, x: float, y: float, scale: float = 1.0, flip: bool = False, angle: float = 0.0) -> "Pen":
+    def sub(self, x: float, y: float, scale: float = 1.0, flip: bool = False, angle: float = 0.0) -> Pen:
         """A pen inside this one's frame."""
-        (gx, gy), = self.at([(x, y)])
-        return Pen(self.canvas, gx, gy, self.scale * scale, self.flip != flip,
-                   self.angle + (-angle if self.flip else angle))
+        ((gx, gy),) = self.at([(x, y)])
+        return Pen(
+            self.canvas, gx, gy, self.scale * scale, self.flip != flip, self.angle + (-angle if self.flip else angle)
+        )
 
     def poly(self, points: Sequence[Point], colour: Colour, glow: float = 0.0, ink: bool = True) -> None:
         self.canvas.polygon(self.at(points), colour, glow, ink)
 
-    def rect(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, glow: float = 0.0,
-             ink: bool = True) -> None:
+    def rect(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, glow: float = 0.0, ink: bool = True
+    ) -> None:
         self.poly([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour, glow, ink)
 
-    def oval(self, x: float, y: float, rx: float, ry: float, colour: Colour, glow: float = 0.0,
-             ink: bool = True) -> None:
+    def oval(
+        self, x: float, y: float, rx: float, ry: float, colour: Colour, glow: float = 0.0, ink: bool = True
+    ) -> None:
         self.poly([(x + rx * c, y + ry * s) for c, s in _CIRCLE], colour, glow, ink)
 
     def disc(self, x: float, y: float, r: float, colour: Colour, glow: float = 0.0, ink: bool = True) -> None:
@@ -138,10 +139,22 @@ class Pen:
     def line(self, points: Sequence[Point], width: float, colour: Colour, glow: float = 0.0) -> None:
         self.canvas.line(self.at(points), width * self.scale, colour, glow)
 
-    def arc(self, x: float, y: float, rx: float, ry: float, start: float, end: float, width: float,
-            colour: Colour, glow: float = 0.0) -> None:
+    def arc(
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        start: float,
+        end: float,
+        width: float,
+        colour: Colour,
+        glow: float = 0.0,
+    ) -> None:
         """An elliptic arc from `start` to `end` radians (0 = right, growing clockwise on the screen)."""
         steps = 12
-        pts = [(x + rx * math.cos(start + (end - start) * i / steps),
-                y + ry * math.sin(start + (end - start) * i / steps)) for i in range(steps + 1)]
+        pts = [
+            (x + rx * math.cos(start + (end - start) * i / steps), y + ry * math.sin(start + (end - start) * i / steps))
+            for i in range(steps + 1)
+        ]
         self.line(pts, width, colour, glow)

@@ -1,4 +1,5 @@
 """Words for a scene: content captions, MoodArchive's form, and the annotations of EmoSet and EmoSpace."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -13,33 +14,70 @@ if TYPE_CHECKING:
 
 _COUNTS = ("no", "a", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 _PLURAL = {"person": "people", "bench": "benches", "grass": "grass"}
-_BACKDROP = {"hills": ("hills", "green hills"), "peaks": ("mountains", "distant mountains"),
-             "forest": ("a forest", "woods"), "town": ("a town",
-                                                       "distant buildings"), "none": ("the open sky",)}
-_PLACE = {"home": {"field": "in a field", "lake": "by a lake", "forest": "in the woods", "park": "in a park",
-                   "street": "on a street"},
-          "mountain": {"field": "above a field", "lake": "above a lake", "forest": "above a forest"},
-          "city": {"street": "along a street", "shore": "by the water", "park": "beside a park"},
-          "river": {"river": "through the land"}, "lake": {"lake": "under the sky"}}
-_FACE_PLACE = {"field": "in a field", "forest": "in front of trees", "street": "in the city",
-               "lake": "by a lake",
-               "room": "in a room"}
-_NOUN = {"home": ("home", "house"), "river": ("river", "winding river"), "lake": ("lake", "wide lake"),
-         "mountain": ("mountain",), "city": ("city", "town", "row of buildings")}
-EMOTION_ADJECTIVE = {
-    "amusement": ("amusing", "funny"), "awe": ("awesome",
-                                               "awe-inspiring"), "contentment": ("contented", "peaceful"),
-    "excitement": ("exciting", "thrilling"), "anger": ("angry",
-                                                       "furious"), "disgust": ("disgusting", "gross"),
-    "fear": ("fearful", "scary"), "sadness": ("sad", "sorrowful"),
+_BACKDROP = {
+    "hills": ("hills", "green hills"),
+    "peaks": ("mountains", "distant mountains"),
+    "forest": ("a forest", "woods"),
+    "town": ("a town", "distant buildings"),
+    "none": ("the open sky",),
 }
-_WEATHER_WORD = {"rain": "in the rain", "snow": "in the snow", "fog": "in the fog", "lightning": "in a storm",
-                 "rainbow": "under a rainbow", "stars": "under the stars", "fireworks": "with fireworks",
-                 "confetti": "with confetti", "smoke": "in the smoke", "petals": "with falling petals",
-                 "leaves": "with falling leaves", "flies": "with flies", "smog": "in the smog",
-                 "bats": "with bats",
-                 "sunny": "in the sunshine", "bubbles": "with bubbles", "sparks": "with sparks",
-                 "aurora": "under northern lights"}
+_PLACE = {
+    "home": {
+        "field": "in a field",
+        "lake": "by a lake",
+        "forest": "in the woods",
+        "park": "in a park",
+        "street": "on a street",
+    },
+    "mountain": {"field": "above a field", "lake": "above a lake", "forest": "above a forest"},
+    "city": {"street": "along a street", "shore": "by the water", "park": "beside a park"},
+    "river": {"river": "through the land"},
+    "lake": {"lake": "under the sky"},
+}
+_FACE_PLACE = {
+    "field": "in a field",
+    "forest": "in front of trees",
+    "street": "in the city",
+    "lake": "by a lake",
+    "room": "in a room",
+}
+_NOUN = {
+    "home": ("home", "house"),
+    "river": ("river", "winding river"),
+    "lake": ("lake", "wide lake"),
+    "mountain": ("mountain",),
+    "city": ("city", "town", "row of buildings"),
+}
+EMOTION_ADJECTIVE = {
+    "amusement": ("amusing", "funny"),
+    "awe": ("awesome", "awe-inspiring"),
+    "contentment": ("contented", "peaceful"),
+    "excitement": ("exciting", "thrilling"),
+    "anger": ("angry", "furious"),
+    "disgust": ("disgusting", "gross"),
+    "fear": ("fearful", "scary"),
+    "sadness": ("sad", "sorrowful"),
+}
+_WEATHER_WORD = {
+    "rain": "in the rain",
+    "snow": "in the snow",
+    "fog": "in the fog",
+    "lightning": "in a storm",
+    "rainbow": "under a rainbow",
+    "stars": "under the stars",
+    "fireworks": "with fireworks",
+    "confetti": "with confetti",
+    "smoke": "in the smoke",
+    "petals": "with falling petals",
+    "leaves": "with falling leaves",
+    "flies": "with flies",
+    "smog": "in the smog",
+    "bats": "with bats",
+    "sunny": "in the sunshine",
+    "bubbles": "with bubbles",
+    "sparks": "with sparks",
+    "aurora": "under northern lights",
+}
 
 
 def article(word: str) -> str:
@@ -52,12 +90,32 @@ def plural(word: str) -> str:
 
 def sky_word(mood: Mood) -> str:
     """The sky's attribute, from weather first and light second."""
-    weather = {"stars": "starry", "aurora": "glowing", "lightning": "stormy", "fog": "foggy", "smog": "dirty",
-               "rain": "rainy", "snow": "snowy", "smoke": "smoky", "fireworks": "sparkling",
-               "rainbow": "colorful",
-               "sunny": "sunny", "bats": "dark"}
-    light = {"golden": "golden", "rays": "bright", "burst": "bright", "night": "dark", "moon": "dark",
-             "overcast": "gray", "fiery": "red", "neon": "purple", "dim": "gloomy", "sickly": "yellow"}
+    weather = {
+        "stars": "starry",
+        "aurora": "glowing",
+        "lightning": "stormy",
+        "fog": "foggy",
+        "smog": "dirty",
+        "rain": "rainy",
+        "snow": "snowy",
+        "smoke": "smoky",
+        "fireworks": "sparkling",
+        "rainbow": "colorful",
+        "sunny": "sunny",
+        "bats": "dark",
+    }
+    light = {
+        "golden": "golden",
+        "rays": "bright",
+        "burst": "bright",
+        "night": "dark",
+        "moon": "dark",
+        "overcast": "gray",
+        "fiery": "red",
+        "neon": "purple",
+        "dim": "gloomy",
+        "sickly": "yellow",
+    }
     return weather.get(mood.weather or "") or light.get(mood.light or "") or "clear"
 
 
@@ -69,12 +127,15 @@ def _side(x: float) -> str:
     return "on the left" if x < 0.4 else "on the right" if x > 0.6 else "in the middle"
 
 
-def _phrases(scene: "Scene", skip: str | None) -> list[tuple[str, list["SceneObject"], float]]:
+def _phrases(scene: Scene, skip: str | None) -> list[tuple[str, list[SceneObject], float]]:
     """(name, its objects, area) of what a caption may mention, most visible first."""
     groups: dict[str, list] = {}
     for o in scene.objects:
-        if o.salient and o.name not in ("sun", "moon", "water", "face", "eyes", "mouth", "hair",
-                                        "hat") and o.name != skip:
+        if (
+            o.salient
+            and o.name not in ("sun", "moon", "water", "face", "eyes", "mouth", "hair", "hat")
+            and o.name != skip
+        ):
             groups.setdefault(o.name, []).append(o)
     if scene.noun == "face":
         groups.pop("person", None)
@@ -94,7 +155,7 @@ def _thing(rng: np.random.Generator, name: str, objects: list, attributes: float
     return f"{_COUNTS[min(n, 11)]} {word}{plural(name)}"
 
 
-def _portrait(scene: "Scene", rng: np.random.Generator, attributes: float) -> str:
+def _portrait(scene: Scene, rng: np.random.Generator, attributes: float) -> str:
     looks = scene.layout.looks
     hair = looks["hair"]
     wears = [w for w, on in (("glasses", looks["glasses"]), ("a hat", looks["hat"])) if on]
@@ -109,7 +170,7 @@ def _portrait(scene: "Scene", rng: np.random.Generator, attributes: float) -> st
     return text + " " + _FACE_PLACE[scene.layout.place]
 
 
-def _landscape(scene: "Scene", rng: np.random.Generator, attributes: float) -> str:
+def _landscape(scene: Scene, rng: np.random.Generator, attributes: float) -> str:
     """Noun, place, then what else is there; counts what makes the noun where it is more than one."""
     main = {"home": "house", "mountain": "mountain", "city": "building"}.get(scene.noun)
     mains = [o for o in scene.objects if o.name == main]
@@ -138,8 +199,7 @@ def _landscape(scene: "Scene", rng: np.random.Generator, attributes: float) -> s
     return head
 
 
-def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float = 0.0,
-                    emotion: bool = False) -> str:
+def content_caption(scene: Scene, rng: np.random.Generator, attributes: float = 0.0, emotion: bool = False) -> str:
     """What the scene shows: noun, place, two to four salient things with counts, sides and background.
 
     With probability `attributes` each thing (and the weather) gets its attribute word; otherwise nothing that
@@ -157,37 +217,61 @@ def content_caption(scene: "Scene", rng: np.random.Generator, attributes: float 
         text += ", " + weather
     if emotion and scene.emotion:
         word = _pick(rng, EMOTION_ADJECTIVE[scene.emotion])
-        text = _pick(rng, (f"{article(word)} scene: {text}", f"{text}, feeling of {scene.emotion}",
-                           f"{text}, {word}", f"{scene.emotion}, {text}",
-                           f"{text} that evokes {scene.emotion}"))
+        text = _pick(
+            rng,
+            (
+                f"{article(word)} scene: {text}",
+                f"{text}, feeling of {scene.emotion}",
+                f"{text}, {word}",
+                f"{scene.emotion}, {text}",
+                f"{text} that evokes {scene.emotion}",
+            ),
+        )
     return text
 
 
 _STIMULUS_SKY = {
-    "stars": "the sky full of stars", "aurora": "northern lights over the sky",
+    "stars": "the sky full of stars",
+    "aurora": "northern lights over the sky",
     "lightning": "lightning that splits the sky",
-    "rain": "rain that falls without end", "snow": "quiet falling snow",
+    "rain": "rain that falls without end",
+    "snow": "quiet falling snow",
     "fog": "thick fog that hides the distance",
-    "smog": "dirty yellow air", "smoke": "black smoke overhead", "confetti": "confetti in the air",
+    "smog": "dirty yellow air",
+    "smoke": "black smoke overhead",
+    "confetti": "confetti in the air",
     "bubbles": "floating soap bubbles",
-    "rainbow": "a wide rainbow", "petals": "petals drifting by", "sunny": "the friendly sunshine",
+    "rainbow": "a wide rainbow",
+    "petals": "petals drifting by",
+    "sunny": "the friendly sunshine",
     "fireworks": "fireworks above",
-    "sparks": "flying sparks", "flies": "buzzing flies", "bats": "bats in the air",
+    "sparks": "flying sparks",
+    "flies": "buzzing flies",
+    "bats": "bats in the air",
     "leaves": "dead leaves falling",
 }
 _STIMULUS_LIGHT = {
-    "golden": "warm golden light", "rays": "beams of light from above",
-    "burst": "bold bright rays of colour", "night": "the deep night",
-    "moon": "the pale full moon", "overcast": "the heavy gray sky", "fiery": "a burning red sky",
+    "golden": "warm golden light",
+    "rays": "beams of light from above",
+    "burst": "bold bright rays of colour",
+    "night": "the deep night",
+    "moon": "the pale full moon",
+    "overcast": "the heavy gray sky",
+    "fiery": "a burning red sky",
     "neon": "vivid neon light",
-    "dim": "gloomy darkness at the edges", "sickly": "sickly yellow light",
+    "dim": "gloomy darkness at the edges",
+    "sickly": "sickly yellow light",
 }
 _STIMULUS_TEXTURE = {
-    "dots": "a playful pattern of dots", "sparkle": "sparkles everywhere",
+    "dots": "a playful pattern of dots",
+    "sparkle": "sparkles everywhere",
     "watercolor": "soft washes of colour",
-    "strokes": "harsh scratched strokes", "cracks": "cracks across everything",
+    "strokes": "harsh scratched strokes",
+    "cracks": "cracks across everything",
     "blotches": "stains and blotches",
-    "drips": "slime that drips from above", "swirl": "great swirls in the sky", "speed": "lines of speed",
+    "drips": "slime that drips from above",
+    "swirl": "great swirls in the sky",
+    "speed": "lines of speed",
 }
 _ASSESSMENT = {
     "amusement": "The scene feels playful and funny and evokes amusement.",
@@ -201,25 +285,27 @@ _ASSESSMENT = {
 }
 
 
-def stimuli(scene: "Scene") -> list[str]:
+def stimuli(scene: Scene) -> list[str]:
     """Three visual triggers, those that the emotion changed first, then the plain content."""
     mood, out = scene.mood, []
     for o in sorted(scene.objects, key=lambda o: -o.area):
         if o.salient and o.name not in ("sun", "moon", "water", "eyes", "mouth") and _is_cue(o):
             out.append(f"{article(o.attribute + ' ' + o.name)} {_side(o.x)}")
-    air = [t.get(k or "") for t, k in ((_STIMULUS_SKY, mood.weather), (_STIMULUS_LIGHT, mood.light),
-                                       (_STIMULUS_TEXTURE, mood.texture))]
+    air = [
+        t.get(k or "")
+        for t, k in ((_STIMULUS_SKY, mood.weather), (_STIMULUS_LIGHT, mood.light), (_STIMULUS_TEXTURE, mood.texture))
+    ]
     found = list(dict.fromkeys(out[:2] + [a for a in air if a] + out[2:]))
     plain = [f"the {o.attribute} {o.name}" for o in scene.objects if not _is_cue(o)]
     return (found + plain + ["the plain background", "the quiet composition", "the simple shapes"])[:3]
 
 
-def _is_cue(o: "SceneObject") -> bool:
+def _is_cue(o: SceneObject) -> bool:
     """Whether the object does what an emotion made it do."""
     return o.attribute in ATTRIBUTES.get(o.name, {})
 
 
-def mood_caption(scene: "Scene") -> dict:
+def mood_caption(scene: Scene) -> dict:
     """MoodArchive's structured caption: {"summary": str, "stimuli": [str, str, str], "assessment": str}."""
     rng = np.random.default_rng([scene.mood.seed, scene.layout.seed, 71])
     summary = content_caption(scene, rng, attributes=0.6)
@@ -228,14 +314,23 @@ def mood_caption(scene: "Scene") -> dict:
     return {"summary": summary, "stimuli": stimuli(scene), "assessment": assessment}
 
 
-_ACTION = {"juggling": "juggling", "dancing": "dancing", "jumping": "jumping", "amazed": "standing",
-           "resting": "sitting",
-           "hugging": "hugging", "shouting": "shouting", "sick": "bending", "fleeing": "running",
-           "cowering": "crouching",
-           "crying": "crying", "standing": "standing"}
+_ACTION = {
+    "juggling": "juggling",
+    "dancing": "dancing",
+    "jumping": "jumping",
+    "amazed": "standing",
+    "resting": "sitting",
+    "hugging": "hugging",
+    "shouting": "shouting",
+    "sick": "bending",
+    "fleeing": "running",
+    "cowering": "crouching",
+    "crying": "crying",
+    "standing": "standing",
+}
 
 
-def emoset(scene: "Scene") -> dict:
+def emoset(scene: Scene) -> dict:
     """EmoSet's keys: emotion, brightness and colorfulness (0..1, one decimal), scene, object, and
     facial_expression and human_action where they apply."""
     x = scene.image.astype(np.float32) / 255
@@ -258,9 +353,12 @@ def emoset(scene: "Scene") -> dict:
     return out
 
 
-def emospace(scene: "Scene") -> dict:
+def emospace(scene: Scene) -> dict:
     """EmoSpace's keys: emotion, global_adjective, and ontology_adjective: [[object, attribute], ...], at
     most 14."""
     pairs = list(dict.fromkeys((o.name, o.attribute) for o in scene.objects))
-    return {"emotion": scene.emotion or "neutral", "global_adjective": scene.adjective,
-            "ontology_adjective": [list(p) for p in pairs[:14]]}
+    return {
+        "emotion": scene.emotion or "neutral",
+        "global_adjective": scene.adjective,
+        "ontology_adjective": [list(p) for p in pairs[:14]],
+    }

@@ -1,4 +1,5 @@
 """People, dogs and birds; conventions as in nature.py."""
+
 from __future__ import annotations
 
 import math
@@ -11,35 +12,166 @@ from .materials import BRIGHT, DARK, Materials
 
 # Joints of a figure one unit high: head, shoulder, hip, then elbow and hand twice, knee and foot twice.
 _POSES: dict[str, tuple[tuple[float, float], ...]] = {
-    "standing": ((0, -.86), (0, -.68), (0, -.4), (-.16, -.55), (-.17, -.38), (.16, -.55), (.17, -.38),
-                 (-.08, -.2), (-.1, 0), (.08, -.2), (.1, 0)),
-    "juggling": ((0, -.86), (0, -.68), (0, -.4), (-.22, -.62), (-.34, -.8), (.22, -.62), (.34, -.8),
-                 (-.1, -.2), (-.16, 0), (.1, -.2), (.16, 0)),
-    "dancing": ((-.05, -.87), (-.02, -.68), (.02, -.42), (-.2, -.8), (-.34, -.98), (.2, -.62), (.38, -.74),
-                (-.04, -.2), (-.06, 0), (.24, -.34), (.34, -.12)),
-    "jumping": ((0, -1.06), (0, -.88), (0, -.6), (-.18, -1.0), (-.34, -1.22), (.18, -1.0), (.34, -1.22),
-                (-.2, -.46), (-.34, -.26), (.2, -.46), (.34, -.26)),
-    "amazed": ((0, -.88), (0, -.69), (0, -.4), (-.24, -.72), (-.46, -.86), (.24, -.72), (.46, -.86),
-               (-.08, -.2), (-.1, 0), (.08, -.2), (.1, 0)),
-    "resting": ((-.16, -.58), (-.12, -.4), (-.04, -.1), (-.3, -.26), (-.36, -.03), (.04, -.26), (.16, -.16),
-                (.22, -.24), (.34, 0), (.26, -.1), (.5, 0)),
-    "hugging": ((-.12, -.86), (-.15, -.68), (-.15, -.4), (.0, -.56), (.14, -.58), (-.02, -.6), (.16, -.64),
-                (-.18, -.2), (-.2, 0), (-.08, -.2), (-.08, 0)),
-    "shouting": ((.06, -.87), (0, -.68), (0, -.4), (-.22, -.66), (-.26, -.94), (.2, -.56), (.42, -.62),
-                 (-.14, -.2), (-.2, 0), (.14, -.22), (.22, 0)),
-    "sick": ((.3, -.58), (.16, -.56), (-.1, -.42), (.12, -.36), (.02, -.3), (.24, -.38), (.2, -.22),
-             (-.06, -.2), (-.14, 0), (0, -.2), (.02, 0)),
-    "fleeing": ((.2, -.84), (.1, -.66), (-.02, -.4), (.28, -.78), (.4, -1.0), (-.08, -.76), (-.02, -1.02),
-                (.2, -.3), (.16, -.08), (-.18, -.24), (-.42, -.2)),
-    "cowering": ((.02, -.46), (.0, -.32), (-.14, -.08), (-.14, -.4), (-.06, -.58), (.18, -.36), (.12, -.58),
-                 (.12, -.24), (.12, 0), (.06, -.22), (.02, 0)),
-    "crying": ((.06, -.52), (-.04, -.4), (-.12, -.06), (.1, -.3), (.2, -.38), (.06, -.28), (.16, -.36),
-               (.2, -.3), (.26, 0), (.16, -.26), (.2, 0)),
+    "standing": (
+        (0, -0.86),
+        (0, -0.68),
+        (0, -0.4),
+        (-0.16, -0.55),
+        (-0.17, -0.38),
+        (0.16, -0.55),
+        (0.17, -0.38),
+        (-0.08, -0.2),
+        (-0.1, 0),
+        (0.08, -0.2),
+        (0.1, 0),
+    ),
+    "juggling": (
+        (0, -0.86),
+        (0, -0.68),
+        (0, -0.4),
+        (-0.22, -0.62),
+        (-0.34, -0.8),
+        (0.22, -0.62),
+        (0.34, -0.8),
+        (-0.1, -0.2),
+        (-0.16, 0),
+        (0.1, -0.2),
+        (0.16, 0),
+    ),
+    "dancing": (
+        (-0.05, -0.87),
+        (-0.02, -0.68),
+        (0.02, -0.42),
+        (-0.2, -0.8),
+        (-0.34, -0.98),
+        (0.2, -0.62),
+        (0.38, -0.74),
+        (-0.04, -0.2),
+        (-0.06, 0),
+        (0.24, -0.34),
+        (0.34, -0.12),
+    ),
+    "jumping": (
+        (0, -1.06),
+        (0, -0.88),
+        (0, -0.6),
+        (-0.18, -1.0),
+        (-0.34, -1.22),
+        (0.18, -1.0),
+        (0.34, -1.22),
+        (-0.2, -0.46),
+        (-0.34, -0.26),
+        (0.2, -0.46),
+        (0.34, -0.26),
+    ),
+    "amazed": (
+        (0, -0.88),
+        (0, -0.69),
+        (0, -0.4),
+        (-0.24, -0.72),
+        (-0.46, -0.86),
+        (0.24, -0.72),
+        (0.46, -0.86),
+        (-0.08, -0.2),
+        (-0.1, 0),
+        (0.08, -0.2),
+        (0.1, 0),
+    ),
+    "resting": (
+        (-0.16, -0.58),
+        (-0.12, -0.4),
+        (-0.04, -0.1),
+        (-0.3, -0.26),
+        (-0.36, -0.03),
+        (0.04, -0.26),
+        (0.16, -0.16),
+        (0.22, -0.24),
+        (0.34, 0),
+        (0.26, -0.1),
+        (0.5, 0),
+    ),
+    "hugging": (
+        (-0.12, -0.86),
+        (-0.15, -0.68),
+        (-0.15, -0.4),
+        (0.0, -0.56),
+        (0.14, -0.58),
+        (-0.02, -0.6),
+        (0.16, -0.64),
+        (-0.18, -0.2),
+        (-0.2, 0),
+        (-0.08, -0.2),
+        (-0.08, 0),
+    ),
+    "shouting": (
+        (0.06, -0.87),
+        (0, -0.68),
+        (0, -0.4),
+        (-0.22, -0.66),
+        (-0.26, -0.94),
+        (0.2, -0.56),
+        (0.42, -0.62),
+        (-0.14, -0.2),
+        (-0.2, 0),
+        (0.14, -0.22),
+        (0.22, 0),
+    ),
+    "sick": (
+        (0.3, -0.58),
+        (0.16, -0.56),
+        (-0.1, -0.42),
+        (0.12, -0.36),
+        (0.02, -0.3),
+        (0.24, -0.38),
+        (0.2, -0.22),
+        (-0.06, -0.2),
+        (-0.14, 0),
+        (0, -0.2),
+        (0.02, 0),
+    ),
+    "fleeing": (
+        (0.2, -0.84),
+        (0.1, -0.66),
+        (-0.02, -0.4),
+        (0.28, -0.78),
+        (0.4, -1.0),
+        (-0.08, -0.76),
+        (-0.02, -1.02),
+        (0.2, -0.3),
+        (0.16, -0.08),
+        (-0.18, -0.24),
+        (-0.42, -0.2),
+    ),
+    "cowering": (
+        (0.02, -0.46),
+        (0.0, -0.32),
+        (-0.14, -0.08),
+        (-0.14, -0.4),
+        (-0.06, -0.58),
+        (0.18, -0.36),
+        (0.12, -0.58),
+        (0.12, -0.24),
+        (0.12, 0),
+        (0.06, -0.22),
+        (0.02, 0),
+    ),
+    "crying": (
+        (0.06, -0.52),
+        (-0.04, -0.4),
+        (-0.12, -0.06),
+        (0.1, -0.3),
+        (0.2, -0.38),
+        (0.06, -0.28),
+        (0.16, -0.36),
+        (0.2, -0.3),
+        (0.26, 0),
+        (0.16, -0.26),
+        (0.2, 0),
+    ),
 }
 
 
-def _figure(p: Pen, pose: str, skin: Colour, shirt: Colour, trousers: Colour, hair: Colour,
-            back: bool = False) -> None:
+def _figure(p: Pen, pose: str, skin: Colour, shirt: Colour, trousers: Colour, hair: Colour, back: bool = False) -> None:
     head, neck, hip, le, lh, re, rh, lk, lf, rk, rf = _POSES[pose]
     p.line([hip, lk, lf], 0.115, shade(trousers, 0.8))
     p.line([neck, le, lh], 0.085, shade(shirt, 0.8))
@@ -47,16 +179,34 @@ def _figure(p: Pen, pose: str, skin: Colour, shirt: Colour, trousers: Colour, ha
     dx, dy = neck[0] - hip[0], neck[1] - hip[1]
     n = math.hypot(dx, dy) or 1.0
     u, v = -dy / n, dx / n
-    p.poly([(hip[0] - u * .1, hip[1] - v * .1), (hip[0] + u * .1, hip[1] + v * .1),
-            (neck[0] + u * .13, neck[1] + v * .13), (neck[0] - u * .13, neck[1] - v * .13)], shirt)
+    p.poly(
+        [
+            (hip[0] - u * 0.1, hip[1] - v * 0.1),
+            (hip[0] + u * 0.1, hip[1] + v * 0.1),
+            (neck[0] + u * 0.13, neck[1] + v * 0.13),
+            (neck[0] - u * 0.13, neck[1] - v * 0.13),
+        ],
+        shirt,
+    )
     p.line([neck, hip], 0.17, shirt)
     p.disc(*head, 0.135, skin)
     hx, hy = head
     if back:
         p.disc(hx, hy - 0.01, 0.138, hair, ink=False)
     else:
-        p.poly([(hx - .145, hy + .02), (hx - .13, hy - .09), (hx - .05, hy - .155), (hx + .06, hy - .155),
-                (hx + .135, hy - .08), (hx + .09, hy - .06), (hx - .06, hy - .06)], hair, ink=False)
+        p.poly(
+            [
+                (hx - 0.145, hy + 0.02),
+                (hx - 0.13, hy - 0.09),
+                (hx - 0.05, hy - 0.155),
+                (hx + 0.06, hy - 0.155),
+                (hx + 0.135, hy - 0.08),
+                (hx + 0.09, hy - 0.06),
+                (hx - 0.06, hy - 0.06),
+            ],
+            hair,
+            ink=False,
+        )
     p.line([neck, re, rh], 0.085, shirt)
     for x, y in (lh, rh):
         p.disc(x, y, 0.055, skin, ink=False)
@@ -75,13 +225,20 @@ def person(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> No
     if attribute == "jumping":
         p.oval(0, 0, 0.3, 0.04, (70, 74, 70), ink=False)
     if attribute == "hugging":
-        _figure(p.sub(0.13, 0, 0.92, flip=True), "hugging", shade(skin, 0.92), BRIGHT[(i + 3) % 6],
-                shade(trousers, 0.8), shade(hair, 1.3))
+        _figure(
+            p.sub(0.13, 0, 0.92, flip=True),
+            "hugging",
+            shade(skin, 0.92),
+            BRIGHT[(i + 3) % 6],
+            shade(trousers, 0.8),
+            shade(hair, 1.3),
+        )
         _figure(p, "hugging", skin, shirt, trousers, hair)
         heart(p, 0.02, -1.14, 0.14)
         return
-    _figure(p, attribute if attribute in _POSES else "standing", skin, shirt, trousers, hair,
-            back=attribute == "amazed")
+    _figure(
+        p, attribute if attribute in _POSES else "standing", skin, shirt, trousers, hair, back=attribute == "amazed"
+    )
     hx, hy = _POSES.get(attribute, _POSES["standing"])[0]
     if attribute in ("juggling", "dancing", "jumping", "resting"):
         p.arc(hx, hy + 0.01, 0.075, 0.07, 0.2, 2.94, 0.04, (150, 40, 40))
@@ -93,13 +250,25 @@ def person(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> No
         p.oval(hx + 0.05, hy + 0.05, 0.055, 0.06, (60, 10, 16), ink=False)
         p.line([(hx - 0.02, hy - 0.08), (hx + 0.09, hy - 0.03)], 0.035, DARK)
         for a in (-0.5, -0.05, 0.4):
-            p.line([(hx + 0.2 * math.cos(a), hy + 0.2 * math.sin(a)),
-                    (hx + 0.36 * math.cos(a), hy + 0.36 * math.sin(a))],
-                   0.045, (250, 70, 40), 0.5)
+            p.line(
+                [(hx + 0.2 * math.cos(a), hy + 0.2 * math.sin(a)), (hx + 0.36 * math.cos(a), hy + 0.36 * math.sin(a))],
+                0.045,
+                (250, 70, 40),
+                0.5,
+            )
     elif attribute == "sick":
-        p.poly([(hx + .06, hy + .06), (hx + .14, hy + .05), (hx + .24, -.06), (hx + .3, 0), (hx - .02, 0),
-                (hx + .08, -.06)],
-               p.canvas.slime, ink=False)
+        p.poly(
+            [
+                (hx + 0.06, hy + 0.06),
+                (hx + 0.14, hy + 0.05),
+                (hx + 0.24, -0.06),
+                (hx + 0.3, 0),
+                (hx - 0.02, 0),
+                (hx + 0.08, -0.06),
+            ],
+            p.canvas.slime,
+            ink=False,
+        )
         p.oval(hx + 0.14, 0, 0.26, 0.05, p.canvas.slime, ink=False)
     elif attribute in ("fleeing", "cowering"):
         p.oval(hx + 0.03, hy + 0.05, 0.05, 0.065, (40, 10, 16), ink=False)
@@ -115,8 +284,9 @@ def dog(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
     """Facing right; the unit is its standing height."""
     c = ((176, 122, 76), (226, 200, 160), (96, 76, 66), (210, 150, 90))[int(rng.integers(4))]
     ear = shade(c, 0.65)
-    c = {"filthy": mix(c, (112, 108, 50), 0.6), "snarling": shade(c, 0.5), "sad": mix(c, (130, 134, 150), 0.4)
-         }.get(attribute, c)
+    c = {"filthy": mix(c, (112, 108, 50), 0.6), "snarling": shade(c, 0.5), "sad": mix(c, (130, 134, 150), 0.4)}.get(
+        attribute, c
+    )
     if attribute == "sleeping":
         p.oval(0, -0.26, 0.7, 0.27, c)
         p.oval(0.52, -0.18, 0.27, 0.17, shade(c, 1.08))
@@ -125,12 +295,12 @@ def dog(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
         p.arc(0.58, -0.22, 0.06, 0.04, 0.2, 2.9, 0.03, DARK)
         p.arc(-0.5, -0.16, 0.26, 0.14, 1.0, 3.6, 0.1, c)
         for x, y, r in ((0.8, -0.56, 0.14), (1.02, -0.84, 0.19)):
-            p.line([(x - r, y - r), (x + r, y - r), (x - r, y + r), (x + r, y + r)], 0.05, (250, 250, 255),
-                   0.4)
+            p.line([(x - r, y - r), (x + r, y - r), (x - r, y + r), (x + r, y + r)], 0.05, (250, 250, 255), 0.4)
         return
-    legs = {"leaping": ((-.62, -.02), (-.44, -.02), (.62, -.3), (.74, -.42)),
-            "playing": ((-.46, 0), (-.3, 0), (.5, 0), (.66, 0))
-            }.get(attribute, ((-.44, 0), (-.3, 0), (.28, 0), (.42, 0)))
+    legs = {
+        "leaping": ((-0.62, -0.02), (-0.44, -0.02), (0.62, -0.3), (0.74, -0.42)),
+        "playing": ((-0.46, 0), (-0.3, 0), (0.5, 0), (0.66, 0)),
+    }.get(attribute, ((-0.44, 0), (-0.3, 0), (0.28, 0), (0.42, 0)))
     head, body_y, tail = (0.62, -0.86), -0.5, (-0.8, -0.9)
     if attribute == "leaping":
         p.oval(0, 0.02, 0.5, 0.05, (70, 74, 70), ink=False)
@@ -148,8 +318,7 @@ def dog(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
         p.line([(root + (0.06 if i % 2 else -0.06), body_y), (x, y)], 0.13, shade(c, 0.82 if i % 2 else 1.0))
     p.line([(-0.5, body_y - 0.06), ((-0.5 + tail[0]) / 2 - 0.06, (body_y + tail[1]) / 2), tail], 0.11, c)
     if attribute == "playing":
-        p.poly([(-0.58, -0.5), (-0.5, -0.86), (-0.2, -0.82), (0.5, -0.4), (0.5, -0.12), (0.2, -0.16),
-                (-0.4, -0.42)], c)
+        p.poly([(-0.58, -0.5), (-0.5, -0.86), (-0.2, -0.82), (0.5, -0.4), (0.5, -0.12), (0.2, -0.16), (-0.4, -0.42)], c)
     else:
         p.oval(0, body_y, 0.56, 0.22, c)
     hx, hy = head
@@ -169,8 +338,13 @@ def dog(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
             q.poly([(x - 0.045, 0.11), (x + 0.045, 0.11), (x, 0.24)], (255, 255, 255), 0.3, ink=False)
         q.poly([(0.0, -0.14), (0.16, -0.04), (0.04, 0.0)], (255, 60, 40), 1.0, ink=False)
     elif attribute in ("scared", "sad"):
-        q.disc(0.07, -0.06, 0.08 if attribute == "scared" else 0.05,
-               (255, 255, 255) if attribute == "scared" else DARK, ink=False)
+        q.disc(
+            0.07,
+            -0.06,
+            0.08 if attribute == "scared" else 0.05,
+            (255, 255, 255) if attribute == "scared" else DARK,
+            ink=False,
+        )
         q.disc(0.09, -0.05, 0.035, DARK, ink=False)
         if attribute == "sad":
             tear(q, 0.12, 0.16, 0.08)
@@ -195,9 +369,15 @@ def bird(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
     """On the wing, facing right; the unit is half its wing span."""
     c = (BRIGHT[int(rng.integers(6))], (240, 240, 244), (90, 100, 120))[int(rng.integers(3))]
     up = float(rng.uniform(0.4, 0.6))
-    c = {"soaring": (250, 248, 244), "singing": (250, 190, 60), "black": (28, 26, 36),
-         "attacking": (70, 26, 34),
-         "dirty": (112, 108, 60), "lonely": (120, 130, 150), "racing": (236, 80, 70)}.get(attribute, c)
+    c = {
+        "soaring": (250, 248, 244),
+        "singing": (250, 190, 60),
+        "black": (28, 26, 36),
+        "attacking": (70, 26, 34),
+        "dirty": (112, 108, 60),
+        "lonely": (120, 130, 150),
+        "racing": (236, 80, 70),
+    }.get(attribute, c)
     if attribute == "attacking":
         p = p.sub(0, 0, 1.2, angle=0.5)
     elif attribute == "lonely":
@@ -212,9 +392,11 @@ def bird(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
     jag = attribute in ("black", "attacking")
     for s, k in ((-1, 0.84), (1, 1.0)):
         tip = (s * 0.95 - 0.1, -up)
-        trail = [(s * 0.7 - 0.2, -up * 0.3), (s * 0.5 - 0.14, -up * 0.02),
-                 (s * 0.3 - 0.16, 0.16)] if jag else \
-            [(s * 0.55 - 0.22, -up * 0.3), (s * 0.2 - 0.2, 0.1)]
+        trail = (
+            [(s * 0.7 - 0.2, -up * 0.3), (s * 0.5 - 0.14, -up * 0.02), (s * 0.3 - 0.16, 0.16)]
+            if jag
+            else [(s * 0.55 - 0.22, -up * 0.3), (s * 0.2 - 0.2, 0.1)]
+        )
         p.poly([(0.1, -0.06), (s * 0.5, -up * 1.05), tip] + trail, shade(c, k), glow)
     p.poly([(-0.34, 0.02), (-0.62, -0.1), (-0.62, 0.14)], shade(c, 0.8), glow)
     p.oval(0, 0.03, 0.36, 0.15, c, glow)

@@ -1,13 +1,13 @@
 """Writes MoodScenes as files, and the command `affect data moodscenes`.
 
-    images/<adjective>_<noun>/<id>.png    VSO's layout
-    annotation/<emotion>/<id>.json        EmoSet's form
-    emospace/<emotion>/<id>.json          EmoSpace's form
-    moodarchive/<id>.json                 MoodArchive's form
-    masks/<id>.png, masks/<id>.json       indexed PNG of visible objects; number -> [name, attribute, box]
-    scenes/<id>.json                      seeds, split, caption, cues; written last, so it marks completeness
-    changes/<layout>/<source>-<target>.png    with pairs: what differs between two renderings of one layout
-    index.csv                             file, noun, adjective, emotion, layout_seed, split, caption
+images/<adjective>_<noun>/<id>.png    VSO's layout
+annotation/<emotion>/<id>.json        EmoSet's form
+emospace/<emotion>/<id>.json          EmoSpace's form
+moodarchive/<id>.json                 MoodArchive's form
+masks/<id>.png, masks/<id>.json       indexed PNG of visible objects; number -> [name, attribute, box]
+scenes/<id>.json                      seeds, split, caption, cues; written last, so it marks completeness
+changes/<layout>/<source>-<target>.png    with pairs: what differs between two renderings of one layout
+index.csv                             file, noun, adjective, emotion, layout_seed, split, caption
 """
 
 from __future__ import annotations
@@ -77,15 +77,27 @@ def write_scene(out: Path, scene: Scene, emotion_seed: int) -> dict:
     _write_json(out / "masks" / f"{name}.json", objects)
     rng = np.random.default_rng([scene.layout.seed, emotion_seed, 82])
     row = {
-        "file": file, "noun": scene.noun, "adjective": scene.adjective, "emotion": emotion,
-        "layout_seed": scene.layout.seed, "split": split_of(scene.layout.seed),
+        "file": file,
+        "noun": scene.noun,
+        "adjective": scene.adjective,
+        "emotion": emotion,
+        "layout_seed": scene.layout.seed,
+        "split": split_of(scene.layout.seed),
         "caption": scene.content_caption(rng),
     }
     mood = scene.mood
     cues = {"palette": mood.palette, "light": mood.light, "weather": mood.weather, "texture": mood.texture}
-    _write_json(out / "scenes" / f"{name}.json",
-                {**row, "emotion_seed": emotion_seed, "domain": scene.domain, "size": scene.image.shape[0],
-                 "version": _VERSION, "cues": cues})
+    _write_json(
+        out / "scenes" / f"{name}.json",
+        {
+            **row,
+            "emotion_seed": emotion_seed,
+            "domain": scene.domain,
+            "size": scene.image.shape[0],
+            "version": _VERSION,
+            "cues": cues,
+        },
+    )
     return row
 
 
@@ -117,7 +129,7 @@ def _job(job: tuple[Path, int, tuple[str | None, ...], int, str, int, bool]) -> 
             images[emotion or "neutral"] = np.asarray(pictures.read(out / row["file"]))
     names = list(images)
     for i, source in enumerate(names):
-        for target in names[i + 1:]:
+        for target in names[i + 1 :]:
             path = out / "changes" / f"{layout_seed:010d}" / f"{source}-{target}.png"
             if not path.is_file():
                 _write_png(path, Image.fromarray(change_mask(images[source], images[target])))
@@ -180,21 +192,19 @@ def _watched(parts: Any, total: int, progress: bool) -> Any:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, metavar="D",
-                        help="folder to write to; an interrupted run goes on")
+    parser.add_argument("--out", required=True, metavar="D", help="folder to write to; an interrupted run goes on")
     parser.add_argument("--n", type=int, default=1000, metavar="N", help="scenes, or layouts with --pairs")
     parser.add_argument("--size", type=int, default=128, metavar="S", help="pixels a side, 64 to 1024")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--domain", choices=("a", "b"), default="a",
-                        help="b: inked, on paper; a foreign data set")
+    parser.add_argument("--domain", choices=("a", "b"), default="a", help="b: inked, on paper; a foreign data set")
     parser.add_argument("--pairs", action="store_true", help="each layout neutral and in all eight emotions")
     parser.add_argument("--split", choices=SPLITS, default=None, help="keep to the layouts of one split")
-    parser.add_argument("--uniform", action="store_true",
-                        help="emotions evenly, not after what a layout inclines to")
+    parser.add_argument("--uniform", action="store_true", help="emotions evenly, not after what a layout inclines to")
     parser.add_argument("--workers", type=int, default=0, metavar="W", help="processes that draw")
 
 
 def main(args: argparse.Namespace) -> int:
-    write_dataset(args.out, args.n, args.size, args.seed, args.domain, args.pairs, args.split, args.workers,
-                  uniform=args.uniform)
+    write_dataset(
+        args.out, args.n, args.size, args.seed, args.domain, args.pairs, args.split, args.workers, uniform=args.uniform
+    )
     return 0

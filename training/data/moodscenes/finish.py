@@ -3,6 +3,7 @@
 Works on float32 [H,W,3] in 0..1 at the final size. Everything is a gentle global operation; what
 needs a shape is drawn in weather.py.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -23,7 +24,8 @@ _TONES = {
     "gray": ((44, 46, 52), (134, 136, 142), (226, 228, 230)),
     "pastel": ((140, 126, 156), (224, 194, 204), (255, 250, 242)),
     "brown": ((44, 30, 22), (144, 108, 74), (232, 210, 176)),
-    "vivid": None, "teal": ((12, 44, 54), (66, 144, 144), (242, 230, 206)),
+    "vivid": None,
+    "teal": ((12, 44, 54), (66, 144, 144), (242, 230, 206)),
 }
 _TONES_B = {
     "golden": ((96, 60, 40), (206, 168, 96), (252, 244, 214)),
@@ -34,20 +36,32 @@ _TONES_B = {
     "gray": ((56, 54, 52), (146, 142, 136), (236, 232, 224)),
     "pastel": ((128, 136, 150), (206, 206, 208), (255, 252, 240)),
     "brown": ((58, 38, 34), (156, 116, 92), (240, 220, 196)),
-    "vivid": None, "teal": ((20, 52, 56), (88, 150, 140), (244, 236, 214)),
+    "vivid": None,
+    "teal": ((20, 52, 56), (88, 150, 140), (244, 236, 214)),
 }
 # Adjective: factor on colour, saturation, contrast, brightness offset, haze.
 _ADJECTIVE_LOOKS = {
-    "warm": ((1.07, 1.0, 0.86), 1.05, 1.0, 0.02, 0.0), "clear": ((0.98, 1.0, 1.03), 1.12, 1.1, 0.02, 0.0),
+    "warm": ((1.07, 1.0, 0.86), 1.05, 1.0, 0.02, 0.0),
+    "clear": ((0.98, 1.0, 1.03), 1.12, 1.1, 0.02, 0.0),
     "muddy": ((1.0, 0.92, 0.74), 0.75, 0.95, -0.04, 0.0),
     "misty": ((0.98, 1.0, 1.03), 0.85, 0.88, 0.03, 0.35),
-    "scenic": ((1.0, 1.0, 1.0), 1.15, 1.06, 0.0, 0.0), "rough": ((1.0, 0.97, 0.95), 0.9, 1.15, -0.02, 0.0),
-    "lovely": ((1.05, 0.97, 1.01), 1.0, 0.94, 0.04, 0.0), "harsh": ((1.0, 0.98, 0.96), 0.9, 1.3, 0.0, 0.0),
-    "bright": ((1.02, 1.02, 1.0), 1.08, 1.0, 0.09, 0.0), "poor": ((0.98, 0.97, 0.95), 0.6, 0.92, -0.04, 0.0),
-    "dark": ((0.94, 0.95, 1.02), 0.95, 1.05, -0.1, 0.0), "great": ((1.02, 1.0, 0.99), 1.1, 1.12, 0.02, 0.0),
+    "scenic": ((1.0, 1.0, 1.0), 1.15, 1.06, 0.0, 0.0),
+    "rough": ((1.0, 0.97, 0.95), 0.9, 1.15, -0.02, 0.0),
+    "lovely": ((1.05, 0.97, 1.01), 1.0, 0.94, 0.04, 0.0),
+    "harsh": ((1.0, 0.98, 0.96), 0.9, 1.3, 0.0, 0.0),
+    "bright": ((1.02, 1.02, 1.0), 1.08, 1.0, 0.09, 0.0),
+    "poor": ((0.98, 0.97, 0.95), 0.6, 0.92, -0.04, 0.0),
+    "dark": ((0.94, 0.95, 1.02), 0.95, 1.05, -0.1, 0.0),
+    "great": ((1.02, 1.0, 0.99), 1.1, 1.12, 0.02, 0.0),
 }
-_HAZE = {"fog": ((196, 202, 210), 0.75), "smog": ((176, 160, 96), 0.62), "smoke": ((90, 76, 74), 0.35),
-         "rain": ((140, 152, 172), 0.25), "snow": ((226, 232, 242), 0.22), "lightning": ((60, 60, 84), 0.25)}
+_HAZE = {
+    "fog": ((196, 202, 210), 0.75),
+    "smog": ((176, 160, 96), 0.62),
+    "smoke": ((90, 76, 74), 0.35),
+    "rain": ((140, 152, 172), 0.25),
+    "snow": ((226, 232, 242), 0.22),
+    "lightning": ((60, 60, 84), 0.25),
+}
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
@@ -93,13 +107,20 @@ def _expose(x: np.ndarray, mood: Mood, rng: np.random.Generator) -> np.ndarray:
     night = mood.light in ("night", "moon", "dim", "neon") or mood.weather in ("stars", "aurora")
     target = float(rng.uniform(0.3, 0.52) if night else rng.uniform(0.36, 0.62))
     gamma = np.clip(np.log(target) / np.log(mean), 0.5, 1.7)
-    x = x ** (gamma ** 0.85 * rng.uniform(0.8, 1.22, 3).astype(np.float32))
+    x = x ** (gamma**0.85 * rng.uniform(0.8, 1.22, 3).astype(np.float32))
     y = _luma(x)[..., None]
     return np.clip(y + (x - y) * float(rng.uniform(0.5, 1.15)), 0, 1)
 
 
-def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: float, sky: int,
-           layout_rng: np.random.Generator, domain: str) -> tuple[np.ndarray, np.ndarray]:
+def finish(
+    canvas: Canvas,
+    mood: Mood,
+    light_at: tuple[float, float],
+    horizon: float,
+    sky: int,
+    layout_rng: np.random.Generator,
+    domain: str,
+) -> tuple[np.ndarray, np.ndarray]:
     """(uint8 [H,W,3], owner uint8 [H,W]). `sky` is the sky's owner number: light does not dim it."""
     x, emission, owner = canvas.arrays()
     size, unit = canvas.size, canvas.size / 128
@@ -123,7 +144,7 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
     d = np.sqrt((xx - light_at[0]) ** 2 + (yy - light_at[1]) ** 2)
     warm = {"golden": 0.3, "rays": 0.3, "fiery": 0.3, "moon": 0.28, "burst": 0.14}.get(mood.light or "", 0.06)
     hue = {"fiery": (1.0, 0.4, 0.2), "moon": (0.7, 0.8, 1.0)}.get(mood.light or "", (1.0, 0.86, 0.6))
-    x = x + (np.exp(-(d / 0.38) ** 2) * warm)[..., None] * np.array(hue, np.float32)
+    x = x + (np.exp(-((d / 0.38) ** 2)) * warm)[..., None] * np.array(hue, np.float32)
     x = x * (1.04 - 0.1 * yy[..., None])
     if mood.light == "rays":
         angle = np.arctan2(yy - light_at[1], xx - light_at[0])
@@ -165,7 +186,7 @@ def finish(canvas: Canvas, mood: Mood, light_at: tuple[float, float], horizon: f
     elif mood.texture == "dots":
         step = 0.066
         gx, gy = (xx / step) % 1 - 0.5, (yy / step + 0.5 * (np.floor(xx / step) % 2)) % 1 - 0.5
-        k = np.clip((0.3 - np.sqrt(gx ** 2 + gy ** 2)) * 8, 0, 1) * (0.16 + 0.16 * ts)
+        k = np.clip((0.3 - np.sqrt(gx**2 + gy**2)) * 8, 0, 1) * (0.16 + 0.16 * ts)
         dot = np.array(BRIGHT[int(rng.integers(len(BRIGHT)))], np.float32) / 510 + 0.5
         x = x + (dot - x) * (k * 1.3)[..., None]
 

@@ -1,4 +1,5 @@
 """The layout of a scene: what is where, before any emotion. Everything here follows from the layout seed."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ MAX_OBJECTS = 14
 @dataclass(frozen=True)
 class Slot:
     """One object: its foot at (x, y) in unit coordinates, its unit of length, and the seed of its shape."""
+
     name: str
     x: float
     y: float
@@ -30,23 +32,49 @@ class Layout:
     seed: int
     noun: str
     horizon: float
-    backdrop: str                       # hills, peaks, forest, town, none
+    backdrop: str  # hills, peaks, forest, town, none
     # field, lake, forest, street, shore, river, park: used by captions and priors
     place: str
-    slots: tuple[Slot, ...]             # back to front
-    light: tuple[float, float]          # where sun or moon stands
-    river: tuple[float, ...] = ()       # x of the river's middle from horizon to bottom
-    looks: dict[str, str] = field(default_factory=dict)      # portraits: hair style, hat, glasses
+    slots: tuple[Slot, ...]  # back to front
+    light: tuple[float, float]  # where sun or moon stands
+    river: tuple[float, ...] = ()  # x of the river's middle from horizon to bottom
+    looks: dict[str, str] = field(default_factory=dict)  # portraits: hair style, hat, glasses
 
 
 # Height of the drawing's unit in the frame, for objects in the foreground row.
-_SCALES = {"tree": (0.34, 0.5), "house": (0.36, 0.46), "person": (0.27, 0.34), "dog": (0.15, 0.19),
-           "bird": (0.075, 0.105), "boat": (0.28, 0.38), "car": (0.14, 0.18), "flower": (0.17, 0.23),
-           "rock": (0.12, 0.18), "fence": (0.13, 0.16), "lamp": (0.36, 0.44), "tent": (0.22, 0.28),
-           "cloud": (0.24, 0.36), "mountain": (0.42, 0.6), "building": (0.38, 0.6), "bridge": (0.26, 0.34)}
-_HALF = {"tree": 0.36, "house": 0.55, "person": 0.3, "dog": 0.8, "bird": 1.0, "boat": 0.6, "car": 1.15,
-         "flower": 0.5,
-         "rock": 0.72, "fence": 1.2, "lamp": 0.2, "tent": 0.85, "cloud": 0.5}
+_SCALES = {
+    "tree": (0.34, 0.5),
+    "house": (0.36, 0.46),
+    "person": (0.27, 0.34),
+    "dog": (0.15, 0.19),
+    "bird": (0.075, 0.105),
+    "boat": (0.28, 0.38),
+    "car": (0.14, 0.18),
+    "flower": (0.17, 0.23),
+    "rock": (0.12, 0.18),
+    "fence": (0.13, 0.16),
+    "lamp": (0.36, 0.44),
+    "tent": (0.22, 0.28),
+    "cloud": (0.24, 0.36),
+    "mountain": (0.42, 0.6),
+    "building": (0.38, 0.6),
+    "bridge": (0.26, 0.34),
+}
+_HALF = {
+    "tree": 0.36,
+    "house": 0.55,
+    "person": 0.3,
+    "dog": 0.8,
+    "bird": 1.0,
+    "boat": 0.6,
+    "car": 1.15,
+    "flower": 0.5,
+    "rock": 0.72,
+    "fence": 1.2,
+    "lamp": 0.2,
+    "tent": 0.85,
+    "cloud": 0.5,
+}
 
 # Odds of each object in the foreground and in the sky of each noun: expected tries.
 _FRONT = {
@@ -64,7 +92,7 @@ class _Builder:
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
-        self.room_for = MAX_OBJECTS - 4     # sky, ground, water, and sun or moon are objects too
+        self.room_for = MAX_OBJECTS - 4  # sky, ground, water, and sun or moon are objects too
         self.slots: list[Slot] = []
         self.taken: list[tuple[float, float, float]] = []
 
@@ -72,14 +100,30 @@ class _Builder:
         lo, hi = _SCALES[name]
         s = float(self.rng.uniform(lo, hi)) if scale is None else scale
         words = NEUTRAL[name]
-        self.slots.append(Slot(name, round(x, 4), round(y, 4), round(s, 4), bool(self.rng.integers(2)),
-                               int(self.rng.integers(2**31)), words[int(self.rng.integers(len(words)))]))
+        self.slots.append(
+            Slot(
+                name,
+                round(x, 4),
+                round(y, 4),
+                round(s, 4),
+                bool(self.rng.integers(2)),
+                int(self.rng.integers(2**31)),
+                words[int(self.rng.integers(len(words)))],
+            )
+        )
         half = _HALF.get(name, 0.0) * s * block
         if half:
             self.taken.append((x - half, x + half, y))
 
-    def free(self, name: str, y0: float, y1: float, depth: float, forbid: tuple[float, float] | None = None,
-             scale: float = 1.0) -> None:
+    def free(
+        self,
+        name: str,
+        y0: float,
+        y1: float,
+        depth: float,
+        forbid: tuple[float, float] | None = None,
+        scale: float = 1.0,
+    ) -> None:
         """Places the object where nothing of about its depth stands; leaves it out where there is no room."""
         if len(self.slots) >= self.room_for:
             return
@@ -106,8 +150,7 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
     b = _Builder(rng)
     horizon = float(rng.uniform(0.5, 0.6))
     backdrop = str(rng.choice(["hills", "peaks", "forest", "town", "none"], p=[0.34, 0.2, 0.26, 0.1, 0.1]))
-    light = (float(rng.choice([rng.uniform(0.12, 0.3), rng.uniform(0.7, 0.88)])),
-             float(rng.uniform(0.14, 0.26)))
+    light = (float(rng.choice([rng.uniform(0.12, 0.3), rng.uniform(0.7, 0.88)])), float(rng.uniform(0.14, 0.26)))
     river: tuple[float, ...] = ()
     looks: dict[str, str] = {}
     forbid = None
@@ -116,11 +159,16 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
     if noun == "home":
         place = str(rng.choice(["field", "lake", "forest", "park", "street"]))
         n = 2 if rng.random() < 0.18 else 1
-        xs = [float(rng.uniform(0.2, 0.3)),
-              float(rng.uniform(0.7, 0.8))] if n == 2 else [float(rng.uniform(0.26, 0.74))]
+        xs = (
+            [float(rng.uniform(0.2, 0.3)), float(rng.uniform(0.7, 0.8))] if n == 2 else [float(rng.uniform(0.26, 0.74))]
+        )
         for x in xs:
-            b.add("house", x, float(rng.uniform(0.7, 0.78)),
-                  float(rng.uniform(0.36, 0.42) if n == 2 else rng.uniform(0.44, 0.54)))
+            b.add(
+                "house",
+                x,
+                float(rng.uniform(0.7, 0.78)),
+                float(rng.uniform(0.36, 0.42) if n == 2 else rng.uniform(0.44, 0.54)),
+            )
         front = (0.78, 0.95)
     elif noun == "river":
         place = "river"
@@ -130,8 +178,9 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
         if rng.random() < 0.45:
             b.add("bridge", river[1] * 0.5 + river[2] * 0.5, 0.74)
         if rng.random() < 0.6:
-            b.add("boat", river[2] * 0.4 + river[3] * 0.6, float(rng.uniform(0.88, 0.95)),
-                  float(rng.uniform(0.22, 0.28)))
+            b.add(
+                "boat", river[2] * 0.4 + river[3] * 0.6, float(rng.uniform(0.88, 0.95)), float(rng.uniform(0.22, 0.28))
+            )
         if rng.random() < 0.3:
             side = 0.16 if x0 > 0.5 else 0.84
             b.add("house", side, horizon + 0.1, float(rng.uniform(0.26, 0.32)))
@@ -144,21 +193,30 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
             b.add("mountain", float(rng.uniform(0.25, 0.75)), horizon + 0.03, float(rng.uniform(0.26, 0.36)))
             backdrop = "hills"
         for i in range(int(rng.choice([0, 1, 2], p=[0.2, 0.6, 0.2]))):
-            b.add("boat", float(rng.uniform(0.18, 0.42) if (i + int(rng.integers(2))) % 2
-                                else rng.uniform(0.58, 0.82)),
-                  float(rng.uniform(horizon + 0.12, 0.76)), block=0.6)
+            b.add(
+                "boat",
+                float(rng.uniform(0.18, 0.42) if (i + int(rng.integers(2))) % 2 else rng.uniform(0.58, 0.82)),
+                float(rng.uniform(horizon + 0.12, 0.76)),
+                block=0.6,
+            )
         front = (0.88, 0.97)
     elif noun == "mountain":
         place = str(rng.choice(["field", "forest", "lake"]))
         horizon = float(rng.uniform(0.62, 0.68))
         backdrop = "hills" if rng.random() < 0.5 else "none"
         n = int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))
-        xs = {1: [float(rng.uniform(0.32, 0.68))], 2: [float(rng.uniform(0.2, 0.34)),
-                                                       float(rng.uniform(0.62, 0.8))],
-              3: [0.14, 0.86, float(rng.uniform(0.4, 0.6))]}[n]
+        xs = {
+            1: [float(rng.uniform(0.32, 0.68))],
+            2: [float(rng.uniform(0.2, 0.34)), float(rng.uniform(0.62, 0.8))],
+            3: [0.14, 0.86, float(rng.uniform(0.4, 0.6))],
+        }[n]
         for i, x in enumerate(xs):
-            b.add("mountain", x, horizon + 0.05, float(rng.uniform(0.5, 0.58) if n == 1 or i == len(xs) - 1
-                                                       else rng.uniform(0.34, 0.44)))
+            b.add(
+                "mountain",
+                x,
+                horizon + 0.05,
+                float(rng.uniform(0.5, 0.58) if n == 1 or i == len(xs) - 1 else rng.uniform(0.34, 0.44)),
+            )
         if rng.random() < 0.35:
             b.add("house", float(rng.uniform(0.15, 0.85)), 0.8, float(rng.uniform(0.22, 0.28)))
         front = (0.8, 0.96)
@@ -179,11 +237,12 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
         place = str(rng.choice(["field", "forest", "street", "lake", "room"]))
         horizon = float(rng.uniform(0.56, 0.64))
         backdrop = {"street": "town", "forest": "forest", "room": "none"}.get(place, backdrop)
-        looks = {"hair": str(rng.choice(["short", "long", "curly", "bun", "bald"],
-                                        p=[0.28, 0.28, 0.2, 0.14, 0.1])),
-                 "hat": str(rng.choice(["", "cap", "brim"], p=[0.7, 0.15, 0.15])),
-                 "glasses": "yes" if rng.random() < 0.22 else ""}
-        b.room_for -= 6                     # a portrait is face, hair, eyes, mouth, hat and person
+        looks = {
+            "hair": str(rng.choice(["short", "long", "curly", "bun", "bald"], p=[0.28, 0.28, 0.2, 0.14, 0.1])),
+            "hat": str(rng.choice(["", "cap", "brim"], p=[0.7, 0.15, 0.15])),
+            "glasses": "yes" if rng.random() < 0.22 else "",
+        }
+        b.room_for -= 6  # a portrait is face, hair, eyes, mouth, hat and person
         cx = float(rng.uniform(0.42, 0.58))
         b.taken.append((cx - 0.3, cx + 0.3, 0.8))
         if place == "street":
@@ -211,20 +270,18 @@ def sample_layout(layout_seed: int, noun: str | None = None) -> Layout:
     order = {"cloud": 0, "bird": 3, "mountain": 1, "building": 1}
     slots = sorted(b.slots, key=lambda s: (order.get(s.name, 2), s.y))
     if noun == "face":
-        slots.append(Slot("face", cx, 0.84, float(rng.uniform(0.56, 0.64)), False, int(rng.integers(2**31)),
-                          "neutral"))
-    return Layout(layout_seed, noun, horizon, backdrop, place,
-                  tuple(slots), light, river, looks)
+        slots.append(Slot("face", cx, 0.84, float(rng.uniform(0.56, 0.64)), False, int(rng.integers(2**31)), "neutral"))
+    return Layout(layout_seed, noun, horizon, backdrop, place, tuple(slots), light, river, looks)
 
 
 #                    am aw co ex an di fe sa
 _NOUN_PRIOR = {
-    "home":     (3, 1, 6, 2, 1, 2, 2, 3),
-    "river":    (2, 4, 5, 2, 1, 2, 2, 2),
-    "lake":     (2, 4, 6, 1, 1, 2, 2, 3),
+    "home": (3, 1, 6, 2, 1, 2, 2, 3),
+    "river": (2, 4, 5, 2, 1, 2, 2, 2),
+    "lake": (2, 4, 6, 1, 1, 2, 2, 3),
     "mountain": (1, 9, 3, 3, 1, 1, 3, 1),
-    "city":     (3, 3, 1, 7, 3, 2, 3, 2),
-    "face":     (3, 2, 3, 3, 3, 2, 2, 3),
+    "city": (3, 3, 1, 7, 3, 2, 3, 2),
+    "face": (3, 2, 3, 3, 3, 2, 2, 3),
 }
 _PLACE_PRIOR = {"park": (2, 1, 3, 1, 0.6, 0.6, 0.6, 1), "street": (1, 1, 0.7, 1.5, 1.5, 1.3, 1, 1)}
 
@@ -242,7 +299,7 @@ def sample_emotion(layout_seed: int, rng: np.random.Generator) -> str:
 
 
 def split_of(layout_seed: int) -> str:
-    """"train" (about 90 %), "val" or "test" (5 % each), by a hash of the layout seed alone."""
+    """ "train" (about 90 %), "val" or "test" (5 % each), by a hash of the layout seed alone."""
     u = int(np.random.default_rng([layout_seed, 555]).integers(100))
     return "train" if u < 90 else "val" if u < 95 else "test"
 

@@ -1,4 +1,5 @@
 """A scene: a layout rendered under a mood, with its annotations."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,18 +17,45 @@ from .materials import SLIMES, Materials, choose_materials
 from .terrain import backdrop, ground
 from .weather import LIGHT_LOOKS, behind, drawn_texture, in_front, luminary, sky_colours
 
-_DRAW = {"tree": nature.tree, "flower": nature.flower, "rock": nature.rock, "cloud": nature.cloud,
-         "mountain": nature.mountain, "house": built.house, "building": built.building, "car": vehicles.car,
-         "boat": vehicles.boat, "bridge": built.bridge, "fence": built.fence, "lamp": built.lamp,
-         "tent": built.tent,
-         "person": creatures.person, "dog": creatures.dog, "bird": creatures.bird}
+_DRAW = {
+    "tree": nature.tree,
+    "flower": nature.flower,
+    "rock": nature.rock,
+    "cloud": nature.cloud,
+    "mountain": nature.mountain,
+    "house": built.house,
+    "building": built.building,
+    "car": vehicles.car,
+    "boat": vehicles.boat,
+    "bridge": built.bridge,
+    "fence": built.fence,
+    "lamp": built.lamp,
+    "tent": built.tent,
+    "person": creatures.person,
+    "dog": creatures.dog,
+    "bird": creatures.bird,
+}
 _FACE_WORDS = {
-    "eyes": {"laughing": "closed", "amazed": "wide", "peaceful": "closed", "excited": "bright",
-             "angry": "narrow",
-             "disgusted": "narrow", "terrified": "wide", "crying": "wet"},
-    "mouth": {"laughing": "open", "amazed": "open", "peaceful": "smiling", "excited": "smiling",
-              "angry": "shouting",
-              "disgusted": "twisted", "terrified": "screaming", "crying": "crying"},
+    "eyes": {
+        "laughing": "closed",
+        "amazed": "wide",
+        "peaceful": "closed",
+        "excited": "bright",
+        "angry": "narrow",
+        "disgusted": "narrow",
+        "terrified": "wide",
+        "crying": "wet",
+    },
+    "mouth": {
+        "laughing": "open",
+        "amazed": "open",
+        "peaceful": "smiling",
+        "excited": "smiling",
+        "angry": "shouting",
+        "disgusted": "twisted",
+        "terrified": "screaming",
+        "crying": "crying",
+    },
 }
 _SHADOW = {"car": 1.1, "house": 0.56, "dog": 0.6, "rock": 0.74, "tent": 0.86, "fence": 1.2, "lamp": 0.14}
 
@@ -37,6 +65,7 @@ class SceneObject:
     """name and attribute are words; box is (left, top, right, bottom) in pixels of the visible part, right
     and bottom exclusive; number is its value in the indexed mask; salient marks what a caption would
     mention."""
+
     name: str
     attribute: str
     box: tuple[int, int, int, int]
@@ -49,6 +78,7 @@ class SceneObject:
 @dataclass(frozen=True)
 class Scene:
     """image uint8 [H,W,3]; owners uint8 [H,W], the object number of each pixel (0: nobody)."""
+
     image: np.ndarray
     noun: str
     adjective: str
@@ -61,8 +91,7 @@ class Scene:
     domain: str
     looks_words: dict[str, str]
 
-    def content_caption(self, rng: np.random.Generator, attributes: float = 0.0,
-                        emotion: bool = False) -> str:
+    def content_caption(self, rng: np.random.Generator, attributes: float = 0.0, emotion: bool = False) -> str:
         """A short varied caption of the content; see captions.content_caption."""
         return captions.content_caption(self, rng, attributes, emotion)
 
@@ -85,7 +114,7 @@ class _Composer:
     def __init__(self, layout: Layout, mood: Mood, m: Materials, size: int):
         self.layout, self.mood, self.m = layout, mood, m
         self.c = Canvas(size, m.ink)
-        self.named: list[tuple[str, str, float]] = []          # name, attribute, x
+        self.named: list[tuple[str, str, float]] = []  # name, attribute, x
 
     def own(self, name: str, attribute: str, x: float = 0.5, again: bool = False) -> None:
         """What follows belongs to a new object, or with `again` to the latest object of that name."""
@@ -112,8 +141,11 @@ class _Composer:
         behind(c, mood.weather, mood.light, layout.light, layout.horizon, rng, m, ws)
         kind = LIGHT_LOOKS[mood.light][3] if mood.light else None if mood.emotion else "sun"
         if kind and mood.weather not in ("sunny", "rain", "lightning", "smoke") and layout.place != "room":
-            self.own(kind, {"fiery": "red", "moon": "full", "golden": "warm"}.get(mood.light or "", "bright"),
-                     layout.light[0])
+            self.own(
+                kind,
+                {"fiery": "red", "moon": "full", "golden": "warm"}.get(mood.light or "", "bright"),
+                layout.light[0],
+            )
             luminary(c.pen(), kind, *layout.light, mood.light or "", m)
         slots = list(enumerate(layout.slots))
         high = [(i, s) for i, s in slots if s.name in ("cloud",)]
@@ -144,9 +176,10 @@ class _Composer:
             self.face(s, attribute, rng)
             return
         if s.name not in ("cloud", "bird", "mountain", "building", "boat", "bridge"):
-            self.c.owner = None                                # a soft contact shadow grounds the object
-            self.c.pen(s.x, s.y, scale).oval(0.03, 0.0, _SHADOW.get(s.name, 0.3), 0.04,
-                                             shade(self.m.grass, 0.72), ink=False)
+            self.c.owner = None  # a soft contact shadow grounds the object
+            self.c.pen(s.x, s.y, scale).oval(
+                0.03, 0.0, _SHADOW.get(s.name, 0.3), 0.04, shade(self.m.grass, 0.72), ink=False
+            )
         self.own(s.name, attribute, s.x)
         _DRAW[s.name](self.c.pen(s.x, s.y, scale, s.flip), rng, attribute, self.m)
 
@@ -157,17 +190,32 @@ class _Composer:
         def own(name: str) -> None:
             known = any(n == name for n, _, _ in self.named[first:])
             word = {"face": attribute, "hair": hair, "hat": "small", "person": "young"}.get(
-                name, _FACE_WORDS.get(name, {}).get(attribute, "calm"))
+                name, _FACE_WORDS.get(name, {}).get(attribute, "calm")
+            )
             self.own(name, word, s.x, again=known)
 
         first = len(self.named)
-        portrait(self.c.pen(s.x, s.y, s.scale), own, rng, attribute, self.m, hair, looks["hat"] or None,
-                 bool(looks["glasses"]))
+        portrait(
+            self.c.pen(s.x, s.y, s.scale),
+            own,
+            rng,
+            attribute,
+            self.m,
+            hair,
+            looks["hat"] or None,
+            bool(looks["glasses"]),
+        )
 
 
-def make_scene(layout_seed: int, emotion: str | None, emotion_seed: int = 0, domain: str = "a",
-               size: int = 128,
-               masks: bool = False, noun: str | None = None) -> Scene:
+def make_scene(
+    layout_seed: int,
+    emotion: str | None,
+    emotion_seed: int = 0,
+    domain: str = "a",
+    size: int = 128,
+    masks: bool = False,
+    noun: str | None = None,
+) -> Scene:
     """One scene, from its seeds alone.
 
     layout_seed fixes the noun, the composition and every shape; emotion (one of EMOTIONS, or None for the
@@ -186,16 +234,18 @@ def make_scene(layout_seed: int, emotion: str | None, emotion_seed: int = 0, dom
     materials = choose_materials(layout_seed, domain)
     composer = _Composer(layout, mood, materials, size)
     composer.compose()
-    image, owners = finish(composer.c, mood, layout.light, layout.horizon, 1,
-                           np.random.default_rng([layout_seed, 46]), domain)
+    image, owners = finish(
+        composer.c, mood, layout.light, layout.horizon, 1, np.random.default_rng([layout_seed, 46]), domain
+    )
     objects = _objects(composer.named, owners, size)
     found: dict[str, np.ndarray] = {}
     if masks:
         for o in objects:
             n = 1 + sum(k == o.name or k.startswith(o.name + " ") for k in found)
             found[o.name if n == 1 else f"{o.name} {n}"] = owners == o.number
-    return Scene(image, layout.noun, mood.adjective, emotion, objects, owners, found, layout, mood, domain,
-                 materials.words)
+    return Scene(
+        image, layout.noun, mood.adjective, emotion, objects, owners, found, layout, mood, domain, materials.words
+    )
 
 
 def _objects(named: list[tuple[str, str, float]], owners: np.ndarray, size: int) -> tuple[SceneObject, ...]:
@@ -210,6 +260,5 @@ def _objects(named: list[tuple[str, str, float]], owners: np.ndarray, size: int)
         if area < 0.0015:
             continue
         box = (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1)
-        out.append(SceneObject(name, attribute, box, number, area, x,
-                               name not in ("sky", "grass", "street", "wall")))
+        out.append(SceneObject(name, attribute, box, number, area, x, name not in ("sky", "grass", "street", "wall")))
     return tuple(out)

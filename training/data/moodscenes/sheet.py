@@ -9,8 +9,9 @@ from .layout import NOUNS, layout_seeds, sample_layout
 from .scene import make_scene
 
 
-def contact_sheet(size: int = 128, domain: str = "a", row: int = 0, emotion_seed: int = 0,
-                  neutral: bool = False, split: str = "test") -> Image.Image:
+def contact_sheet(
+    size: int = 128, domain: str = "a", row: int = 0, emotion_seed: int = 0, neutral: bool = False, split: str = "test"
+) -> Image.Image:
     """A labelled sheet of one layout a noun (rows) under the eight emotions (columns; `neutral` adds a
     first one).
 

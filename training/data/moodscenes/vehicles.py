@@ -1,4 +1,5 @@
 """Cars and boats; conventions as in nature.py."""
+
 from __future__ import annotations
 
 import math
@@ -13,18 +14,30 @@ from .materials import BRIGHT, Materials, vary
 def car(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None:
     """Seen from the side, facing right; the unit is its height, its half width 1.15."""
     c = BRIGHT[int(rng.integers(6))]
-    c = {"rusty": (150, 92, 56), "creepy": (40, 36, 48), "broken": mix(c, (120, 120, 126), 0.6),
-         "burning": (70, 46, 44),
-         "racing": (226, 40, 40), "gleaming": mix(c, (255, 255, 255), 0.2)}.get(attribute, c)
+    c = {
+        "rusty": (150, 92, 56),
+        "creepy": (40, 36, 48),
+        "broken": mix(c, (120, 120, 126), 0.6),
+        "burning": (70, 46, 44),
+        "racing": (226, 40, 40),
+        "gleaming": mix(c, (255, 255, 255), 0.2),
+    }.get(attribute, c)
     if attribute == "racing":
         for y, x in ((-0.75, -2.3), (-0.5, -2.7), (-0.22, -2.2)):
             p.line([(-1.3, y), (x, y)], 0.07, (255, 246, 220), 0.3)
         p = p.sub(0, 0, 1.05, angle=-0.08)
     if attribute == "burning":
         fire(p, -1.0, 1.0, -0.45, 1.5, rng, 3)
-    body = [(-1.15, -0.22), (-1.1, -0.55), (-0.72, -0.6), (-0.42, -0.98), (0.34, -1.0), (0.66, -0.6),
-            (1.1, -0.52),
-            (1.18, -0.22)]
+    body = [
+        (-1.15, -0.22),
+        (-1.1, -0.55),
+        (-0.72, -0.6),
+        (-0.42, -0.98),
+        (0.34, -1.0),
+        (0.66, -0.6),
+        (1.1, -0.52),
+        (1.18, -0.22),
+    ]
     p.poly(body, c, 0.15 if attribute == "gleaming" else 0)
     p.poly([(-1.15, -0.22), (-1.12, -0.4), (1.15, -0.4), (1.18, -0.22)], shade(c, 0.75), ink=False)
     glass = ((190, 255, 120), 0.8) if attribute == "creepy" else ((186, 220, 236), 0.1)
@@ -71,16 +84,22 @@ def boat(p: Pen, rng: np.random.Generator, attribute: str, m: Materials) -> None
             p.line([(-0.66, y), (x, y)], 0.04, (250, 250, 250), 0.2)
     else:
         p = p.sub(0, 0, 1.0, angle=angle)
-    hull, sail = {"playful": ((240, 120, 60), (255, 214, 70)), "ghostly": ((54, 58, 66), (150, 176, 170)),
-                  "rusty": ((136, 86, 50), (150, 150, 100)), "burning": ((60, 40, 40), (90, 60, 54)),
-                  "sailing": (shade(hull, 1.05), (255, 252, 244))}.get(attribute, (hull, sail))
+    hull, sail = {
+        "playful": ((240, 120, 60), (255, 214, 70)),
+        "ghostly": ((54, 58, 66), (150, 176, 170)),
+        "rusty": ((136, 86, 50), (150, 150, 100)),
+        "burning": ((60, 40, 40), (90, 60, 54)),
+        "sailing": (shade(hull, 1.05), (255, 252, 244)),
+    }.get(attribute, (hull, sail))
     p.line([(0, -0.2), (0, -1.0)], 0.045, shade(hull, 0.8))
     if attribute == "ghostly":
-        p.poly([(0.03, -0.96), (0.5, -0.34), (0.4, -0.5), (0.34, -0.32), (0.26, -0.52), (0.16, -0.3),
-                (0.03, -0.4)],
-               sail, 0.4, ink=False)
-        p.poly([(-0.03, -0.9), (-0.4, -0.34), (-0.26, -0.46), (-0.2, -0.32), (-0.03, -0.44)], sail, 0.4,
-               ink=False)
+        p.poly(
+            [(0.03, -0.96), (0.5, -0.34), (0.4, -0.5), (0.34, -0.32), (0.26, -0.52), (0.16, -0.3), (0.03, -0.4)],
+            sail,
+            0.4,
+            ink=False,
+        )
+        p.poly([(-0.03, -0.9), (-0.4, -0.34), (-0.26, -0.46), (-0.2, -0.32), (-0.03, -0.44)], sail, 0.4, ink=False)
     elif attribute == "rusty":
         p.poly([(0.03, -0.7), (0.3, -0.34), (0.2, -0.4), (0.03, -0.3)], sail)
     else:

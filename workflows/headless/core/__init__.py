@@ -9,5 +9,4 @@ from . import image_io, images, latents, loaders, primitives, sampling
 _FAMILIES = (image_io, images, loaders, latents, sampling, primitives)
 
 CORE_CLASSES: dict[str, type] = {key: cls for family in _FAMILIES for key, cls in family.CLASSES.items()}
-CORE_DISPLAY_NAMES: dict[str, str] = {
-    key: name for family in _FAMILIES for key, name in family.DISPLAY_NAMES.items()}
+CORE_DISPLAY_NAMES: dict[str, str] = {key: name for family in _FAMILIES for key, name in family.DISPLAY_NAMES.items()}

@@ -34,8 +34,10 @@ def find_image(name: str) -> Path:
     if not path.is_file() and root == roots["input"] and (EXAMPLES / Path(text).name).is_file() and "/" not in text:
         return EXAMPLES / text  # the templates' photograph, which ComfyUI's own input folder has too
     if not path.is_file():
-        raise UserError(f"There is no image '{text}' in the folder {root}. Put it there, or name the folder "
-                        "that holds it with --input-dir.")
+        raise UserError(
+            f"There is no image '{text}' in the folder {root}. Put it there, or name the folder "
+            "that holds it with --input-dir."
+        )
     return path
 
 
@@ -48,8 +50,8 @@ def list_images() -> list[str]:
 
 
 def verify(path: Path) -> None:
-    """Decodes the file whole and throws the result away, once as long as it does not change. UserError where it is cut off, no image
-    or too large."""
+    """Decodes the file whole and throws the result away, once as long as it does not change. UserError where it is
+    cut off, no image or too large."""
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
     _decode(path, status.st_size, status.st_mtime_ns)
@@ -101,7 +103,8 @@ def _pixels(image: Any, path: Path) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def _alpha(image: Any, path: Path) -> torch.Tensor | None:
-    """[H, W] in 0..1, 0 where transparent: the alpha channel, or the one colour that a PNG's tRNS chunk (or a GIF) makes transparent."""
+    """[H, W] in 0..1, 0 where transparent: the alpha channel, or the one colour that a PNG's tRNS chunk (or a GIF)
+    makes transparent."""
     if image.mode in _WITH_ALPHA:
         return _unit(image.getchannel("A"))
     key = image.info.get("transparency")
@@ -109,7 +112,9 @@ def _alpha(image: Any, path: Path) -> torch.Tensor | None:
         return None
     if isinstance(key, int) and image.mode[0] in "LI":
         if image.mode == "L":
-            key = key * 255 // (2 ** _grey_bits(path) - 1)  # Pillow spreads grey of 2 and 4 bits to 0..255, and not the key
+            key = (
+                key * 255 // (2 ** _grey_bits(path) - 1)
+            )  # Pillow spreads grey of 2 and 4 bits to 0..255, and not the key
         return torch.from_numpy(np.asarray(image) != key).float()
     return _unit(image.convert("RGBA").getchannel("A"))
 
@@ -143,21 +148,20 @@ def _deep_grey(image: Any, name: str) -> torch.Tensor:
     values = np.asarray(image).astype(np.float32)
     if image.mode == "F":
         if not (np.isfinite(values).all() and values.min() >= 0.0 and values.max() <= 1.0):
-            raise UserError(f"The image '{name}' holds floating point values outside 0..1. Save it as 8 or "
-                            "16 bits.")
+            raise UserError(f"The image '{name}' holds floating point values outside 0..1. Save it as 8 or 16 bits.")
     else:
         values = values / 65535.0
     return torch.from_numpy(values.clip(0.0, 1.0))[..., None].repeat(1, 1, 3)
 
 
 def _unit(image: Any) -> torch.Tensor:
-    """[H, W] or [H, W, C] in 0..1 of 8 bits, some rows at a time: a copy of a whole photograph for each step on the way would take
-    several times the memory that the result does."""
+    """[H, W] or [H, W, C] in 0..1 of 8 bits, some rows at a time: a copy of a whole photograph for each step on the
+    way would take several times the memory that the result does."""
     bands = len(image.getbands())
     out = np.empty((image.height, image.width) if bands == 1 else (image.height, image.width, bands), np.float32)
     for top in range(0, image.height, 256):
         rows = np.asarray(image.crop((0, top, image.width, min(top + 256, image.height))))
-        np.divide(rows, np.float32(255), out=out[top:top + 256])
+        np.divide(rows, np.float32(255), out=out[top : top + 256])
     return torch.from_numpy(out)
 
 

@@ -61,8 +61,12 @@ class LoadImageMask(LoadImage):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": (image_files.list_images(), {"image_upload": True}),
-                             "channel": (["alpha", "red", "green", "blue"],)}}
+        return {
+            "required": {
+                "image": (image_files.list_images(), {"image_upload": True}),
+                "channel": (["alpha", "red", "green", "blue"],),
+            }
+        }
 
     CATEGORY = "mask"
     RETURN_TYPES = ("MASK",)
@@ -87,8 +91,13 @@ class SaveImage:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The images to save."}),
-                "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": (
-                    "The start of the file's name; may hold folders, %date:yyyy-MM-dd%, %Node.input%.")}),
+                "filename_prefix": (
+                    "STRING",
+                    {
+                        "default": "ComfyUI",
+                        "tooltip": ("The start of the file's name; may hold folders, %date:yyyy-MM-dd%, %Node.input%."),
+                    },
+                ),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -102,8 +111,13 @@ class SaveImage:
     def folder(self) -> Path:
         return current().output_dir
 
-    def save_images(self, images: torch.Tensor, filename_prefix: str = "ComfyUI", prompt: Any = None,
-                    extra_pnginfo: dict[str, Any] | None = None) -> dict[str, Any]:
+    def save_images(
+        self,
+        images: torch.Tensor,
+        filename_prefix: str = "ComfyUI",
+        prompt: Any = None,
+        extra_pnginfo: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         from PIL import Image
 
         height, width = images[0].shape[:2]
@@ -141,30 +155,36 @@ class PreviewImage(SaveImage):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"images": ("IMAGE",)},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {"required": {"images": ("IMAGE",)}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
     DESCRIPTION = "Saves the images in the temporary folder."
 
     def folder(self) -> Path:
         return current().temp_dir
 
-    def save_images(self, images: torch.Tensor, prompt: Any = None,  # type: ignore[override]
-                    extra_pnginfo: dict[str, Any] | None = None) -> dict[str, Any]:
+    def save_images(
+        self,
+        images: torch.Tensor,
+        prompt: Any = None,  # type: ignore[override]
+        extra_pnginfo: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         return super().save_images(images, f"ComfyUI_temp_{self._unique}", prompt, extra_pnginfo)
 
     VALIDATE_INPUTS = None  # type: ignore[assignment]
 
 
 def _bytes(image: torch.Tensor) -> np.ndarray:
-    """[H, W, C] in 0..1 -> uint8, some rows at a time: a large picture is there once already. UserError for values that are no numbers."""
+    """[H, W, C] in 0..1 -> uint8, some rows at a time: a large picture is there once already. UserError for values
+    that are no numbers."""
     out = np.empty(image.shape, np.uint8)
     for top in range(0, len(image), 256):
-        values = image[top:top + 256].float().cpu().numpy() * 255.0
+        values = image[top : top + 256].float().cpu().numpy() * 255.0
         if not np.isfinite(values).all():
-            raise UserError("The image holds values that are no numbers (NaN or infinity), which no file can show. Look at the nodes that "
-                            "made it: a strength, a guidance or a weight may be far too high.")
-        out[top:top + 256] = values.clip(0, 255)
+            raise UserError(
+                "The image holds values that are no numbers (NaN or infinity), which no file can show. Look at the nodes that "
+                "made it: a strength, a guidance or a weight may be far too high."
+            )
+        out[top : top + 256] = values.clip(0, 255)
     return out
 
 
@@ -172,32 +192,44 @@ def _split(prefix: str) -> tuple[str, str]:
     """(folder, name) of a filename_prefix. UserError where there is no name."""
     folder, name = os.path.split(os.path.normpath(prefix))
     if not prefix.strip() or name in ("", ".", ".."):
-        raise UserError(f"The filename_prefix '{prefix}' names no file inside the output folder, or leaves "
-                        "its folder. Give it a name.")
+        raise UserError(
+            f"The filename_prefix '{prefix}' names no file inside the output folder, or leaves "
+            "its folder. Give it a name."
+        )
     return folder, name
 
 
 def _fill_in(prefix: str, width: int, height: int) -> str:
     """What ComfyUI's server replaces, and dates, which its frontend has replaced before in a UI workflow."""
     now = datetime.now()
-    values = {"width": str(width), "height": str(height), "year": str(now.year), "month": f"{now.month:02}",
-              "day": f"{now.day:02}", "hour": f"{now.hour:02}", "minute": f"{now.minute:02}",
-              "second": f"{now.second:02}"}
+    values = {
+        "width": str(width),
+        "height": str(height),
+        "year": str(now.year),
+        "month": f"{now.month:02}",
+        "day": f"{now.day:02}",
+        "hour": f"{now.hour:02}",
+        "minute": f"{now.minute:02}",
+        "second": f"{now.second:02}",
+    }
     for name, value in values.items():
         prefix = prefix.replace(f"%{name}%", value)
     return fill_in(prefix, lambda node, widget: (False, None), now)
 
 
 def _next_counter(folder: Path, name: str) -> int:
-    """One more than the highest counter of `name_00001_...` in the folder, whatever number stands where `name` has %batch_num%."""
+    """One more than the highest counter of `name_00001_...` in the folder, whatever number stands where `name` has
+    %batch_num%."""
     pattern = re.escape(os.path.normcase(name)).replace("%batch_num%", "[0-9]+") + "_([0-9]{1,18})(_|$)"
     names = os.listdir(folder) if folder.is_dir() else ()
     found = (re.match(pattern, os.path.normcase(other)) for other in names)
     return max((int(match.group(1)) for match in found if match), default=0) + 1
 
 
-CLASSES = {"LoadImage": LoadImage, "LoadImageMask": LoadImageMask, "SaveImage": SaveImage,
-           "PreviewImage": PreviewImage}
-DISPLAY_NAMES = {"LoadImage": "Load Image", "LoadImageMask": "Load Image (as Mask)",
-                 "SaveImage": "Save Image",
-                 "PreviewImage": "Preview Image"}
+CLASSES = {"LoadImage": LoadImage, "LoadImageMask": LoadImageMask, "SaveImage": SaveImage, "PreviewImage": PreviewImage}
+DISPLAY_NAMES = {
+    "LoadImage": "Load Image",
+    "LoadImageMask": "Load Image (as Mask)",
+    "SaveImage": "Save Image",
+    "PreviewImage": "Preview Image",
+}

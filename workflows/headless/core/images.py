@@ -18,21 +18,24 @@ class ImageScale:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         size = {"default": 512, "min": 0, "max": MAX_RESOLUTION, "step": 1}
-        return {"required": {
-            "image": ("IMAGE",),
-            "upscale_method": (["nearest-exact", "bilinear", "area", "bicubic", "lanczos"],),
-            "width": ("INT", size),
-            "height": ("INT", dict(size)),
-            "crop": (["disabled", "center"],),
-        }}
+        return {
+            "required": {
+                "image": ("IMAGE",),
+                "upscale_method": (["nearest-exact", "bilinear", "area", "bicubic", "lanczos"],),
+                "width": ("INT", size),
+                "height": ("INT", dict(size)),
+                "crop": (["disabled", "center"],),
+            }
+        }
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "upscale"
     CATEGORY = "image/upscaling"
     DESCRIPTION = "Scales images to a size; 'center' crops to the new aspect ratio first."
 
-    def upscale(self, image: torch.Tensor, upscale_method: str, width: int, height: int,
-                crop: str) -> tuple[torch.Tensor]:
+    def upscale(
+        self, image: torch.Tensor, upscale_method: str, width: int, height: int, crop: str
+    ) -> tuple[torch.Tensor]:
         if width == 0 and height == 0:
             return (image,)
         h, w = image.shape[1:3]
@@ -52,10 +55,12 @@ def _crop_to_aspect(image: torch.Tensor, aspect: float) -> torch.Tensor:
     h, w = image.shape[1:3]
     x = round((w - w * (aspect / (w / h))) / 2) if w / h > aspect else 0
     y = round((h - h * ((w / h) / aspect)) / 2) if w / h < aspect else 0
-    cropped = image[:, y:h - y, x:w - x]
+    cropped = image[:, y : h - y, x : w - x]
     if 0 in cropped.shape:
-        raise UserError(f"An image of {w} x {h} pixels leaves nothing when it is cropped to the aspect ratio "
-                        f"{aspect:.3g}. Set crop to 'disabled', or another size.")
+        raise UserError(
+            f"An image of {w} x {h} pixels leaves nothing when it is cropped to the aspect ratio "
+            f"{aspect:.3g}. Set crop to 'disabled', or another size."
+        )
     return cropped
 
 

@@ -21,17 +21,20 @@ Latent = dict[str, Any]
 class CLIPTextEncode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "text": ("STRING", {"multiline": True, "dynamicPrompts": True,
-                                "tooltip": "The text to be encoded."}),
-            "clip": ("CLIP", {"tooltip": "The text encoder."}),
-        }}
+        return {
+            "required": {
+                "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The text to be encoded."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder."}),
+            }
+        }
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "encode"
     CATEGORY = "conditioning"
-    DESCRIPTION = ("Encodes a prompt; `(word:1.3)` weighs, `{a|b}` chooses, `embedding:name` is a file of models/embeddings. "
-                   "An empty text is allowed.")
+    DESCRIPTION = (
+        "Encodes a prompt; `(word:1.3)` weighs, `{a|b}` chooses, `embedding:name` is a file of models/embeddings. "
+        "An empty text is allowed."
+    )
 
     def encode(self, clip: Any, text: str) -> tuple[Any]:
         return (clip.encode(text),)
@@ -48,11 +51,13 @@ class EmptyLatentImage:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         size = {"default": 512, "min": 16, "max": MAX_RESOLUTION, "step": 8}
-        return {"required": {
-            "width": ("INT", {**size, "tooltip": "The width of the images in pixels."}),
-            "height": ("INT", {**size, "tooltip": "The height of the images in pixels."}),
-            "batch_size": ("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "How many images."}),
-        }}
+        return {
+            "required": {
+                "width": ("INT", {**size, "tooltip": "The width of the images in pixels."}),
+                "height": ("INT", {**size, "tooltip": "The height of the images in pixels."}),
+                "batch_size": ("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "How many images."}),
+            }
+        }
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "generate"
@@ -98,8 +103,10 @@ _SMALLEST = 8  # the factor of every VAE that this host loads
 
 
 def _too_small(w: int, h: int, factor: int) -> str:
-    return (f"An image of {w} x {h} pixels is smaller than one latent cell ({factor} x {factor} pixels), so the VAE "
-            "cannot encode it. Scale it up first, for example with ImageScale.")
+    return (
+        f"An image of {w} x {h} pixels is smaller than one latent cell ({factor} x {factor} pixels), so the VAE "
+        "cannot encode it. Scale it up first, for example with ImageScale."
+    )
 
 
 def _crop_to_factor(image: torch.Tensor, factor: int) -> torch.Tensor:
@@ -109,17 +116,22 @@ def _crop_to_factor(image: torch.Tensor, factor: int) -> torch.Tensor:
     if height == 0 or width == 0:
         raise UserError(_too_small(w, h, factor))
     if (height, width) != (h, w):
-        current().note(f"VAEEncode: the image of {w} x {h} is cropped at its centre to {width} x {height}, "
-                       f"multiples of {factor}.")
+        current().note(
+            f"VAEEncode: the image of {w} x {h} is cropped at its centre to {width} x {height}, multiples of {factor}."
+        )
     y, x = (h % factor) // 2, (w % factor) // 2
-    return image[:, y:y + height, x:x + width]
+    return image[:, y : y + height, x : x + width]
 
 
 class VAEDecode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"samples": ("LATENT", {"tooltip": "The latent to be decoded."}),
-                             "vae": ("VAE", {"tooltip": "The VAE that decodes it."})}}
+        return {
+            "required": {
+                "samples": ("LATENT", {"tooltip": "The latent to be decoded."}),
+                "vae": ("VAE", {"tooltip": "The VAE that decodes it."}),
+            }
+        }
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "decode"
@@ -145,8 +157,17 @@ class SetLatentNoiseMask:
         return ({**samples, "noise_mask": mask.reshape(-1, 1, *mask.shape[-2:])},)
 
 
-CLASSES = {"CLIPTextEncode": CLIPTextEncode, "EmptyLatentImage": EmptyLatentImage, "VAEEncode": VAEEncode,
-           "VAEDecode": VAEDecode, "SetLatentNoiseMask": SetLatentNoiseMask}
-DISPLAY_NAMES = {"CLIPTextEncode": "CLIP Text Encode (Prompt)", "EmptyLatentImage": "Empty Latent Image",
-                 "VAEEncode": "VAE Encode", "VAEDecode": "VAE Decode",
-                 "SetLatentNoiseMask": "Set Latent Noise Mask"}
+CLASSES = {
+    "CLIPTextEncode": CLIPTextEncode,
+    "EmptyLatentImage": EmptyLatentImage,
+    "VAEEncode": VAEEncode,
+    "VAEDecode": VAEDecode,
+    "SetLatentNoiseMask": SetLatentNoiseMask,
+}
+DISPLAY_NAMES = {
+    "CLIPTextEncode": "CLIP Text Encode (Prompt)",
+    "EmptyLatentImage": "Empty Latent Image",
+    "VAEEncode": "VAE Encode",
+    "VAEDecode": "VAE Decode",
+    "SetLatentNoiseMask": "Set Latent Noise Mask",
+}

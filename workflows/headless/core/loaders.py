@@ -14,8 +14,10 @@ from ....models.host import current
 def _found(kind: str, name: str, folders: bool = False) -> Path:
     """The file of a name. UserError where it is pickled, absent, or a folder where none can be loaded."""
     if Path(name).suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
-        raise UserError(f"'{name}' is a pickled file, which can run code and is not opened here. Convert it "
-                        "to safetensors, and choose that.")
+        raise UserError(
+            f"'{name}' is a pickled file, which can run code and is not opened here. Convert it "
+            "to safetensors, and choose that."
+        )
     path = find_model(kind, name)
     if path.is_dir() and not folders:
         raise UserError(f"'{name}' is a folder. Choose a file inside it.")
@@ -25,8 +27,14 @@ def _found(kind: str, name: str, folders: bool = False) -> Path:
 class CheckpointLoaderSimple:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"ckpt_name": (current().list_files("checkpoints"), {
-            "tooltip": "A safetensors file, or a folder in diffusers' layout."})}}
+        return {
+            "required": {
+                "ckpt_name": (
+                    current().list_files("checkpoints"),
+                    {"tooltip": "A safetensors file, or a folder in diffusers' layout."},
+                )
+            }
+        }
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     FUNCTION = "load_checkpoint"
@@ -56,8 +64,15 @@ class CheckpointLoaderSimple:
             return None
         used = {i: prompt[i] for i in needed(prompt, default_registry())}
         own = [i for i, node in used.items() if node["inputs"].get("ckpt_name") == name]
-        taker = next((i for i, node in used.items() for value in node["inputs"].values()
-                      if isinstance(value, list) and value[:1] != [] and value[0] in own and value[1:] == [2]), None)
+        taker = next(
+            (
+                i
+                for i, node in used.items()
+                for value in node["inputs"].values()
+                if isinstance(value, list) and value[:1] != [] and value[0] in own and value[1:] == [2]
+            ),
+            None,
+        )
         return ("ckpt_name", f"{no_vae(Path(name).name)} (Node {taker} takes it.)") if taker else None
 
 
@@ -81,8 +96,10 @@ class VAELoader:
         if vae_name is not None:
             path = _found("vae", vae_name)
             if not any(key.endswith("decoder.conv_in.weight") for key in check_safetensors(path)):
-                raise UserError(f"'{path.name}' is no VAE that can be loaded here: it has the wrong keys (none with 'decoder.conv_in.'). "
-                                "It is a file of another kind or of another model family; choose another.")
+                raise UserError(
+                    f"'{path.name}' is no VAE that can be loaded here: it has the wrong keys (none with 'decoder.conv_in.'). "
+                    "It is a file of another kind or of another model family; choose another."
+                )
         return True
 
 
@@ -90,21 +107,24 @@ class LoraLoader:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         strength = {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}
-        return {"required": {
-            "model": ("MODEL", {"tooltip": "The diffusion model the LoRA is applied to."}),
-            "clip": ("CLIP", {"tooltip": "The text encoder the LoRA is applied to."}),
-            "lora_name": (current().list_files("loras"), {"tooltip": "The LoRA."}),
-            "strength_model": ("FLOAT", {**strength, "tooltip": "How strongly it changes the model."}),
-            "strength_clip": ("FLOAT", {**strength, "tooltip": "How strongly it changes the text encoder."}),
-        }}
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The diffusion model the LoRA is applied to."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder the LoRA is applied to."}),
+                "lora_name": (current().list_files("loras"), {"tooltip": "The LoRA."}),
+                "strength_model": ("FLOAT", {**strength, "tooltip": "How strongly it changes the model."}),
+                "strength_clip": ("FLOAT", {**strength, "tooltip": "How strongly it changes the text encoder."}),
+            }
+        }
 
     RETURN_TYPES = ("MODEL", "CLIP")
     FUNCTION = "load_lora"
     CATEGORY = "loaders"
     DESCRIPTION = "Applies a LoRA. The model that comes in stays as it is."
 
-    def load_lora(self, model: Any, clip: Any, lora_name: str, strength_model: float,
-                  strength_clip: float) -> tuple[Any, Any]:
+    def load_lora(
+        self, model: Any, clip: Any, lora_name: str, strength_model: float, strength_clip: float
+    ) -> tuple[Any, Any]:
         from ....models.diffusion.lora import apply_lora
 
         if strength_model == 0 and strength_clip == 0:
@@ -118,8 +138,10 @@ class LoraLoader:
         if lora_name is not None:
             path = _found("loras", lora_name)
             if not any(map(split_name, check_safetensors(path))):
-                raise UserError(f"'{path.name}' is no LoRA that can be loaded here: it has the wrong keys (none with 'lora_down', 'lora_A' "
-                                "or another of their kind). It is a file of another kind; choose another.")
+                raise UserError(
+                    f"'{path.name}' is no LoRA that can be loaded here: it has the wrong keys (none with 'lora_down', 'lora_A' "
+                    "or another of their kind). It is a file of another kind; choose another."
+                )
         return True
 
 
@@ -132,5 +154,4 @@ def _has_vae(path: Path) -> bool:
 
 
 CLASSES = {"CheckpointLoaderSimple": CheckpointLoaderSimple, "VAELoader": VAELoader, "LoraLoader": LoraLoader}
-DISPLAY_NAMES = {"CheckpointLoaderSimple": "Load Checkpoint", "VAELoader": "Load VAE",
-                 "LoraLoader": "Load LoRA"}
+DISPLAY_NAMES = {"CheckpointLoaderSimple": "Load Checkpoint", "VAELoader": "Load VAE", "LoraLoader": "Load LoRA"}

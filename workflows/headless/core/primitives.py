@@ -16,11 +16,19 @@ def _primitive(kind: str, display_name: str, options: dict[str, Any] | None = No
     def execute(self: Any, value: Any) -> tuple[Any]:
         return (value,)
 
-    return type(f"Primitive{display_name}", (), {
-        "__doc__": f"A {display_name} value.", "INPUT_TYPES": classmethod(input_types),
-        "RETURN_TYPES": (kind,),
-        "FUNCTION": "execute", "CATEGORY": "utils/primitive", "DESCRIPTION": f"A {display_name} value.",
-        "execute": execute})
+    return type(
+        f"Primitive{display_name}",
+        (),
+        {
+            "__doc__": f"A {display_name} value.",
+            "INPUT_TYPES": classmethod(input_types),
+            "RETURN_TYPES": (kind,),
+            "FUNCTION": "execute",
+            "CATEGORY": "utils/primitive",
+            "DESCRIPTION": f"A {display_name} value.",
+            "execute": execute,
+        },
+    )
 
 
 class PreviewAny:
@@ -60,7 +68,10 @@ CLASSES = {
     "PreviewAny": PreviewAny,
 }
 DISPLAY_NAMES = {
-    "PrimitiveInt": "Int", "PrimitiveFloat": "Float", "PrimitiveString": "String",
-    "PrimitiveStringMultiline": "String (Multiline)", "PrimitiveBoolean": "Boolean",
+    "PrimitiveInt": "Int",
+    "PrimitiveFloat": "Float",
+    "PrimitiveString": "String",
+    "PrimitiveStringMultiline": "String (Multiline)",
+    "PrimitiveBoolean": "Boolean",
     "PreviewAny": "Preview Any",
 }

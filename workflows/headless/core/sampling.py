@@ -22,18 +22,43 @@ def _steps() -> tuple[str, dict[str, Any]]:
 
 
 def _cfg() -> tuple[str, dict[str, Any]]:
-    return ("FLOAT", {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01,
-                      "tooltip": "The scale of classifier-free guidance."})
+    return (
+        "FLOAT",
+        {
+            "default": 8.0,
+            "min": 0.0,
+            "max": 100.0,
+            "step": 0.1,
+            "round": 0.01,
+            "tooltip": "The scale of classifier-free guidance.",
+        },
+    )
 
 
 def _denoise() -> tuple[str, dict[str, Any]]:
-    return ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01,
-                      "tooltip": "Lower values keep more of the latent that comes in."})
+    return (
+        "FLOAT",
+        {
+            "default": 1.0,
+            "min": 0.0,
+            "max": 1.0,
+            "step": 0.01,
+            "tooltip": "Lower values keep more of the latent that comes in.",
+        },
+    )
 
 
 def _seed() -> tuple[str, dict[str, Any]]:
-    return ("INT", {"default": 0, "min": 0, "max": MAX_SEED, "control_after_generate": True,
-                    "tooltip": "The random seed of the noise."})
+    return (
+        "INT",
+        {
+            "default": 0,
+            "min": 0,
+            "max": MAX_SEED,
+            "control_after_generate": True,
+            "tooltip": "The random seed of the noise.",
+        },
+    )
 
 
 class RandomNoiseSource:
@@ -55,8 +80,9 @@ class NoNoiseSource:
         return torch.zeros_like(latent["samples"], device="cpu")
 
 
-def sample(guider: Any, noise: Any, sampler: Sampler, sigmas: torch.Tensor,
-           latent: Latent) -> tuple[Latent, torch.Tensor | None]:
+def sample(
+    guider: Any, noise: Any, sampler: Sampler, sigmas: torch.Tensor, latent: Latent
+) -> tuple[Latent, torch.Tensor | None]:
     """(the sampled LATENT, the last clean prediction in the denoiser's scale or None), with a bar for the
     steps."""
     latent = {**latent, "samples": guider.model.fit_empty(latent["samples"])}
@@ -69,8 +95,15 @@ def sample(guider: Any, noise: Any, sampler: Sampler, sigmas: torch.Tensor,
         bar.update(1)
 
     try:
-        samples = guider.sample(noise.generate_noise(latent), latent["samples"], sampler, sigmas,
-                                denoise_mask=latent.get("noise_mask"), callback=callback, seed=noise.seed)
+        samples = guider.sample(
+            noise.generate_noise(latent),
+            latent["samples"],
+            sampler,
+            sigmas,
+            denoise_mask=latent.get("noise_mask"),
+            callback=callback,
+            seed=noise.seed,
+        )
     finally:
         bar.close()
     return {**latent, "samples": samples}, last.get("denoised")
@@ -79,26 +112,39 @@ def sample(guider: Any, noise: Any, sampler: Sampler, sigmas: torch.Tensor,
 class KSampler:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "model": ("MODEL", {"tooltip": "The model that denoises."}),
-            "seed": _seed(),
-            "steps": _steps(),
-            "cfg": _cfg(),
-            "sampler_name": (list(SAMPLERS), {"tooltip": "The algorithm of sampling."}),
-            "scheduler": (SCHEDULERS, {"tooltip": "How noise is removed over the steps."}),
-            "positive": ("CONDITIONING", {"tooltip": "What the image should show."}),
-            "negative": ("CONDITIONING", {"tooltip": "What it should not."}),
-            "latent_image": ("LATENT", {"tooltip": "The latent to denoise."}),
-            "denoise": _denoise(),
-        }}
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The model that denoises."}),
+                "seed": _seed(),
+                "steps": _steps(),
+                "cfg": _cfg(),
+                "sampler_name": (list(SAMPLERS), {"tooltip": "The algorithm of sampling."}),
+                "scheduler": (SCHEDULERS, {"tooltip": "How noise is removed over the steps."}),
+                "positive": ("CONDITIONING", {"tooltip": "What the image should show."}),
+                "negative": ("CONDITIONING", {"tooltip": "What it should not."}),
+                "latent_image": ("LATENT", {"tooltip": "The latent to denoise."}),
+                "denoise": _denoise(),
+            }
+        }
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "sample"
     CATEGORY = "sampling"
     DESCRIPTION = "Denoises a latent under a positive and a negative conditioning."
 
-    def sample(self, model: Any, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str,
-               positive: Any, negative: Any, latent_image: Latent, denoise: float = 1.0) -> tuple[Latent]:
+    def sample(
+        self,
+        model: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Any,
+        negative: Any,
+        latent_image: Latent,
+        denoise: float = 1.0,
+    ) -> tuple[Latent]:
         sigmas = schedule(scheduler, model.sigma_table, steps, denoise)
         guider = CFGGuider(model, positive, negative, cfg)
         return (sample(guider, RandomNoiseSource(seed), Sampler(sampler_name), sigmas, latent_image)[0],)
@@ -121,8 +167,7 @@ class KSamplerSelect:
 class BasicScheduler:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "scheduler": (SCHEDULERS,), "steps": _steps(),
-                             "denoise": _denoise()}}
+        return {"required": {"model": ("MODEL",), "scheduler": (SCHEDULERS,), "steps": _steps(), "denoise": _denoise()}}
 
     RETURN_TYPES = ("SIGMAS",)
     FUNCTION = "get_sigmas"
@@ -164,9 +209,14 @@ class DisableNoise:
 class CFGGuiderNode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "positive": ("CONDITIONING",),
-                             "negative": ("CONDITIONING",),
-                             "cfg": _cfg()}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "cfg": _cfg(),
+            }
+        }
 
     RETURN_TYPES = ("GUIDER",)
     FUNCTION = "get_guider"
@@ -180,8 +230,15 @@ class CFGGuiderNode:
 class SamplerCustomAdvanced:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"noise": ("NOISE",), "guider": ("GUIDER",), "sampler": ("SAMPLER",),
-                             "sigmas": ("SIGMAS",), "latent_image": ("LATENT",)}}
+        return {
+            "required": {
+                "noise": ("NOISE",),
+                "guider": ("GUIDER",),
+                "sampler": ("SAMPLER",),
+                "sigmas": ("SIGMAS",),
+                "latent_image": ("LATENT",),
+            }
+        }
 
     RETURN_TYPES = ("LATENT", "LATENT")
     RETURN_NAMES = ("output", "denoised_output")
@@ -189,15 +246,22 @@ class SamplerCustomAdvanced:
     CATEGORY = "sampling/custom_sampling"
     DESCRIPTION = "Samples with any guider, sampler, noise and noise levels."
 
-    def sample(self, noise: Any, guider: Any, sampler: Sampler, sigmas: torch.Tensor,
-               latent_image: Latent) -> tuple[Latent, Latent]:
+    def sample(
+        self, noise: Any, guider: Any, sampler: Sampler, sigmas: torch.Tensor, latent_image: Latent
+    ) -> tuple[Latent, Latent]:
         out, denoised = sample(guider, noise, sampler, sigmas, latent_image)
         if denoised is None:  # no step was taken
             return out, out
         return out, {**latent_image, "samples": guider.model.latent_out(denoised).cpu()}
 
 
-CLASSES = {"KSampler": KSampler, "KSamplerSelect": KSamplerSelect, "BasicScheduler": BasicScheduler,
-           "RandomNoise": RandomNoise, "DisableNoise": DisableNoise, "CFGGuider": CFGGuiderNode,
-           "SamplerCustomAdvanced": SamplerCustomAdvanced}
+CLASSES = {
+    "KSampler": KSampler,
+    "KSamplerSelect": KSamplerSelect,
+    "BasicScheduler": BasicScheduler,
+    "RandomNoise": RandomNoise,
+    "DisableNoise": DisableNoise,
+    "CFGGuider": CFGGuiderNode,
+    "SamplerCustomAdvanced": SamplerCustomAdvanced,
+}
 DISPLAY_NAMES: dict[str, str] = {}
