@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import host
-from ..models.backbones import load_backbone, taps
 from ..models.emolat.losses import content_loss, patch_clip_loss
-from ..models.scorers import load_scorer
+from ..models.networks.backbones import load_backbone, taps
+from ..models.networks.scorers import load_scorer
 from . import measure
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from ..models import host, metrics
-from ..models.backbones import Backbone
 from ..models.emolat.repaint import repaint
 from ..models.emolat.space import VGG_CHANNELS, EmoLat, load, load_emolat, save
 from ..models.emolat.transfer import TransferNet
 from ..models.emotions import MIKELS, OPPOSITE, EmotionTarget
 from ..models.errors import UserError
+from ..models.networks.backbones import Backbone
 from ..models.plots import contact_sheet
 from ..training.config import overridden, read
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion

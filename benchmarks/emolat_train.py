@@ -16,15 +16,15 @@ import torch
 from torch import nn
 
 from ..models import host, metrics
-from ..models.backbones import load_backbone
 from ..models.emolat.codebook import Codebooks, separation
 from ..models.emolat.graph import GraphBatch, GraphEncoder
 from ..models.emolat.repaint import clustered, codebook_map, map_points
 from ..models.emolat.space import EmoLat, EmoLatConfig, save
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
+from ..models.networks.backbones import load_backbone
+from ..models.networks.scorers import load_scorer
 from ..models.plots import curve
-from ..models.scorers import load_scorer
 from ..training.config import load_config, read
 from ..training.emolat import Data, DataConfig, SpaceConfig, read_data, real_vectors, start_books, train_space
 from ..training.loop import split

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..models import host
-from ..models.backbones import Backbone, load_backbone
 from ..models.gram import GramConfig, GramLoss, transfer
+from ..models.networks.backbones import Backbone, load_backbone
 from ..models.plots import contact_sheet
 from ..training.data.photos import photograph, square
 from . import measure, memory
@@ -42,7 +42,7 @@ LOSSES = {"": 0.0, "smooth.": GramConfig().smoothness}
 """Figure prefix -> the weight on smoothness: the paper's loss, and the one that users get."""
 
 PARTS = ("speed", "memory", "quality")
-_CODE = ("models/gram.py", "models/backbones.py", "benchmarks/gram.py")
+_CODE = ("models/gram.py", "models/networks/backbones.py", "benchmarks/gram.py")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

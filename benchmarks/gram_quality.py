@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from ..models import files, host, metrics
-from ..models.backbones import load_backbone
 from ..models.emotions import MIKELS, OPPOSITE
 from ..models.errors import UserError
 from ..models.gram import GramConfig, transfer
+from ..models.networks.backbones import load_backbone
 from ..models.plots import contact_sheet, curve
 from ..models.reference import edge_response, luminance
 from ..models.ssim import best
@@ -44,7 +44,7 @@ VGG_WEIGHTS = (1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8)
 
 _CODE = (
     "models/gram.py",
-    "models/backbones.py",
+    "models/networks/backbones.py",
     "models/reference.py",
     "models/metrics.py",
     "training/data/moodscenes/*.py",

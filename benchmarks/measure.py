@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ..models import files, host, metrics, pictures
-from ..models.classifiers import load_classifier
 from ..models.emotions import MIKELS
-from ..models.scorers import load_scorer
+from ..models.networks.classifiers import load_classifier
+from ..models.networks.scorers import load_scorer
 from .store import CODE, WEIGHTS, fingerprint
 from .tasks import Task, scene
 

@@ -15,14 +15,14 @@ import torch
 from torch.nn import functional as F
 
 from ..models import host, tiny
-from ..models.classifiers import load_classifier
 from ..models.diffusion.diffusers import CFGGuider, MuseGuider
 from ..models.diffusion.sampling import Sampler, ddim_inversion, prepare_noise, schedule
 from ..models.emolat.space import load_emolat
 from ..models.emotions import MIKELS
 from ..models.muse import EmotionTokens, MuseConfig, TimingGate, initial_tokens
-from ..models.scorers import load_scorer
-from ..models.views import view
+from ..models.networks.classifiers import load_classifier
+from ..models.networks.scorers import load_scorer
+from ..models.networks.views import view
 from .rivals import universal_guidance
 from .store import Store, fingerprint
 from .tasks import Task, scene

@@ -14,10 +14,10 @@ import torch
 from torch.nn import functional as F
 
 from ..models import files, host, metrics
-from ..models.backbones import load_backbone, taps
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
 from ..models.moodifier import masks
+from ..models.networks.backbones import load_backbone, taps
 from ..models.plots import contact_sheet
 from . import measure
 from .edit_methods import Edit, edited, pipeline
@@ -85,7 +85,7 @@ _CODE = (
     "models/moodifier/attention.py",
     "models/moodifier/masks.py",
     "models/moodifier/words.py",
-    "models/moodifier/clip.py",
+    "models/networks/moodifyclip.py",
     "models/moodifier/instruction.py",
     "models/emotions.py",
     "models/diffusion/diffusers.py",

@@ -15,12 +15,12 @@ import torch
 from torch.nn import functional as F
 
 from ..models import host, metrics
-from ..models.classifiers import ZeroShotEmotion
 from ..models.diffusion.text import CHUNK, open_clip_tower
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
-from ..models.moodifier import clip as moodify
 from ..models.moodifier import losses
+from ..models.networks import moodifyclip as moodify
+from ..models.networks.classifiers import ZeroShotEmotion
 from ..training.clip import preprocess
 from ..training.config import load_config
 from ..training.data.moodscenes import layout_seeds, make_scene
@@ -79,8 +79,8 @@ def main(args: argparse.Namespace) -> int:
             "training/clip.py",
             "training/loop.py",
             "training/data/pack.py",
-            "models/views.py",
-            "models/moodifier/clip.py",
+            "models/networks/views.py",
+            "models/networks/moodifyclip.py",
             "models/moodifier/losses.py",
             "training/data/moodscenes/*.py",
         ),

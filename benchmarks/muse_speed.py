@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from ..models import tiny
-from ..models.classifiers import load_classifier
 from ..models.diffusion.diffusers import CFGGuider, MuseGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emotions import MIKELS, EmotionTarget
 from ..models.muse import EmotionTokens, Muse, MuseConfig, TimingGate
+from ..models.networks.classifiers import load_classifier
+from ..models.networks.scorers import load_scorer
 from ..models.plots import bars, contact_sheet
-from ..models.scorers import load_scorer
 from . import measure, memory
 from .methods import _texts, make, make_all
 from .muse import MUSE, PROMPT, UNIVERSAL

@@ -25,11 +25,11 @@ from .tasks import Task
 _PACKAGE = Path(__file__).parent.parent
 CODE = (
     "models/muse.py",
-    "models/views.py",
+    "models/networks/views.py",
     "models/emotions.py",
-    "models/classifiers.py",
-    "models/clip.py",
-    "models/scorers.py",
+    "models/networks/classifiers.py",
+    "models/networks/clip.py",
+    "models/networks/scorers.py",
     "models/tiny/__init__.py",
     "models/tiny/autoencoder.py",
     "models/diffusion/diffusers.py",

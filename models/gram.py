@@ -31,10 +31,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from . import host
-from .backbones import VGG_CUTS, Backbone
 from .diffusion.inference import deterministic, ordinary, ordinary_weights
 from .diffusion.protocol import clamp01
 from .errors import UserError
+from .networks.backbones import VGG_CUTS, Backbone
 
 LAYERS = ("first", "last")
 SOLVERS = ("coarse-to-fine", "adam")

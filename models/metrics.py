@@ -128,8 +128,8 @@ class PerceptualDistance(torch.nn.Module):
 
     def __init__(self, network: str = "") -> None:
         super().__init__()
-        from .backbones import cached_weights, load_backbone, taps
         from .gram import features
+        from .networks.backbones import cached_weights, load_backbone, taps
 
         if not network and cached_weights("alexnet"):
             self.name, self.net, self._taps = "LPIPS (AlexNet)", _lpips(load_backbone("alexnet").features), None

@@ -26,7 +26,7 @@ from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext
 from .diffusion.selfcheck import SelfCheck
 from .emotions import MIKELS, EmotionTarget
 from .errors import UserError
-from .views import view
+from .networks.views import view
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 

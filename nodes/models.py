@@ -14,7 +14,7 @@ _EXAMPLES = {"scene": "scene.png", "coffee": "example.png"}
 
 
 def _clips() -> list[str]:
-    from ..models.moodifier.folders import folders
+    from ..models.networks.moodifyclip import folders
 
     return [
         "tiny",
@@ -127,7 +127,7 @@ class AffectEmotionClassifierLoader:
         return files.state_of("affect", classifier) + files.state_of("open_clip", clip_model)
 
     def run(self, classifier: str, clip_model: str) -> tuple[Any]:
-        from ..models.classifiers import load_classifier
+        from ..models.networks.classifiers import load_classifier
 
         return (load_classifier(classifier, clip_model),)
 
@@ -202,7 +202,7 @@ class AffectClipScorerLoader:
         return files.state_of("open_clip", model)
 
     def run(self, model: str) -> tuple[Any]:
-        from ..models.scorers import load_scorer
+        from ..models.networks.scorers import load_scorer
 
         return (load_scorer(model),)
 

@@ -386,7 +386,7 @@ class AffectMoodifyCLIPLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..models.moodifier.folders import folders
+        from ..models.networks.moodifyclip import folders
 
         return {
             "required": {
@@ -401,12 +401,12 @@ class AffectMoodifyCLIPLoader:
 
     @classmethod
     def IS_CHANGED(cls, model: str) -> str:
-        from ..models.moodifier.folders import state_of
+        from ..models.networks.moodifyclip import state_of
 
         return state_of(model)
 
     def run(self, model: str) -> tuple[Any, Any]:
-        from ..models.moodifier.clip import load_moodify_clip
+        from ..models.networks.moodifyclip import load_moodify_clip
 
         loaded = load_moodify_clip(model)
         return loaded, loaded
@@ -437,7 +437,7 @@ class AffectMoodifyCLIPTextEncode:
         }
 
     def run(self, moodify_clip: Any, text: str) -> tuple[Any]:
-        from ..models.moodifier.clip import encode
+        from ..models.networks.moodifyclip import encode
 
         diffusion.load(moodify_clip)
         return (encode(moodify_clip, text),)

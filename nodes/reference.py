@@ -291,9 +291,9 @@ class AffectDenseNetGramTransfer:
     ) -> tuple[Any, Any]:
         import torch
 
-        from ..models.backbones import load_backbone
         from ..models.diffusion.protocol import repeat_to_batch
         from ..models.gram import GramConfig, resized, transfer
+        from ..models.networks.backbones import load_backbone
         from ..models.plots import loss_plot
 
         config = GramConfig(

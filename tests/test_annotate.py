@@ -7,7 +7,7 @@ import pytest
 from comfyui_affect.models.emotions import MIKELS
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier.instruction import BrokenAnswer
-from comfyui_affect.models.scorers import load_scorer
+from comfyui_affect.models.networks.scorers import load_scorer
 from comfyui_affect.training.data import annotate as A
 from comfyui_affect.training.data.annotated import read_annotations
 from PIL import Image

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from comfyui_affect.models import backbones, metrics
-from comfyui_affect.models.backbones import Backbone, build_tiny_densenet, build_tiny_vgg, load_backbone, taps
+from comfyui_affect.models import metrics
 from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.networks import backbones
+from comfyui_affect.models.networks.backbones import Backbone, build_tiny_densenet, build_tiny_vgg, load_backbone, taps
 from comfyui_affect.training.features import WordNet, folded, frequent_words
 
 

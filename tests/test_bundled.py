@@ -11,12 +11,12 @@ import pytest
 import torch
 from comfyui_affect import workflows
 from comfyui_affect.models import tiny
-from comfyui_affect.models.backbones import load_backbone
-from comfyui_affect.models.classifiers import TINY, load_classifier
 from comfyui_affect.models.emolat.space import load_emolat
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.files import load_safetensors, save_safetensors
-from comfyui_affect.models.scorers import load_scorer
+from comfyui_affect.models.networks.backbones import load_backbone
+from comfyui_affect.models.networks.classifiers import TINY, load_classifier
+from comfyui_affect.models.networks.scorers import load_scorer
 from PIL import Image
 
 WORKFLOWS = Path(workflows.__file__).parent

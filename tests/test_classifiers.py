@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 from comfyui_affect.models import tiny
-from comfyui_affect.models.classifiers import TINY, ClipEmotionHead, ZeroShotEmotion, read_head
-from comfyui_affect.models.clip import FITTING, UNRELATED, ClipScorer
 from comfyui_affect.models.emotions import MIKELS
 from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.networks.classifiers import TINY, ClipEmotionHead, ZeroShotEmotion, read_head
+from comfyui_affect.models.networks.clip import FITTING, UNRELATED, ClipScorer
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_scores_live_on_published_clips_scale(scorer):
 
 def test_a_clip_file_names_its_own_architecture():
     import open_clip
-    from comfyui_affect.models.scorers import architecture_of
+    from comfyui_affect.models.networks.scorers import architecture_of
 
     states = {
         name: open_clip.create_model(name, pretrained=None, device="meta").state_dict()
@@ -149,7 +149,8 @@ def test_a_clip_file_names_its_own_architecture():
 
 def test_a_clip_file_is_a_choice_and_loads(tmp_path, monkeypatch):
     import open_clip
-    from comfyui_affect.models import files, host, scorers
+    from comfyui_affect.models import files, host
+    from comfyui_affect.models.networks import scorers
     from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 
     small = open_clip.get_model_config("ViT-S-32")

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from comfyui_affect.models.backbones import Backbone, build_tiny_vgg
 from comfyui_affect.models.emolat import space as spaces
 from comfyui_affect.models.emolat.space import EmoLat, EmoLatCode, EmoLatConfig
 from comfyui_affect.models.emotions import MIKELS, EmotionTarget
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.scorers import load_scorer
+from comfyui_affect.models.networks.backbones import Backbone, build_tiny_vgg
+from comfyui_affect.models.networks.scorers import load_scorer
 from comfyui_affect.training import emolat as stage_one
 from comfyui_affect.training import transfer as stage_two
 from comfyui_affect.training.data.annotated import read_annotations

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from comfyui_affect.models.backbones import Backbone, build_tiny_vgg
 from comfyui_affect.models.emolat import losses
 from comfyui_affect.models.emolat.transfer import Block, Mapper, TransferNet
+from comfyui_affect.models.networks.backbones import Backbone, build_tiny_vgg
 from torch.nn import functional as F
 
 WIDTHS = (16, 32, 48, 96)

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from comfyui_affect.models import gram, host
-from comfyui_affect.models.backbones import Backbone, build_tiny_densenet, build_tiny_vgg
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.gram import GramConfig, GramLoss, features, total_variation, transfer, with_luminance
+from comfyui_affect.models.networks.backbones import Backbone, build_tiny_densenet, build_tiny_vgg
 from torch.nn import functional as F
 
 

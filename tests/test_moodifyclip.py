@@ -8,8 +8,8 @@ import pytest
 import torch
 from comfyui_affect.models import tiny
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.moodifier import clip as moodify
 from comfyui_affect.models.moodifier import losses
+from comfyui_affect.models.networks import moodifyclip as moodify
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -223,7 +223,7 @@ def exported(tmp_path, monkeypatch):
     from pathlib import Path
 
     from comfyui_affect.models import host
-    from comfyui_affect.models.clip import ClipScorer
+    from comfyui_affect.models.networks.clip import ClipScorer
 
     torch.manual_seed(0)
     long = moodify.lengthened(tiny.build_clip()).eval()

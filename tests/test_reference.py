@@ -396,7 +396,8 @@ def test_the_build_command_says_what_no_search_will_find(tmp_path, capsys):
 
 
 def test_the_transfer_node_takes_several_references_for_one_image(monkeypatch):
-    from comfyui_affect.models import backbones, gram
+    from comfyui_affect.models import gram
+    from comfyui_affect.models.networks import backbones
     from comfyui_affect.nodes.reference import AffectDenseNetGramTransfer
 
     seen = []

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from ..models import files, metrics, tiny
-from ..models.classifiers import TINY, load_classifier
 from ..models.diffusion.diffusers import CFGGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emolat.codebook import separation
 from ..models.emolat.repaint import clustered, map_points, repaint
 from ..models.emolat.space import load_emolat
 from ..models.emotions import MIKELS, OPPOSITE, EmotionTarget
+from ..models.networks.classifiers import TINY, load_classifier
+from ..models.networks.scorers import load_scorer
 from ..models.plots import contact_sheet
-from ..models.scorers import load_scorer
 from .data.moodscenes import layout_seeds, make_scene
 from .data.photos import HELD_OUT, photograph, square
 

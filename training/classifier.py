@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..models.classifiers import TINY
-from ..models.views import view
+from ..models.networks.classifiers import TINY
+from ..models.networks.views import view
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit

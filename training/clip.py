@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import tiny
-from ..models.clip import MEAN, STD
 from ..models.diffusion.text import open_clip_tower
-from ..models.views import view
+from ..models.networks.clip import MEAN, STD
+from ..models.networks.views import view
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit

@@ -22,7 +22,6 @@ from torch import nn
 from torch.func import functional_call
 
 from ..models import host
-from ..models.backbones import VGG_CUTS, Backbone, load_backbone
 from ..models.emolat.codebook import Codebooks, mean_dispersion, perplexity, uniformity_loss
 from ..models.emolat.discriminator import Discriminator, discriminator_loss, generator_loss
 from ..models.emolat.graph import GraphBatch, GraphEncoder
@@ -30,7 +29,8 @@ from ..models.emolat.space import EmoLat, EmoLatConfig, save
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
 from ..models.files import write_atomically
-from ..models.scorers import load_scorer
+from ..models.networks.backbones import VGG_CUTS, Backbone, load_backbone
+from ..models.networks.scorers import load_scorer
 from .config import load_config, read
 from .data.annotated import Annotated, read_annotations
 from .data.graphs import GraphRows, make_pictures

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..models.backbones import Backbone, build_tiny_densenet, build_tiny_vgg
-from ..models.views import view
+from ..models.networks.backbones import Backbone, build_tiny_densenet, build_tiny_vgg
+from ..models.networks.views import view
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit

@@ -18,14 +18,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import host, tiny
-from ..models.clip import ClipScorer
 from ..models.diffusion.text import CHUNK, open_clip_tower
 from ..models.errors import UserError
 from ..models.files import safe_join
-from ..models.moodifier import clip as moodify
 from ..models.moodifier import losses
-from ..models.scorers import published
-from ..models.views import view
+from ..models.networks import moodifyclip as moodify
+from ..models.networks.clip import ClipScorer
+from ..models.networks.scorers import published
+from ..models.networks.views import view
 from .clip import drop_words
 from .config import load_config
 from .data.graphs import make_pictures

@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import host, tiny
-from ..models.classifiers import load_classifier
 from ..models.emolat.space import EmoLat, TokenMap, load, save
 from ..models.emotions import MIKELS
-from ..models.views import view
+from ..models.networks.classifiers import load_classifier
+from ..models.networks.views import view
 from .batches import Rows
 from .config import load_config
 from .data.pack import PackSpec, make_pack

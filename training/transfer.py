@@ -15,15 +15,15 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..models import host
-from ..models.classifiers import load_classifier
-from ..models.clip import ClipScorer
 from ..models.emolat import losses
 from ..models.emolat.space import VGG_CHANNELS, EmoLat, EmoLatConfig, load, save
 from ..models.emolat.transfer import TransferNet
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
 from ..models.gram import total_variation
-from ..models.views import view
+from ..models.networks.classifiers import load_classifier
+from ..models.networks.clip import ClipScorer
+from ..models.networks.views import view
 from .config import read
 from .emolat import Data, DataConfig, add_arguments, prepared, read_data
 from .loop import LoopConfig, Losses, fit, split
@@ -36,7 +36,7 @@ class TransferConfig(losses.Weights):
     """Stage two: weights of the losses (0 leaves one out: that is each ablation), the classifier of equation 25 and the
     CLIP it may need, CLIPstyler's patches, and the most codes an image is trained with.
 
-    views   the classifier sees so many random views of a result (as MUSE's, `models.views`): a change that every view
+    views   the classifier sees so many random views of a result (as MUSE's, `models.networks.views`): a change that every view
             shows convinces classifiers that did not train it; 0 shows it the result itself, as the paper does
     coarse  share of the steps, from the first on, whose images have half the size: palette and light are learned there
             at a quarter of the cost, texture after it

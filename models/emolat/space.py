@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import files, host, tiny
-from ..backbones import Backbone, load_backbone
-from ..clip import ClipScorer
 from ..emotions import MIKELS, EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens
-from ..scorers import load_scorer
+from ..networks.backbones import Backbone, load_backbone
+from ..networks.clip import ClipScorer
+from ..networks.scorers import load_scorer
 from .codebook import Codebooks
 from .transfer import TransferNet
 

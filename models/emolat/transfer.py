@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..backbones import VGG_CUTS
+from ..networks.backbones import VGG_CUTS
 
 LARGEST = 1024 * 1024
 """Images of more pixels are transferred at this size and the change is enlarged: attention over the cells is

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from .. import metrics
-from ..backbones import load_backbone, taps
 from ..diffusion.protocol import repeat_to_batch
 from ..emotions import MIKELS, EmotionTarget
 from ..errors import UserError
 from ..gram import resized
+from ..networks.backbones import load_backbone, taps
 
 
 def edit_figures(

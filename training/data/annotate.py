@@ -284,7 +284,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from ...models.moodifier.mllm import load_mllm
-    from ...models.scorers import load_scorer
+    from ...models.networks.scorers import load_scorer
 
     tags = {}
     if args.tags:

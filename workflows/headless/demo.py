@@ -161,8 +161,8 @@ def _judge(image: Any) -> dict[str, float]:
     import torch
 
     from ...models import host
-    from ...models.classifiers import load_classifier
     from ...models.emotions import MIKELS
+    from ...models.networks.classifiers import load_classifier
 
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().to(host.current().device) / 255
     with torch.no_grad():

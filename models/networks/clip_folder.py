@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from . import files
-from .errors import UserError
+from .. import files
+from ..errors import UserError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _MOST_LAYERS = 500

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from . import files, host, tiny
+from .. import files, host, tiny
+from ..errors import UserError
 from .clip import ClipScorer
-from .errors import UserError
 
 
 def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
@@ -82,7 +82,7 @@ def load_scorer(name: str) -> ClipScorer:
         scorer = ClipScorer(clip, open_clip.get_tokenizer("ViT-B-32"), name, metadata.get("lo"), metadata.get("hi"))
         return scorer.to(host.current().device)
     if name.split("/")[0] == "moodifyclip":
-        from .moodifier.clip import load_moodify_clip
+        from .moodifyclip import load_moodify_clip
 
         return load_moodify_clip(name.partition("/")[2] or "tiny")
     if name.endswith(".safetensors"):

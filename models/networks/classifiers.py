@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import files, host, tiny
-from .emotions import GOEMOTIONS, MIKELS
-from .errors import UserError
+from .. import files, host, tiny
+from ..emotions import GOEMOTIONS, MIKELS
+from ..errors import UserError
 
 INPUT_SIZE = 128
 
@@ -167,7 +167,7 @@ def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     clip_model names the CLIP (see `scorers.load_scorer`) that zero-shot and published heads look through; the tiny CLIP
     that judges is tiny-eval, since the one that conditions the sampler must not judge.
     """
-    from .diffusion.protocol import frozen
+    from ..diffusion.protocol import frozen
     from .scorers import load_scorer
 
     if name in TINY:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import files, host, tiny
-from .errors import UserError
+from .. import files, host, tiny
+from ..errors import UserError
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)

@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import files, host, tiny
-from ..clip import ClipScorer
-from ..clip_folder import CONFIG, WEIGHTS, load_folder
 from ..diffusion.protocol import Conditioning
 from ..diffusion.text import CHUNK, END, START, Tower, bpe, open_clip_tower
 from ..errors import UserError
+from .clip import ClipScorer
+from .clip_folder import CONFIG, WEIGHTS, load_folder
 
 LENGTH = 248
 KEPT = 20
@@ -173,3 +173,21 @@ def load_moodify_clip(name: str) -> MoodifyScorer:
             "Load CLIP Scorer."
         )
     return MoodifyScorer(clip, None, name).to(host.current().device)
+
+
+def folders() -> list[str]:
+    """The folders of models/moodify_clip that hold a model, as `load_moodify_clip` takes them."""
+    return [
+        name.rpartition("/")[0]
+        for name in host.current().list_files("moodify_clip", (".json",))
+        if name.endswith(f"/{CONFIG}")
+    ]
+
+
+def state_of(name: str) -> str:
+    """Another text once a folder's weights or configuration have changed; "" for the bundled one."""
+    return (
+        ""
+        if name == "tiny"
+        else " ".join(files.state_of("moodify_clip", f"{name}/{part}") for part in (CONFIG, WEIGHTS))
+    )
