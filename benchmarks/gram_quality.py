@@ -47,6 +47,7 @@ _CODE = (
     "models/networks/backbones.py",
     "models/reference.py",
     "models/metrics.py",
+    "models/networks/perceptual.py",
     "training/data/moodscenes/*.py",
     "benchmarks/gram_quality.py",
 )

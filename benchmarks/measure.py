@@ -16,6 +16,7 @@ import torch
 from ..models import files, host, metrics, pictures
 from ..models.emotions import MIKELS
 from ..models.networks.classifiers import load_classifier
+from ..models.networks.perceptual import PerceptualDistance
 from ..models.networks.scorers import load_scorer
 from .store import CODE, WEIGHTS, fingerprint
 from .tasks import Task, scene
@@ -49,8 +50,8 @@ def text_features(texts: Sequence[str]) -> torch.Tensor:
 
 
 @lru_cache(maxsize=2)
-def _distance(network: str = "") -> metrics.PerceptualDistance:
-    return metrics.PerceptualDistance(network).to(host.current().device)
+def _distance(network: str = "") -> PerceptualDistance:
+    return PerceptualDistance(network).to(host.current().device)
 
 
 def distance_name() -> str:
@@ -183,7 +184,10 @@ def grouped_interval(values: torch.Tensor, groups: Sequence[Any], draws: int = 2
 
 def fingerprint_of_figures() -> str:
     """Of the code and the models that make an image and judge it."""
-    return fingerprint((*CODE, "models/metrics.py", "benchmarks/measure.py"), (*WEIGHTS, "tiny-c", "clip-eval", "vgg"))
+    return fingerprint(
+        (*CODE, "models/metrics.py", "models/networks/perceptual.py", "benchmarks/measure.py"),
+        (*WEIGHTS, "tiny-c", "clip-eval", "vgg"),
+    )
 
 
 def machine() -> str:

@@ -19,24 +19,18 @@ being the source's own):
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.checkpoint import checkpoint
 
 from . import host
 from .diffusion.inference import deterministic, ordinary, ordinary_weights
 from .diffusion.protocol import clamp01
 from .errors import UserError
-from .networks.backbones import VGG_CUTS, Backbone
+from .networks.backbones import LAYERS, Backbone, feature_maps, folded
 
-LAYERS = ("first", "last")
 SOLVERS = ("coarse-to-fine", "adam")
 
 CHECKPOINT_FROM = 768 * 768
@@ -95,65 +89,7 @@ class Transfer:
     pixels: list[int] = field(default_factory=list)
 
 
-# -- features ---------------------------------------------------------------------------------------------------
-
-
-def features(
-    net: Backbone, image: torch.Tensor, layers: str = "first", save_memory: bool = False
-) -> list[torch.Tensor]:
-    """[1, 3, H, W] in 0..1 -> the five feature maps [1, C, h, w] of a DenseNet or a VGG, coarsest last; the fourth
-    carries the content. In float32, whatever the network computes in."""
-    run = (lambda block, x: checkpoint(block, x, use_reentrant=False)) if save_memory else (lambda block, x: block(x))
-    x = net.normalised(image).to(next(net.features.parameters()).dtype)
-    maps = _vgg(net.features, x, run) if "vgg" in net.name else _densenet(net.features, x, run, layers)
-    return [f.float() for f in maps]
-
-
-def _densenet(f: nn.Module, x: torch.Tensor, run: Callable, layers: str) -> list[torch.Tensor]:
-    x = run(nn.Sequential(f.conv0, f.norm0, nn.ReLU()), x)
-    out = [x] if layers == "first" else []
-    x = f.pool0(x)
-    for i in (1, 2, 3, 4):
-        block = getattr(f, f"denseblock{i}")
-        # The first ReLU behind the pool: that of the block's first layer.
-        out.append(F.relu(block.denselayer1.norm1(x)))
-        if i < 4:
-            x = run(nn.Sequential(block, getattr(f, f"transition{i}")), x)
-        elif layers == "last":
-            out.append(F.relu(run(nn.Sequential(block, f.norm5), x)))
-    return out
-
-
-def folded(net: Backbone) -> Backbone:
-    """A copy of a network that is faster on a CPU: each batch norm behind a convolution has become part of that, in
-    channels-last order, and in bfloat16 where the CPU computes in it (the pixels, the statistics and the loss stay
-    in float32)."""
-    net = copy.deepcopy(net).requires_grad_(False)
-    if "vgg" not in net.name:
-        f = net.features
-        f.conv0, f.norm0 = fuse_conv_bn_eval(f.conv0, f.norm0), nn.Identity()
-        for i in (1, 2, 3, 4):
-            for layer in getattr(f, f"denseblock{i}").children():
-                layer.conv1, layer.norm2 = fuse_conv_bn_eval(layer.conv1, layer.norm2), nn.Identity()
-    net.features.to(_dtype(net.mean.device), memory_format=torch.channels_last)
-    return net.requires_grad_(False)
-
-
-def _dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a CPU that has instructions for it, else float32: emulated it is slower. A PyTorch too old to
-    say what the CPU has counts as one that has not."""
-    can = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else torch.float32
-
-
-def _vgg(f: nn.Module, x: torch.Tensor, run: Callable) -> list[torch.Tensor]:
-    out, start = [], 0
-    for end in VGG_CUTS:
-        # In-place ReLUs would overwrite what a checkpoint starts from.
-        part = nn.Sequential(*(nn.ReLU() if isinstance(m, nn.ReLU) else m for m in f[start:end]))
-        x, start = run(part, x), end
-        out.append(x)
-    return out
+# -- the loss ---------------------------------------------------------------------------------------------------
 
 
 def gram(f: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -186,12 +122,12 @@ class GramLoss:
         self.net, self.config, self.mask, self.source = net, config, mask, content
         self.save_memory = content.shape[-1] * content.shape[-2] > CHECKPOINT_FROM
         with torch.no_grad():
-            self.content = features(net, content, config.layers)[3]
-            self.grams = [gram(f) for f in features(net, reference, config.layers)]
+            self.content = feature_maps(net, content, config.layers)[3]
+            self.grams = [gram(f) for f in feature_maps(net, reference, config.layers)]
 
     def parts(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(content, sentiment), unweighted: equations 2 and 3."""
-        maps = features(self.net, image, self.config.layers, self.save_memory)
+        maps = feature_maps(self.net, image, self.config.layers, self.save_memory)
         content = F.mse_loss(maps[3], self.content)
         sentiment = torch.stack([F.mse_loss(gram(f, self.mask), g) for f, g in zip(maps, self.grams)]).mean()
         return content, sentiment

@@ -1,4 +1,4 @@
-"""Figures of merit, on torchmetrics, scipy and lpips where they have them, so that no two places compute one figure
+"""Figures of merit, on torchmetrics and scipy where they have them, so that no two places compute one figure
 differently.
 
 Images are [B, 3, H, W] in 0..1; features are rows [n, D], normalised where it says so.
@@ -103,49 +103,6 @@ def rank_correlation(a: list[float], b: list[float]) -> float:
     from scipy.stats import spearmanr
 
     return 0.0 if len(set(b)) == 1 else float(spearmanr(a, b).statistic)
-
-
-def _lpips(trunk: torch.nn.Sequential) -> torch.nn.Module:
-    """lpips' distance on AlexNet's features, which it would otherwise unpickle from torch's hub itself."""
-    import lpips
-
-    net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    slices = (net.net.slice1, net.net.slice2, net.net.slice3, net.net.slice4, net.net.slice5)
-    layers = {name: layer for part in slices for name, layer in part.named_children()}
-    for name, layer in trunk.named_children():
-        if name in layers:
-            layers[name].load_state_dict(layer.state_dict())
-    return net
-
-
-class PerceptualDistance(torch.nn.Module):
-    """LPIPS (Zhang et al. 2018): images a, b [B, 3, H, W] -> [B] distances; 0 for equal ones.
-
-    `name` says what is measured: "LPIPS (AlexNet)" where torchvision's AlexNet weights are on this machine, else the
-    same distance on the tiny VGG's features, unweighted: "perceptual distance (tiny VGG)". The two are not comparable.
-    `network`, a name of `backbones.load_backbone`, asks for the unweighted distance on that one's features.
-    """
-
-    def __init__(self, network: str = "") -> None:
-        super().__init__()
-        from .gram import features
-        from .networks.backbones import cached_weights, load_backbone, taps
-
-        if not network and cached_weights("alexnet"):
-            self.name, self.net, self._taps = "LPIPS (AlexNet)", _lpips(load_backbone("alexnet").features), None
-        else:
-            self.net = load_backbone(network or "tiny-vgg")
-            self.name = f"perceptual distance ({network or 'tiny VGG'})"
-            self._taps = (lambda x: features(self.net, x)) if "densenet" in self.net.name else taps(self.net)
-        self.requires_grad_(False).eval()
-
-    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        if self._taps is None:
-            return self.net(a, b, normalize=True).flatten()
-        total = a.new_zeros(len(a))
-        for x, y in zip(self._taps(a), self._taps(b)):
-            total = total + (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(dim=1).mean(dim=(1, 2))
-        return total
 
 
 @torch.no_grad()

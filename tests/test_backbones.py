@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from comfyui_affect.models import metrics
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.networks import backbones
 from comfyui_affect.models.networks.backbones import Backbone, build_tiny_densenet, build_tiny_vgg, load_backbone, taps
+from comfyui_affect.models.networks.perceptual import PerceptualDistance
 from comfyui_affect.training.features import WordNet, folded, frequent_words
 
 
@@ -102,7 +102,7 @@ def test_lpips_takes_the_weights_that_are_there(tmp_path, monkeypatch):
     torch.manual_seed(0)
     alexnet = get_model("alexnet", weights=None)
     put_weights(tmp_path, "alexnet", alexnet.state_dict())
-    distance = metrics.PerceptualDistance()
+    distance = PerceptualDistance()
     assert distance.name == "LPIPS (AlexNet)"
     assert torch.equal(distance.net.net.slice1[0].weight, alexnet.features[0].weight)
     a = torch.rand(2, 3, 64, 64)
@@ -113,7 +113,7 @@ def test_perceptual_distance_says_what_it_measures(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     torch.manual_seed(0)
     monkeypatch.setattr(backbones, "load_backbone", lambda name: Backbone(name, build_tiny_vgg()).eval())
-    distance = metrics.PerceptualDistance()
+    distance = PerceptualDistance()
     assert "tiny VGG" in distance.name
     a = torch.rand(2, 3, 64, 64)
     near, far = distance(a, (a + 0.02).clamp(0, 1)), distance(a, torch.rand(2, 3, 64, 64))

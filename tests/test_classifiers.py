@@ -5,8 +5,9 @@ import torch
 from comfyui_affect.models import tiny
 from comfyui_affect.models.emotions import MIKELS
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.networks.classifiers import TINY, ClipEmotionHead, ZeroShotEmotion, read_head
+from comfyui_affect.models.networks.classifiers import TINY, ZeroShotEmotion
 from comfyui_affect.models.networks.clip import FITTING, UNRELATED, ClipScorer
+from comfyui_affect.models.networks.heads import ClipEmotionHead, read_head
 
 
 @pytest.fixture(scope="module")

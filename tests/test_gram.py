@@ -6,8 +6,16 @@ import pytest
 import torch
 from comfyui_affect.models import gram, host
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.gram import GramConfig, GramLoss, features, total_variation, transfer, with_luminance
-from comfyui_affect.models.networks.backbones import Backbone, build_tiny_densenet, build_tiny_vgg
+from comfyui_affect.models.gram import GramConfig, GramLoss, total_variation, transfer, with_luminance
+from comfyui_affect.models.networks import backbones
+from comfyui_affect.models.networks.backbones import (
+    LAYERS,
+    Backbone,
+    build_tiny_densenet,
+    build_tiny_vgg,
+    feature_maps,
+    folded,
+)
 from torch.nn import functional as F
 
 
@@ -45,9 +53,9 @@ def test_the_five_layers_of_a_densenet(net):
     net(image)
     for hook in hooks:
         hook.remove()
-    first = features(net, image, "first")
+    first = feature_maps(net, image, "first")
     assert all(torch.allclose(first[i], seen[i]) for i in range(5))
-    last = features(net, image, "last")
+    last = feature_maps(net, image, "last")
     assert all(torch.allclose(last[i], seen[i + 1]) for i in range(4))
     assert torch.allclose(last[4], F.relu(net(image)))
 
@@ -58,14 +66,14 @@ def test_the_five_layers_of_a_vgg(vgg):
     for layer in vgg.features:
         x = layer(x)
         outputs.append(x.clone())
-    assert all(torch.allclose(f, outputs[i]) for f, i in zip(features(vgg, image), (1, 6, 11, 20, 29)))
+    assert all(torch.allclose(f, outputs[i]) for f, i in zip(feature_maps(vgg, image), (1, 6, 11, 20, 29)))
 
 
 @pytest.mark.parametrize("layers", ["first", "last"])
 def test_the_loss_is_equation_1(net, layers):
     source, reference, image = picture(0), picture(1), picture(2)
     config = GramConfig(content_weight=2.0, sentiment_weight=3e5, smoothness=0.0, layers=layers)
-    f, fs, ft = (features(net, x, layers) for x in (image, source, reference))
+    f, fs, ft = (feature_maps(net, x, layers) for x in (image, source, reference))
     flat = lambda x: x.flatten(2)[0]
     g = lambda x: flat(x) @ flat(x).T / x.numel()
     want = 2.0 * ((f[3] - fs[3]) ** 2).mean() + 3e5 * sum(((g(a) - g(b)) ** 2).mean() for a, b in zip(f, ft)) / 5
@@ -114,9 +122,9 @@ def test_a_transfer_lowers_the_loss_and_keeps_the_bounds(net, solver):
 
 
 @pytest.mark.parametrize("dtype, near", [(torch.float32, 1e-3), (torch.bfloat16, 0.1)])
-@pytest.mark.parametrize("layers", gram.LAYERS)
+@pytest.mark.parametrize("layers", LAYERS)
 def test_folding_changes_no_feature(net, layers, dtype, near, monkeypatch):
-    monkeypatch.setattr(gram, "_dtype", lambda device: dtype)
+    monkeypatch.setattr(backbones, "_dtype", lambda device: dtype)
     trained = copy.deepcopy(net)
     for module in trained.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -128,7 +136,7 @@ def test_folding_changes_no_feature(net, layers, dtype, near, monkeypatch):
             )
     image = picture(0)
     before = {key: value.clone() for key, value in trained.state_dict().items()}
-    for a, b in zip(features(trained, image, layers), features(gram.folded(trained), image, layers), strict=True):
+    for a, b in zip(feature_maps(trained, image, layers), feature_maps(folded(trained), image, layers), strict=True):
         assert torch.allclose(a, b, atol=near * float(a.abs().max())) and b.dtype == torch.float32
     assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
 
@@ -144,7 +152,7 @@ def test_evaluations_at_the_sizes_below_are_few(net):
 def test_half_the_bits_come_as_far(net, side, monkeypatch):
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr(gram, "_dtype", lambda device: dtype)
+        monkeypatch.setattr(backbones, "_dtype", lambda device: dtype)
         config = GramConfig(iterations=50, tolerance=0.0)
         losses.append(
             float(

@@ -12,6 +12,7 @@ from ..emotions import MIKELS, EmotionTarget
 from ..errors import UserError
 from ..gram import resized
 from ..networks.backbones import load_backbone, taps
+from ..networks.perceptual import PerceptualDistance
 
 
 def edit_figures(
@@ -43,7 +44,7 @@ def edit_figures(
             f"{edited.shape[-2]} after. Scale one of them first."
         )
     there = lambda network, x: x.to(next(network.parameters()).device)
-    distance = metrics.PerceptualDistance().to(image.device)
+    distance = PerceptualDistance().to(image.device)
     last = taps(load_backbone("tiny-vgg").to(image.device), ("relu4_4",))
     structure = lambda x, before=last(image)[0]: metrics.structure_distance(before, last(x)[0])
     columns: dict[str, torch.Tensor] = {

@@ -4,12 +4,16 @@ machine, else the tiny ones, which have the same layers at a small width.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 
 from .. import files, host, tiny
 from ..errors import UserError
@@ -25,6 +29,9 @@ VGG_RELU = {"relu1_2": "3", "relu2_2": "8", "relu3_4": "17", "relu4_4": "26", "r
 
 VGG_CUTS = (2, 7, 12, 21, 30)
 """Where VGG-19's features are cut to end behind relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1."""
+
+LAYERS = ("first", "last")
+"""Which five feature maps `feature_maps` gives."""
 
 PERCEPTUAL = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
 """The last activation of each block, which a perceptual distance compares."""
@@ -131,3 +138,61 @@ def taps(net: Backbone, layers: tuple[str, ...] = PERCEPTUAL) -> Callable[[torch
 
     extractor = create_feature_extractor(net.features, {VGG_RELU.get(layer, layer): layer for layer in layers})
     return lambda image: list(extractor(net.normalised(image)).values())
+
+
+def feature_maps(
+    net: Backbone, image: torch.Tensor, layers: str = "first", save_memory: bool = False
+) -> list[torch.Tensor]:
+    """[1, 3, H, W] in 0..1 -> the five feature maps [1, C, h, w] of a DenseNet or a VGG, coarsest last; the fourth
+    carries the content. In float32, whatever the network computes in."""
+    run = (lambda block, x: checkpoint(block, x, use_reentrant=False)) if save_memory else (lambda block, x: block(x))
+    x = net.normalised(image).to(next(net.features.parameters()).dtype)
+    maps = _vgg(net.features, x, run) if "vgg" in net.name else _densenet(net.features, x, run, layers)
+    return [f.float() for f in maps]
+
+
+def _densenet(f: nn.Module, x: torch.Tensor, run: Callable, layers: str) -> list[torch.Tensor]:
+    x = run(nn.Sequential(f.conv0, f.norm0, nn.ReLU()), x)
+    out = [x] if layers == "first" else []
+    x = f.pool0(x)
+    for i in (1, 2, 3, 4):
+        block = getattr(f, f"denseblock{i}")
+        # The first ReLU behind the pool: that of the block's first layer.
+        out.append(F.relu(block.denselayer1.norm1(x)))
+        if i < 4:
+            x = run(nn.Sequential(block, getattr(f, f"transition{i}")), x)
+        elif layers == "last":
+            out.append(F.relu(run(nn.Sequential(block, f.norm5), x)))
+    return out
+
+
+def folded(net: Backbone) -> Backbone:
+    """A copy of a network that is faster on a CPU: each batch norm behind a convolution has become part of that, in
+    channels-last order, and in bfloat16 where the CPU computes in it (the pixels, the statistics and the loss stay
+    in float32)."""
+    net = copy.deepcopy(net).requires_grad_(False)
+    if "vgg" not in net.name:
+        f = net.features
+        f.conv0, f.norm0 = fuse_conv_bn_eval(f.conv0, f.norm0), nn.Identity()
+        for i in (1, 2, 3, 4):
+            for layer in getattr(f, f"denseblock{i}").children():
+                layer.conv1, layer.norm2 = fuse_conv_bn_eval(layer.conv1, layer.norm2), nn.Identity()
+    net.features.to(_dtype(net.mean.device), memory_format=torch.channels_last)
+    return net.requires_grad_(False)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a CPU that has instructions for it, else float32: emulated it is slower. A PyTorch too old to
+    say what the CPU has counts as one that has not."""
+    can = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else torch.float32
+
+
+def _vgg(f: nn.Module, x: torch.Tensor, run: Callable) -> list[torch.Tensor]:
+    out, start = [], 0
+    for end in VGG_CUTS:
+        # In-place ReLUs would overwrite what a checkpoint starts from.
+        part = nn.Sequential(*(nn.ReLU() if isinstance(m, nn.ReLU) else m for m in f[start:end]))
+        x, start = run(part, x), end
+        out.append(x)
+    return out
