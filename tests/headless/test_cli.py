@@ -12,7 +12,7 @@ import types
 
 import pytest
 from comfyui_affect import training
-from comfyui_affect.workflows.headless import command_models
+from comfyui_affect.workflows.headless.commands import models as command_models
 from comfyui_affect.workflows.headless.core.images import ImageScale
 from PIL import Image
 

@@ -3,7 +3,7 @@
 import json
 
 import torch
-from comfyui_affect.workflows.headless import demo
+from comfyui_affect.workflows.headless.commands import demo
 from comfyui_affect.workflows.headless.core.images import ImageScale
 
 

@@ -16,8 +16,12 @@ import traceback
 
 from ...models.errors import UserError, unwritable
 from ...models.foreign import say
-from . import command_dispatch, command_gallery, command_models, command_nodes, command_run
-from .arguments import Parser
+from .commands import dispatch as command_dispatch
+from .commands import gallery as command_gallery
+from .commands import models as command_models
+from .commands import nodes as command_nodes
+from .commands import run as command_run
+from .commands.arguments import Parser
 from .problems import WorkflowError
 
 DONE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 130, 141

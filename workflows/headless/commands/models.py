@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...models.errors import UserError
-from ...models.foreign import say
+from ....models.errors import UserError
+from ....models.foreign import say
 
 KINDS = ("checkpoints", "vae", "loras", "affect", "open_clip", "mllm")
 
@@ -58,7 +58,7 @@ PUBLISHED = {
 
 
 def add_commands(commands: Any) -> None:
-    from .command_run import add_models_dir
+    from .run import add_models_dir
 
     models = commands.add_parser("models", help="list model files, or fetch a published one")
     actions = models.add_subparsers(dest="action", required=True, metavar="list|get")
@@ -73,14 +73,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _host(args: argparse.Namespace) -> Any:
-    from .host import EmbeddedHost
+    from ..host import EmbeddedHost
 
     return EmbeddedHost(models_dir=args.models_dir)
 
 
 def _list(args: argparse.Namespace) -> int:
     host = _host(args)
-    tiny = Path(__file__).resolve().parents[2] / "models" / "tiny"
+    tiny = Path(__file__).resolve().parents[3] / "models" / "tiny"
     bundled = sorted(p.name for p in tiny.glob("*.safetensors"))
     there = {kind: host.list_files(kind) for kind in KINDS}
     if args.json:
@@ -105,8 +105,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _get(args: argparse.Namespace) -> int:
-    from ...models.files import check_safetensors
-    from .problems import did_you_mean
+    from ....models.files import check_safetensors
+    from ..problems import did_you_mean
 
     if args.name not in PUBLISHED:
         raise UserError(
@@ -130,7 +130,7 @@ def _fetch(wanted: Published, path: Path) -> None:
     renamed."""
     import shutil
 
-    from ...models.files import write_atomically
+    from ....models.files import write_atomically
 
     try:
         from huggingface_hub import hf_hub_download

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...models.foreign import say
+from ....models.foreign import say
 
 
 def add_commands(commands: Any) -> None:
@@ -34,9 +34,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from ...models import host
-    from ...models.reference import open_gallery
-    from .host import EmbeddedHost
+    from ....models import host
+    from ....models.reference import open_gallery
+    from ..host import EmbeddedHost
 
     with host.use(EmbeddedHost()):
         gallery = open_gallery(args.folder, args.edges, args.cache)

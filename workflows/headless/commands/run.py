@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from ...models.foreign import say
+from ....models.foreign import say
 
 
 def add_commands(commands: Any) -> None:
@@ -80,16 +80,16 @@ def add_models_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _host(args: argparse.Namespace) -> Any:
-    from .host import EmbeddedHost
+    from ..host import EmbeddedHost
 
     return EmbeddedHost(args.input_dir, args.output_dir, args.models_dir, args.allow_host)
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ...models import host
-    from .host import writable
-    from .run import execute, prepare
-    from .server import Server, run_on
+    from ....models import host
+    from ..host import writable
+    from ..run import execute, prepare
+    from ..server import Server, run_on
 
     start = time.perf_counter()
     with host.use(_host(args)) as current:
@@ -113,11 +113,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from ...models import host
-    from .check import doubts, needed
-    from .registry import default_registry
-    from .run import prepare
-    from .server import Server
+    from ....models import host
+    from ..check import doubts, needed
+    from ..registry import default_registry
+    from ..run import prepare
+    from ..server import Server
 
     with host.use(_host(args)):
         registry = Server(args.server).registry() if args.server is not None else default_registry()

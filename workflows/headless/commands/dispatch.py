@@ -11,10 +11,10 @@ import argparse
 import importlib
 from typing import Any
 
-from ...models.errors import UserError
+from ....models.errors import UserError
 from .arguments import Parser
 
-_PACKAGE = __name__.rsplit(".", 3)[0]
+_PACKAGE = __name__.rsplit(".", 4)[0]
 
 GROUPS: dict[str, tuple[str, str, str, str]] = {
     # command: (module with the registry, the registry's name, metavar, help)
@@ -43,7 +43,7 @@ def parse(argv: list[str]) -> argparse.Namespace | None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    return _hand_over("workflows.headless.demo", "affect demo", args)
+    return _hand_over("workflows.headless.commands.demo", "affect demo", args)
 
 
 def _dispatch(args: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         return 0 if args.rest else 2
     name = args.rest[0]
     if name not in registry:
-        from .problems import did_you_mean
+        from ..problems import did_you_mean
 
         raise UserError(
             f"There is no '{name}' to {args.command}.{did_you_mean(name, registry)} It is one "

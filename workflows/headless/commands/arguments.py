@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ...models.errors import UserError, did_you_mean
+from ....models.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,12 +6,12 @@ import argparse
 import json
 from typing import Any
 
-from ...models.errors import UserError
-from ...models.foreign import say
+from ....models.errors import UserError
+from ....models.foreign import say
 
 
 def add_commands(commands: Any) -> None:
-    from .command_run import add_models_dir
+    from .run import add_models_dir
 
     nodes = commands.add_parser("nodes", help="list the node types, or describe one")
     nodes.add_argument("key", nargs="?", metavar="KEY", help="a node type, such as KSampler")
@@ -22,10 +22,10 @@ def add_commands(commands: Any) -> None:
 
 
 def _nodes(args: argparse.Namespace) -> int:
-    from ...models import host
-    from .host import EmbeddedHost
-    from .problems import did_you_mean
-    from .registry import FRONTEND_ONLY, default_registry
+    from ....models import host
+    from ..host import EmbeddedHost
+    from ..problems import did_you_mean
+    from ..registry import FRONTEND_ONLY, default_registry
 
     registry = default_registry()
     with host.use(EmbeddedHost(args.input_dir, models_dir=args.models_dir)):

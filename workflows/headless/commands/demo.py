@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-TEMPLATES = Path(__file__).parent.parent
+TEMPLATES = Path(__file__).parents[2]
 JUDGE = "tiny-b"
 
 
@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from PIL import Image
 
-    from ...models import pictures
-    from ...models.files import write_atomically
-    from ...models.plots import contact_sheet
+    from ....models import pictures
+    from ....models.files import write_atomically
+    from ....models.plots import contact_sheet
 
     start = time.perf_counter()
     inputs = args.output_dir / "input"
@@ -101,7 +101,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _photograph(path: Path | None) -> Any:
     """The given photograph, upright, or scikit-image's cup of coffee, which nothing was trained on."""
-    from ...models import pictures
+    from ....models import pictures
 
     return pictures.read(path or TEMPLATES / "examples" / "example.png")
 
@@ -119,7 +119,7 @@ def _side_by_side(shown: tuple[Any, ...], silent: tuple[Any, ...]) -> tuple[list
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import active_children, get_context
 
-    from ...models import host
+    from ....models import host
 
     if host.cores() < 2:
         return _run(*shown), _run(*silent)
@@ -136,9 +136,9 @@ def _side_by_side(shown: tuple[Any, ...], silent: tuple[Any, ...]) -> tuple[list
 def _run(workflow: Path, inputs: Path, output: Path, changes: list[str], quiet: bool = False) -> list[Path]:
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
-    from ...models import host
-    from .host import EmbeddedHost
-    from .run import execute, prepare
+    from ....models import host
+    from ..host import EmbeddedHost
+    from ..run import execute, prepare
 
     print(f"{workflow.name} ...", file=sys.stderr)
     with host.use(EmbeddedHost(inputs, output)):
@@ -150,7 +150,7 @@ def _ssim(a: Any, b: Any) -> float:
     import numpy as np
     import torch
 
-    from ...models.metrics import ssim
+    from ....models.metrics import ssim
 
     x, y = (torch.from_numpy(np.array(i)).permute(2, 0, 1)[None].float() / 255 for i in (a, b))
     return float(ssim(x, y)[0])
@@ -160,9 +160,9 @@ def _judge(image: Any) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from ...models import host
-    from ...models.emotions import MIKELS
-    from ...models.networks.classifiers import load_classifier
+    from ....models import host
+    from ....models.emotions import MIKELS
+    from ....models.networks.classifiers import load_classifier
 
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().to(host.current().device) / 255
     with torch.no_grad():
