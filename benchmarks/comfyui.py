@@ -252,7 +252,7 @@ def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:
 
     from ..models import host
     from ..workflows.headless.host import EmbeddedHost
-    from ..workflows.headless.load import Loaded
+    from ..workflows.headless.formats.load import Loaded
     from ..workflows.headless.run import execute, prepare
 
     worst = {"pixel_difference": 0.0, "pixel_difference_muse": 0.0}

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..models import host
 from ..workflows.headless.host import EmbeddedHost
-from ..workflows.headless.load import Loaded
+from ..workflows.headless.formats.load import Loaded
 from ..workflows.headless.run import prepare
 from ..workflows.headless.server import Server, run_on
 

@@ -14,8 +14,8 @@ import standin
 import torch
 from comfyui_affect import workflows
 from comfyui_affect.models import host
+from comfyui_affect.workflows.headless.formats.load import Loaded
 from comfyui_affect.workflows.headless.host import EmbeddedHost
-from comfyui_affect.workflows.headless.load import Loaded
 from comfyui_affect.workflows.headless.run import execute, prepare
 
 TEMPLATES = Path(workflows.__file__).parent

@@ -589,8 +589,8 @@ def test_a_setting_of_comfyui_allows_a_host(monkeypatch, tmp_path):
 
 def test_a_workflow_from_a_stranger_sends_nothing_anywhere(tmp_path, monkeypatch):
     """Refused before anything runs, by the check and by the loader."""
+    from comfyui_affect.workflows.headless.formats.load import Loaded
     from comfyui_affect.workflows.headless.host import EmbeddedHost
-    from comfyui_affect.workflows.headless.load import Loaded
     from comfyui_affect.workflows.headless.run import prepare
 
     pytest.importorskip("openai")
@@ -731,8 +731,8 @@ def test_providers_by_name(tmp_path):
 def test_the_key_stands_in_no_picture_of_a_workflow(url, monkeypatch, tmp_path, capfd, caplog):
     """A whole workflow that asks a server: no key in the PNGs it writes, the text they carry, the cache or the log."""
     pytest.importorskip("openai")
+    from comfyui_affect.workflows.headless.formats.load import Loaded
     from comfyui_affect.workflows.headless.host import EmbeddedHost
-    from comfyui_affect.workflows.headless.load import Loaded
     from comfyui_affect.workflows.headless.run import execute, prepare
 
     monkeypatch.setenv("AFFECT_MLLM_API_KEY", "sk-very-secret")

@@ -11,7 +11,7 @@ import frontend
 import pytest
 from comfyui_affect import workflows
 from comfyui_affect.models import host
-from comfyui_affect.workflows.headless.convert import convert
+from comfyui_affect.workflows.headless.formats.convert import convert
 from comfyui_affect.workflows.headless.host import EmbeddedHost
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.workflows.headless.convert import convert
+from comfyui_affect.workflows.headless.formats.convert import convert
 from comfyui_affect.workflows.headless.problems import WorkflowError
 
 

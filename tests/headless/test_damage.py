@@ -5,7 +5,7 @@ import random
 
 import pytest
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.workflows.headless.load import Loaded
+from comfyui_affect.workflows.headless.formats.load import Loaded
 from comfyui_affect.workflows.headless.run import prepare
 
 JUNK = [

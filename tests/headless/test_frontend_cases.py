@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.check import check, doubts
-from comfyui_affect.workflows.headless.convert import convert
 from comfyui_affect.workflows.headless.edit import apply
-from comfyui_affect.workflows.headless.load import Loaded
+from comfyui_affect.workflows.headless.formats.convert import convert
+from comfyui_affect.workflows.headless.formats.load import Loaded
 from comfyui_affect.workflows.headless.object_info import registry_of
 from comfyui_affect.workflows.headless.problems import WorkflowError
 from comfyui_affect.workflows.headless.run import prepare

@@ -6,11 +6,11 @@ import json
 
 import pytest
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.workflows.headless.convert import convert
-from comfyui_affect.workflows.headless.load import Loaded, load
+from comfyui_affect.workflows.headless.formats.convert import convert
+from comfyui_affect.workflows.headless.formats.load import Loaded, load
+from comfyui_affect.workflows.headless.formats.text import choose, without_comments
 from comfyui_affect.workflows.headless.problems import WorkflowError
 from comfyui_affect.workflows.headless.run import prepare
-from comfyui_affect.workflows.headless.text import choose, without_comments
 
 
 def link(id, origin, origin_slot, target, target_slot, type):
@@ -167,10 +167,10 @@ def test_a_file_too_large_or_of_too_many_values(workspace, monkeypatch):
         json.dumps({"nodes": [{"id": 1, "type": "Note", "widgets_values": list(range(500))}]})
     )
     assert load(workspace / "w.json").workflow is not None
-    monkeypatch.setattr("comfyui_affect.workflows.headless.shape.MAX_VALUES", 400)
+    monkeypatch.setattr("comfyui_affect.workflows.headless.formats.shape.MAX_VALUES", 400)
     with pytest.raises(UserError, match="more than 400 values"):
         load(workspace / "w.json")
-    monkeypatch.setattr("comfyui_affect.workflows.headless.load.MAX_BYTES", 100)
+    monkeypatch.setattr("comfyui_affect.workflows.headless.formats.load.MAX_BYTES", 100)
     with pytest.raises(UserError, match="a workflow may have"):
         load(workspace / "w.json")
 

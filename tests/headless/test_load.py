@@ -4,7 +4,7 @@ import json
 
 import pytest
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.workflows.headless.load import load
+from comfyui_affect.workflows.headless.formats.load import load
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 

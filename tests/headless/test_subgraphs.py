@@ -4,7 +4,7 @@ import copy
 
 import pytest
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.workflows.headless.convert import convert
+from comfyui_affect.workflows.headless.formats.convert import convert
 
 SHRINK, OUTER = "0b5c3f0e-1111-4a55-9d5c-000000000001", "0b5c3f0e-1111-4a55-9d5c-000000000002"
 

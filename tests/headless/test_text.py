@@ -4,7 +4,7 @@ import random
 from datetime import datetime
 
 import pytest
-from comfyui_affect.workflows.headless.text import as_text, choose, fill_in, format_date
+from comfyui_affect.workflows.headless.formats.text import as_text, choose, fill_in, format_date
 
 NOW = datetime(2031, 2, 3, 4, 5, 6)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ...models.foreign import one_line
-from .load import Prompt
+from .formats.load import Prompt
 from .problems import Problem
 
 _PLACES = ("output", "temp", "input")

@@ -13,10 +13,10 @@ import math
 from typing import Any
 
 from ...models.errors import UserError
-from .load import Prompt, is_link
+from .formats.load import Prompt, is_link
+from .formats.widgets import active_inputs
 from .problems import Problem, cut, did_you_mean, nearest
 from .registry import WIDGET_TYPES, Input, NodeType, Registry
-from .widgets import active_inputs
 
 _NEAR = 0.8
 """How alike an unknown node type and the one that is suggested for it must be."""

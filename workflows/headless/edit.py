@@ -7,11 +7,11 @@ from typing import Any
 
 from ...models.errors import UserError
 from .check import title_of
-from .graph import Home
-from .load import Prompt
+from .formats.graph import Home
+from .formats.load import Prompt
+from .formats.widgets import active_inputs, number_of_choice
 from .problems import did_you_mean
 from .registry import Input, Registry
-from .widgets import active_inputs, number_of_choice
 
 
 def apply(prompt: Prompt, assignments: list[str], registry: Registry, homes: dict[tuple[str, str], Home]) -> bool:

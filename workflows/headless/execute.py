@@ -18,7 +18,7 @@ from typing import Any
 from ...models import host
 from ...models.errors import UserError, unwritable
 from .check import needed, title_of
-from .load import Prompt, is_link
+from .formats.load import Prompt, is_link
 from .registry import NodeType, Registry
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from ...models import host
 from .check import check
-from .convert import convert
 from .edit import apply
 from .execute import Executor, NodeResult
-from .graph import Home
-from .load import Loaded, Prompt, load
+from .formats.convert import convert
+from .formats.graph import Home
+from .formats.load import Loaded, Prompt, load
+from .formats.shape import check_content
 from .problems import WorkflowError
 from .registry import Registry, default_registry
-from .shape import check_content
 
 
 @dataclass

@@ -24,7 +24,7 @@ from . import answers
 from .answers import File, Odd
 from .check import needed, title_of
 from .execute import NodeFailed
-from .load import Prompt
+from .formats.load import Prompt
 from .object_info import registry_of
 from .problems import WorkflowError
 from .registry import Registry

@@ -16,7 +16,7 @@ from ...models.errors import UserError
 from ...models.files import open_regular
 from ...models.foreign import one_line
 from ...models.waiting import TooLate, within
-from .shape import check_content
+from .formats.shape import check_content
 
 LARGEST_ANSWER = 64_000_000
 """Bytes of an answer that is read into memory, unpacked. The node list of a ComfyUI with hundreds of packs has some

@@ -17,8 +17,8 @@ import torch
 from ....models.errors import UserError
 from ....models.files import open_regular, safe_join
 from ....models.host import current
-from .. import png
-from ..text import fill_in
+from ..formats import png
+from ..formats.text import fill_in
 from . import image_files
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...models.errors import UserError
-from ...models.files import open_regular, read_text
+from ....models.errors import UserError
+from ....models.files import open_regular, read_text
 from . import png
 from .shape import MAX_BYTES, MAX_VALUES, check_content
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ...models.errors import UserError
+from ....models.errors import UserError
+from ..problems import cut
 from .graph import BYPASSED, MUTED, Node, Scope, Slot
-from .problems import cut
 from .shape import check_graph
 
 MAX_DEPTH = 50

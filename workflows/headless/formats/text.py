@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from ...models.errors import UserError
+from ....models.errors import UserError
 
 MAX_CHOICES = 50
 """How deep `{a|b}` choices may stand in one another."""

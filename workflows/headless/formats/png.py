@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...models import files
-from ...models.errors import UserError
-from ...models.pictures import opened
+from ....models import files
+from ....models.errors import UserError
+from ....models.pictures import opened
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .registry import Input, inputs_of
+from ..registry import Input, inputs_of
 
 _UNSTORED = {"IMAGECOMPARE", "AUDIO_UI"}
 """Widget types that have no place among the stored values."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...models.errors import UserError
-from .registry import FRONTEND_ONLY, Input, NodeType, Registry
+from ....models.errors import UserError
+from ..registry import FRONTEND_ONLY, Input, NodeType, Registry
 from .widgets import Drawn, draw, is_upload
 
 MUTED, BYPASSED = 2, 4

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ..problems import Problem, WorkflowError
 from .graph import BYPASSED, MUTED, SUBGRAPH_INPUT, SUBGRAPH_OUTPUT, Node, Slot
-from .problems import Problem, WorkflowError
 from .subgraphs import inside, promoted
 
 

@@ -10,12 +10,12 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from ...models.errors import UserError
+from ....models.errors import UserError
+from ..problems import Problem, WorkflowError, cut
+from ..registry import Registry
 from .graph import BYPASSED, MUTED, Home, Node, Scope
 from .links import Follower, Value
 from .load import Prompt
-from .problems import Problem, WorkflowError, cut
-from .registry import Registry
 from .subgraphs import definitions_of, promoted, walk
 from .text import choose, fill_in
 

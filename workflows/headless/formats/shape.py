@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from typing import Any
 
-from ...models.errors import UserError
+from ....models.errors import UserError
 
 MAX_BYTES = 50_000_000
 """Of a workflow file. The largest official template has half a million."""
