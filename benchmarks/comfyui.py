@@ -274,7 +274,7 @@ def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:
 
 def interrupt(comfy: ComfyUI, base: Path) -> float:
     """Seconds from an interrupt during an inner loop to its message; the next prompt must then run."""
-    from ..workflows.headless.server import ServerFailed
+    from ..workflows.headless.remote.server import ServerFailed
 
     asked: list[float] = []
     timer = threading.Timer(5.0, lambda: (asked.append(time.monotonic()), comfy.server._call("POST", "/interrupt")))

@@ -20,7 +20,7 @@ from ..models import host
 from ..workflows.headless.host import EmbeddedHost
 from ..workflows.headless.formats.load import Loaded
 from ..workflows.headless.run import prepare
-from ..workflows.headless.server import Server, run_on
+from ..workflows.headless.remote.server import Server, run_on
 
 ROOT = Path(__file__).resolve().parent.parent
 

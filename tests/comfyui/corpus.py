@@ -29,8 +29,8 @@ from comfyui_affect.benchmarks.comfyui_server import start, stop
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.formats import convert as conversion
 from comfyui_affect.workflows.headless.formats.text import choose
-from comfyui_affect.workflows.headless.object_info import registry_of
 from comfyui_affect.workflows.headless.registry import FRONTEND_ONLY, Registry
+from comfyui_affect.workflows.headless.remote.object_info import registry_of
 
 BROWSER_TYPES = {"LOAD_3D", "LOAD_3D_ADVANCED", "PREVIEW_3D", "IMAGECOMPARE", "AUDIO_UI", "AUDIO_RECORD", "WEBCAM"}
 """Inputs whose values the browser draws or records when the prompt is queued."""

@@ -506,7 +506,7 @@ def test_an_interrupt_in_an_inner_loop_is_quick_and_the_next_prompt_runs(comfy, 
     import threading
     import time
 
-    from comfyui_affect.workflows.headless.server import ServerFailed
+    from comfyui_affect.workflows.headless.remote.server import ServerFailed
 
     prompt = graph(steps=50, seed=5)
     prompt["4"]["inputs"] |= dict(max_inner_steps=1000, stop_loss=0.0)

@@ -69,7 +69,7 @@ class Comfy:
 
     @staticmethod
     def furnish(room: Room) -> None:
-        from comfyui_affect.workflows.headless import server, wire
+        from comfyui_affect.workflows.headless.remote import server, wire
 
         server._ASK_AFTER, wire._EVERY = 0.2, 0.1
         server.Server.__init__.__defaults__ = (2.0,)

@@ -12,8 +12,8 @@ from comfyui_affect.workflows.headless.check import check, doubts
 from comfyui_affect.workflows.headless.edit import apply
 from comfyui_affect.workflows.headless.formats.convert import convert
 from comfyui_affect.workflows.headless.formats.load import Loaded
-from comfyui_affect.workflows.headless.object_info import registry_of
 from comfyui_affect.workflows.headless.problems import WorkflowError
+from comfyui_affect.workflows.headless.remote.object_info import registry_of
 from comfyui_affect.workflows.headless.run import prepare
 
 DATA = Path(__file__).parent / "data"

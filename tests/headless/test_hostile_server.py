@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from comfyui_affect.models import host
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.workflows.headless import server as remote
-from comfyui_affect.workflows.headless import wire
 from comfyui_affect.workflows.headless.execute import NodeFailed
 from comfyui_affect.workflows.headless.host import EmbeddedHost
+from comfyui_affect.workflows.headless.remote import server as remote
+from comfyui_affect.workflows.headless.remote import wire
 from fuzz.servers import INFO, PROMPT, Loopback, drip, frame, good, raw, shake, wait_for_prompt
 from PIL import Image
 

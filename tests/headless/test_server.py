@@ -6,13 +6,13 @@ import json
 import pytest
 from comfyui_affect.models import host
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.workflows.headless import server as remote
 from comfyui_affect.workflows.headless.check import check
 from comfyui_affect.workflows.headless.cli import _sentence
 from comfyui_affect.workflows.headless.formats.convert import convert
 from comfyui_affect.workflows.headless.host import EmbeddedHost
-from comfyui_affect.workflows.headless.object_info import registry_of
-from comfyui_affect.workflows.headless.wire import Answer
+from comfyui_affect.workflows.headless.remote import server as remote
+from comfyui_affect.workflows.headless.remote.object_info import registry_of
+from comfyui_affect.workflows.headless.remote.wire import Answer
 from PIL import Image
 
 INFO = {

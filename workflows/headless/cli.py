@@ -82,7 +82,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _sentence(error: Exception) -> str:
     from .execute import NodeFailed
-    from .server import ServerFailed
+    from .remote.server import ServerFailed
 
     if isinstance(error, (NodeFailed, ServerFailed)):
         return str(error)

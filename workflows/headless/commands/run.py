@@ -88,8 +88,8 @@ def _host(args: argparse.Namespace) -> Any:
 def _run(args: argparse.Namespace) -> int:
     from ....models import host
     from ..host import writable
+    from ..remote.server import Server, run_on
     from ..run import execute, prepare
-    from ..server import Server, run_on
 
     start = time.perf_counter()
     with host.use(_host(args)) as current:
@@ -116,8 +116,8 @@ def _check(args: argparse.Namespace) -> int:
     from ....models import host
     from ..check import doubts, needed
     from ..registry import default_registry
+    from ..remote.server import Server
     from ..run import prepare
-    from ..server import Server
 
     with host.use(_host(args)):
         registry = Server(args.server).registry() if args.server is not None else default_registry()

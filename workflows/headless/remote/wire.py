@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ...models.errors import UserError
-from ...models.files import open_regular
-from ...models.foreign import one_line
-from ...models.waiting import TooLate, within
-from .formats.shape import check_content
+from ....models.errors import UserError
+from ....models.files import open_regular
+from ....models.foreign import one_line
+from ....models.waiting import TooLate, within
+from ..formats.shape import check_content
 
 LARGEST_ANSWER = 64_000_000
 """Bytes of an answer that is read into memory, unpacked. The node list of a ComfyUI with hundreds of packs has some

@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ...models.foreign import one_line
-from .formats.load import Prompt
-from .problems import Problem
+from ....models.foreign import one_line
+from ..formats.load import Prompt
+from ..problems import Problem
 
 _PLACES = ("output", "temp", "input")
 _ENDS = ("execution_error", "execution_interrupted", "execution_success")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...models.errors import UserError
-from .registry import Registry
+from ....models.errors import UserError
+from ..registry import Registry
 
 _DEEPEST = 20
 """Lists of choices that bring inputs, in one another."""

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ...models import files, host
-from ...models.errors import UserError
-from ...models.foreign import one_line
+from ....models import files, host
+from ....models.errors import UserError
+from ....models.foreign import one_line
+from ..check import needed, title_of
+from ..execute import NodeFailed
+from ..formats.load import Prompt
+from ..problems import WorkflowError
+from ..registry import Registry
 from . import answers
 from .answers import File, Odd
-from .check import needed, title_of
-from .execute import NodeFailed
-from .formats.load import Prompt
 from .object_info import registry_of
-from .problems import WorkflowError
-from .registry import Registry
 from .wire import ServerFailed, Wire
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ def upload_images(
 ) -> tuple[Prompt, dict[str, Any] | None]:
     """The prompt, and the drawing that results will carry, with the images they load uploaded, those that are in the
     input folder here. Others are left to the server, whose own input folder may hold them."""
-    from .core.image_files import find_image
+    from ..core.image_files import find_image
 
     sent: dict[str, str] = {}
     workflow = copy.deepcopy(workflow)
