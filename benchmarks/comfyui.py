@@ -251,8 +251,8 @@ def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:
     import numpy as np
 
     from ..models import host
-    from ..workflows.headless.host import EmbeddedHost
     from ..workflows.headless.formats.load import Loaded
+    from ..workflows.headless.host import EmbeddedHost
     from ..workflows.headless.run import execute, prepare
 
     worst = {"pixel_difference": 0.0, "pixel_difference_muse": 0.0}

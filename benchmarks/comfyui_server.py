@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..models import host
-from ..workflows.headless.host import EmbeddedHost
 from ..workflows.headless.formats.load import Loaded
-from ..workflows.headless.run import prepare
+from ..workflows.headless.host import EmbeddedHost
 from ..workflows.headless.remote.server import Server, run_on
+from ..workflows.headless.run import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 

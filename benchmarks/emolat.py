@@ -25,6 +25,7 @@ from ..models.emotions import MIKELS, OPPOSITE, EmotionTarget
 from ..models.errors import UserError
 from ..models.networks.backbones import Backbone
 from ..models.plots import contact_sheet
+from ..models.tensors.uint8 import image_of
 from ..training.config import overridden, read
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.emolat import DataConfig, read_data
@@ -162,7 +163,7 @@ def tasks(n: int, split: str, towards: str) -> list[Job]:
 
 def picture(layout: int, emotion: str, seed: int) -> torch.Tensor:
     """[3, 128, 128] in 0..1."""
-    return torch.from_numpy(make_scene(layout, emotion, seed).image).permute(2, 0, 1).float() / 255
+    return image_of(make_scene(layout, emotion, seed).image)
 
 
 def one_pass(emolat: EmoLat, image: torch.Tensor, target: str, seed: int) -> torch.Tensor:

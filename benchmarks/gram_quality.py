@@ -23,6 +23,7 @@ from ..models.networks.backbones import load_backbone
 from ..models.plots import contact_sheet, curve
 from ..models.reference import edge_response, luminance
 from ..models.ssim import best
+from ..models.tensors.uint8 import image_of
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.data.photos import photograph, square
 from . import measure
@@ -58,7 +59,7 @@ PHOTOGRAPHS = (("coffee", "fear"), ("chelsea", "anger"), ("china", "contentment"
 
 def tensor_of(image: np.ndarray) -> torch.Tensor:
     """[H, W, 3] of 8 bits -> [1, 3, H, W] in 0..1 on the host's device."""
-    return torch.from_numpy(image).permute(2, 0, 1)[None].float().to(host.current().device) / 255
+    return image_of(image)[None].to(host.current().device)
 
 
 def eight_bit(image: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from ..models.emotions import MIKELS
 from ..models.networks.classifiers import load_classifier
 from ..models.networks.perceptual import PerceptualDistance
 from ..models.networks.scorers import load_scorer
+from ..models.tensors.uint8 import image_of, to_uint8
 from .store import CODE, WEIGHTS, fingerprint
 from .tasks import Task, scene
 
@@ -228,11 +229,9 @@ def save_picture(path: Path, array: Any) -> None:
     """array [H, W, 3] in 0..1 as a PNG or JPEG."""
     from PIL import Image
 
-    files.write_atomically(path, lambda p: Image.fromarray((array * 255).round().clip(0, 255).astype("uint8")).save(p))
+    files.write_atomically(path, lambda p: Image.fromarray(to_uint8(array)).save(p))
 
 
 def read_picture(path: Path) -> torch.Tensor:
     """[3, H, W] in 0..1."""
-    import numpy as np
-
-    return torch.from_numpy(np.asarray(pictures.read(path), np.float32) / 255).permute(2, 0, 1)
+    return image_of(pictures.read(path))

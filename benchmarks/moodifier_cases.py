@@ -13,6 +13,7 @@ from ..models.emotions import OPPOSITE
 from ..models.moodifier import masks
 from ..models.moodifier.instruction import plain
 from ..models.moodifier.words import described, said_at
+from ..models.tensors.uint8 import image_of
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.data.moodscenes.captions import _WEATHER_WORD
 from .edit_methods import conditioning, pipeline
@@ -63,7 +64,7 @@ def cases(n: int, split: str) -> list[Case]:
         )[None].float()
         where = {name: mask(before, name) for name in names}
         region = torch.stack([mask(scene, name) for scene in (before, after) for name in names]).amax(dim=0)
-        picture = lambda s: torch.from_numpy(s.image).permute(2, 0, 1).float() / 255
+        picture = lambda s: image_of(s.image)
         # The emotion's word stands in both prompts: what sets them apart is detail.
         out.append(
             Case(

@@ -20,6 +20,7 @@ import torch
 
 from ..models import files, pictures, tiny
 from ..models.errors import UserError
+from ..models.tensors.uint8 import from_uint8, to_uint8
 from .tasks import Task
 
 _PACKAGE = Path(__file__).parent.parent
@@ -36,7 +37,7 @@ CODE = (
     "models/diffusion/sampling.py",
     "models/diffusion/text.py",
     "models/diffusion/protocol.py",
-    "models/diffusion/inference.py",
+    "models/tensors/*.py",
     "benchmarks/methods.py",
     "benchmarks/rivals.py",
     "benchmarks/tasks.py",
@@ -119,7 +120,7 @@ class Store:
 
         text = PngInfo()
         text.add_text("affect", json.dumps(notes))
-        array = (image.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
+        array = to_uint8(image.permute(1, 2, 0))
         files.write_atomically(self.path(task), lambda p: Image.fromarray(array).save(p, pnginfo=text))
 
     def missing(self, tasks: list[Task]) -> list[Task]:
@@ -128,7 +129,7 @@ class Store:
     def images(self, tasks: list[Task]) -> torch.Tensor:
         """[n, 3, H, W] in 0..1."""
         arrays = [np.asarray(pictures.read(self.path(task))) for task in tasks]
-        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+        return torch.from_numpy(from_uint8(np.stack(arrays))).permute(0, 3, 1, 2)
 
     def notes(self, tasks: list[Task]) -> list[dict[str, Any]]:
         def text(path: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..models.emotions import MIKELS, EmotionTarget
+from ..models.tensors.uint8 import image_of
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 
 
@@ -76,4 +77,4 @@ def editing(n: int, split: str = "test") -> list[Task]:
 def scene(task: Task, emotion: str) -> torch.Tensor:
     """[3, 128, 128] in 0..1: a task's layout rendered under an emotion, always with the same seed of its details."""
     image = make_scene(task.layout, emotion, task.seed).image
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    return image_of(image)

@@ -26,10 +26,14 @@ import torch
 from torch.nn import functional as F
 
 from . import host
-from .diffusion.inference import deterministic, ordinary, ordinary_weights
-from .diffusion.protocol import clamp01
 from .errors import UserError
 from .networks.backbones import LAYERS, Backbone, feature_maps, folded
+from .tensors.composites import composite
+from .tensors.gradients import deterministic, ordinary, ordinary_weights
+from .tensors.luminance import with_luminance
+from .tensors.masks import coverage
+from .tensors.ranges import clamp01
+from .tensors.resize import resized
 
 SOLVERS = ("coarse-to-fine", "adam")
 
@@ -98,7 +102,7 @@ def gram(f: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     if weight is None:
         rows = f.reshape(c, h * w)
         return rows @ rows.T / (c * h * w)
-    weight = F.interpolate(weight, size=(h, w), mode="area")
+    weight = coverage(weight, h, w)
     rows = (f * weight.sqrt()).reshape(c, h * w)
     return rows @ rows.T / (c * weight.sum().clamp(min=1e-6))
 
@@ -322,7 +326,7 @@ def transfer(
             )
             there, inside = (
                 resized(source, *size),
-                None if mask is None else F.interpolate(mask, size=size, mode="area"),
+                None if mask is None else coverage(mask, *size),
             )
         try:
             change = _solve(run, net, there, reference, config, inside) - there
@@ -351,7 +355,7 @@ def _solve(
     for i, size in enumerate(sizes):
         there = resized(source, *size)
         style = resized(reference, *(max(SMALLEST, round(side * size[0] / h)) for side in reference.shape[-2:]))
-        small = None if mask is None else F.interpolate(mask, size=size, mode="area")
+        small = None if mask is None else coverage(mask, *size)
         x = (there + resized(x - base, *size)).clamp(0, 1)
         share = run.left if i == len(sizes) - 1 else min(COARSE, math.ceil(run.left / 2))
         x = _lbfgs(run, GramLoss(net, there, style, config, small), x, share, EXPONENTS[i])
@@ -359,25 +363,6 @@ def _solve(
     return x
 
 
-def resized(image: torch.Tensor, h: int, w: int) -> torch.Tensor:
-    """[1, C, *, *] -> [1, C, h, w], bilinear with antialiasing."""
-    if image.shape[-2:] == (h, w):
-        return image
-    return F.interpolate(image, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
-
-
 def _composed(source: torch.Tensor, image: torch.Tensor, mask: torch.Tensor | None, config: GramConfig) -> torch.Tensor:
     image = image.clamp(0, 1)
-    if config.colour_only:
-        image = with_luminance(image, source)
-    return image if mask is None else torch.where(mask > 0, source.lerp(image, mask), source)
-
-
-_Y = (0.299, 0.587, 0.114)
-
-
-def with_luminance(colour: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
-    """[1, 3, H, W]: the colour differences of one image on the luminance (Rec. 601) of another, both in 0..1."""
-    weights = torch.tensor(_Y, device=colour.device, dtype=colour.dtype).view(1, 3, 1, 1)
-    luminance = lambda t: (t * weights).sum(dim=1, keepdim=True)
-    return (colour - luminance(colour) + luminance(light)).clamp(0, 1)
+    return composite(source, with_luminance(image, source) if config.colour_only else image, mask)

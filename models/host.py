@@ -73,8 +73,10 @@ class _ComfyBar(SilentBar):
     def preview(self, image: Any) -> None:
         from PIL import Image
 
-        array = (image.float().cpu().permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
-        self._bar.update_absolute(self._done, self._total, ("JPEG", Image.fromarray(array), 512))
+        from .tensors.uint8 import to_uint8
+
+        shown = Image.fromarray(to_uint8(image.permute(1, 2, 0)))
+        self._bar.update_absolute(self._done, self._total, ("JPEG", shown, 512))
 
 
 class Host:

@@ -21,12 +21,15 @@ import torch
 from torch.nn import functional as F
 
 from . import files, host
-from .diffusion.inference import give_back_memory, ordinary, ordinary_weights, out_of_memory
-from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext, clamp01, repeat_to_batch
+from .diffusion.protocol import Autoencoder, Conditioning, Denoiser, TextContext
 from .diffusion.selfcheck import SelfCheck
 from .emotions import MIKELS, EmotionTarget
 from .errors import UserError
 from .networks.views import view
+from .tensors.batch import repeat_to_batch
+from .tensors.gradients import ordinary, ordinary_weights
+from .tensors.memory import give_back_memory, out_of_memory
+from .tensors.ranges import clamp01
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 

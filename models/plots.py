@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .emotions import MIKELS
+from .tensors.uint8 import from_uint8, to_uint8
 
 if TYPE_CHECKING:
     from .muse import Trace
@@ -37,7 +38,7 @@ def _figure(width: float, height: float) -> Any:
 
 def _render(figure: Any) -> np.ndarray:
     figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
+    return from_uint8(np.asarray(figure.canvas.buffer_rgba())[..., :3])
 
 
 def emotion_bars(probabilities: Sequence[float], title: str = "") -> np.ndarray:
@@ -125,11 +126,11 @@ def contact_sheet(
     for i, (image, caption) in enumerate(zip(images, captions)):
         array = np.asarray(image)
         if array.dtype != np.uint8:
-            array = (array * 255).round().clip(0, 255).astype(np.uint8)
+            array = to_uint8(array)
         x, y = 8 + (i % columns) * (cell + 8), head + 8 + (i // columns) * (cell + text)
         sheet.paste(Image.fromarray(array).resize((cell, cell), Image.LANCZOS), (x, y))
         draw.multiline_text((x, y + cell + 1), caption, fill="black", font=font, spacing=2)
-    return np.asarray(sheet).astype(np.float32) / 255
+    return from_uint8(sheet)
 
 
 def font_of(size: int) -> Any:

@@ -15,6 +15,7 @@ from . import pictures, ssim
 from .emotions import EmotionTarget
 from .errors import UserError
 from .gallery import SIDE, Gallery, Picture
+from .tensors.uint8 import from_uint8
 
 EDGES = ("scharr", "canny")
 
@@ -33,7 +34,7 @@ def luminance(image: Any) -> np.ndarray:
     from PIL import Image
 
     grey = image.convert("L").resize((SIDE, SIDE), Image.BOX if min(image.size) >= SIDE else Image.BILINEAR)
-    return np.asarray(grey, np.float32) / 255
+    return from_uint8(grey)
 
 
 def edge_response(grey: np.ndarray, kind: str = "scharr") -> np.ndarray:

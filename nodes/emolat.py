@@ -143,12 +143,12 @@ class AffectEmoLatTransfer:
 
     def run(self, emolat: Any, image: Any, code: Any, text: str, strength: float, mask: Any = None) -> tuple[Any]:
         from ..models.emolat.repaint import repaint
-        from ..models.gram import resized
+        from ..models.tensors.masks import sized_mask
 
         diffusion.load(*emolat.parts)
         source = to_bchw(image)
         if mask is not None:
-            mask = resized(mask.reshape(-1, 1, *mask.shape[-2:]).float(), *source.shape[-2:])
+            mask = sized_mask(mask, source)
             if not float(mask.max()) > 0:
                 host.current().note("The mask covers nothing: the image stays as it is.")
         return (to_bhwc(repaint(emolat, source, code, text, strength, mask)),)

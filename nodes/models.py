@@ -72,13 +72,13 @@ class AffectExampleImage:
         }
 
     def run(self, picture: str) -> tuple[Any]:
-        import numpy as np
         import torch
 
         from ..models import pictures
+        from ..models.tensors.uint8 import from_uint8
 
         picture = pictures.read(Path(__file__).parent.parent / "workflows" / "examples" / _EXAMPLES[picture])
-        return (torch.from_numpy(np.asarray(picture, np.float32) / 255)[None],)
+        return (torch.from_numpy(from_uint8(picture))[None],)
 
 
 class AffectEmotionClassifierLoader:

@@ -12,10 +12,11 @@ from .layouts import to_bchw, to_bhwc
 
 
 def _pictures(image: Any) -> list[Any]:
-    import numpy as np
     from PIL import Image
 
-    return [Image.fromarray((row[..., :3].cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)) for row in image]
+    from ..models.tensors.uint8 import to_uint8
+
+    return [Image.fromarray(to_uint8(row[..., :3])) for row in image]
 
 
 class AffectMLLMLoader:
@@ -155,10 +156,10 @@ class AffectMLLMMaskGenerator:
     ) -> tuple[Any, str, str, Any, str]:
         import torch
 
-        from ..models.diffusion.protocol import repeat_to_batch
-        from ..models.gram import resized
         from ..models.moodifier import masks
         from ..models.moodifier.words import article
+        from ..models.tensors.batch import repeat_to_batch
+        from ..models.tensors.masks import sized_mask
 
         named = [name.strip() for name in objects.split(",") if name.strip()]
         found = mllm.ask(_pictures(image[:1])[0], _label(emotion), named)
@@ -173,7 +174,7 @@ class AffectMLLMMaskGenerator:
         names, each, said = [c.name for c in found.objects], None, []
         with torch.no_grad():
             if mask is not None:
-                where, grounding = resized(mask.reshape(-1, 1, *mask.shape[-2:]).float(), h, w), "your mask"
+                where, grounding = sized_mask(mask, source), "your mask"
             elif not names:
                 where = torch.ones(1, 1, h, w)
                 if found.provider != "rules":  # which do so by design

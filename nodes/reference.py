@@ -134,16 +134,17 @@ class AffectSSIMReferenceRetriever:
         from PIL import Image, ImageOps
 
         from ..models.reference import read_picture, retrieve
+        from ..models.tensors.uint8 import from_uint8, to_uint8
 
-        pixels = (image[0, ..., :3].cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)
-        found = retrieve(Image.fromarray(pixels), gallery, k, noun.strip(), adjective.strip(), emotion)
+        query = Image.fromarray(to_uint8(image[0, ..., :3]))
+        found = retrieve(query, gallery, k, noun.strip(), adjective.strip(), emotion)
         if len(image) > 1:
             host.current().note(f"Of {len(image)} images the first alone is looked at: the others have no effect.")
         if len(found) < k:
             host.current().note(f"{k} references were asked for, and the gallery has {len(found)} that fit.")
         size = (image.shape[2], image.shape[1])
         pictures = [ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, Image.LANCZOS) for r in found]
-        batch = torch.from_numpy(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]))
+        batch = torch.from_numpy(np.stack([from_uint8(p) for p in pictures]))
         rows = [
             {
                 "file": r.picture.path,
@@ -291,10 +292,11 @@ class AffectDenseNetGramTransfer:
     ) -> tuple[Any, Any]:
         import torch
 
-        from ..models.diffusion.protocol import repeat_to_batch
-        from ..models.gram import GramConfig, resized, transfer
+        from ..models.gram import GramConfig, transfer
         from ..models.networks.backbones import load_backbone
         from ..models.plots import loss_plot
+        from ..models.tensors.batch import repeat_to_batch
+        from ..models.tensors.masks import sized_mask
 
         config = GramConfig(
             iterations, content_weight, sentiment_weight, smoothness, layers, solver, colour_only=colour_only, seed=seed
@@ -306,9 +308,7 @@ class AffectDenseNetGramTransfer:
         sources, references = (repeat_to_batch(to_bchw(t), n).to(device) for t in (image, reference))
         masks = None
         if mask is not None:
-            masks = repeat_to_batch(
-                resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(sources), *sources.shape[-2:]), len(sources)
-            )
+            masks = repeat_to_batch(sized_mask(mask, sources), len(sources))
         done = []
         for i in range(len(sources)):
             one = lambda t: None if t is None else t[i : i + 1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from comfyui_affect.models import gram, host
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.gram import GramConfig, GramLoss, total_variation, transfer, with_luminance
+from comfyui_affect.models.gram import GramConfig, GramLoss, total_variation, transfer
 from comfyui_affect.models.networks import backbones
 from comfyui_affect.models.networks.backbones import (
     LAYERS,
@@ -16,6 +16,7 @@ from comfyui_affect.models.networks.backbones import (
     feature_maps,
     folded,
 )
+from comfyui_affect.models.tensors.luminance import with_luminance
 from torch.nn import functional as F
 
 

@@ -19,6 +19,7 @@ from ..models.emotions import MIKELS, OPPOSITE, EmotionTarget
 from ..models.networks.classifiers import TINY, load_classifier
 from ..models.networks.scorers import load_scorer
 from ..models.plots import contact_sheet
+from ..models.tensors.uint8 import to_uint8
 from .data.moodscenes import layout_seeds, make_scene
 from .data.photos import HELD_OUT, photograph, square
 
@@ -150,7 +151,7 @@ def sample_sheet(images: torch.Tensor, captions: list[str], target: Path) -> Non
     sheet = contact_sheet(
         [x.permute(1, 2, 0).numpy() for x in images], ["\n".join(textwrap.wrap(c, 26)[:4]) for c in captions], columns=8
     )
-    files.write_atomically(target, lambda p: Image.fromarray((sheet * 255).round().astype(np.uint8)).save(p))
+    files.write_atomically(target, lambda p: Image.fromarray(to_uint8(sheet)).save(p))
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from ..models import files, tiny
-from ..models.diffusion.protocol import frozen
 from ..models.errors import UserError
 from ..models.networks.classifiers import TINY
+from ..models.tensors.gradients import frozen
 from .classifier import ClassifierConfig
 from .clip import ClipConfig
 from .config import load_config

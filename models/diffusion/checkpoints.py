@@ -17,9 +17,9 @@ import torch
 from ..errors import UserError
 from ..files import check_safetensors, load_into, load_safetensors
 from ..host import current
+from ..tensors.gradients import frozen
 from .diffusers import DiffusersModel, DiffusersVAE
 from .folder import load_folder, takes_more
-from .protocol import frozen
 from .text import TextEncoder, Tower
 from .towers import OpenClipTower, TransformersTower
 

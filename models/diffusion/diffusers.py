@@ -16,9 +16,11 @@ from ..errors import UserError
 from ..moodifier.blend import BlendConfig, attention_blend, cells, token_alignment
 from ..moodifier.masks import attention_maps
 from ..muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
+from ..tensors.batch import repeat_to_batch
+from ..tensors.gradients import checkpointed, deterministic, frozen, ordinary_weights
+from ..tensors.ranges import clamp01, finite
 from . import sampling
-from .inference import checkpointed, deterministic, ordinary_weights
-from .protocol import Conditioning, Control, clamp01, finite, frozen, repeat_to_batch
+from .protocol import Conditioning, Control
 from .sampling import Callback, Sampler, ddim_inversion, prepare_noise, schedule, sd_sigmas, sigma_to_timestep
 
 

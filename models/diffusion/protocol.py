@@ -7,12 +7,10 @@ VAE's own; a `Denoiser` works in its model's (SD: times 0.18215) and converts wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ContextManager, Protocol, runtime_checkable
 
 import torch
-
-from ..errors import UserError
 
 Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: [[embeds [B, T, D], {"pooled_output": [B, P] or None, ...}], ...]."""
@@ -123,43 +121,3 @@ class Autoencoder(Protocol):
 
     def gradients(self, save_memory: bool = False) -> ContextManager[None]:
         """As `Denoiser.gradients`, for `decode`."""
-
-
-def finite(values: torch.Tensor, what: str) -> torch.Tensor:
-    """The tensor itself. UserError where it holds NaN or infinity: from there on everything would, and the picture be
-    black.
-
-    what  which network it was, and where: "The model, in step 3 of 20, gave"
-    """
-    if not torch.isfinite(values.detach()).all():
-        raise UserError(
-            f"{what} values that are no numbers (NaN or infinity). Its file may be damaged; or the guidance (cfg), a LoRA's "
-            "strength or a prompt's weight is far too high."
-        )
-    return values
-
-
-def repeat_to_batch(t: torch.Tensor, n: int) -> torch.Tensor:
-    """[m, ...] -> [n, ...]: rows in turn, as ComfyUI repeats a short batch."""
-    return t if len(t) == n else t[[i % len(t) for i in range(n)]]
-
-
-def frozen(modules: Iterable[torch.nn.Module]) -> None:
-    """Puts networks into evaluation mode without gradients to their weights."""
-    for module in modules:
-        module.eval().requires_grad_(False)
-
-
-class _ClampKeepingGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return x.clamp(0.0, 1.0)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient
-
-
-def clamp01(x: torch.Tensor) -> torch.Tensor:
-    """Clamps to 0..1 with the identity's gradient: a saturated pixel can still be pulled back inside."""
-    return _ClampKeepingGradient.apply(x)

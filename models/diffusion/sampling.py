@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from ..errors import UserError
-from .protocol import finite
+from ..tensors.ranges import finite
 
 Model = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Callback = Callable[[int, torch.Tensor, torch.Tensor, int], None]

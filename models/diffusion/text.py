@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..tensors.ranges import finite
 from . import embeddings
-from .protocol import Conditioning, finite
+from .protocol import Conditioning
 from .towers import OpenClipTower
 
 CHUNK = 77

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .protocol import frozen
+from ..tensors.gradients import frozen
 
 Vectors = Mapping[tuple[int, int], torch.Tensor]
 """(row, column) of a batch of token ids -> the embedding [D] that stands there in place of the token's own."""

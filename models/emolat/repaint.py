@@ -10,10 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from .. import host
-from ..diffusion.inference import ordinary
 from ..emotions import MIKELS
 from ..errors import UserError
-from ..gram import resized
+from ..tensors.composites import composite
+from ..tensors.gradients import ordinary
+from ..tensors.resize import resized
 from .space import EmoLat, EmoLatCode
 from .transfer import LARGEST
 
@@ -64,10 +65,7 @@ def repaint(
             small = resized(source.to(device), *size)
             change = (emolat.network(small, words, codes) - small) * (strength * code.emotion.intensity)
             after = (source + resized(change, h, w).to(source)).clamp(0, 1)
-            if mask is not None:
-                m = mask[i % len(mask)][None].to(source)
-                after = torch.where(m > 0, source.lerp(after, m), source)
-            out[i : i + 1] = after
+            out[i : i + 1] = composite(source, after, None if mask is None else mask[i % len(mask)][None].to(source))
             bar.update()
     finally:
         bar.close()

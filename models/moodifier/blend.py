@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
 from .. import host
-from ..diffusion.protocol import Conditioning, Denoiser, TextContext, repeat_to_batch
+from ..diffusion.protocol import Conditioning, Denoiser, TextContext
 from ..diffusion.text import tokenize
 from ..errors import UserError
+from ..tensors.batch import repeat_to_batch
+from ..tensors.masks import coverage, with_channel
 from .attention import BlendControl, align, embedding_scores, id_scores
 
 EVERYTHING = 0.98
@@ -76,7 +77,7 @@ def _ids(conditioning: Conditioning, text: str) -> list[int]:
 def cells(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
     """A mask [B or 1, H, W] or [B or 1, 1, H, W] of pixels as one [B or 1, 1, h, w] of a latent's cells: the share
     of each cell that it covers, so that a cell without a pixel of it stays exactly as it was."""
-    return F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]).to(latent), size=latent.shape[-2:], mode="area")
+    return coverage(with_channel(mask).to(latent), *latent.shape[-2:])
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from .. import metrics
-from ..diffusion.protocol import repeat_to_batch
 from ..emotions import MIKELS, EmotionTarget
 from ..errors import UserError
-from ..gram import resized
 from ..networks.backbones import load_backbone, taps
 from ..networks.perceptual import PerceptualDistance
+from ..tensors.batch import repeat_to_batch
+from ..tensors.masks import sized_mask
 
 
 def edit_figures(
@@ -55,9 +55,7 @@ def edit_figures(
         "structure": structure(edited),
     }
     if mask is not None:
-        where = (
-            repeat_to_batch(resized(mask.reshape(-1, 1, *mask.shape[-2:]).to(image), *image.shape[-2:]), len(image)) > 0
-        )
+        where = repeat_to_batch(sized_mask(mask, image), len(image)) > 0
         outside = torch.where(where, image, edited)
         columns |= {
             "psnr_outside": metrics.psnr(image, edited, ~where),

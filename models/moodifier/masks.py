@@ -17,6 +17,9 @@ from torch.nn import functional as F
 from .. import host
 from ..diffusion.protocol import Denoiser, TextContext
 from ..errors import UserError
+from ..tensors.luminance import luminance
+from ..tensors.resize import resized
+from ..tensors.uint8 import image_of, to_uint8
 from .attention import Recorder
 from .blend import EVERYTHING
 from .instruction import Change
@@ -80,7 +83,7 @@ def guided(maps: torch.Tensor, image: torch.Tensor, radius: float = 0.15, epsilo
     `GUIDED_SIDE` a side; `radius` is a share of the shorter side."""
     share = min(1.0, GUIDED_SIDE / max(image.shape[-2:]))
     size = tuple(max(8, round(s * share)) for s in image.shape[-2:])
-    image = F.interpolate(image.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
+    image = resized(image.float(), *size)
     maps = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
     r = max(1, round(radius * min(size)))
     k = 2 * r + 1
@@ -168,14 +171,7 @@ def box_mask(changes: Sequence[Change], h: int, w: int) -> torch.Tensor:
 def saliency(image: torch.Tensor, side: int = 64) -> torch.Tensor:
     """[B, 3, H, W] -> [B, 1, H, W] in 0..1: the spectral residual (Hou and Zhang 2007) of the luminance at 64
     pixels."""
-    weights = image.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
-    small = F.interpolate(
-        (image * weights).sum(dim=1, keepdim=True),
-        size=(side, side),
-        mode="bilinear",
-        antialias=True,
-        align_corners=False,
-    )
+    small = resized(luminance(image), side, side)
     spectrum = torch.fft.fft2(small)
     log = (spectrum.abs() + 1e-8).log()
     residual = log - F.avg_pool2d(F.pad(log, (1, 1, 1, 1), mode="circular"), 3, 1)
@@ -211,7 +207,7 @@ def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/
     network = network.eval().to(image.device)
     out = torch.zeros(len(image), len(names), *image.shape[-2:], device=image.device)
     for b in range(len(image)):
-        pixels = (image[b].movedim(0, -1).cpu().numpy() * 255).round().astype("uint8")
+        pixels = to_uint8(image[b].movedim(0, -1))
         given = processor(text=list(names), images=[pixels] * len(names), padding=True, return_tensors="pt").to(
             image.device
         )
@@ -251,7 +247,6 @@ def _grown(mask: torch.Tensor, pixels: int) -> torch.Tensor:
 
 def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor:
     """[B, 3, H, W] with the mask in red over it and words below: what the artist looks at."""
-    import numpy as np
     from PIL import Image, ImageDraw
 
     from ..plots import font_of
@@ -272,7 +267,7 @@ def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor
     lines = [*lines, line][:9]
     foot = Image.new("RGB", (w, 6 + len(lines) * (font.size + 4)), "white")
     ImageDraw.Draw(foot).multiline_text((4, 2), "\n".join(lines), fill="black", font=font, spacing=4)
-    strip = torch.from_numpy(np.asarray(foot, np.float32) / 255).permute(2, 0, 1)[None].to(image)
+    strip = image_of(foot)[None].to(image)
     return torch.cat([shown, strip.expand(len(image), -1, -1, -1)], dim=2)
 
 

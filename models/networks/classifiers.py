@@ -14,15 +14,9 @@ from torch.nn import functional as F
 
 from .. import files, host, tiny
 from ..emotions import GOEMOTIONS, MIKELS
+from ..tensors.resize import resized
 
 INPUT_SIZE = 128
-
-
-def resize(image: torch.Tensor, size: int) -> torch.Tensor:
-    """[B, 3, H, W] -> [B, 3, size, size], bilinear with antialiasing; differentiable, and free where it fits."""
-    if image.shape[-2:] == (size, size):
-        return image
-    return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 class _Block(nn.Module):
@@ -48,7 +42,7 @@ class ConvEmotionNet(nn.Module):
         self.norm, self.head = nn.GroupNorm(8, widths[-1]), nn.Linear(2 * widths[-1], len(MIKELS))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        x = F.silu(self.norm(self.blocks(self.stem(resize(image, INPUT_SIZE) * 2 - 1))))
+        x = F.silu(self.norm(self.blocks(self.stem(resized(image, INPUT_SIZE, INPUT_SIZE) * 2 - 1))))
         return self.head(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
 
 
@@ -66,7 +60,7 @@ class PatchEmotionNet(nn.Module):
         self.head = nn.Linear(width, len(MIKELS))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        x = self.patch(resize(image, INPUT_SIZE) * 2 - 1).flatten(2).transpose(1, 2)
+        x = self.patch(resized(image, INPUT_SIZE, INPUT_SIZE) * 2 - 1).flatten(2).transpose(1, 2)
         return self.head(self.encoder(x + self.position).mean(dim=1))
 
 
@@ -113,7 +107,7 @@ def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     clip_model names the CLIP (see `scorers.load_scorer`) that zero-shot and published heads look through; the tiny CLIP
     that judges is tiny-eval, since the one that conditions the sampler must not judge.
     """
-    from ..diffusion.protocol import frozen
+    from ..tensors.gradients import frozen
     from .heads import ClipEmotionHead, read_head
     from .scorers import load_scorer
 

@@ -160,8 +160,8 @@ def load_pipeline() -> tuple[Any, Any, Any]:
     device."""
     from .. import host
     from ..diffusion.diffusers import DiffusersModel
-    from ..diffusion.protocol import frozen
     from ..diffusion.text import TextEncoder, open_clip_tower
+    from ..tensors.gradients import frozen
 
     unet, vae, clip = build_unet(), build_vae(), build_clip()
     load("unet", unet), load("vae", vae), load("clip", clip)

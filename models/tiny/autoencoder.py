@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..diffusion.inference import checkpointed, ordinary_weights
-from ..diffusion.protocol import clamp01
 from ..errors import UserError
+from ..tensors.gradients import checkpointed, ordinary_weights
+from ..tensors.ranges import clamp01
 
 LATENT_CHANNELS = 8
 THUMBNAIL = 3

@@ -23,6 +23,7 @@ from ...models.moodifier import rules
 from ...models.moodifier.chat_server import Refused
 from ...models.moodifier.instruction import BrokenAnswer, plain
 from ...models.pictures import Unreadable, read
+from ...models.tensors.uint8 import image_of
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _IMAGE_TOKENS, _WORDS_IN, _WORDS_OUT = 600, 60, 8
@@ -248,7 +249,6 @@ def _some_at_once(
 def keep_fitting(folder: Path, rows: list[dict[str, Any]], scorer: Any, share: float = KEPT) -> list[dict[str, Any]]:
     """The rows less the lowest fifth by CLIP score (`scorer`: a ClipScorer) of the image against its emotion's
     descriptors (the best of them counts). Images that are no longer there are noted and left out."""
-    import numpy as np
     import torch
 
     there, scores = [], []
@@ -258,7 +258,7 @@ def keep_fitting(folder: Path, rows: list[dict[str, Any]], scorer: Any, share: f
         except Unreadable as error:
             host.current().note(f"{row['file']!r} is left out of the kept: {error.why}")
             continue
-        x = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
+        x = image_of(image)[None]
         with torch.no_grad():
             feature = torch.nn.functional.normalize(scorer.image_features(x.to(host.current().device)), dim=-1)
             scores.append(float((feature @ scorer.text_features(rules.descriptors(row["emotion"])).T).max()))

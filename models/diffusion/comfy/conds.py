@@ -9,7 +9,7 @@ import comfy.utils
 import torch
 
 from ...errors import UserError
-from ..inference import ordinary
+from ...tensors.gradients import ordinary
 
 CROSS = "c_crossattn"
 _MASK, _COUNT = "attention_mask", "num_tokens"

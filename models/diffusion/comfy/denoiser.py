@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...errors import UserError
-from ..inference import checkpointed, deterministic, mutation_allowed, ordinary_inputs, ordinary_weights
+from ...tensors.gradients import checkpointed, deterministic, mutation_allowed, ordinary_inputs, ordinary_weights
 from ..protocol import Control
 from .attention import controlled
 from .conds import CROSS, CondContext, ordinary_conds

@@ -13,9 +13,10 @@ import torch
 from ...emotions import EmotionTarget
 from ...errors import UserError
 from ...muse import EmotionTokens, Muse, MuseConfig, TimingGate, TraceStore
+from ...tensors.batch import repeat_to_batch
+from ...tensors.gradients import ordinary
 from ..flow import LARGEST
-from ..inference import ordinary
-from ..protocol import Conditioning, repeat_to_batch
+from ..protocol import Conditioning
 from .conds import CondContext, active
 from .denoiser import ComfyDenoiser, flat
 from .families import check_areas, check_frames, check_pair

@@ -1,7 +1,7 @@
 """Patches of other nodes (FreeU, hypernetworks, attention replacements) while gradients run through them.
 
 A patch was written for inference: it may hold tensors or networks that were made in inference mode, which autograd
-refuses to save, and it may write into what it is given and has computed with (`inference.mutation_allowed` bears that).
+refuses to save, and it may write into what it is given and has computed with (`gradients.mutation_allowed` bears that).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import comfy.ldm.modules.attention
 import comfy.model_patcher
 import torch
 
-from ..inference import ordinary_inputs
+from ...tensors.gradients import ordinary_inputs
 
 
 class _Differentiable:

@@ -9,8 +9,8 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ..inference import checkpointed, ordinary_weights
-from ..protocol import clamp01
+from ...tensors.gradients import checkpointed, ordinary_weights
+from ...tensors.ranges import clamp01
 from .memory import casts
 from .weights import own_weights
 

@@ -18,7 +18,7 @@ import comfy.ops
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..inference import copied
+from ...tensors.gradients import copied
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def own_weights() -> Iterator[None]:
     `comfy.ops.cast_bias_weight` is the one place through which all of ComfyUI's layers (and other packs, which its
     comments invite) fetch weights that they do not simply own: legacy low memory loading, dynamic VRAM, quantised
     formats, LoRAs applied at use. It still does its work in inference mode, as it was written for; only what it returns
-    is copied. Copies live as long as autograd needs them: with block-wise recomputation (`inference.checkpointed`) one
+    is copied. Copies live as long as autograd needs them: with block-wise recomputation (`gradients.checkpointed`) one
     block's at a time. Without gradients nothing changes.
     """
     fetch = comfy.ops.cast_bias_weight

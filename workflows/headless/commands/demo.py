@@ -37,6 +37,7 @@ def main(args: argparse.Namespace) -> int:
     from ....models import pictures
     from ....models.files import write_atomically
     from ....models.plots import contact_sheet
+    from ....models.tensors.uint8 import to_uint8
 
     start = time.perf_counter()
     inputs = args.output_dir / "input"
@@ -72,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
         title="One prompt in eight emotions, and a photograph in two",
     )
     target = args.output_dir / "contact_sheet.png"
-    write_atomically(target, lambda p: Image.fromarray((sheet * 255).round().astype("uint8")).save(p))
+    write_atomically(target, lambda p: Image.fromarray(to_uint8(sheet)).save(p))
     seconds = round(time.perf_counter() - start, 1)
     kept = _ssim(
         images[captions.index(next(c for c in captions if c.startswith("a photograph")))],
@@ -147,24 +148,22 @@ def _run(workflow: Path, inputs: Path, output: Path, changes: list[str], quiet: 
 
 
 def _ssim(a: Any, b: Any) -> float:
-    import numpy as np
-    import torch
-
     from ....models.metrics import ssim
+    from ....models.tensors.uint8 import image_of
 
-    x, y = (torch.from_numpy(np.array(i)).permute(2, 0, 1)[None].float() / 255 for i in (a, b))
+    x, y = (image_of(i)[None] for i in (a, b))
     return float(ssim(x, y)[0])
 
 
 def _judge(image: Any) -> dict[str, float]:
-    import numpy as np
     import torch
 
     from ....models import host
     from ....models.emotions import MIKELS
     from ....models.networks.classifiers import load_classifier
+    from ....models.tensors.uint8 import image_of
 
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().to(host.current().device) / 255
+    x = image_of(image)[None].to(host.current().device)
     with torch.no_grad():
         return dict(zip(MIKELS, load_classifier(JUDGE)(x).softmax(dim=-1)[0].tolist()))
 

@@ -17,6 +17,7 @@ import torch
 from ....models.errors import UserError
 from ....models.files import open_regular, safe_join
 from ....models.host import current
+from ....models.tensors.uint8 import truncated
 from ..formats import png
 from ..formats.text import fill_in
 from . import image_files
@@ -178,13 +179,13 @@ def _bytes(image: torch.Tensor) -> np.ndarray:
     that are no numbers."""
     out = np.empty(image.shape, np.uint8)
     for top in range(0, len(image), 256):
-        values = image[top : top + 256].float().cpu().numpy() * 255.0
-        if not np.isfinite(values).all():
+        part = image[top : top + 256]
+        if not torch.isfinite(part).all():
             raise UserError(
                 "The image holds values that are no numbers (NaN or infinity), which no file can show. Look at the nodes that "
                 "made it: a strength, a guidance or a weight may be far too high."
             )
-        out[top : top + 256] = values.clip(0, 255)
+        out[top : top + 256] = truncated(part)
     return out
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from ....models.errors import UserError
+from ....models.tensors.uint8 import from_uint8, truncated
 
 MAX_RESOLUTION = 16384
 
@@ -70,9 +70,8 @@ def _lanczos(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
 
     scaled = []
     for one in image:
-        pixels = (one.cpu().numpy() * 255.0).clip(0, 255).astype(np.uint8)
-        resized = Image.fromarray(pixels).resize((width, height), resample=Image.Resampling.LANCZOS)
-        scaled.append(torch.from_numpy(np.array(resized).astype(np.float32) / 255.0))
+        resized = Image.fromarray(truncated(one)).resize((width, height), resample=Image.Resampling.LANCZOS)
+        scaled.append(torch.from_numpy(from_uint8(resized)))
     return torch.stack(scaled).to(image)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from ....models.diffusion.protocol import finite
 from ....models.errors import UserError
 from ....models.host import current
 from ....models.pictures import opened
+from ....models.tensors.masks import with_channel
+from ....models.tensors.ranges import finite
 from .image_files import find_image
 from .images import MAX_RESOLUTION
 
@@ -154,7 +155,7 @@ class SetLatentNoiseMask:
     DESCRIPTION = "Sampling then changes the latent only where the mask is 1."
 
     def set_mask(self, samples: Latent, mask: torch.Tensor) -> tuple[Latent]:
-        return ({**samples, "noise_mask": mask.reshape(-1, 1, *mask.shape[-2:])},)
+        return ({**samples, "noise_mask": with_channel(mask)},)
 
 
 CLASSES = {

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comfyui_affect.models.diffusion.inference import checkpointed, mutation_allowed, ordinary, ordinary_weights
 from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.tensors.gradients import checkpointed, mutation_allowed, ordinary, ordinary_weights
 from torch import nn
 
 

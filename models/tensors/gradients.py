@@ -8,7 +8,7 @@ or unpatching the model brings inference tensors back. So for each gradient sect
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -92,6 +92,12 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
                 table[name] = t
 
 
+def frozen(modules: Iterable[nn.Module]) -> None:
+    """Puts networks into evaluation mode without gradients to their weights."""
+    for module in modules:
+        module.eval().requires_grad_(False)
+
+
 class ordinary_inputs(TorchFunctionMode):
     """A block in which every operation sees ordinary tensors in place of inference tensors, on the same memory: for
     code that holds tensors where nobody can find them to alias them. Costs some microseconds an operation."""
@@ -122,19 +128,6 @@ def deterministic() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
         torch.utils.deterministic.fill_uninitialized_memory = fill
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a device's memory ran out: CUDA's, ROCm's and XPU's have a type of their own, MPS's
-    has not."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
-
-
-def give_back_memory(device: torch.device) -> None:
-    """Gives the memory that torch keeps for later back to a device of any kind that keeps some."""
-    module = getattr(torch, device.type, None)
-    if hasattr(module, "empty_cache"):
-        module.empty_cache()
 
 
 _allowed = threading.local()

@@ -1,0 +1,18 @@
+"""Running out of a device's memory."""
+
+from __future__ import annotations
+
+import torch
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a device's memory ran out: CUDA's, ROCm's and XPU's have a type of their own, MPS's
+    has not."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Gives the memory that torch keeps for later back to a device of any kind that keeps some."""
+    module = getattr(torch, device.type, None)
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()

@@ -1,0 +1,13 @@
+"""Images at another size."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+def resized(image: torch.Tensor, h: int, w: int) -> torch.Tensor:
+    """[B, C, *, *] -> [B, C, h, w], bilinear with antialiasing; differentiable. The tensor itself where it fits."""
+    if image.shape[-2:] == (h, w):
+        return image
+    return F.interpolate(image, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
