@@ -23,6 +23,8 @@ from ..models.networks.backbones import load_backbone, taps
 from ..models.networks.scorers import load_scorer
 from . import measure
 
+CODE = ("benchmarks.clipstyler:clipstyler", "benchmarks.emolat:picture", "benchmarks.emolat:tasks")
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -34,7 +34,15 @@ from ..training.transfer import TransferConfig, train_transfer, with_network
 from . import clipstyler, measure, memory
 from .store import fingerprint
 
-_SCENES = ("training/data/moodscenes/*.py",)
+CODE = (
+    "training.transfer:train_transfer",
+    "training.transfer:with_network",
+    "training.emolat:read_data",
+    "benchmarks.emolat:one_pass",
+    "benchmarks.emolat:picture",
+    "benchmarks.emolat:tasks",
+)
+"""What trains a transfer network and makes its images."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +61,8 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"Intervals take four scenes at least, got --n {args.n}.")
     emolat = load_emolat(args.model)
     # What other code, weights or settings made is kept apart; the baseline knows nothing of EmoLat's.
-    ours = args.out / fingerprint(
-        ("models/emolat/*.py", "training/transfer.py", *_SCENES), ("vgg", "clip"), f"{digest(emolat)} {args.overrides}"
-    )
-    theirs = args.out / fingerprint(("benchmarks/clipstyler.py", "models/emolat/losses.py", *_SCENES), ("vgg", "clip"))
+    ours = args.out / fingerprint(CODE, ("vgg", "clip"), f"{digest(emolat)} {args.overrides}")
+    theirs = args.out / fingerprint(clipstyler.CODE, ("vgg", "clip"))
     ours.mkdir(parents=True, exist_ok=True)
     bare = without_codes(emolat, args.out, ours, args.overrides)
     figures: dict[str, float] = {}

@@ -21,7 +21,7 @@ from ..training.emolat import DataConfig, read_data
 from ..training.loop import split
 from ..training.transfer import TransferConfig, train_transfer, with_network
 from . import measure
-from .emolat import _unit, digest, judged, one_pass, picture, seen, tasks
+from .emolat import CODE, _unit, digest, judged, one_pass, picture, seen, tasks
 from .store import fingerprint
 
 LOSSES = tuple(f.name for f in fields(Weights))
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     own, loop = split(config["transfer"], TransferConfig, "transfer")
     loop = replace(loop, steps=max(1, int(args.share * loop.steps)))
     out = args.out / fingerprint(
-        ("models/emolat/*.py", "training/transfer.py", "training/data/moodscenes/*.py"),
+        CODE,
         ("vgg", "clip"),
         f"{digest(emolat)} {own} {loop} {config['data']}",
     )

@@ -32,6 +32,12 @@ from . import measure
 from .store import fingerprint
 
 DRAWS = 256
+CODE = (
+    "training.emolat:read_data",
+    "training.emolat:real_vectors",
+    "training.emolat:start_books",
+    "training.emolat:train_space",
+)
 
 FIRST_SEED = 2
 """Trainings with the seeds before it chose the settings (`training.emolat.SpaceConfig`)."""
@@ -57,13 +63,7 @@ def main(args: argparse.Namespace) -> int:
     # What other code or settings trained is kept apart; data and features are known by what they are.
     used = {key: config[key] for key in ("model", "data", "emolat")}
     out = args.out / fingerprint(
-        (
-            "models/emolat/*.py",
-            "training/emolat.py",
-            "training/data/graphs.py",
-            "training/loop.py",
-            "training/data/moodscenes/*.py",
-        ),
+        CODE,
         ("vgg", "clip"),
         json.dumps(used, sort_keys=True),
     )

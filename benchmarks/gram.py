@@ -42,7 +42,7 @@ LOSSES = {"": 0.0, "smooth.": GramConfig().smoothness}
 """Figure prefix -> the weight on smoothness: the paper's loss, and the one that users get."""
 
 PARTS = ("speed", "memory", "quality")
-_CODE = ("models/gram.py", "models/networks/backbones.py", "benchmarks/gram.py")
+CODE = ("benchmarks.gram:speed", "benchmarks.gram:_peak")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     # Times and memory of another machine are made anew.
-    folder = args.out / fingerprint(_CODE, ("densenet",), f"{measure.machine()} {torch.get_num_threads()}")
+    folder = args.out / fingerprint(CODE, ("densenet",), f"{measure.machine()} {torch.get_num_threads()}")
     figures: dict[str, float] = {}
     if "speed" in args.only:
         figures |= speed(args.out, folder)

@@ -186,8 +186,7 @@ def grouped_interval(values: torch.Tensor, groups: Sequence[Any], draws: int = 2
 def fingerprint_of_figures() -> str:
     """Of the code and the models that make an image and judge it."""
     return fingerprint(
-        (*CODE, "models/metrics.py", "models/networks/perceptual.py", "benchmarks/measure.py"),
-        (*WEIGHTS, "tiny-c", "clip-eval", "vgg"),
+        (*CODE, "benchmarks.measure:described", "benchmarks.measure:compared"), (*WEIGHTS, "tiny-c", "clip-eval", "vgg")
     )
 
 

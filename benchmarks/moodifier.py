@@ -80,23 +80,7 @@ TABLE_4 = {"clip": 1, "lpips": -1, "structure": 1, "psnr": -1, "mse": 1, "ssim":
 """The sign of ours less InfEdit's in the paper: nearer to the emotion and a better background by LPIPS; InfEdit
 keeps more by the four others."""
 
-_CODE = (
-    "models/moodifier/blend.py",
-    "models/moodifier/attention.py",
-    "models/moodifier/masks.py",
-    "models/moodifier/words.py",
-    "models/networks/moodifyclip.py",
-    "models/moodifier/instruction.py",
-    "models/emotions.py",
-    "models/diffusion/diffusers.py",
-    "models/diffusion/sampling.py",
-    "models/diffusion/text.py",
-    "models/diffusion/protocol.py",
-    "models/tiny/*.py",
-    "benchmarks/edit_methods.py",
-    "benchmarks/moodifier_cases.py",
-    "training/data/moodscenes/*.py",
-)
+CODE = ("benchmarks.edit_methods:edited", "benchmarks.moodifier_cases")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,8 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     weights = ("unet", "vae", "clip")
     folders = {
-        "clip": args.out / fingerprint(_CODE, weights),
-        "moodify": args.out / fingerprint(_CODE, (*weights, "moodifyclip")),
+        "clip": args.out / fingerprint(CODE, weights),
+        "moodify": args.out / fingerprint(CODE, (*weights, "moodifyclip")),
     }
     found = cases(args.n, args.split)
     if len(found) < 2:

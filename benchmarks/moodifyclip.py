@@ -34,6 +34,9 @@ VARIANTS = ("gl", "gl_fg", "gl_ot", "full")
 AMONG = 100
 
 
+CODE = ("training.moodifyclip:train", "training.moodifyclip:base_clip", "benchmarks.moodifyclip:variants")
+
+
 def variants(config: MoodifyConfig) -> dict[str, MoodifyConfig]:
     """Figure prefix -> which losses."""
     return {
@@ -74,16 +77,7 @@ def main(args: argparse.Namespace) -> int:
     # What other code, settings or weights trained is kept apart. The base reads its own 77 tokens, which hold every
     # caption here.
     out = args.out / fingerprint(
-        (
-            "training/moodifyclip.py",
-            "training/clip.py",
-            "training/loop.py",
-            "training/data/pack.py",
-            "models/networks/views.py",
-            "models/networks/moodifyclip.py",
-            "models/moodifier/losses.py",
-            "training/data/moodscenes/*.py",
-        ),
+        CODE,
         ("clip",),
         json.dumps(config, sort_keys=True),
     )

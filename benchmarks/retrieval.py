@@ -23,14 +23,7 @@ EACH = 50
 """Copies of each scene in the gallery of near-duplicates."""
 
 USUAL, LARGE = 10_000, 50_000
-_CODE = (
-    "models/reference.py",
-    "models/gallery.py",
-    "models/ssim.py",
-    "models/ssim_kernels.py",
-    "training/data/moodscenes/*.py",
-    "benchmarks/retrieval.py",
-)
+CODE = ("benchmarks.retrieval:scenes", "benchmarks.retrieval:write_index", "benchmarks.retrieval:_timed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,7 +175,7 @@ def main(args: argparse.Namespace) -> int:
     sizes = [int(n) for n in args.sizes.split(",")]
     if min(sizes) < USUAL // EACH:
         raise UserError(f"The galleries hold {USUAL // EACH} pictures at least, got --sizes {args.sizes}.")
-    folder = args.out / fingerprint(_CODE, ())  # what other code indexed is kept apart
+    folder = args.out / fingerprint(CODE, ())  # what other code indexed is kept apart
     folder.mkdir(parents=True, exist_ok=True)
     drawn = min(max(sizes), USUAL)
     edges = scenes(folder, drawn + args.queries)

@@ -6,7 +6,6 @@ with all its settings. It carries notes of how it was made (inner steps, when th
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections.abc import Callable
@@ -21,58 +20,28 @@ import torch
 from ..models import files, pictures, tiny
 from ..models.errors import UserError
 from ..models.tensors.uint8 import from_uint8, to_uint8
+from . import dependencies
 from .tasks import Task
 
-_PACKAGE = Path(__file__).parent.parent
-CODE = (
-    "models/muse.py",
-    "models/networks/views.py",
-    "models/emotions.py",
-    "models/networks/classifiers.py",
-    "models/networks/clip.py",
-    "models/networks/scorers.py",
-    "models/tiny/__init__.py",
-    "models/tiny/autoencoder.py",
-    "models/diffusion/diffusers.py",
-    "models/diffusion/sampling.py",
-    "models/diffusion/text.py",
-    "models/diffusion/protocol.py",
-    "models/tensors/*.py",
-    "benchmarks/methods.py",
-    "benchmarks/rivals.py",
-    "benchmarks/tasks.py",
-    "training/data/moodscenes/*.py",
-)
+CODE = ("benchmarks.methods:make",)
+"""What makes the images of `methods.Method`."""
+
 WEIGHTS = ("unet", "vae", "clip", "tiny-a", "tiny-b")
-
-
-def _without_words(source: str) -> str:
-    """Code as a tree without docstrings: rewording a comment makes no image old."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            body[0] = ast.Pass()
-    return ast.dump(tree)
 
 
 @lru_cache(maxsize=32)
 def fingerprint(code: tuple[str, ...] = CODE, weights: tuple[str, ...] = WEIGHTS, settings: str = "") -> str:
     """Twelve hex digits over the code, the libraries, the weights and the settings that an image depends on.
 
-    code     files or globs below the package
+    code     the functions that make it, as `dependencies.reached` takes them: all that they use counts
     weights  names of bundled models, or files
+
+    UserError for a function or module that does not exist (any more).
     """
     import diffusers
 
     digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {diffusers.__version__} {settings}".encode())
-    for path in sorted(path for name in code for path in _PACKAGE.glob(name)):
-        digest.update(_without_words(path.read_text(encoding="utf-8")).encode())
+    digest.update(dependencies.digest(code))
     for name in weights:
         path = tiny.path(name)
         digest.update((path if path.is_file() else Path(name)).read_bytes())
@@ -90,7 +59,7 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
 
 class Store:
     """The images of one method (`methods.Method`) under a benchmark's folder. Where it starts from EmoLat's codes, its
-    fingerprint takes EmoLat in.
+    fingerprint takes EmoLat's weights in.
 
     expected  the fingerprint that a process started with: a worker that finds other code than its parent's stops
     """
@@ -103,8 +72,8 @@ class Store:
             )
         settings = json.dumps(asdict(method), sort_keys=True)
         name = f"{method.kind}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
-        of_emolat = ((*CODE, "models/emolat/*.py"), (*WEIGHTS, "emolat")) if method.start == "emolat" else ()
-        self.folder = root / fingerprint(*of_emolat) / name
+        weights = (*WEIGHTS, "emolat") if method.start == "emolat" else WEIGHTS
+        self.folder = root / fingerprint(CODE, weights) / name
         note = self.folder / "method.json"
         if not note.is_file():
             files.write_atomically(note, lambda p: p.write_text(settings + "\n", encoding="utf-8"))
