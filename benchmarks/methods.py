@@ -15,11 +15,11 @@ import torch
 from torch.nn import functional as F
 
 from ..models import host, tiny
-from ..models.diffusion.diffusers import CFGGuider, MuseGuider
+from ..models.diffusion.diffusers import CFGGuider
 from ..models.diffusion.sampling import Sampler, ddim_inversion, prepare_noise, schedule
 from ..models.emolat.space import load_emolat
 from ..models.emotions import MIKELS
-from ..models.muse import EmotionTokens, MuseConfig, TimingGate, initial_tokens
+from ..models.muse import EmotionTokens, MuseConfig, TimingGate, initial_tokens, muse_guider
 from ..models.networks.classifiers import load_classifier
 from ..models.networks.scorers import load_scorer
 from ..models.networks.views import view
@@ -147,7 +147,7 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
             )
             # Each image's own first tokens, whatever batch it is in and wherever it stands there.
             drawn = EmotionTokens(torch.cat([_first(method, positive[0][0][[i]], t) for i, t in enumerate(tasks)]))
-            guider: CFGGuider = MuseGuider(
+            guider: Any = muse_guider(
                 model,
                 vae,
                 _classifier(method.guide),
@@ -161,8 +161,8 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
         else:
             guider = CFGGuider(model, positive, negative, method.cfg)
         samples = guider.sample(noise, latent, Sampler("euler"), sigmas)
-        if isinstance(guider, MuseGuider):
-            trace = guider.traces.get(samples)[0]
+        if method.kind == "muse":
+            trace = guider.method.traces.get(samples)[0]
             notes = [
                 {
                     "opened_at": trace.opened_at[i],

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from ..models import tiny
-from ..models.diffusion.diffusers import CFGGuider, MuseGuider
+from ..models.diffusion.diffusers import CFGGuider, MethodGuider
 from ..models.diffusion.sampling import Sampler, prepare_noise, schedule
 from ..models.emotions import MIKELS, EmotionTarget
-from ..models.muse import EmotionTokens, Muse, MuseConfig, TimingGate
+from ..models.muse import EmotionTokens, Muse, MuseConfig, MuseRun, TimingGate, muse_guider
 from ..models.networks.classifiers import load_classifier
 from ..models.networks.scorers import load_scorer
 from ..models.plots import bars, contact_sheet
@@ -48,14 +48,14 @@ _UNIT = {
 }
 
 
-class _UncondInside(Muse):
+class _UncondInside(MuseRun[Any]):
     """The same method with the unconditional prediction made anew in every inner step: without gradients (`pair`
     off), or in one batch with the conditional one, as guidance is commonly run (`pair` on)."""
 
     pair = False
     _given: torch.Tensor | None = None
 
-    def _guess(
+    def combined(
         self,
         x: torch.Tensor,
         sigma: torch.Tensor,
@@ -67,7 +67,7 @@ class _UncondInside(Muse):
             uncond is not self._given and not self.pair
         ):  # made once a step for the method itself: the first pass is that one
             self._given = uncond
-            return super()._guess(x, sigma, uncond, tokens, rows)
+            return super().combined(x, sigma, uncond, tokens, rows)
         positive = self.positive.rows(rows).append(tokens[rows])
         if not self.pair:
             with torch.no_grad():
@@ -79,6 +79,12 @@ class _UncondInside(Muse):
             both = replace(positive, embeds=torch.cat([positive.embeds, padded.embeds.expand(n, -1, -1)]))
             cond, uncond = self.denoiser(torch.cat([x[rows]] * 2), torch.cat([sigma[rows]] * 2), both).chunk(2)
         return uncond + self.config.cfg * (cond - uncond)
+
+
+class _Pair(_UncondInside):
+    """`_UncondInside` with both predictions in one batch."""
+
+    pair = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,21 +145,23 @@ def _unit(key: str) -> str:
 
 
 def guider(
-    emotions: list[EmotionTarget],
-    config: MuseConfig,
-    kind: type[Muse] = Muse,
-    pair: bool = False,
-    content: bool = False,
-) -> MuseGuider:
+    emotions: list[EmotionTarget], config: MuseConfig, kind: type[MuseRun[Any]] = MuseRun, content: bool = False
+) -> MethodGuider:
     """MUSE on the first held-out prompt, without a gate and so without the content's weight, or with one that opens
     at once."""
     model, _, vae = tiny.load_pipeline()
     prompt = generation(1)[0].prompt
     gate = TimingGate(load_scorer("tiny"), prompt, ALWAYS) if content else None
-    made = MuseGuider(model, vae, load_classifier("tiny-a"), _texts([prompt]), _texts([""]), emotions, config, gate)
-    made.muse.__class__ = kind
-    made.muse.pair = pair
-    return made
+    method = Muse(load_classifier("tiny-a"), tuple(emotions), config, gate, run_type=kind)
+    return MethodGuider(model, vae, _texts([prompt]), _texts([""]), method)
+
+
+def start(made: MethodGuider, x: torch.Tensor) -> MuseRun[Any]:
+    """A run of a guider's method whose gates are all open, at x [B, C, h, w]."""
+    sigmas = schedule("karras", made.model.sigma_table, 20)
+    run = made.method.start(made.model, made.vae, made.positive, made.negative, x, sigmas)
+    run.open[:] = True
+    return run
 
 
 def run(made: CFGGuider, batch: int = 1, steps: int = 20) -> torch.Tensor:
@@ -192,9 +200,9 @@ def _uncond(args: argparse.Namespace) -> dict[str, float]:
     they are set, and as the paper has the loop, without."""
     figures: dict[str, float] = {}
     for end, config in (("", FIXED), ("_no_views", replace(FIXED, views=0))):
-        ours, inside = guider(FEAR, config), guider(FEAR, config, kind=_UncondInside)
-        paired = guider(FEAR, config, kind=_UncondInside, pair=True)
-        vae = ours.muse.autoencoder
+        ours, inside = guider(FEAR, config), guider(FEAR, config, _UncondInside)
+        paired = guider(FEAR, config, _Pair)
+        vae = ours.vae
         with torch.no_grad():
             a, b = (vae.decode(run(g).to(ours.model.device)).cpu() for g in (ours, inside))
         if not end:
@@ -217,23 +225,20 @@ def _inner_step(args: argparse.Namespace) -> dict[str, float]:
     """One inner step (the mean of ten) over one plain pass of UNet, VAE decoder and classifier: as it is without the
     content's weight, as the paper has it (no views either), and as the benchmark runs it, with the weight and its
     CLIP."""
+    x = torch.randn(1, tiny.LATENT_CHANNELS, 16, 16, device=tiny.load_pipeline()[0].device)
+    sigma = torch.ones(1, device=x.device)
     kinds = {
-        "inner_step_ratio": guider(FEAR, FIXED).muse,
-        "inner_step_ratio_no_views": guider(FEAR, replace(FIXED, views=0)).muse,
-        "inner_step_ratio_content": guider(FEAR, FIXED, content=True).muse,
+        "inner_step_ratio": start(guider(FEAR, FIXED), x),
+        "inner_step_ratio_no_views": start(guider(FEAR, replace(FIXED, views=0)), x),
+        "inner_step_ratio_content": start(guider(FEAR, FIXED, content=True), x),
     }
     muse = kinds["inner_step_ratio"]
-    x = torch.randn(1, tiny.LATENT_CHANNELS, 16, 16, device=muse.denoiser.device)
-    sigma = torch.ones(1, device=x.device)
-    for each in kinds.values():
-        each.start(x, schedule("karras", each.denoiser.sigma_table, 20))
-        each.open[:] = True
 
     def forward() -> None:
         with torch.no_grad():
             muse.classifier(muse.autoencoder.decode(muse.denoiser.latent_out(muse.denoiser(x, sigma, muse.positive))))
 
-    def inner(each: Muse, steps: int) -> Callable[[], None]:
+    def inner(each: MuseRun[Any], steps: int) -> Callable[[], None]:
         def job() -> None:
             each.config = replace(each.config, max_inner_steps=steps)
             each.predict(x, sigma)
@@ -275,11 +280,11 @@ def _peak(steps: int, save_memory: bool) -> float:
     torch.set_num_threads(1)
     made = guider([EmotionTarget.of(name) for name in MIKELS], replace(FIXED, max_inner_steps=max(1, steps)))
     x = torch.randn(8, tiny.LATENT_CHANNELS, 16, 16, device=made.model.device)
-    made.muse.start(x, schedule("karras", made.model.sigma_table, 20))
-    made.muse.open[:] = steps > 0
-    made.muse.intensity[:] = float(steps > 0)
-    made.muse._save_memory = save_memory
-    made.muse.predict(x, torch.ones(8, device=x.device))
+    run = start(made, x)
+    run.open[:] = steps > 0
+    run.intensity[:] = float(steps > 0)
+    run.save_memory = save_memory
+    run.predict(x, torch.ones(8, device=x.device))
     return (torch.cuda.max_memory_allocated() if x.device.type == "cuda" else memory.peak()) / 1e9
 
 
@@ -312,9 +317,9 @@ def _warm_start(args: argparse.Namespace) -> dict[str, float]:
             noise, latent, Sampler("euler"), sigmas[: begin + 1]
         )
         gate = TimingGate(load_scorer("tiny"), tuple(texts), ALWAYS)
-        made = MuseGuider(model, vae, load_classifier("tiny-a"), positive, negative, emotions, config, gate, init)
+        made = muse_guider(model, vae, load_classifier("tiny-a"), positive, negative, emotions, config, gate, init)
         out = made.sample(torch.zeros_like(latent), half, Sampler("euler"), sigmas[begin:])
-        return out, *made.traces.get(out)
+        return out, *made.method.traces.get(out)
 
     first = generation(8)
     noises = lambda rows: torch.cat([prepare_noise(torch.zeros(1, tiny.LATENT_CHANNELS, 16, 16), t.seed) for t in rows])

@@ -145,7 +145,7 @@ class AffectEmoLatTransfer:
         from ..models.emolat.repaint import repaint
         from ..models.tensors.masks import sized_mask
 
-        diffusion.load(*emolat.parts)
+        diffusion.current_engine().load(*emolat.parts)
         source = to_bchw(image)
         if mask is not None:
             mask = sized_mask(mask, source)

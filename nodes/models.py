@@ -44,7 +44,7 @@ class AffectTinyModelLoader:
         return {"required": {}}
 
     def run(self) -> tuple[Any, Any, Any]:
-        return diffusion.tiny_pipeline()
+        return diffusion.current_engine().tiny_pipeline()
 
 
 class AffectExampleImage:
@@ -157,7 +157,7 @@ class AffectEmotionReadout:
         from ..models.plots import emotion_bars
 
         with torch.no_grad():
-            diffusion.load(classifier)
+            diffusion.current_engine().load(classifier)
             device = next(classifier.parameters()).device
             probabilities = classifier(to_bchw(image).to(device)).float().softmax(dim=-1).tolist()
             fine = (

@@ -236,9 +236,9 @@ class AffectMLLMMaskGenerator:
             *(masks.token_columns(found.source_prompt, name) for name in names),
             masks.word_columns(found.source_prompt),
         ]
-        adapter = diffusion.engine(model)
-        positive = adapter.encode_text(clip, found.source_prompt)
-        maps = adapter.cross_attention_maps(model, positive, adapter.encode_image(vae, image), columns, seed=0)
+        engine = diffusion.engine(model)
+        positive = engine.encode_text(clip, found.source_prompt)
+        maps = masks.cross_attention_maps(model, positive, engine.encode_image(vae, image), columns, seed=0)
         return F.interpolate(masks.attention_mask(maps, to_bchw(image).cpu()), size=size, mode="nearest")
 
 
@@ -323,7 +323,7 @@ class AffectAttentionBlendSampler:
                     },
                 ),
                 "scheduler": (
-                    diffusion.sampling_choices()[1],
+                    diffusion.current_engine().sampling_choices()[1],
                     {"default": "normal", "tooltip": "How noise falls over the steps."},
                 ),
                 "source_text": (
@@ -354,13 +354,13 @@ class AffectAttentionBlendSampler:
         source_text: str = "",
         target_text: str = "",
     ) -> tuple[Any]:
-        from ..models.moodifier.blend import BlendConfig
+        from ..models.moodifier.blend import BlendConfig, blend
 
         if not float(mask.max()) > 0:
             host.current().note("The mask covers nothing: the image stays as it is.")
         config = BlendConfig(cfg, cross_replace)
         return (
-            diffusion.engine(model).blend(
+            blend(
                 model,
                 source,
                 target,
@@ -440,7 +440,7 @@ class AffectMoodifyCLIPTextEncode:
     def run(self, moodify_clip: Any, text: str) -> tuple[Any]:
         from ..models.networks.moodifyclip import encode
 
-        diffusion.load(moodify_clip)
+        diffusion.current_engine().load(moodify_clip)
         return (encode(moodify_clip, text),)
 
 
@@ -495,7 +495,7 @@ class AffectEditMetrics:
                 if judges
                 else "The emotion has no effect: connect a classifier or a CLIP scorer, which measure it."
             )
-        diffusion.load(*judges)
+        diffusion.current_engine().load(*judges)
         with torch.no_grad():
             rows = edit_figures(to_bchw(image), to_bchw(edited), mask, emotion, classifier, clip_scorer)
         return json.dumps(rows, indent=1), torch.from_numpy(table(rows))[None]

@@ -138,6 +138,7 @@ def _config(inputs: dict[str, Any]) -> Any:
 
 def _guider(inputs: dict[str, Any]) -> Any:
     from ..models.emolat.space import EmoLatCode
+    from ..models.muse import muse_guider
 
     config, first = _config(inputs), inputs.get("init_tokens")
     if inputs.get("timing_gate") is None and config.content_weight not in (0.0, type(config).content_weight):
@@ -146,7 +147,7 @@ def _guider(inputs: dict[str, Any]) -> Any:
             "Connect a CLIP Timing Gate."
         )
     first = first.as_tokens() if isinstance(first, EmoLatCode) else first
-    return diffusion.engine(inputs["model"]).MuseGuider(
+    return muse_guider(
         inputs["model"],
         inputs["vae"],
         inputs["classifier"],
@@ -274,9 +275,12 @@ class AffectEmotionTrace:
         }
 
     def run(self, guider: Any, latent: dict[str, Any]) -> tuple[Any, str, Any]:
-        if not hasattr(guider, "traces"):
+        from ..models.muse import Muse
+
+        method = getattr(guider, "method", None)
+        if not isinstance(method, Muse):
             raise UserError("This guider keeps no trace: connect an Emotion Token Optimizer.")
-        trace, tokens = guider.traces.get(latent["samples"])
+        trace, tokens = method.traces.get(latent["samples"])
         return _plots(trace), json.dumps(trace.to_json()), tokens
 
 
@@ -291,7 +295,7 @@ class AffectEmotionSampler:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        samplers, schedulers = diffusion.sampling_choices()
+        samplers, schedulers = diffusion.current_engine().sampling_choices()
         inputs = _muse_inputs()
         inputs["required"] |= {
             "latent_image": ("LATENT", {"tooltip": "Empty for generation; an encoded or inverted image for editing."}),
@@ -327,7 +331,7 @@ class AffectEmotionSampler:
         latent = diffusion.engine(inputs["model"]).sample(
             guider, latent_image, inputs["seed"], sampler_name, scheduler, steps, denoise, add_noise
         )
-        trace, tokens = guider.traces.get(latent["samples"])
+        trace, tokens = guider.method.traces.get(latent["samples"])
         return latent, _plots(trace), tokens
 
 
@@ -378,19 +382,23 @@ class AffectDDIMInversion:
                 ),
             },
             "optional": {
-                "scheduler": (diffusion.sampling_choices()[1], {"default": "normal", "tooltip": "As the sampler's."}),
+                "scheduler": (
+                    diffusion.current_engine().sampling_choices()[1],
+                    {"default": "normal", "tooltip": "As the sampler's."},
+                ),
             },
         }
 
     def run(
         self, model: Any, positive: Any, latent_image: dict[str, Any], steps: int, scheduler: str = "normal"
     ) -> tuple[Any, Any]:
+        from ..models.diffusion.inversion import invert
 
         latent_image = dict(latent_image)
         if latent_image.pop("noise_mask", None) is not None:
             # A sampler would put back what lies outside the mask from this latent, which is noise now.
             host.current().note("DDIM Inversion inverts the whole image and drops the latent's mask.")
-        latent, noise = diffusion.engine(model).invert(model, positive, latent_image["samples"], steps, scheduler)
+        latent, noise = invert(model, positive, latent_image["samples"], steps, scheduler)
         kept = {diffusion.INVERTED_NOISE: noise} if bool(noise.any()) else {}  # Emotion Sampler finds it there
         return {**latent_image, "samples": latent, **kept}, GivenNoise(noise)
 

@@ -302,7 +302,7 @@ class AffectDenseNetGramTransfer:
             iterations, content_weight, sentiment_weight, smoothness, layers, solver, colour_only=colour_only, seed=seed
         )
         net = load_backbone(network)
-        diffusion.load(net)
+        diffusion.current_engine().load(net)
         device = net.mean.device
         n = max(len(image), len(reference))  # one image and several references, or the other way about
         sources, references = (repeat_to_batch(to_bchw(t), n).to(device) for t in (image, reference))

@@ -69,26 +69,26 @@ def test_sdxl_without_a_pooled_text_is_refused(sdxl):
 
 def test_sdxl_runs_whatever_a_workflow_may_ask_of_it(sdxl, small_classifier):
     """Plain sampling, MUSE's gradients, attention grounding and the blend."""
-    from comfyui_affect.models.diffusion import diffusers as host
     from comfyui_affect.models.emotions import EmotionTarget
-    from comfyui_affect.models.moodifier.blend import BlendConfig
-    from comfyui_affect.models.muse import MuseConfig
+    from comfyui_affect.models.moodifier.blend import BlendConfig, blend
+    from comfyui_affect.models.moodifier.masks import cross_attention_maps
+    from comfyui_affect.models.muse import MuseConfig, muse_guider
 
     model, encode, vae = sdxl
     before, after, empty = encode("a house by a lake"), encode("a dark house by a lake"), encode("")
     latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     sigmas = schedule("normal", model.sigma_table, 2)
     plain = CFGGuider(model, before, empty, 4.0).sample(latent, torch.zeros_like(latent), Sampler("euler"), sigmas)
-    guider = host.MuseGuider(
+    guider = muse_guider(
         model, vae, small_classifier, before, empty, EmotionTarget.of("fear"), MuseConfig(cfg=4.0, max_inner_steps=2)
     )
     moved = guider.sample(latent, torch.zeros_like(latent), Sampler("euler"), sigmas)
     assert torch.isfinite(moved).all() and not torch.equal(plain, moved)
-    maps = host.cross_attention_maps(model, before, latent, [[2]], seed=0)
+    maps = cross_attention_maps(model, before, latent, [[2]], seed=0)
     assert maps.shape == (1, 1, 8, 8) and torch.isfinite(maps).all()
     mask = torch.zeros(1, 8, 8)
     mask[..., 4:] = 1
-    edited = host.blend(model, before, after, None, {"samples": latent}, mask, 3, "normal", BlendConfig(), 0)["samples"]
+    edited = blend(model, before, after, None, {"samples": latent}, mask, 3, "normal", BlendConfig(), 0)["samples"]
     assert torch.allclose(edited[..., :4], latent[..., :4], atol=1e-5) and not torch.allclose(
         edited[..., 4:], latent[..., 4:]
     )

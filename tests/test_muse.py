@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from comfyui_affect.models.diffusion.diffusers import MuseGuider
+from comfyui_affect.models.diffusion.diffusers import MethodGuider
 from comfyui_affect.models.diffusion.sampling import (
     SCHEDULES,
     Sampler,
@@ -16,7 +16,7 @@ from comfyui_affect.models.diffusion.sampling import (
 from comfyui_affect.models.emotions import MIKELS, EmotionTarget
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.files import save_safetensors
-from comfyui_affect.models.muse import EmotionLoss, EmotionTokens, MuseConfig, TimingGate, initial_tokens
+from comfyui_affect.models.muse import EmotionLoss, EmotionTokens, Muse, MuseConfig, TimingGate, initial_tokens
 
 
 def marks(*rows):
@@ -52,16 +52,36 @@ def conditioning(batch=1, seed=0):
 def guider(unet, vae, classifier, emotion="fear", gate=None, init=None, intensity=1.0, **config):
     settings = dict(max_inner_steps=3, learning_rate=0.05) | config
     target = emotion if isinstance(emotion, EmotionTarget) else EmotionTarget.of(emotion, intensity)
-    return MuseGuider(
-        unet, vae, classifier, conditioning(), conditioning(seed=9), target, MuseConfig(**settings), gate, init
-    )
+    method = KeepsRuns(classifier, (target,), MuseConfig(**settings), gate, init)
+    return MethodGuider(unet, vae, conditioning(), conditioning(seed=9), method)
+
+
+class KeepsRuns(Muse):
+    """MUSE whose last run can be looked at when it is over."""
+
+    def start(self, *given):
+        object.__setattr__(self, "run", super().start(*given))
+        return self.run
+
+
+class Around:
+    """A denoiser with another one's everything but what a subclass says."""
+
+    def __init__(self, denoiser):
+        self.denoiser = denoiser
+
+    def __getattr__(self, name):
+        return getattr(self.denoiser, name)
+
+    def __call__(self, *given):
+        return self.denoiser(*given)
 
 
 def run(g, steps=4, batch=1, sampler="euler", mask=None, seed=0):
     latent = torch.zeros(batch, 4, 8, 8)
     sigmas = schedule("karras", g.model.sigma_table, steps)
     out = g.sample(prepare_noise(latent, seed), latent, Sampler(sampler), sigmas, mask, seed=seed)
-    return out, *g.traces.get(out)
+    return out, *g.method.traces.get(out)
 
 
 def test_target_term_is_cross_entropy_for_one_hot():
@@ -110,8 +130,8 @@ def test_suppression_holds_at_any_intensity_and_from_a_vad_point(small_unet, sma
     for emotion in (EmotionTarget.of("fear", 0.5), EmotionTarget.from_vad(*EmotionTarget.of("fear").vad)):
         g = guider(small_unet, small_vae, small_classifier, emotion=emotion)
         run(g)
-        g.muse.inherent = torch.tensor([0])
-        parts = g.muse._loss().parts(P.log())
+        g.method.run.inherent = torch.tensor([0])
+        parts = g.method.run.loss().parts(P.log())
         assert parts["inherent"].item() == pytest.approx(-math.log(0.5), abs=1e-5) and parts["similar"] > 0
 
 
@@ -163,23 +183,23 @@ def test_content_is_held_on_to_by_the_gates_prompt(small_unet, small_vae, small_
 
 def test_full_estimate_walks_once_under_a_deterministic_sampler(small_unet, small_vae, small_classifier):
     steps, walked = [], []
+
+    class Counting(Around):
+        def guided(self, *given):
+            steps.append(1)
+            return self.denoiser.guided(*given)
+
+        def __call__(self, *given):
+            walked.append(1)
+            return self.denoiser(*given)
+
     g = guider(
-        small_unet,
+        Counting(small_unet),
         small_vae,
         small_classifier,
         max_inner_steps=0,
         gate=TimingGate(FixedScorer([3.0]), "a house", estimate="full"),
     )
-    denoiser = g.muse.denoiser
-    g.muse.denoiser = type(
-        "Counting",
-        (),
-        {
-            "guided": lambda self, *a: steps.append(1) or denoiser.guided(*a),
-            "__call__": lambda self, *a: walked.append(1) or denoiser(*a),
-            "__getattr__": lambda self, name: getattr(denoiser, name),
-        },
-    )()
     run(g, steps=4)
     assert (
         len(steps) == 4 and len(walked) == 2 * 3
@@ -250,10 +270,10 @@ def test_intensity_moves_the_target_from_what_the_gate_saw(small_unet, small_vae
     g = guider(small_unet, small_vae, small_classifier, intensity=0.25)
     run(g)
     with torch.no_grad():
-        seen = small_classifier(small_vae.decode(small_unet.latent_out(g.muse._seen))).softmax(
+        seen = small_classifier(small_vae.decode(small_unet.latent_out(g.method.run._before))).softmax(
             dim=-1
         )  # when the gate opened, here at the first step
-    assert torch.allclose(g.muse.target, 0.75 * seen + 0.25 * torch.eye(8)[[6]], atol=1e-6)
+    assert torch.allclose(g.method.run.target, 0.75 * seen + 0.25 * torch.eye(8)[[6]], atol=1e-6)
 
 
 def test_same_seed_same_latent_and_another_seed_another(small_unet, small_vae, small_classifier):
@@ -341,28 +361,22 @@ def test_gradients_bear_the_range_of_half_precision(small_unet, small_vae, small
     steep = lambda image: 1e6 * small_classifier(image)
     settings = dict(max_inner_steps=2, stop_loss=-1e9)
     _, trace, want = run(guider(small_unet, small_vae, steep, **settings), steps=2)
-    g = guider(small_unet, small_vae, steep, **settings)
-    denoiser = g.muse.denoiser
-    g.muse.denoiser = type(
-        "Halved",
-        (),
-        {
-            "__call__": lambda self, *a: Half.apply(denoiser(*a)),
-            "__getattr__": lambda self, name: getattr(denoiser, name),
-        },
-    )()
+
+    class Halved(Around):
+        def __call__(self, *given):
+            return Half.apply(self.denoiser(*given))
+
+    g = guider(Halved(small_unet), small_vae, steep, **settings)
     _, trace, got = run(g, steps=2)
     assert not trace.notes and torch.allclose(got.tokens, want.tokens, rtol=0.02, atol=1e-3)
 
 
 def test_a_model_without_a_backward_pass_is_named(small_unet, small_vae, small_classifier):
-    g = guider(small_unet, small_vae, small_classifier)
-    denoiser = g.muse.denoiser
-    g.muse.denoiser = type(
-        "Cached",
-        (),
-        {"__call__": lambda self, *a: denoiser(*a).detach(), "__getattr__": lambda self, name: getattr(denoiser, name)},
-    )()
+    class Cached(Around):
+        def __call__(self, *given):
+            return self.denoiser(*given).detach()
+
+    g = guider(Cached(small_unet), small_vae, small_classifier)
     with pytest.raises(UserError, match="EasyCache"):
         run(g)
 
@@ -417,21 +431,14 @@ def test_each_image_of_a_batch_takes_its_own_emotion_and_prompt(small_unet, smal
     tokens = EmotionTokens(0.3 * torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(4)))
 
     def sample(emotion, rows):
-        g = MuseGuider(
-            small_unet,
-            small_vae,
-            small_classifier,
-            conditioning(3, seed=5)[:1],
-            conditioning(seed=9),
-            emotion,
-            MuseConfig(max_inner_steps=4, learning_rate=0.05, stop_loss=1.9),
-            None,
-            EmotionTokens(tokens.tokens[rows]),
-        )
-        g.positive = g.muse.positive = g.positive.rows(torch.tensor(rows))
+        emotions = (emotion,) if isinstance(emotion, EmotionTarget) else tuple(emotion)
+        config = MuseConfig(max_inner_steps=4, learning_rate=0.05, stop_loss=1.9)
+        method = Muse(small_classifier, emotions, config, None, EmotionTokens(tokens.tokens[rows]))
+        g = MethodGuider(small_unet, small_vae, conditioning(3, seed=5)[:1], conditioning(seed=9), method)
+        g.positive = g.positive.rows(torch.tensor(rows))
         latent = torch.zeros(len(rows), 4, 8, 8)
         out = g.sample(noise[rows], latent, Sampler("euler"), schedule("karras", small_unet.sigma_table, 3))
-        return out, g.traces.get(out)[0]
+        return out, g.method.traces.get(out)[0]
 
     together, trace = sample(emotions, [0, 1, 2])
     for i, emotion in enumerate(emotions):
@@ -490,7 +497,7 @@ def test_saved_tokens_can_start_a_run(small_unet, small_vae, small_classifier):
 def test_a_foreign_latent_has_no_trace(small_unet, small_vae, small_classifier):
     g = guider(small_unet, small_vae, small_classifier)
     with pytest.raises(UserError, match="no trace"):
-        g.traces.get(torch.zeros(1, 4, 8, 8))
+        g.method.traces.get(torch.zeros(1, 4, 8, 8))
 
 
 @pytest.mark.parametrize("steps", [5, 20, 50])
@@ -523,9 +530,9 @@ def test_an_inner_step_keeps_nothing_of_its_graph():
     import gc
     import weakref
 
-    from comfyui_affect.models.muse import _WayBack
+    from comfyui_affect.models.muse.inner import GradientScales
 
-    back = _WayBack()
+    back = GradientScales()
     start = torch.ones(2, 3, requires_grad=True)
     middle = start * torch.tensor([[2.0], [8.0]])
     seen = weakref.ref(middle)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..models import files, tiny
 from ..models.diffusion.sampling import sd_sigmas, sigma_to_timestep
 from ..models.diffusion.text import open_clip_tower
-from ..models.tiny.autoencoder import THUMBNAIL
+from ..models.diffusion.tiny_autoencoder import THUMBNAIL
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .grounding import Maps, token_loss

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import tiny
-from ..models.tiny.autoencoder import THUMBNAIL
+from ..models.diffusion.tiny_autoencoder import THUMBNAIL
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit

@@ -8,7 +8,8 @@ VAE's own; a `Denoiser` works in its model's (SD: times 0.18215) and converts wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ContextManager, Protocol, runtime_checkable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -20,32 +21,35 @@ Control = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, tuple[int, in
 """Cross-attention: (queries [R, h w, C], keys [R, T, C], values [R, T, C], heads, (h, w)) -> [R, h w, C]."""
 
 
-@runtime_checkable
 class TextContext(Protocol):
     """A conditioning as a denoiser takes it."""
 
-    embeds: torch.Tensor
-    """[B or 1, T, D] the text's own tokens (of its first part, where it has several)."""
+    @property
+    def embeds(self) -> torch.Tensor:
+        """[B or 1, T, D] the text's own tokens (of its first part, where it has several)."""
 
     @property
     def width(self) -> int:
         """D: the width of a token, which an appended token must have."""
 
-    def append(self, tokens: torch.Tensor) -> TextContext:
-        """A new context with `tokens` [B, n, D] behind the text's (MUSE's circled plus); differentiable in them."""
+    def append(self: Context, tokens: torch.Tensor) -> Context:
+        """A new context with `tokens` [B, n, D] after the text's (MUSE's circled plus); differentiable in them."""
 
-    def rows(self, rows: torch.Tensor) -> TextContext | None:
+    def rows(self: Context, rows: torch.Tensor) -> Context | None:
         """The context of some images of the batch; None where the host cannot take a batch apart."""
 
 
-@runtime_checkable
-class Denoiser(Protocol):
+Context = TypeVar("Context", bound=TextContext)
+"""An engine's own kind of `TextContext`."""
+
+
+class Denoiser(Protocol[Context]):
     """A network that predicts the clean latent."""
 
     sigma_table: torch.Tensor
     """[T] the training schedule's sigmas, ascending: what schedules are made from."""
 
-    def context(self, conditioning: Conditioning) -> TextContext:
+    def context(self, conditioning: Conditioning) -> Context:
         """The context of a CONDITIONING."""
 
     single_precision: bool
@@ -62,7 +66,7 @@ class Denoiser(Protocol):
         """What is equal as long as the host has moved no weight in or out of the device's memory; None where it
         never does, and gradients need no check (`selfcheck`)."""
 
-    def gradients(self, save_memory: bool = False) -> ContextManager[None]:
+    def gradients(self, save_memory: bool = False) -> AbstractContextManager[None]:
         """The block inside which `__call__` is differentiable, whatever mode the host runs in; with
         `save_memory`, activations are computed again in the backward pass in place of being kept."""
 
@@ -72,15 +76,15 @@ class Denoiser(Protocol):
     def latent_out(self, latent: torch.Tensor) -> torch.Tensor:
         """The denoiser's scale -> VAE scale."""
 
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: TextContext) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: Context) -> torch.Tensor:
         """x [B, C, h, w], sigma [B] -> clean latent [B, C, h, w]. Differentiable in x and context where grad is on;
         no gradient ever reaches the weights."""
 
-    def side_by_side(self, contexts: Sequence[TextContext], n: int) -> TextContext:
+    def side_by_side(self, contexts: Sequence[Context], n: int) -> Context:
         """One context for a batch of n rows of each in turn, padded behind to one length. Its padding is to be cut
         off by a control (`attention`). UserError where a host cannot join them."""
 
-    def attention(self, control: Control) -> ContextManager[None]:
+    def attention(self, control: Control) -> AbstractContextManager[None]:
         """The block inside which `control` takes the place of every cross-attention between queries, keys and values.
         UserError where something else has taken it already."""
 
@@ -88,8 +92,8 @@ class Denoiser(Protocol):
         self,
         x: torch.Tensor,
         sigma: torch.Tensor,
-        positive: TextContext,
-        negative: TextContext,
+        positive: Context,
+        negative: Context,
         cfg: float,
         own: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
@@ -97,7 +101,6 @@ class Denoiser(Protocol):
         prediction under the positive text alone, which is made on the way, is put into `own`."""
 
 
-@runtime_checkable
 class Autoencoder(Protocol):
     """Pixels from and to latents in the VAE's own scale."""
 
@@ -119,5 +122,154 @@ class Autoencoder(Protocol):
     def resident(self) -> Any:
         """As `Denoiser.resident`."""
 
-    def gradients(self, save_memory: bool = False) -> ContextManager[None]:
+    def gradients(self, save_memory: bool = False) -> AbstractContextManager[None]:
         """As `Denoiser.gradients`, for `decode`."""
+
+
+Step = Callable[[int, torch.Tensor], None]
+"""What an algorithm calls after each of its steps: (step, prediction [B, C, h, w])."""
+
+
+class Algorithm(Protocol[Context]):
+    """An algorithm in a sampler's place (`Engine.run`)."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser[Context],
+        contexts: dict[str, Context],
+        latent: torch.Tensor,
+        sigmas: torch.Tensor,
+        callback: Step,
+    ) -> torch.Tensor:
+        """latent [B, C, h, w] in the denoiser's scale -> another. The convention is x = x0 + sigma noise on every engine
+        and model: rectified flows are handed over as `flow.AddedNoise`.
+
+        contexts  of the texts that were given to `run`, by name
+        sigmas    [n + 1] descending
+        callback  to be called after each step: progress, previews, interruption
+        """
+
+
+class Run(Protocol):
+    """The state of a `Method` in one run of a sampler."""
+
+    mask: torch.Tensor | None
+    """[B, 1, h, w], where a latent mask is set; an engine whose mask changes with the noise level replaces it."""
+
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """x [B, C, h, w], sigma [B] -> the guided clean latent that the sampler goes on with."""
+
+
+class Method(Protocol):
+    """A method that steers a sampler from its first step to its last (`Engine.guider`). It knows no engine."""
+
+    @property
+    def cfg(self) -> float:
+        """The scale of classifier-free guidance."""
+
+    @property
+    def networks(self) -> Sequence[Any]:
+        """The networks that it runs beside the diffusion model and the VAE; the engine has them where they are needed."""
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it runs backward through denoiser and decoder, for which the engine finds memory."""
+
+    def start(
+        self,
+        denoiser: Denoiser[Context],
+        autoencoder: Autoencoder,
+        positive: Context,
+        negative: Context,
+        x: torch.Tensor,
+        sigmas: torch.Tensor,
+        latent: torch.Tensor | None,
+        mask: torch.Tensor | None,
+    ) -> Any:
+        """A `Run`. x [B, C, h, w] is where sampling starts, or anything of that shape, device and type; sigmas [n + 1] the
+        schedule; latent and mask ([B, C, h, w] and [B, 1, h, w], denoiser's scale) what lies under a latent mask."""
+
+    def finish(self, run: Any, samples: torch.Tensor) -> None:
+        """Called once the run has led to `samples` (VAE scale)."""
+
+
+class Guider(Protocol):
+    """The GUIDER socket with a method inside."""
+
+    method: Any
+    """The `Method`."""
+
+    def sample(
+        self,
+        noise: torch.Tensor,
+        latent_image: torch.Tensor,
+        sampler: Any,
+        sigmas: torch.Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """As ComfyUI's CFGGuider: noise and latent_image [B, C, h, w] in the VAE's scale -> samples in the same."""
+
+
+class Engine(Protocol):
+    """A program that holds diffusion models and samples from them. `diffusion.engine(model)` gives a model's own. Sockets
+    (MODEL, VAE, CLIP, GUIDER, LATENT, SAMPLER) are the engine's objects, which only it looks into."""
+
+    def guider(self, model: Any, vae: Any, positive: Conditioning, negative: Conditioning, method: Method) -> Guider:
+        """A GUIDER whose every prediction is the method's. UserError where model, VAE and texts do not fit together, or
+        the model cannot be guided."""
+
+    def sample(
+        self,
+        guider: Any,
+        latent_image: dict[str, Any],
+        seed: int,
+        sampler_name: str,
+        scheduler: str,
+        steps: int,
+        denoise: float,
+        add_noise: bool,
+    ) -> dict[str, Any]:
+        """Samples a LATENT with a GUIDER, with a progress bar: what SamplerCustomAdvanced does."""
+
+    def run(
+        self,
+        model: Any,
+        texts: dict[str, Conditioning],
+        algorithm: Algorithm[Any],
+        latent: torch.Tensor,
+        sigmas: torch.Tensor,
+        seed: int = 0,
+        rows: int = 2,
+        label: str = "sampling",
+    ) -> torch.Tensor:
+        """Runs an algorithm in a sampler's place, with everything that the engine does around sampling: loading, hooks,
+        progress, interruption.
+
+        texts   by name, as the algorithm gets their contexts
+        latent  [B, C, h, w] in the VAE's scale, as is what comes back (on the CPU, or where the engine keeps latents)
+        sigmas  [n + 1] descending, of `sigmas` or others
+        rows    how many rows of a batch an image takes
+        label   what the progress bar says
+        """
+
+    def sigmas(self, model: Any, scheduler: str, steps: int) -> torch.Tensor:
+        """[steps + 1] descending to 0: a scheduler's noise levels for a model."""
+
+    def is_flow(self, model: Any) -> bool:
+        """Whether a model is a rectified flow (SD3, FLUX, Qwen-Image): its first step holds nothing of a latent."""
+
+    def encode_text(self, clip: Any, text: str) -> Conditioning:
+        """A prompt as CONDITIONING, by the CLIP socket's encoder."""
+
+    def encode_image(self, vae: Any, image: torch.Tensor) -> torch.Tensor:
+        """IMAGE [B, H, W, C] in 0..1 -> latents [B, C, h, w] in the VAE's scale, centre-cropped to its factor."""
+
+    def load(self, *networks: torch.nn.Module) -> None:
+        """Puts networks of ours on the device they run on, where the engine moves them about."""
+
+    def sampling_choices(self) -> tuple[list[str], list[str]]:
+        """The names of the samplers and of the schedulers that it has."""
+
+    def tiny_pipeline(self) -> tuple[Any, Any, Any]:
+        """(MODEL, CLIP, VAE) of the bundled tiny model."""

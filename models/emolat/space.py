@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .. import files, host, tiny
+from .. import bundled, files, host
 from ..emotions import MIKELS, EmotionTarget
 from ..errors import UserError
 from ..muse import EmotionTokens
@@ -209,5 +209,5 @@ def load_emolat(name: str) -> EmoLat:
     """The EmoLat of a name: tiny, or a file of models/emolat."""
     if name != "tiny":
         return load(files.find_model("emolat", name))
-    tiny.verify("emolat")
-    return load(tiny.path("emolat"))
+    bundled.verify("emolat")
+    return load(bundled.path("emolat"))

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from .. import host
-from ..diffusion.protocol import Conditioning, Denoiser, TextContext
+from ..diffusion import engine
+from ..diffusion.protocol import Conditioning, Context, Denoiser, Step
 from ..diffusion.text import tokenize
 from ..errors import UserError
 from ..tensors.batch import repeat_to_batch
 from ..tensors.masks import coverage, with_channel
+from ..tensors.ranges import finite
 from .attention import BlendControl, align, embedding_scores, id_scores
 
 EVERYTHING = 0.98
@@ -82,10 +85,10 @@ def cells(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def attention_blend(
-    denoiser: Denoiser,
-    source: TextContext,
-    target: TextContext,
-    negative: TextContext | None,
+    denoiser: Denoiser[Context],
+    source: Context,
+    target: Context,
+    negative: Context | None,
     latent: torch.Tensor,
     mask: torch.Tensor,
     sigmas: torch.Tensor,
@@ -132,3 +135,54 @@ def attention_blend(
             if callback:
                 callback(i, edited)
     return edited
+
+
+def blend(
+    model: Any,
+    source: Conditioning,
+    target: Conditioning,
+    negative: Conditioning | None,
+    latent_image: dict[str, Any],
+    mask: torch.Tensor,
+    steps: int,
+    scheduler: str,
+    config: BlendConfig,
+    seed: int,
+    texts: tuple[str, str] = ("", ""),
+) -> dict[str, Any]:
+    """The LATENT edited from a source to a target text inside a mask (`attention_blend`), on whichever engine the MODEL
+    belongs to. UserError where the texts do not fit the model, or its prediction is not finite.
+
+    mask   [B or 1, H, W] of pixels
+    texts  those of source and target where they are known: their words are then told from one another by their tokens
+    """
+    here, latent = engine(model), latent_image["samples"]
+    generator = torch.Generator().manual_seed(seed)
+    alignment = token_alignment(source, target, texts)
+    given = {"source": source, "target": target} | ({} if negative is None else {"negative": negative})
+
+    def walk(
+        denoiser: Denoiser[Any], contexts: dict[str, Any], z: torch.Tensor, sigmas: torch.Tensor, callback: Step
+    ) -> torch.Tensor:
+        def stepped(step: int, edited: torch.Tensor) -> None:
+            callback(step, finite(edited, f"The model, in step {step + 1} of {steps}, gave"))
+
+        # Some models put padding before their text (FLUX.2).
+        before = [contexts[name].embeds.shape[1] - given[name][0][0].shape[1] for name in ("source", "target")]
+        return attention_blend(
+            denoiser,
+            contexts["source"],
+            contexts["target"],
+            contexts.get("negative"),
+            z,
+            cells(mask, z),
+            sigmas,
+            config,
+            lambda: torch.randn(z.shape, generator=generator).to(z),
+            shifted(alignment, *before),
+            stepped,
+        )
+
+    rows = 2 if config.cfg == 1.0 else 3
+    sigmas = here.sigmas(model, scheduler, steps)
+    return {**latent_image, "samples": here.run(model, given, walk, latent, sigmas, seed, rows, "editing")}

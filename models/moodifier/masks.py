@@ -15,7 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from .. import host
-from ..diffusion.protocol import Denoiser, TextContext
+from ..diffusion import engine
+from ..diffusion.protocol import Conditioning, Context, Denoiser, Step
 from ..errors import UserError
 from ..tensors.luminance import luminance
 from ..tensors.resize import resized
@@ -50,8 +51,8 @@ def token_columns(prompt: str, words: str) -> list[int]:
 
 @torch.no_grad()
 def attention_maps(
-    denoiser: Denoiser,
-    context: TextContext,
+    denoiser: Denoiser[Context],
+    context: Context,
     latent: torch.Tensor,
     columns: Sequence[Sequence[int]],
     seed: int = 0,
@@ -69,6 +70,30 @@ def attention_maps(
                 noise = torch.randn(latent.shape, generator=generator).to(latent)
                 denoiser(latent + sigma * noise, sigma * latent.new_ones(len(latent)), context)
     return recorder.maps
+
+
+def cross_attention_maps(
+    model: Any, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]], seed: int
+) -> torch.Tensor:
+    """[B, G, h, w]: where a MODEL looks for groups of a CONDITIONING's tokens in latents [B, C, h, w] of the VAE's scale
+    (`attention_maps`), on whichever engine it belongs to. UserError for a rectified flow: its texts and its picture attend
+    to one another together."""
+    here = engine(model)
+    if here.is_flow(model):
+        raise UserError(
+            "The grounding 'attention' reads a MODEL's cross-attention: that of SD1.5, SD2 or SDXL. With this MODEL choose "
+            "clipseg, boxes or saliency."
+        )
+    maps: list[torch.Tensor] = []
+
+    def look(
+        denoiser: Denoiser[Any], contexts: dict[str, Any], z: torch.Tensor, sigmas: torch.Tensor, callback: Step
+    ) -> torch.Tensor:
+        maps.append(attention_maps(denoiser, contexts["positive"], z, columns, seed))
+        return z
+
+    here.run(model, {"positive": positive}, look, latent, torch.tensor([1.0, 0.0]), seed, 1, "looking")
+    return maps[0].float().cpu()
 
 
 def contested(maps: torch.Tensor, every: torch.Tensor) -> torch.Tensor:

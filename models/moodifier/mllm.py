@@ -168,7 +168,7 @@ class Local:
         import torch
 
         processor, model = self._loaded()
-        diffusion.load(model)
+        diffusion.current_engine().load(model)
 
         def stop(*_: Any) -> bool:
             host.current().check_interrupted()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
-from .. import files, host, tiny
+from .. import bundled, files, host
 from ..errors import UserError
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -115,7 +115,7 @@ def load_backbone(name: str) -> Backbone:
     if name in TINY:
         file, build = TINY[name]
         features = build()
-        tiny.load(file, features)
+        bundled.load(file, features)
     elif name in PUBLISHED:
         path = cached_weights(name)
         if path is None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .. import files, host, tiny
+from .. import bundled, files, host
 from ..emotions import GOEMOTIONS, MIKELS
 from ..tensors.resize import resized
 
@@ -113,7 +113,7 @@ def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
 
     if name in TINY:
         model = TINY[name]()
-        tiny.load(name, model)
+        bundled.load(name, model)
     elif name == "clip-zero-shot":
         model = ZeroShotEmotion(load_scorer("tiny-eval" if clip_model == "tiny" else clip_model))
     else:

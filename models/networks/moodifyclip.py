@@ -12,12 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .. import files, host, tiny
+from .. import bundled, files, host
 from ..diffusion.protocol import Conditioning
 from ..diffusion.text import CHUNK, END, START, Tower, bpe, open_clip_tower
 from ..errors import UserError
 from .clip import ClipScorer
 from .clip_folder import CONFIG, WEIGHTS, load_folder
+from .tiny_clip import build_clip
 
 LENGTH = 248
 KEPT = 20
@@ -94,7 +95,7 @@ def export(clip: Any, folder: Path, config: dict[str, Any]) -> Path:
 
 def build_tiny() -> Any:
     """The tiny MoodifyCLIP, untrained."""
-    return lengthened(tiny.build_clip())
+    return lengthened(build_clip())
 
 
 class MoodifyScorer(ClipScorer):
@@ -158,7 +159,7 @@ def load_moodify_clip(name: str) -> MoodifyScorer:
     UserError where the folder holds no CLIP of 248 tokens."""
     if name == "tiny":
         clip = build_tiny()
-        metadata = tiny.load("moodifyclip", clip)
+        metadata = bundled.load("moodifyclip", clip)
         return MoodifyScorer(clip, None, name, metadata.get("lo"), metadata.get("hi")).to(host.current().device)
     folder = files.find_model("moodify_clip", name)
     if not (folder / CONFIG).is_file():

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from .. import files, host, tiny
+from .. import bundled, files, host
 from ..errors import UserError
 from .clip import ClipScorer
+from .tiny_clip import build_clip
 
 
 def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
@@ -77,8 +78,8 @@ def load_scorer(name: str) -> ClipScorer:
     import open_clip
 
     if name in TINY:
-        clip = tiny.build_clip()
-        metadata = tiny.load(TINY[name], clip)
+        clip = build_clip()
+        metadata = bundled.load(TINY[name], clip)
         scorer = ClipScorer(clip, open_clip.get_tokenizer("ViT-B-32"), name, metadata.get("lo"), metadata.get("hi"))
         return scorer.to(host.current().device)
     if name.split("/")[0] == "moodifyclip":

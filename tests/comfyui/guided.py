@@ -5,9 +5,8 @@ import hashlib
 import comfy.sample
 import comfy.samplers
 import torch
-from affect_pack.models.diffusion import comfy as adapter
 from affect_pack.models.emotions import EmotionTarget
-from affect_pack.models.muse import MuseConfig
+from affect_pack.models.muse import MuseConfig, muse_guider
 from loaded_pack import random_models
 
 SETTINGS = dict(cfg=4.0, n_tokens=2, learning_rate=0.05, max_inner_steps=3, views=0, seed=3)
@@ -17,7 +16,7 @@ def guide(model, positive, negative, vae, latent, steps=2, **settings):
     """(latent, trace as JSON) of a guided run."""
     latent = comfy.sample.fix_empty_latent_channels(model, latent)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", steps)
-    guider = adapter.MuseGuider(
+    guider = muse_guider(
         model,
         vae,
         random_models.RandomClassifier().run()[0],
@@ -34,7 +33,7 @@ def guide(model, positive, negative, vae, latent, steps=2, **settings):
         seed=3,
         disable_pbar=True,
     )
-    return out, guider.traces.get(out)[0].to_json()
+    return out, guider.method.traces.get(out)[0].to_json()
 
 
 def plain(model, positive, negative, latent, steps=2, cfg=4.0):

@@ -20,7 +20,6 @@ comfy.options.enable_args_parsing()
 import comfy.model_management as mm
 spec = importlib.util.spec_from_file_location("affect_pack", ROOT + "/__init__.py", submodule_search_locations=[ROOT])
 pack = importlib.util.module_from_spec(spec); sys.modules["affect_pack"] = pack; spec.loader.exec_module(pack)
-from affect_pack.models.diffusion import comfy as ours
 from affect_pack.models.diffusion.comfy import memory
 
 class Odd(torch.nn.Module):
@@ -48,11 +47,11 @@ class Fixed(Odd):
     @property
     def device(self): return self.position.device
 fixed = Fixed()
-ours.load(fixed)
+memory.load(fixed)
 out["fixed"] = [fixed.device.type, "device" in net.__dict__]
 other = Odd()
 for _ in range(3):
-    ours.load(other); gc.collect(); mm.cleanup_models_gc(); mm.free_memory(1e30, torch.device("cpu"))
+    memory.load(other); gc.collect(); mm.cleanup_models_gc(); mm.free_memory(1e30, torch.device("cpu"))
 out["leaks"] = [r for r in records if "leak" in r]
 out["dead"] = sum(m.model is None for m in mm.current_loaded_models)
 import weakref

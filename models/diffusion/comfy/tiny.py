@@ -22,8 +22,10 @@ import comfy.taesd.taesd
 import comfy.utils
 import torch
 
-from ... import tiny
+from ... import bundled
 from ...errors import UserError
+from ...networks.tiny_clip import CLIP, CONTEXT_WIDTH
+from .. import tiny
 
 
 class TinyLatents(comfy.latent_formats.LatentFormat):
@@ -33,7 +35,7 @@ class TinyLatents(comfy.latent_formats.LatentFormat):
     latent_channels = tiny.LATENT_CHANNELS
 
     def __init__(self) -> None:
-        state, _ = tiny.read("vae")
+        state, _ = bundled.read("vae")
         self.latent_rgb_factors = [
             [0.0] * i + [float(state["std"][0, i])] + [0.0] * (2 - i) if i < 3 else [0.0] * 3
             for i in range(tiny.LATENT_CHANNELS)
@@ -79,7 +81,7 @@ def _unet_config() -> dict[str, Any]:
         transformer_depth=[a for a in down for _ in range(blocks)],
         transformer_depth_output=[a for a in reversed(up) for _ in range(blocks + 1)],
         transformer_depth_middle=1,
-        context_dim=tiny.CONTEXT_WIDTH,
+        context_dim=CONTEXT_WIDTH,
         use_spatial_transformer=True,
         use_linear_in_transformer=False,
         use_temporal_attention=False,
@@ -101,7 +103,7 @@ def _strictly(loaded: Any, what: str) -> None:
 def _model() -> Any:
     config = TinyDiffusion(_unet_config())
     names = comfy.utils.unet_to_diffusers(config.unet_config)
-    state, _ = tiny.read("unet")
+    state, _ = bundled.read("unet")
     model = config.get_model({}, "")
     _strictly(
         model.diffusion_model.load_state_dict({names[k]: v for k, v in state.items() if k in names}, strict=False),
@@ -120,12 +122,12 @@ class TinyTokenizer(comfy.sd1_clip.SD1Tokenizer):
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] = {}):
         super().__init__(embedding_directory, tokenizer_data)
-        self.clip_l.embedding_size = tiny.CONTEXT_WIDTH
+        self.clip_l.embedding_size = CONTEXT_WIDTH
 
 
 def _clip() -> Any:
-    state, _ = tiny.read("clip")
-    text = tiny.CLIP["text_cfg"]
+    state, _ = bundled.read("clip")
+    text = CLIP["text_cfg"]
     sizes = dict(
         hidden_size=text["width"],
         projection_dim=text["width"],
@@ -153,7 +155,7 @@ def _vae() -> Any:
         sd=comfy.taesd.taesd.TAESD(latent_channels=tiny.LATENT_CHANNELS).state_dict(), dtype=torch.float32
     )
     vae.first_stage_model = tiny.build_vae()
-    tiny.load("vae", vae.first_stage_model)
+    bundled.load("vae", vae.first_stage_model)
     vae.first_stage_model.eval().requires_grad_(False)
     vae.process_input = vae.process_output = lambda image: image
     vae.patcher = comfy.model_patcher.ModelPatcher(
