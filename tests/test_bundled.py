@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_affect import workflows
-from comfyui_affect.models import tiny
+from comfyui_affect.models import bundled, tiny
 from comfyui_affect.models.emolat.space import load_emolat
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.files import load_safetensors, save_safetensors
@@ -38,8 +38,8 @@ def test_a_bundled_file_that_is_another_is_told_of(tmp_path, monkeypatch):
         tiny.verify(name)
     for name in ("vgg", "emolat"):
         shutil.copy(tiny.path(name), tmp_path)
-    shutil.copy(tiny.TINY_DIR / tiny.CHECKSUMS, tmp_path)
-    monkeypatch.setattr(tiny, "TINY_DIR", tmp_path)
+    shutil.copy(bundled.TINY_DIR / bundled.CHECKSUMS, tmp_path)
+    monkeypatch.setattr(bundled, "TINY_DIR", tmp_path)
     state, metadata = load_safetensors(tiny.path("vgg"))
     changed = {k: v + 0.5 for k, v in state.items()}
     save_safetensors(tiny.path("vgg"), changed, metadata)
