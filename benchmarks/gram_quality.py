@@ -22,7 +22,7 @@ from ..models.gram import GramConfig, transfer
 from ..models.networks.backbones import load_backbone
 from ..models.plots import contact_sheet, curve
 from ..models.reference import edge_response, luminance
-from ..models.ssim import best
+from ..models.reference.ssim import best
 from ..models.tensors.uint8 import image_of
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.data.photos import photograph, square

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..models import files, gallery, reference, ssim
+from ..models import files
 from ..models.errors import UserError
-from ..models.gallery import EDGE, SIDE
+from ..models.reference import SIDE, Gallery, Picture, nearest, ssim
+from ..models.reference.index import EDGE, Index, header, pack
 from . import measure, memory
 from .store import fingerprint
 
@@ -68,12 +69,12 @@ def write_index(path: Path, edges: Any, n: int) -> Path:
 
     def write(target: Path) -> None:
         with target.open("wb") as f:
-            f.write(gallery._header("scharr").ljust(gallery._HEADER))
+            f.write(header("scharr"))
             for i in range(n):
                 edge = edges[i % len(edges)]
                 turn = i // len(edges)
                 edge = np.roll(edge[:, ::-1] if turn % 2 else edge, 7 * turn, axis=1)
-                f.write(gallery._pack(np.ascontiguousarray(edge), {"path": f"{i}.png", "file": [0, 0]}))
+                f.write(pack(np.ascontiguousarray(edge), {"path": f"{i}.png", "file": [0, 0]}))
 
     return path if path.is_file() else files.write_atomically(path, write)
 
@@ -85,14 +86,12 @@ def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[st
     before = memory.peak()
     if fast:
         ssim.warm_up()
-    opened = gallery._Index(index, "scharr")
-    pictures = [gallery.Picture(name, row, "house", "calm", "awe") for name, (row, *_) in opened.known.items()]
-    held = gallery.Gallery(index.parent, pictures, opened.rows, {}, opened.statistics(True) if cache else None)
+    opened = Index(index, "scharr")
+    pictures = [Picture(name, row, "house", "calm", "awe") for name, (row, *_) in opened.known.items()]
+    held = Gallery(index.parent, pictures, opened.rows, {}, opened.statistics(True) if cache else None)
     plain = lambda query: ssim.best(query, held.rows, np.arange(len(pictures)), K, held.cached, fast)
     search = (
-        (lambda query: [one.picture.row for one in reference.nearest(query, held, K)])
-        if fast
-        else lambda query: plain(query)[0]
+        (lambda query: [one.picture.row for one in nearest(query, held, K)]) if fast else lambda query: plain(query)[0]
     )
     start = time.perf_counter()
     for _ in range(3):
@@ -118,7 +117,7 @@ def brute_force(index: Path, queries: np.ndarray) -> list[list[int]]:
 
     weights = torch.from_numpy(ssim.taps())
     blur = lambda x: F.conv2d(F.conv2d(x, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
-    rows = gallery._Index(index, "scharr").rows
+    rows = Index(index, "scharr").rows
     x = torch.from_numpy(queries).double()[:, None]
     mx = blur(x)
     vx = blur(x * x) - mx * mx
@@ -137,7 +136,7 @@ def scikit_image(index: Path, query: np.ndarray) -> float:
     """Seconds of one query by scikit-image's `structural_similarity` over the whole gallery."""
     from skimage.metrics import structural_similarity
 
-    rows = gallery._Index(index, "scharr").rows
+    rows = Index(index, "scharr").rows
     structural_similarity(query, query, gaussian_weights=True, sigma=1.5, data_range=255)  # its own first call
     start = time.perf_counter()
     for i in range(len(rows)):
@@ -158,7 +157,7 @@ def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
 
     from ..models.metrics import ssim as similarity
 
-    rows = gallery._Index(index, "scharr").rows
+    rows = Index(index, "scharr").rows
     x = torch.from_numpy(query).float()[None, None] / 255
     start = time.perf_counter()
     for i in range(0, len(rows), 64):
@@ -249,12 +248,12 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: i
     def write(target: Path) -> None:
         rng = np.random.default_rng(0)
         with target.open("wb") as f:
-            f.write(gallery._header("scharr").ljust(gallery._HEADER))
+            f.write(header("scharr"))
             for i in range(USUAL):
                 noisy = np.clip(edges[i // each].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(
                     np.uint8
                 )
-                f.write(gallery._pack(noisy, {"path": f"{i}.png", "file": [0, 0]}))
+                f.write(pack(noisy, {"path": f"{i}.png", "file": [0, 0]}))
 
     if not path.is_file():
         files.write_atomically(path, write)

@@ -61,7 +61,7 @@ class AffectReferenceGallery:
     @classmethod
     def IS_CHANGED(cls, folder: str, edges: str = "scharr") -> str:
         """Follows the names, sizes and times of the folder's pictures, and its tables."""
-        from ..models.gallery import state
+        from ..models.reference import state
 
         path = _folder(folder)
         return state(path) if path.is_dir() else ""
@@ -78,10 +78,10 @@ class AffectReferenceGallery:
                 f"{len(gallery.absent)} files that the CSV of the gallery '{folder}' lists are not there (such as "
                 f"'{gallery.absent[0]}')."
             )
-        if gallery.speechless:
+        if gallery.adjectives_without_emotion:
             host.current().note(
                 f"In the gallery '{folder}' these adjectives stand for no emotion, and no search by emotion finds their "
-                f"pictures: {', '.join(gallery.speechless[:20])}. A file emotions.csv (adjective, emotion) says which."
+                f"pictures: {', '.join(gallery.adjectives_without_emotion[:20])}. A file emotions.csv (adjective, emotion) says which."
             )
         return (gallery,)
 

@@ -9,11 +9,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from comfyui_affect.models import gallery as index
-from comfyui_affect.models import host, reference, ssim
+from comfyui_affect.models import host
 from comfyui_affect.models.emotions import EmotionTarget
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.reference import edge_response, luminance, open_gallery, retrieve
+from comfyui_affect.models.reference import (
+    edge_response,
+    edges,
+    index,
+    labels,
+    luminance,
+    open_gallery,
+    retrieve,
+    ssim,
+    state,
+)
+from comfyui_affect.models.reference import gallery as galleries
 from PIL import Image
 
 
@@ -98,8 +108,8 @@ def test_a_picture_finds_itself(folder, notes):
 def test_new_changed_and_deleted_files_are_picked_up_and_others_are_not_read_again(folder, notes, monkeypatch):
     open_gallery(folder)
     read = []
-    original = reference._edge_of_file
-    monkeypatch.setattr(reference, "_edge_of_file", lambda path, edges: read.append(path.name) or original(path, edges))
+    original = edges.edge_of_file
+    monkeypatch.setattr(edges, "edge_of_file", lambda path, edges: read.append(path.name) or original(path, edges))
     (folder / "dark_home/0.png").unlink()
     picture(50).save(folder / "misty_lake/new.png")
     picture(51).save(folder / "misty_lake/1.png")
@@ -127,7 +137,7 @@ def test_unusable_files_are_skipped_and_told(folder, notes, monkeypatch):
 
 
 def test_a_killed_build_loses_the_picture_in_hand(folder, notes, monkeypatch):
-    original, count = reference._edge_of_file, []
+    original, count = edges.edge_of_file, []
 
     def dies(path, edges):
         count.append(path)
@@ -135,13 +145,13 @@ def test_a_killed_build_loses_the_picture_in_hand(folder, notes, monkeypatch):
             raise KeyboardInterrupt
         return original(path, edges)
 
-    monkeypatch.setattr(reference, "_edge_of_file", dies)
+    monkeypatch.setattr(edges, "edge_of_file", dies)
     with pytest.raises(KeyboardInterrupt):
         open_gallery(folder)
     with (folder / index.INDEX).open("ab") as f:
         f.write(b"half a record")
     again = []
-    monkeypatch.setattr(reference, "_edge_of_file", lambda path, edges: again.append(path) or original(path, edges))
+    monkeypatch.setattr(edges, "edge_of_file", lambda path, edges: again.append(path) or original(path, edges))
     gallery = open_gallery(folder)
     assert len(again) == 5 and len(gallery.pictures) == 12 and "middle of a record" in notes[0]
     assert (folder / index.INDEX).stat().st_size == 64 + 12 * index.RECORD
@@ -216,7 +226,7 @@ def test_tables_that_never_end_or_lie_elsewhere_are_not_read(folder, notes, tmp_
     gallery = open_gallery(folder)
     assert len(gallery.pictures) == 12 and "secret" not in gallery.nouns
     assert len([n for n in notes if "no regular file, or a link that leaves" in n]) == 4
-    assert index.state(folder)
+    assert state(folder)
 
 
 def test_a_table_that_csv_cannot_read_is_spoken_of(folder, notes):
@@ -232,7 +242,7 @@ def test_statistics_never_belong_to_other_pictures(folder, notes):
     (folder / index.INDEX).unlink()
     gallery = open_gallery(folder)
     want = np.stack(
-        [ssim.statistics(row[: index.EDGE].reshape(index.SIDE, index.SIDE)).reshape(-1) for row in gallery.rows]
+        [ssim.statistics(row[: index.EDGE].reshape(edges.SIDE, edges.SIDE)).reshape(-1) for row in gallery.rows]
     )
     assert np.array_equal(gallery.cached[:, : want.shape[1]], want)
 
@@ -248,7 +258,7 @@ def test_a_damaged_row_of_statistics_is_made_anew(folder, notes):
     want = np.array(open_gallery(folder, cache=True).cached)
     path = (folder / index.INDEX).with_suffix(".cache")
     with path.open("r+b") as f:
-        f.seek(64 + 5 * 2 * index._CACHED + 2 * index._STATISTICS)
+        f.seek(64 + 5 * 2 * index.CACHED + 2 * index.STATISTICS)
         f.write(b"xxxx")
     assert np.array_equal(open_gallery(folder).cached, want)
 
@@ -319,14 +329,14 @@ def test_tables_from_elsewhere(folder, notes):
 
 def test_plurals_are_found(folder, notes):
     (folder / "misty_mountain").rename(folder / "misty_mountains")
-    assert len(open_gallery(folder).select(noun="hill")) == 3 and index.singular("Cities") == "city"
+    assert len(open_gallery(folder).select(noun="hill")) == 3 and labels.singular("Cities") == "city"
 
 
 def test_what_a_gallery_depends_on(folder, notes):
-    before = index.state(folder)
-    assert index.state(folder) == before
+    before = state(folder)
+    assert state(folder) == before
     (folder / "emotions.csv").write_text("adjective,emotion\nmisty,fear\n")
-    assert index.state(folder) != before
+    assert state(folder) != before
 
 
 @pytest.mark.parametrize("place", [7, index.EDGE + 5], ids=["pixels", "json"])
@@ -342,7 +352,7 @@ def test_a_damaged_record_is_read_again(folder, notes, place):
 
 
 def test_an_index_of_mostly_stale_records_is_compacted(folder, notes, monkeypatch):
-    monkeypatch.setattr(index, "COMPACT_FROM", 5)
+    monkeypatch.setattr(galleries, "COMPACT_FROM", 5)
     open_gallery(folder, cache=True)
     shutil.rmtree(folder / "misty_lake"), shutil.rmtree(folder / "misty_mountain"), shutil.rmtree(folder / "dark_home")
     gallery = open_gallery(folder, cache=True)
@@ -417,17 +427,17 @@ def test_the_transfer_node_takes_several_references_for_one_image(monkeypatch):
 
 def test_what_fails_for_now_is_asked_again(folder, notes, monkeypatch):
     """A network that is down, or too many open files: nothing is wrong with the pictures."""
-    original = reference._edge_of_file
+    original = edges.edge_of_file
 
     def fails(path, edges):
         if path.parent.name == "dark_home":
             raise OSError(24, "Too many open files")
         return original(path, edges)
 
-    monkeypatch.setattr(reference, "_edge_of_file", fails)
+    monkeypatch.setattr(edges, "edge_of_file", fails)
     gallery = open_gallery(folder)
     assert len(gallery.pictures) == 9 and "Too many open files" in gallery.skipped["dark_home/0.png"]
-    monkeypatch.setattr(reference, "_edge_of_file", original)
+    monkeypatch.setattr(edges, "edge_of_file", original)
     assert len(open_gallery(folder).pictures) == 12
 
 
@@ -442,7 +452,7 @@ def test_what_is_missing_for_an_edge_response_is_said_and_spoils_no_picture(fold
 
 
 def test_a_gallery_that_is_open_keeps_its_statistics_when_another_compacts(folder, notes, monkeypatch):
-    monkeypatch.setattr(index, "COMPACT_FROM", 4)
+    monkeypatch.setattr(galleries, "COMPACT_FROM", 4)
     opened = open_gallery(folder, cache=True)
     before = np.array(opened.cached)
     for name in ("misty_lake", "misty_mountain", "clear_river"):
@@ -459,7 +469,7 @@ def test_a_csv_with_semicolons_is_read_and_one_without_files_is_told(folder, not
     gallery = open_gallery(folder)
     assert [(p.path, p.emotion) for p in gallery.pictures] == [("misty_lake/0.png", "anger")] and gallery.absent == []
     assert any("'more.csv'" in note and "no column 'file'" in note for note in notes)
-    assert index._labels(folder)[0]("misty_lake/0.png")[2] == "anger"
+    assert labels.read_labels(folder)[0]("misty_lake/0.png")[2] == "anger"
 
 
 def test_plurals_are_compared():
@@ -471,7 +481,7 @@ def test_plurals_are_compared():
         ("houses", "house"),
         ("grass", "grass"),
     )
-    assert all(index.singular(a) == index.singular(b) for a, b in pairs)
+    assert all(labels.singular(a) == labels.singular(b) for a, b in pairs)
 
 
 def test_who_waits_for_another_builder_is_told_and_may_leave(folder, notes):

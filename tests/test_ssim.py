@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from comfyui_affect.models import ssim
+from comfyui_affect.models.reference import ssim
 
 needs_numba = pytest.mark.skipif(ssim.kernels() is None, reason="numba is not installed")
 FAST = [pytest.param(True, marks=needs_numba), False]

@@ -50,7 +50,7 @@ def _build(args: argparse.Namespace) -> int:
                     "absent": gallery.absent,
                     "nouns": gallery.nouns,
                     "adjectives": gallery.adjectives,
-                    "adjectives_without_emotion": gallery.speechless,
+                    "adjectives_without_emotion": gallery.adjectives_without_emotion,
                 }
             )
         )
@@ -62,10 +62,10 @@ def _build(args: argparse.Namespace) -> int:
         say(f"  listed in a CSV and not there: {name!r}")
     if len(gallery.absent) > 20:
         say(f"  and {len(gallery.absent) - 20} more")
-    if gallery.speechless:
+    if gallery.adjectives_without_emotion:
         say(
             "No search by emotion finds these adjectives; give each one of the eight in the folder's emotions.csv (adjective, emotion): "
-            f"{', '.join(gallery.speechless)}"
+            f"{', '.join(gallery.adjectives_without_emotion)}"
         )
     say(f"nouns: {', '.join(gallery.nouns) or '(none)'}\nadjectives: {', '.join(gallery.adjectives) or '(none)'}")
     return 0

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import files, host
+from .. import files, host
 
 RADIUS = 5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
