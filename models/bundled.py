@@ -1,7 +1,8 @@
 """The files of the bundled tiny models: where they lie, what they must be, reading and writing them.
 
-Weights lie in `models/tiny` in half precision; `card.json` there says from what data, seed and command they came and what
-they reach on held-out scenes. Their architectures are where networks of that kind are (`diffusion/tiny.py`, `networks/`).
+Weights lie in `models/tiny` in half precision; `card.json` there says from what data, seed and command they came and
+what they reach on held-out scenes. Their architectures are where networks of that kind are (`diffusion/tiny.py`,
+`networks/`).
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def verify(name: str) -> None:
     wanted = checksums().get(path(name).name)
     if wanted is not None and path(name).is_file() and checksum(path(name)) != wanted:
         raise UserError(
-            f"The bundled model '{path(name).name}' is not the one that belongs to this version (its checksum differs from "
-            f"{CHECKSUMS}): it was damaged or replaced. Install this package again, or take the file from its repository."
+            f"The bundled model '{path(name).name}' is not the one that belongs to this version (its checksum differs "
+            f"from {CHECKSUMS}): it was damaged or replaced. Install this package again, or take the file from its "
+            "repository."
         )
 
 

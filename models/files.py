@@ -275,8 +275,8 @@ def _parsed(text: bytes, name: str) -> dict[str, dict]:
             raise UserError(f"'{name}' is not a safetensors file: its header says nothing sensible of '{key[:100]}'.")
         if not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _BITS:
             raise UserError(
-                f"'{name}' holds numbers of the type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}'), which is not known "
-                "here."
+                f"'{name}' holds numbers of the type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}'), which is not "
+                "known here."
             )
     return header
 
@@ -319,8 +319,8 @@ def load_pickled(path: Path | str) -> Any:
         raise
     except Exception as error:  # whatever a damaged archive makes torch raise
         raise UserError(
-            f"'{Path(path).name}' holds more than weights, or is damaged; it is not loaded. Convert it to safetensors, or "
-            "download it again."
+            f"'{Path(path).name}' holds more than weights, or is damaged; it is not loaded. Convert it to safetensors, "
+            "or download it again."
         ) from error
 
 

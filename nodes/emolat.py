@@ -26,8 +26,8 @@ class AffectEmoLatLoader:
                 "model": (
                     ["tiny", *host.current().list_files("emolat")],
                     {
-                        "tooltip": "tiny comes with this pack, trained on MoodScenes. Files lie in models/emolat: `affect train emolat` and "
-                        "`affect train transfer` make them."
+                        "tooltip": "tiny comes with this pack, trained on MoodScenes. Files lie in models/emolat: "
+                        "`affect train emolat` and `affect train transfer` make them."
                     },
                 )
             }
@@ -67,7 +67,8 @@ class AffectEmoLatCodebookSampler:
                         "default": 1,
                         "min": 1,
                         "max": 64,
-                        "tooltip": "How many codes; more are nearer to the average look. The tiny EmoLat learned from up to four.",
+                        "tooltip": "How many codes; more are nearer to the average look. The tiny EmoLat learned from "
+                        "up to four.",
                     },
                 ),
                 "temperature": (
@@ -124,7 +125,8 @@ class AffectEmoLatTransfer:
                     "STRING",
                     {
                         "default": "",
-                        "tooltip": "The words that go with the code; empty: the emotion's own. It learned the names of the eight.",
+                        "tooltip": "The words that go with the code; empty: the emotion's own. It learned the names of "
+                        "the eight.",
                     },
                 ),
                 "strength": (
@@ -171,8 +173,8 @@ class AffectEmoLatMap:
                 "method": (
                     ["t-SNE", "PCA"],
                     {
-                        "tooltip": "t-SNE shows clusters (by scikit-learn; where that is missing the map is by PCA, and "
-                        "says so); PCA shows true distances."
+                        "tooltip": "t-SNE shows clusters (by scikit-learn; where that is missing the map is by PCA, "
+                        "and says so); PCA shows true distances."
                     },
                 ),
             }

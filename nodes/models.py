@@ -108,8 +108,8 @@ class AffectEmotionClassifierLoader:
                 "classifier": (
                     ["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot", *found],
                     {
-                        "tooltip": "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's or "
-                        "EmoEdit's published head in models/affect."
+                        "tooltip": "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's "
+                        "or EmoEdit's published head in models/affect."
                     },
                 ),
                 "clip_model": (

@@ -52,8 +52,9 @@ class AffectMLLMLoader:
                     {
                         "default": "http://127.0.0.1:11434/v1",
                         "tooltip": "The server's address. Another machine than "
-                        "this one must be allowed, in ComfyUI's settings (Affect) or by AFFECT_MLLM_HOSTS in the environment. "
-                        "A key: AFFECT_MLLM_API_KEY in the environment; it goes to hosts and ports in AFFECT_MLLM_HOSTS.",
+                        "this one must be allowed, in ComfyUI's settings (Affect) or by AFFECT_MLLM_HOSTS in the "
+                        "environment. A key: AFFECT_MLLM_API_KEY in the environment; it goes to hosts and ports in "
+                        "AFFECT_MLLM_HOSTS.",
                     },
                 ),
             }
@@ -124,8 +125,8 @@ class AffectMLLMMaskGenerator:
                     ["attention", "clipseg", "boxes", "saliency"],
                     {
                         "tooltip": "attention: where the diffusion model looks "
-                        "for the word (connect model, clip and vae). clipseg: needs its weights. boxes: the MLLM's. saliency: "
-                        "what stands out."
+                        "for the word (connect model, clip and vae). clipseg: needs its weights. boxes: the MLLM's. "
+                        "saliency: what stands out."
                     },
                 ),
                 "feather": (
@@ -179,8 +180,8 @@ class AffectMLLMMaskGenerator:
                 where = torch.ones(1, 1, h, w)
                 if found.provider != "rules":  # which do so by design
                     said = [
-                        f"{found.provider} names no object to change: the mask covers everything. Name objects, or connect a mask of "
-                        "your own."
+                        f"{found.provider} names no object to change: the mask covers everything. Name objects, or "
+                        "connect a mask of your own."
                     ]
             elif grounding == "attention":
                 where = self._attention(found, names, image, model, clip, vae, (h, w))
@@ -208,8 +209,8 @@ class AffectMLLMMaskGenerator:
         unchecked = names if found.provider == "rules" and grounding == "attention" else []
         if unchecked:
             host.current().note(
-                f"Rules do not look at the image, and attention finds a place for any word: nobody checked that it shows "
-                f"{' and '.join(map(article, unchecked))}. Look at the overlay."
+                "Rules do not look at the image, and attention finds a place for any word: nobody checked that it "
+                f"shows {' and '.join(map(article, unchecked))}. Look at the overlay."
             )
         told = (
             found.to_json()
@@ -229,8 +230,8 @@ class AffectMLLMMaskGenerator:
         missing = [name for name, part in (("model", model), ("clip", clip), ("vae", vae)) if part is None]
         if missing:
             raise UserError(
-                f"Grounding by attention looks into the diffusion model: connect {', '.join(missing)}, or choose another "
-                "grounding."
+                f"Grounding by attention looks into the diffusion model: connect {', '.join(missing)}, or choose "
+                "another grounding."
             )
         columns = [
             *(masks.token_columns(found.source_prompt, name) for name in names),
@@ -299,8 +300,8 @@ class AffectAttentionBlendSampler:
                         "min": 0.0,
                         "max": 1.0,
                         "step": 0.05,
-                        "tooltip": "The share of the steps in which the source's attention holds outside the mask: more keeps "
-                        "more of its structure.",
+                        "tooltip": "The share of the steps in which the source's attention holds outside the mask: "
+                        "more keeps more of its structure.",
                     },
                 ),
                 "seed": (
@@ -394,7 +395,8 @@ class AffectMoodifyCLIPLoader:
                 "model": (
                     ["tiny", *folders()],
                     {
-                        "tooltip": "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in models/moodify_clip."
+                        "tooltip": "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in "
+                        "models/moodify_clip."
                     },
                 )
             }
@@ -448,8 +450,8 @@ class AffectEditMetrics:
     CATEGORY = "affect/moodifier"
     SEARCH_ALIASES = ["psnr", "ssim", "lpips", "clip score", "compare images", "measure edit", "evaluate edit"]
     DESCRIPTION = (
-        "What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, and what a "
-        "classifier and a CLIP see."
+        "What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, "
+        "and what a classifier and a CLIP see."
     )
     RETURN_TYPES = ("STRING", "IMAGE")
     RETURN_NAMES = ("json", "table")

@@ -38,7 +38,8 @@ def _muse_inputs() -> dict[str, Any]:
                     "max": 100.0,
                     "step": 0.1,
                     "round": 0.01,
-                    "tooltip": "Classifier-free guidance: how closely to follow the text. FLUX-dev wants 1 (with FluxGuidance).",
+                    "tooltip": "Classifier-free guidance: how closely to follow the text. FLUX-dev wants 1 (with "
+                    "FluxGuidance).",
                 },
             ),
             "n_tokens": (
@@ -122,8 +123,8 @@ def _muse_inputs() -> dict[str, Any]:
                     "max": 1000.0,
                     "step": 0.5,
                     "tooltip": "How strongly to hold on to what "
-                    "the gate's prompt says, by the gate's CLIP: more keeps the content and convinces less. 0: the paper's "
-                    "loss. It takes a timing gate.",
+                    "the gate's prompt says, by the gate's CLIP: more keeps the content and convinces less. 0: the "
+                    "paper's loss. It takes a timing gate.",
                 },
             ),
         },
@@ -200,9 +201,9 @@ class AffectClipTimingGate:
                 "estimate": (
                     ["one_step", "full"],
                     {
-                        "tooltip": "one_step judges each step's own clean prediction. full walks the remaining steps first; "
-                        "under a deterministic sampler that ends in the same image whenever it starts, so the gate "
-                        "opens at the first step or never."
+                        "tooltip": "one_step judges each step's own clean prediction. full walks the remaining steps "
+                        "first; under a deterministic sampler that ends in the same image whenever it starts, so the "
+                        "gate opens at the first step or never."
                     },
                 ),
                 "force_open_at": (
@@ -363,8 +364,8 @@ class AffectDDIMInversion:
     RETURN_TYPES = ("LATENT", "NOISE")
     RETURN_NAMES = ("latent", "noise")
     OUTPUT_TOOLTIPS = (
-        "What to sample from: the image as noise; of a rectified-flow model (SD3, FLUX, Qwen-Image, ...) the image's own "
-        "latent.",
+        "What to sample from: the image as noise; of a rectified-flow model (SD3, FLUX, Qwen-Image, ...) the image's "
+        "own latent.",
         "The noise to sample with: none; of a rectified-flow model the noise that leads back to the image.",
     )
     FUNCTION = "run"

@@ -80,8 +80,9 @@ class AffectReferenceGallery:
             )
         if gallery.adjectives_without_emotion:
             host.current().note(
-                f"In the gallery '{folder}' these adjectives stand for no emotion, and no search by emotion finds their "
-                f"pictures: {', '.join(gallery.adjectives_without_emotion[:20])}. A file emotions.csv (adjective, emotion) says which."
+                f"In the gallery '{folder}' these adjectives stand for no emotion, and no search by emotion finds "
+                f"their pictures: {', '.join(gallery.adjectives_without_emotion[:20])}. A file emotions.csv "
+                "(adjective, emotion) says which."
             )
         return (gallery,)
 
@@ -186,7 +187,8 @@ class AffectDenseNetGramTransfer:
                 "reference": (
                     "IMAGE",
                     {
-                        "tooltip": "Where the feeling comes from; any size. One for all images, one each, or several for one image."
+                        "tooltip": "Where the feeling comes from; any size. One for all images, one each, or several "
+                        "for one image."
                     },
                 ),
                 "iterations": (
@@ -195,7 +197,8 @@ class AffectDenseNetGramTransfer:
                         "default": 500,
                         "min": 1,
                         "max": 10000,
-                        "tooltip": "At most so many evaluations; coarse-to-fine stops when nothing more is to be gained.",
+                        "tooltip": "At most so many evaluations; coarse-to-fine stops when nothing more is to be "
+                        "gained.",
                     },
                 ),
                 "content_weight": (
@@ -269,7 +272,8 @@ class AffectDenseNetGramTransfer:
                         "max": 1e6,
                         "step": 10.0,
                         "round": False,
-                        "tooltip": "How even the change is: every edge of the image stays. 0: as the paper, with speckles and coloured rims.",
+                        "tooltip": "How even the change is: every edge of the image stays. 0: as the paper, with "
+                        "speckles and coloured rims.",
                     },
                 ),
             },

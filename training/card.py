@@ -215,6 +215,6 @@ def as_markdown(card: dict[str, Any]) -> str:
     return (
         f"# The tiny models\n\nData: {card['data']}. Command: `{card['command']}` with `{card['config']}` "
         f"(seeds stand there); the UNet by two processes.\nStored values: {sizes}, half precision.\nGate range of the "
-        f"tiny scorer: lo {card['gate']['tiny']['lo']}, hi {card['gate']['tiny']['hi']}.\n\nOn held-out layouts and photographs:\n\n"
-        f"| figure | value |\n| --- | --- |\n{rows}\n"
+        f"tiny scorer: lo {card['gate']['tiny']['lo']}, hi {card['gate']['tiny']['hi']}.\n\nOn held-out layouts and "
+        f"photographs:\n\n| figure | value |\n| --- | --- |\n{rows}\n"
     )

@@ -24,8 +24,8 @@ class Config(dict[str, Any]):
 
     def __missing__(self, section: str) -> Any:
         raise UserError(
-            f"{self.name} has no section [{section}]; it has {', '.join(f'[{key}]' for key in self) or 'none'}. Choose a config "
-            "made for this training."
+            f"{self.name} has no section [{section}]; it has {', '.join(f'[{key}]' for key in self) or 'none'}. Choose "
+            "a config made for this training."
         )
 
 

@@ -280,8 +280,8 @@ def train_space(
 
     if min(loop.batch, len(data.rows)) < 2:
         raise UserError(
-            f"Stage one learns from several graphs at once: it takes two annotated images at least and [emolat] batch = 2, got "
-            f"{len(data.rows)} and {loop.batch}."
+            "Stage one learns from several graphs at once: it takes two annotated images at least and [emolat] batch "
+            f"= 2, got {len(data.rows)} and {loop.batch}."
         )
     emotions, process = data.graphs.emotions, PartialState().process_index
     space = Space(model, config, data.graphs.features.shape[1])

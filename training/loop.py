@@ -118,8 +118,8 @@ def fit(
         state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
         if state.get("given") != known:
             raise UserError(
-                f"{out} holds a training of other settings, data or models. Delete that folder to train anew, or name another "
-                "one with --runs."
+                f"{out} holds a training of other settings, data or models. Delete that folder to train anew, or name "
+                "another one with --runs."
             )
         accelerator.unwrap_model(model).load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

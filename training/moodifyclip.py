@@ -112,7 +112,8 @@ def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
         return Scenes(pack.images, pack.captions)
     if not Path(config.captions).is_file():
         raise UserError(
-            f"There is no {config.captions} with structured captions. `affect data annotate --form moodarchive` makes one."
+            f"There is no {config.captions} with structured captions. `affect data annotate --form moodarchive` makes "
+            "one."
         )
     rows, captions = [], []
     for number, line in enumerate(Path(config.captions).read_text(encoding="utf-8").splitlines(), 1):
@@ -128,8 +129,8 @@ def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
             image = safe_join(config.folder, row["file"])
         except (ValueError, KeyError, TypeError):
             host.current().note(
-                f"Line {number} of {config.captions} is no structured caption (a summary, three stimuli, an assessment, none of "
-                "them empty): skipped."
+                f"Line {number} of {config.captions} is no structured caption (a summary, three stimuli, an "
+                "assessment, none of them empty): skipped."
             )
             continue
         rows.append(SimpleNamespace(image=image))

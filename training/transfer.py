@@ -193,7 +193,8 @@ def main(args: argparse.Namespace) -> int:
     own, loop = split(config["transfer"], TransferConfig, "transfer")
     if not args.out.is_file():
         raise UserError(
-            f"There is no {args.out} to learn from: make its codebooks first, by `affect train emolat --out {args.out}`."
+            f"There is no {args.out} to learn from: make its codebooks first, by `affect train emolat --out "
+            f"{args.out}`."
         )
     # What may be missing comes first, what takes hours after it.
     space = load(args.out, args.device)

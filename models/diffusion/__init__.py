@@ -1,5 +1,5 @@
-"""Diffusion models under one protocol, over diffusers (`diffusers/`) and over ComfyUI's own objects (`comfy/`). The methods
-ask here for an engine and do not know which of the two it is; neither is imported before it is needed.
+"""Diffusion models under one protocol, over diffusers (`diffusers/`) and over ComfyUI's own objects (`comfy/`). The
+methods ask here for an engine and do not know which of the two it is; neither is imported before it is needed.
 """
 
 from __future__ import annotations

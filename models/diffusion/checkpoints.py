@@ -98,8 +98,8 @@ class NoVAE:
 def no_vae(name: str) -> str:
     """What is said where a VAE is wanted of a checkpoint without one."""
     return (
-        f"The checkpoint '{name}' holds no VAE. Add the node Load VAE (VAELoader) with a VAE of the same family, and connect that in "
-        "place of the checkpoint's."
+        f"The checkpoint '{name}' holds no VAE. Add the node Load VAE (VAELoader) with a VAE of the same family, and "
+        "connect that in place of the checkpoint's."
     )
 
 
@@ -118,8 +118,8 @@ def _building(part: str, name: str) -> Iterator[None]:
             else " ".join(str(error).split())[:300] or type(error).__name__
         )
         raise UserError(
-            f"The {part} in '{name}' could not be built: it has the wrong keys or shapes ({said}). It is damaged, or no SD1.5, "
-            "SD2 or SDXL model."
+            f"The {part} in '{name}' could not be built: it has the wrong keys or shapes ({said}). It is damaged, or "
+            "no SD1.5, SD2 or SDXL model."
         ) from error
 
 
@@ -273,7 +273,8 @@ def _count(state: State, pattern: str) -> int:
     numbers = {int(m.group(1)) for k in state if (m := re.match(pattern, k)) and len(m.group(1)) < 6}
     if numbers and max(numbers) != len(numbers) - 1:
         raise UserError(
-            f"The model has the wrong keys: of its {max(numbers) + 1} blocks of the kind '{pattern}' {len(numbers)} are there."
+            f"The model has the wrong keys: of its {max(numbers) + 1} blocks of the kind '{pattern}' {len(numbers)} "
+            "are there."
         )
     return len(numbers)
 

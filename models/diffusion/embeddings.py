@@ -70,15 +70,15 @@ def tokens(name: str, tower: str, width: int | None = None) -> list[Vector]:
         near = did_you_mean(name, [Path(file).with_suffix("").as_posix() for file in known])
         folders = " or ".join(str(f) for f in current().models_dirs("embeddings"))
         raise UserError(
-            f"The prompt names the embedding '{name}', and there is no such file in {folders}.{near} Put it there, or take "
-            f"'{MARK}{name}' out of the prompt."
+            f"The prompt names the embedding '{name}', and there is no such file in {folders}.{near} Put it there, or "
+            f"take '{MARK}{name}' out of the prompt."
         )
     state = path.stat()
     vectors = _vectors(path, tower, state.st_size, state.st_mtime_ns)
     if width is not None and vectors.shape[1] != width:
         raise UserError(
-            f"The embedding '{name}' is {vectors.shape[1]} wide, and the model's text encoder ({tower}) {width}: it was made "
-            "for another model family (768: SD1.5; 1024: SD2; 768 and 1280: SDXL)."
+            f"The embedding '{name}' is {vectors.shape[1]} wide, and the model's text encoder ({tower}) {width}: it "
+            "was made for another model family (768: SD1.5; 1024: SD2; 768 and 1280: SDXL)."
         )
     return [Vector.of(name, i, vector) for i, vector in enumerate(vectors)]
 

@@ -39,12 +39,13 @@ def load_folder(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE]:
             )
         except Exception as error:  # whatever a wrong config or wrong weights make the libraries raise
             raise UserError(
-                f"'{name}' of the diffusers folder '{path.name}' could not be loaded: {' '.join(str(error).split())[:300]}"
+                f"'{name}' of the diffusers folder '{path.name}' could not be loaded: "
+                f"{' '.join(str(error).split())[:300]}"
             ) from error
         if said["missing_keys"]:  # they were initialised at random
             raise UserError(
-                f"'{name}' of the diffusers folder '{path.name}' lacks weights: '{sorted(said['missing_keys'])[0]}' and "
-                f"{len(said['missing_keys']) - 1} more. Download it again."
+                f"'{name}' of the diffusers folder '{path.name}' lacks weights: '{sorted(said['missing_keys'])[0]}' "
+                f"and {len(said['missing_keys']) - 1} more. Download it again."
             )
         return loaded.float().to(current().device)
 
@@ -60,8 +61,8 @@ def load_folder(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE]:
     prediction = _config(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
     if prediction not in ("epsilon", "v_prediction"):
         raise UserError(
-            f"The model in '{path.name}' predicts '{prediction}', which is not sampled here (epsilon and v_prediction are). "
-            "Run it in ComfyUI."
+            f"The model in '{path.name}' predicts '{prediction}', which is not sampled here (epsilon and v_prediction "
+            "are). Run it in ComfyUI."
         )
     return DiffusersModel(unet, prediction, vae.config.scaling_factor), TextEncoder(towers, pads), DiffusersVAE(vae)
 
@@ -91,8 +92,8 @@ def takes_more(name: str, channels: Any, wanted: Any) -> str:
         else ("a model that reads another image beside the latent")
     )
     return (
-        f"'{name}' is {kind}: its UNet takes {channels} channels and a latent has {wanted}. It is not run here; choose the plain "
-        "checkpoint of the same family, or run the workflow in ComfyUI."
+        f"'{name}' is {kind}: its UNet takes {channels} channels and a latent has {wanted}. It is not run here; choose "
+        "the plain checkpoint of the same family, or run the workflow in ComfyUI."
     )
 
 
@@ -108,8 +109,8 @@ def _variant(folder: Path, stem: str, model: str) -> str | None:
     pickled = next((p.name for p in folder.iterdir() if p.suffix in (".bin", ".ckpt", ".pt", ".pth")), None)
     if pickled:
         raise UserError(
-            f"'{folder.name}' of the diffusers folder '{model}' has only pickled weights ({pickled}), which can run code and "
-            "are not opened here. Download its safetensors files, or convert it."
+            f"'{folder.name}' of the diffusers folder '{model}' has only pickled weights ({pickled}), which can run "
+            "code and are not opened here. Download its safetensors files, or convert it."
         )
     others = next((p.name for p in folder.glob("*.safetensors")), None)
     raise UserError(
@@ -124,8 +125,8 @@ def _config(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"'{path.parent.name}/{path.name}' of the diffusers folder '{path.parent.parent.name}' cannot be read: {error}. "
-            "Download the folder again."
+            f"'{path.parent.name}/{path.name}' of the diffusers folder '{path.parent.parent.name}' cannot be read: "
+            f"{error}. Download the folder again."
         ) from error
     if not isinstance(content, dict):
         raise UserError(

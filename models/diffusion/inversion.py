@@ -14,8 +14,8 @@ from .sampling import ddim_inversion
 def invert(
     model: Any, positive: Conditioning, latent: torch.Tensor, steps: int, scheduler: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """DDIM inversion of latents [B, C, h, w] (VAE scale) under their description at cfg 1 (a choice of ours: at a higher
-    scale the way back and the way up differ).
+    """DDIM inversion of latents [B, C, h, w] (VAE scale) under their description at cfg 1 (a choice of ours: at a
+    higher scale the way back and the way up differ).
 
     Returns (latent, noise) to sample from: the noised latent and no noise; of a rectified-flow model (SD3, FLUX), whose
     first step holds nothing of a latent, the latent that was given and the noise that leads back to it.

@@ -88,8 +88,8 @@ class _Merging:
         new = change(old.detach()[place.rows])
         if not torch.isfinite(new).all():
             raise UserError(
-                f"The LoRA '{self.file}' makes weights that are no numbers (NaN or infinity): its file is damaged, or the "
-                "strength too high."
+                f"The LoRA '{self.file}' makes weights that are no numbers (NaN or infinity): its file is damaged, or "
+                "the strength too high."
             )
         whole = old.detach().clone()
         whole[place.rows] = new.to(whole)
@@ -108,8 +108,8 @@ class _Merging:
         because = f": {'; '.join(why)}" if why else ""
         if not self.applied:
             raise UserError(
-                f"The LoRA '{self.file}' fits nothing in this model, 0 of its {total} modules{because}. It was made for "
-                "another model family, or is of a kind that needs ComfyUI."
+                f"The LoRA '{self.file}' fits nothing in this model, 0 of its {total} modules{because}. It was made "
+                "for another model family, or is of a kind that needs ComfyUI."
             )
         current().note(f"LoRA '{self.file}': {len(self.applied)} of its {total} modules were applied{because}.")
 

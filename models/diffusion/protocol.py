@@ -141,8 +141,8 @@ class Algorithm(Protocol[Context]):
         sigmas: torch.Tensor,
         callback: Step,
     ) -> torch.Tensor:
-        """latent [B, C, h, w] in the denoiser's scale -> another. The convention is x = x0 + sigma noise on every engine
-        and model: rectified flows are handed over as `flow.AddedNoise`.
+        """latent [B, C, h, w] in the denoiser's scale -> another. The convention is x = x0 + sigma noise on every
+        engine and model: rectified flows are handed over as `flow.AddedNoise`.
 
         contexts  of the texts that were given to `run`, by name
         sigmas    [n + 1] descending
@@ -169,7 +169,8 @@ class Method(Protocol):
 
     @property
     def networks(self) -> Sequence[Any]:
-        """The networks that it runs beside the diffusion model and the VAE; the engine has them where they are needed."""
+        """The networks that it runs beside the diffusion model and the VAE; the engine has them where they are
+        needed."""
 
     @property
     def differentiates(self) -> bool:
@@ -186,8 +187,9 @@ class Method(Protocol):
         latent: torch.Tensor | None,
         mask: torch.Tensor | None,
     ) -> Any:
-        """A `Run`. x [B, C, h, w] is where sampling starts, or anything of that shape, device and type; sigmas [n + 1] the
-        schedule; latent and mask ([B, C, h, w] and [B, 1, h, w], denoiser's scale) what lies under a latent mask."""
+        """A `Run`. x [B, C, h, w] is where sampling starts, or anything of that shape, device and type; sigmas [n +
+        1] the schedule; latent and mask ([B, C, h, w] and [B, 1, h, w], denoiser's scale) what lies under a latent
+        mask."""
 
     def finish(self, run: Any, samples: torch.Tensor) -> None:
         """Called once the run has led to `samples` (VAE scale)."""
@@ -212,8 +214,8 @@ class Guider(Protocol):
 
 
 class Engine(Protocol):
-    """A program that holds diffusion models and samples from them. `diffusion.engine(model)` gives a model's own. Sockets
-    (MODEL, VAE, CLIP, GUIDER, LATENT, SAMPLER) are the engine's objects, which only it looks into."""
+    """A program that holds diffusion models and samples from them. `diffusion.engine(model)` gives a model's own.
+    Sockets (MODEL, VAE, CLIP, GUIDER, LATENT, SAMPLER) are the engine's objects, which only it looks into."""
 
     def guider(self, model: Any, vae: Any, positive: Conditioning, negative: Conditioning, method: Method) -> Guider:
         """A GUIDER whose every prediction is the method's. UserError where model, VAE and texts do not fit together, or

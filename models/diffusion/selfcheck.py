@@ -127,9 +127,9 @@ class SelfCheck:
 
     def _refuse(self, ratio: float) -> None:
         raise UserError(
-            f"The gradients of this {self.name} are wrong: along them it changes {ratio:.2f} times as much as they say. Its "
-            "weights are moved or overwritten while gradients run. Start ComfyUI with --disable-dynamic-vram and "
-            "--disable-async-offload, and report this with your ComfyUI's version."
+            f"The gradients of this {self.name} are wrong: along them it changes {ratio:.2f} times as much as they "
+            "say. Its weights are moved or overwritten while gradients run. Start ComfyUI with --disable-dynamic-vram "
+            "and --disable-async-offload, and report this with your ComfyUI's version."
         )
 
     def _compare(

@@ -174,8 +174,8 @@ class TextEncoder:
             pooled = p[:1] if p is not None else pooled
         if len({h.shape[1] for h in hidden}) > 1:
             raise UserError(
-                "An embedding of this prompt has more vectors for one of the model's text encoders than for the other, so that "
-                "the two read texts of different lengths. Make the prompt shorter."
+                "An embedding of this prompt has more vectors for one of the model's text encoders than for the other, "
+                "so that the two read texts of different lengths. Make the prompt shorter."
             )
         embeds = finite(torch.cat(hidden, dim=-1), "The text encoder gave")
         known = [int(i) for chunk in tokenize(text, tower=self.names[0]) for i, _ in chunk]

@@ -1,5 +1,5 @@
-"""The architecture of the bundled tiny diffusion model. It is shaped as Stable Diffusion is, so that the same weights run in
-diffusers' classes (`diffusers/tiny.py`) and in ComfyUI's (`comfy/tiny.py`)."""
+"""The architecture of the bundled tiny diffusion model. It is shaped as Stable Diffusion is, so that the same
+weights run in diffusers' classes (`diffusers/tiny.py`) and in ComfyUI's (`comfy/tiny.py`)."""
 
 from __future__ import annotations
 

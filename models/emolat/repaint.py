@@ -44,8 +44,8 @@ def repaint(
     width = emolat.config.code_width
     if code.codes.shape[-1] != width:
         raise UserError(
-            f"This code is {code.codes.shape[-1]} wide and this EmoLat's are {width}: it was drawn from another EmoLat's "
-            "codebooks. Connect the same EmoLat to the codebook sampler and to the transfer."
+            f"This code is {code.codes.shape[-1]} wide and this EmoLat's are {width}: it was drawn from another "
+            "EmoLat's codebooks. Connect the same EmoLat to the codebook sampler and to the transfer."
         )
     h, w = image.shape[-2:]
     if min(h, w) < SMALLEST:

@@ -125,8 +125,8 @@ class EmoLat(nn.Module):
         ]
         if unknown:
             raise UserError(
-                f"This EmoLat has never seen {' or '.join(unknown)}: no image that it learned from showed that. Ask for another "
-                "emotion, or train it on images of that one."
+                f"This EmoLat has never seen {' or '.join(unknown)}: no image that it learned from showed that. Ask "
+                "for another emotion, or train it on images of that one."
             )
         generator = torch.Generator().manual_seed(seed % 2**63)
         books = torch.multinomial(distribution, n, replacement=True, generator=generator)
@@ -175,8 +175,8 @@ def load(path: Path, device: str = "") -> EmoLat:
         order, made_of = tuple(json.loads(metadata["emotions"])), dict(json.loads(metadata["config"]))
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"'{path.name}' does not say which emotions its codebooks stand for, or what it is made of (its metadata's emotions "
-            "and config). Write it again with `affect train emolat`."
+            f"'{path.name}' does not say which emotions its codebooks stand for, or what it is made of (its metadata's "
+            "emotions and config). Write it again with `affect train emolat`."
         ) from None
     if order != tuple(MIKELS):
         raise UserError(
@@ -187,8 +187,8 @@ def load(path: Path, device: str = "") -> EmoLat:
     shape, wanted = tuple(state["codebooks.entries"].shape), (len(MIKELS), config.entries, config.code_width)
     if shape != wanted:
         raise UserError(
-            f"'{path.name}' has codebooks of {shape[-1]} wide codes, {tuple(shape)} in all. Expected with {config.vgg}: "
-            f"{wanted}, two neighbouring vectors of its relu5_1 a code."
+            f"'{path.name}' has codebooks of {shape[-1]} wide codes, {tuple(shape)} in all. Expected with "
+            f"{config.vgg}: {wanted}, two neighbouring vectors of its relu5_1 a code."
         )
     emolat = EmoLat(
         config,

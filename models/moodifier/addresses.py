@@ -76,8 +76,8 @@ def check_allowed(url: str, confirmed: bool = False) -> None:
         return
     extra = " or set OPENAI_API_KEY," if name == _OPENAI else ""
     raise UserError(
-        f"The workflow would send the picture to {named(url)}, which is another machine, and nobody here has allowed that. "
-        f"If you trust it:{extra} {host.current().how_to_allow(named(url))}"
+        f"The workflow would send the picture to {named(url)}, which is another machine, and nobody here has allowed "
+        f"that. If you trust it:{extra} {host.current().how_to_allow(named(url))}"
     )
 
 

@@ -116,8 +116,8 @@ class BlendControl:
         b, image = self.batch, slice(text, text + size[0] * size[1])
         if len(q) != b * len(self.lengths) or text < max(self.lengths):
             raise UserError(
-                "Another patch of this MODEL changes the sequence that its attention reads, which the attention blend cannot "
-                "follow. Connect the model without it."
+                "Another patch of this MODEL changes the sequence that its attention reads, which the attention blend "
+                "cannot follow. Connect the model without it."
             )
         groups, out = [], []
         for i, n in enumerate(self.lengths):

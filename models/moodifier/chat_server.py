@@ -136,9 +136,9 @@ class Server:
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             raise UserError(
                 self._say(
-                    f"wants a key{' (another one than it was sent)' * bool(key_for(self.url))}. Set AFFECT_MLLM_API_KEY in "
-                    f"the environment, and AFFECT_MLLM_HOSTS={named(self.url)}: the key goes where that says and "
-                    "nowhere else"
+                    f"wants a key{' (another one than it was sent)' * bool(key_for(self.url))}. Set "
+                    f"AFFECT_MLLM_API_KEY in the environment, and AFFECT_MLLM_HOSTS={named(self.url)}: the key goes "
+                    "where that says and nowhere else"
                 )
             ) from None
         except openai.NotFoundError:

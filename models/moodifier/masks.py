@@ -44,7 +44,8 @@ def token_columns(prompt: str, words: str) -> list[int]:
     columns = said_at(prompt, words)
     if not columns:
         raise UserError(
-            f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it in."
+            f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it "
+            "in."
         )
     return columns
 
@@ -81,8 +82,8 @@ def cross_attention_maps(
     here = engine(model)
     if here.is_flow(model):
         raise UserError(
-            "The grounding 'attention' reads a MODEL's cross-attention: that of SD1.5, SD2 or SDXL. With this MODEL choose "
-            "clipseg, boxes or saliency."
+            "The grounding 'attention' reads a MODEL's cross-attention: that of SD1.5, SD2 or SDXL. With this MODEL "
+            "choose clipseg, boxes or saliency."
         )
     maps: list[torch.Tensor] = []
 
@@ -226,8 +227,8 @@ def clipseg_mask(image: torch.Tensor, names: Sequence[str], model: str = "CIDAS/
         network = CLIPSegForImageSegmentation.from_pretrained(folder, use_safetensors=True, **where)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"CLIPSeg's weights are not on this machine. Get them once, with a network: huggingface-cli download {model}. "
-            "Or choose the grounding attention."
+            "CLIPSeg's weights are not on this machine. Get them once, with a network: huggingface-cli download "
+            f"{model}. Or choose the grounding attention."
         ) from error
     network = network.eval().to(image.device)
     out = torch.zeros(len(image), len(names), *image.shape[-2:], device=image.device)
@@ -319,8 +320,8 @@ def doubts(
     absent = [] if each is None or share == 0 else [c.name for c, m in zip(changes, each.unbind(dim=1)) if not m.any()]
     if absent:
         out.append(
-            f"By {grounding} the image shows no {', no '.join(absent)}: not in the mask. Name what it shows, or choose another "
-            "grounding."
+            f"By {grounding} the image shows no {', no '.join(absent)}: not in the mask. Name what it shows, or choose "
+            "another grounding."
         )
     boxless = [c.name for c in changes if not c.box]
     if grounding == "boxes" and boxless:

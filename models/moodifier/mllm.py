@@ -79,7 +79,8 @@ class Asked:
             size=f"{size[0]} x {size[1]}",
             count="those the user names" if objects else "at most four",
             given=(
-                f"\nThe user wants these objects changed and no others: {', '.join(objects)}. Leave out what the image does not show."
+                f"\nThe user wants these objects changed and no others: {', '.join(objects)}. Leave out what the image "
+                "does not show."
                 if objects
                 else ""
             ),
@@ -97,8 +98,8 @@ class Asked:
                 continue
             unseen = [name for name in objects if name not in {c.name for c in found.objects}]
             doubt = (
-                f"{self.name} ({self.model}) sees no {', no '.join(unseen)} in the image. The mask is a guess there: name what the image "
-                "shows, or connect a mask of your own."
+                f"{self.name} ({self.model}) sees no {', no '.join(unseen)} in the image. The mask is a guess there: "
+                "name what the image shows, or connect a mask of your own."
                 if unseen
                 else ""
             )
@@ -190,8 +191,8 @@ class Local:
                 from transformers import AutoModelForImageTextToText, AutoProcessor
             except ImportError as error:
                 raise UserError(
-                    "The transformers provider needs transformers 4.56 or newer: pip install -U transformers. Or choose "
-                    "openai-compatible or rules."
+                    "The transformers provider needs transformers 4.56 or newer: pip install -U transformers. Or "
+                    "choose openai-compatible or rules."
                 ) from error
             where = dict(local_files_only=True, trust_remote_code=False)
             try:

@@ -5,8 +5,8 @@ HOW    tokens S after the text's embeddings are optimised so that a classifier s
 WHEN   a gate opens once the clean prediction fits the prompt (`gate`, `run`; equations 9 and 10)
 WHICH  a loss pushes the target and holds down the inherent and the similar emotions (`loss`; equations 11 to 13)
 
-`Muse` is the plan of it, which never changes; `MuseRun` one run's state; `muse_guider` makes a GUIDER of a plan. What the paper
-leaves open is settled where it is coded. All of it is written over `diffusion.protocol` alone.
+`Muse` is the plan of it, which never changes; `MuseRun` one run's state; `muse_guider` makes a GUIDER of a plan. What
+the paper leaves open is settled where it is coded. All of it is written over `diffusion.protocol` alone.
 """
 
 from .config import MuseConfig

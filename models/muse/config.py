@@ -11,12 +11,12 @@ from ..errors import UserError
 class MuseConfig:
     """The paper's settings (section V-A), and the number of tokens and inner steps, which it does not give.
 
-    views           the classifier's answer inside the loop is the mean over this many random views of the image (expectation
-                    over transformation, Athalye et al. 2018); 0 shows it the image itself, as the paper does. With views an
-                    image convinces classifiers that did not guide it far more often.
-    content_weight  weight of what the image loses of its fit to the gate's prompt (CLIP cosine) against the plain prediction
-                    of the same step; 0 leaves the term out, as the paper does. The gate holds scorer and prompt: without a
-                    gate the term is left out.
+    views           the classifier's answer inside the loop is the mean over this many random views of the image
+                    (expectation over transformation, Athalye et al. 2018); 0 shows it the image itself, as the paper
+                    does. With views an image convinces classifiers that did not guide it far more often.
+    content_weight  weight of what the image loses of its fit to the gate's prompt (CLIP cosine) against the plain
+                    prediction of the same step; 0 leaves the term out, as the paper does. The gate holds scorer and
+                    prompt: without a gate the term is left out.
     """
 
     cfg: float = 7.5

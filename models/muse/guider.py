@@ -98,8 +98,8 @@ def muse_guider(
     gate: TimingGate | None = None,
     init_tokens: EmotionTokens | None = None,
 ) -> Guider:
-    """A GUIDER whose predictions carry emotional tokens, on whichever engine `model` belongs to. What its runs came to is
-    found by the latent that it returned: `guider.method.traces.get(samples)`.
+    """A GUIDER whose predictions carry emotional tokens, on whichever engine `model` belongs to. What its runs came to
+    is found by the latent that it returned: `guider.method.traces.get(samples)`.
 
     model, vae, positive, negative  what the sockets of that name carry
     emotion                         one, or several that the images of a batch take in turn

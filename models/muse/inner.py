@@ -21,9 +21,10 @@ class InnerLoop:
     """Adam on the tokens of one run at one model call, until every open image's loss is under the stop.
 
     Adam is fresh at each model call, with lr (1 - i/100) of the outer step i (the paper's formula is null-text
-    inversion's, where i is the outer step). The unconditional prediction does not depend on the tokens: it is made once. An
-    image that is done keeps its tokens, and leaves the batch where the host can take a batch apart. Whether it is done the
-    emotion's loss decides alone; the gradient is also that of the content's loss (ours, `MuseConfig.content_weight`).
+    inversion's, where i is the outer step). The unconditional prediction does not depend on the tokens: it is made
+    once. An image that is done keeps its tokens, and leaves the batch where the host can take a batch apart. Whether it
+    is done the emotion's loss decides alone; the gradient is also that of the content's loss (ours,
+    `MuseConfig.content_weight`).
 
     x [B, C, h, w], sigma [B]  of the model call
     record                     where learning rate, losses and answers are written down
@@ -36,8 +37,9 @@ class InnerLoop:
         self.uncond: torch.Tensor | None = None
 
     def optimise(self) -> torch.Tensor:
-        """The guided clean latents [B, C, h, w] of the open images with their final tokens, which the run then holds; other
-        rows mean nothing. Where memory runs out, once more with gradient checkpointing, which then stays on."""
+        """The guided clean latents [B, C, h, w] of the open images with their final tokens, which the run then
+        holds; other rows mean nothing. Where memory runs out, once more with gradient checkpointing, which then
+        stays on."""
         while True:
             try:
                 return self._optimise()
@@ -144,8 +146,8 @@ class InnerLoop:
         for check in run.checks:
             if check.undecided:
                 run.note(
-                    f"The gradients of this {check.name} could not be checked: what the tokens change is lost in rounding "
-                    "or too curved."
+                    f"The gradients of this {check.name} could not be checked: what the tokens change is lost in "
+                    "rounding or too curved."
                 )
 
     def _move(

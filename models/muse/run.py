@@ -26,15 +26,15 @@ Classifier = Callable[[torch.Tensor], torch.Tensor]
 
 
 class MuseRun(Generic[Context]):
-    """MUSE in one run of a sampler: `predict` takes the denoiser's place at every model call; `result` and `trace` say what
-    became of it.
+    """MUSE in one run of a sampler: `predict` takes the denoiser's place at every model call; `result` and `trace` say
+    what became of it.
 
     denoiser, autoencoder  the host's
     positive, negative     the texts' contexts; tokens are put after the positive one
     x [B, C, h, w]         fixes batch, device and type
     sigmas [n + 1]         the sampler's schedule
-    latent, mask           [B, C, h, w] and [B, 1, h, w] in the denoiser's scale: what lies under a latent mask, so that the
-                           classifier sees the image that will come out. `mask` may be replaced between steps.
+    latent, mask           [B, C, h, w] and [B, 1, h, w] in the denoiser's scale: what lies under a latent mask, so that
+                           the classifier sees the image that will come out. `mask` may be replaced between steps.
     emotions               taken by the images of the batch in turn
     """
 

@@ -38,8 +38,8 @@ class EmotionTokens:
             raise UserError(f"'{Path(path).name}' holds no emotion tokens: save some with Save Emotion Tokens.")
         if not torch.isfinite(state["emotion_tokens"].float()).all():
             raise UserError(
-                f"The emotion tokens in '{Path(path).name}' hold values that are no numbers (NaN or infinity): the file is "
-                "damaged. Optimise and save them again."
+                f"The emotion tokens in '{Path(path).name}' hold values that are no numbers (NaN or infinity): the "
+                "file is damaged. Optimise and save them again."
             )
         return cls(state["emotion_tokens"], metadata.get("label", ""))
 
@@ -52,8 +52,9 @@ class EmotionTokens:
             if mask is not None:
                 if mask.ndim != 2 or mask.shape[-1] != embeds.shape[1]:
                     raise UserError(
-                        "This conditioning carries an attention mask that does not count its tokens one by one (Redux and other "
-                        "image prompts make one), which emotional tokens would make wrong. Connect the text encoder's own."
+                        "This conditioning carries an attention mask that does not count its tokens one by one (Redux "
+                        "and other image prompts make one), which emotional tokens would make wrong. Connect the text "
+                        "encoder's own."
                     )
                 options["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), self.tokens.shape[1])], dim=1)
             tokens = self.tokens.to(embeds)

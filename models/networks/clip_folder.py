@@ -31,7 +31,8 @@ def load_folder(folder: Path) -> Any:
     config = _config(folder / CONFIG)
     if not (folder / WEIGHTS).is_file():
         raise UserError(
-            f"{folder} has no weights: '{WEIGHTS}' is missing. Copy the whole folder, as `affect train moodifyclip` writes it."
+            f"{folder} has no weights: '{WEIGHTS}' is missing. Copy the whole folder, as `affect train moodifyclip` "
+            "writes it."
         )
     state, _ = files.load_safetensors(folder / WEIGHTS)
     known = {k: v for k, v in config["model_cfg"].items() if k in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")}
@@ -78,8 +79,8 @@ def _config(path: Path) -> dict[str, Any]:
     )
     if foreign:
         raise UserError(
-            f"'{path.name}' in {path.parent} names a model of another library ('{foreign}'), whose code or weights would "
-            "be loaded from elsewhere. Only open_clip's own towers are loaded here."
+            f"'{path.name}' in {path.parent} names a model of another library ('{foreign}'), whose code or weights "
+            "would be loaded from elsewhere. Only open_clip's own towers are loaded here."
         )
     if max(layers) > _MOST_LAYERS:
         raise UserError(

@@ -129,6 +129,6 @@ def _no_namesake(config: dict[str, Any]) -> None:
     for name in (text.get("hf_model_name"), text.get("hf_tokenizer_name")):
         if name and Path(name).exists():
             raise UserError(
-                f"The working directory has a folder '{name}', which would be loaded in place of the hub's model of that name. "
-                "Run from another directory, or rename the folder."
+                f"The working directory has a folder '{name}', which would be loaded in place of the hub's model of "
+                "that name. Run from another directory, or rename the folder."
             )

@@ -186,7 +186,7 @@ def _unusable(folder: Path, skipped: dict[str, str], absent: list[str]) -> str:
     also = f", and {len(absent)} that its CSV lists are not there, such as '{absent[0]}'" if absent else ""
     first = "".join(f"; {name}: {why}" for name, why in list(skipped.items())[:3])
     return (
-        f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped{also}{first}). It takes "
-        f"{', '.join(sorted(SUFFIXES))} (links are not followed), in folders named adjective_noun or with a CSV of file, "
-        "noun, adjective."
+        f"The gallery folder '{folder}' holds no usable picture ({len(skipped)} files were skipped{also}{first}). It "
+        f"takes {', '.join(sorted(SUFFIXES))} (links are not followed), in folders named adjective_noun or with a CSV "
+        "of file, noun, adjective."
     )

@@ -73,8 +73,8 @@ def tables(folder: Path) -> list[Path]:
             found.append(path)
         else:
             host.current().note(
-                f"'{path.name}' in the gallery '{folder.name}' is no regular file, or a link that leaves the folder: it is "
-                "not used."
+                f"'{path.name}' in the gallery '{folder.name}' is no regular file, or a link that leaves the folder: "
+                "it is not used."
             )
     return found
 

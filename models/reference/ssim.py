@@ -100,8 +100,9 @@ def kernels() -> Any:
         return None
     except Exception as error:  # a library of its own that is missing, or no folder that it may keep its code in
         host.current().note(
-            f"numba does not work here ({' '.join(str(error).split())}): galleries are searched by torch, several times "
-            "slower. The answers are the same. Where it asks for a folder, set NUMBA_CACHE_DIR to one that can be written."
+            f"numba does not work here ({' '.join(str(error).split())}): galleries are searched by torch, several "
+            "times slower. The answers are the same. Where it asks for a folder, set NUMBA_CACHE_DIR to one that can "
+            "be written."
         )
         return None
     return ssim_kernels

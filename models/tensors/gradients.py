@@ -56,8 +56,8 @@ def alias(t: torch.Tensor) -> torch.Tensor:
 def _aliased(t: torch.Tensor) -> torch.Tensor:
     if type(t) not in (torch.Tensor, nn.Parameter):
         raise UserError(
-            f"A weight of this model is a {type(t).__name__} (GGUF, for example), through which gradients do not run. Load the "
-            "model in fp16, bf16, fp8 or one of ComfyUI's own quantised formats instead."
+            f"A weight of this model is a {type(t).__name__} (GGUF, for example), through which gradients do not run. "
+            "Load the model in fp16, bf16, fp8 or one of ComfyUI's own quantised formats instead."
         )
     return torch.empty(0, dtype=t.dtype, device=t.device).set_(
         t.untyped_storage(), t.storage_offset(), t.size(), t.stride()

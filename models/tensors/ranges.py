@@ -32,7 +32,7 @@ def finite(values: torch.Tensor, what: str) -> torch.Tensor:
     """
     if not torch.isfinite(values.detach()).all():
         raise UserError(
-            f"{what} values that are no numbers (NaN or infinity). Its file may be damaged; or the guidance (cfg), a LoRA's "
-            "strength or a prompt's weight is far too high."
+            f"{what} values that are no numbers (NaN or infinity). Its file may be damaged; or the guidance (cfg), a "
+            "LoRA's strength or a prompt's weight is far too high."
         )
     return values

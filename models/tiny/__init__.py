@@ -1,5 +1,5 @@
-"""The bundled tiny models in one place, for Python programs: their files, their architectures, and the diffusion model ready to
-run. Inside the package each room imports what it needs from where it is.
+"""The bundled tiny models in one place, for Python programs: their files, their architectures, and the diffusion model
+ready to run. Inside the package each room imports what it needs from where it is.
 
 Weights lie beside this file; `card.json` says how they were made and what they reach.
 """

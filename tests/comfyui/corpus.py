@@ -238,8 +238,8 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], registry: Registry
         for name in sorted(set(one) | set(other)):
             if one.get(name, "absent") != other.get(name, "absent"):
                 yield (
-                    f"node {node_id} ({ours[node_id]['class_type']}), {name}: {str(one.get(name, 'absent'))[:60]!r}, and in the "
-                    f"frontend {str(other.get(name, 'absent'))[:60]!r}"
+                    f"node {node_id} ({ours[node_id]['class_type']}), {name}: {str(one.get(name, 'absent'))[:60]!r}, "
+                    f"and in the frontend {str(other.get(name, 'absent'))[:60]!r}"
                 )
 
 

@@ -84,8 +84,8 @@ class Reading:
         lines += [f"  {n} x {what}: encoded" for what, n in sorted(self.unusual.items())]
         if self.outside:
             lines.append(
-                f"  {len(self.outside)} x a word outside the text encoder's vocabulary: encoded as an unknown one (the first: "
-                f"{self.outside[0]})"
+                f"  {len(self.outside)} x a word outside the text encoder's vocabulary: encoded as an unknown one (the "
+                f"first: {self.outside[0]})"
             )
         return "\n".join(lines)
 

@@ -1,5 +1,5 @@
-"""The engine of ComfyUI, over its own objects: MODEL (a ModelPatcher), VAE, CONDITIONING, and a GUIDER that ComfyUI samples
-with. Imported inside ComfyUI alone.
+"""The engine of ComfyUI, over its own objects: MODEL (a ModelPatcher), VAE, CONDITIONING, and a GUIDER that ComfyUI
+samples with. Imported inside ComfyUI alone.
 
 Nothing is patched that outlives a call: the guider works on a clone of the model, gradients run through aliases of
 the weights (`inference`), and tokens enter through a copy of the conditioning.

@@ -30,8 +30,8 @@ def controlled(model: Any, options: dict[str, Any], control: Control, shapes: Sh
         _joint(model.diffusion_model, transformer, control, shapes)
     else:
         raise UserError(
-            f"The attention blend cannot follow this {type(model).__name__}'s attention. Connect an SD1.5, SD2, SDXL, SD3, FLUX, "
-            "Chroma, Qwen-Image, Lumina 2 or Z-Image model."
+            f"The attention blend cannot follow this {type(model).__name__}'s attention. Connect an SD1.5, SD2, SDXL, "
+            "SD3, FLUX, Chroma, Qwen-Image, Lumina 2 or Z-Image model."
         )
 
 

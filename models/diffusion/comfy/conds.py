@@ -38,21 +38,21 @@ class CondContext:
             text = getattr(given.get(CROSS), "cond", None)
             if not isinstance(text, torch.Tensor) or text.ndim != 3:
                 raise UserError(
-                    "This MODEL's text does not reach it as a sequence of tokens, so emotional tokens cannot be put behind it. "
-                    "Connect the CONDITIONING of the MODEL's own text encoder."
+                    "This MODEL's text does not reach it as a sequence of tokens, so emotional tokens cannot be put "
+                    "behind it. Connect the CONDITIONING of the MODEL's own text encoder."
                 )
             mask = getattr(given.get(_MASK), "cond", None)
             if mask is not None and (mask.ndim != 2 or mask.shape[-1] != text.shape[1]):
                 raise UserError(
-                    f"This CONDITIONING carries an attention mask of shape {tuple(mask.shape)}, which does not count its "
-                    f"{text.shape[1]} tokens of text one by one, so emotional tokens would make it wrong. Connect the text "
-                    "encoder's own CONDITIONING."
+                    f"This CONDITIONING carries an attention mask of shape {tuple(mask.shape)}, which does not count "
+                    f"its {text.shape[1]} tokens of text one by one, so emotional tokens would make it wrong. Connect "
+                    "the text encoder's own CONDITIONING."
                 )
         if len({_hooks_of(cond) for cond in self.conds}) > 1:
             # ComfyUI writes each one's LoRA into the same weights in turn: gradients would be those of the last.
             raise UserError(
-                "Parts of this conditioning carry different hooks (regional LoRAs), and gradients cannot follow weights that "
-                "change within one step. Give all parts the same hooks, or put the LoRA on the MODEL."
+                "Parts of this conditioning carry different hooks (regional LoRAs), and gradients cannot follow "
+                "weights that change within one step. Give all parts the same hooks, or put the LoRA on the MODEL."
             )
         return self
 

@@ -136,8 +136,8 @@ class ComfyDenoiser:
         except RuntimeError as error:
             if "_scaled_mm" in str(error) or "out=..." in str(error):
                 raise UserError(
-                    "This MODEL multiplies in fp8 (fp8 fast), which has no backward pass. Load it with another weight type "
-                    "(fp8 without fast, fp16 or bf16)."
+                    "This MODEL multiplies in fp8 (fp8 fast), which has no backward pass. Load it with another weight "
+                    "type (fp8 without fast, fp16 or bf16)."
                 ) from error
             raise
 

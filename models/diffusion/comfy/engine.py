@@ -52,8 +52,8 @@ class ComfyEngine:
         )
         if noise.shape != latent.shape:
             raise UserError(
-                f"The inverted noise that comes with this LATENT is {tuple(noise.shape)} and the latent now {tuple(latent.shape)}: "
-                "it was resized or batched after DDIM Inversion. Do that before."
+                f"The inverted noise that comes with this LATENT is {tuple(noise.shape)} and the latent now "
+                f"{tuple(latent.shape)}: it was resized or batched after DDIM Inversion. Do that before."
             )
         # KSampler knows what each sampler's schedule loses at its end.
         sigmas = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise).sigmas
@@ -86,8 +86,9 @@ class ComfyEngine:
         for text in texts.values():
             if width and text[0][0].shape[-1] != width:
                 raise UserError(
-                    f"This text is {text[0][0].shape[-1]} wide and the MODEL reads texts {width} wide: it was encoded for "
-                    "another model. Connect the CLIP of the MODEL's own checkpoint, or a MoodifyCLIP trained from it."
+                    f"This text is {text[0][0].shape[-1]} wide and the MODEL reads texts {width} wide: it was encoded "
+                    "for another model. Connect the CLIP of the MODEL's own checkpoint, or a MoodifyCLIP trained from "
+                    "it."
                 )
         return AlgorithmGuider(model, texts, algorithm, rows)(latent, sigmas, seed)
 

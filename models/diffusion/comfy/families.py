@@ -79,8 +79,8 @@ def check_pair(model: Any, vae: Any) -> None:
         )
     if getattr(vae, "latent_dim", 2) != latents.latent_dimensions:
         raise UserError(
-            "This VAE is one for video and the MODEL one for images, or the other way round. Connect the VAE that belongs to "
-            "the MODEL."
+            "This VAE is one for video and the MODEL one for images, or the other way round. Connect the VAE that "
+            "belongs to the MODEL."
         )
 
 
@@ -100,6 +100,6 @@ def check_frames(latent: Any) -> None:
     """UserError for latents of several frames; [B, C, h, w] and [B, C, 1, h, w] pass."""
     if getattr(latent, "is_nested", False) or (latent.ndim == 5 and latent.shape[2] != 1):
         raise UserError(
-            "This LATENT holds several frames or parts (a video). Emotional guidance works on single images: set the empty "
-            "latent's length to 1."
+            "This LATENT holds several frames or parts (a video). Emotional guidance works on single images: set the "
+            "empty latent's length to 1."
         )

@@ -1,5 +1,5 @@
-"""The GUIDER with which ComfyUI samples under a method of ours. It works on a clone of the model: nothing is patched that
-outlives a run."""
+"""The GUIDER with which ComfyUI samples under a method of ours. It works on a clone of the model: nothing is patched
+that outlives a run."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class MethodGuider(comfy.samplers.CFGGuider):
         flow = isinstance(self.model_patcher.get_model_object("model_sampling"), comfy.model_sampling.CONST)
         if flow and float(sigmas[0]) > LARGEST and not bool(noise.any()):
             raise UserError(
-                "This rectified-flow MODEL starts from noise alone, and none is given: connect the `noise` output of DDIM "
-                "Inversion, or RandomNoise, to the sampler (or turn add_noise on)."
+                "This rectified-flow MODEL starts from noise alone, and none is given: connect the `noise` output of "
+                "DDIM Inversion, or RandomNoise, to the sampler (or turn add_noise on)."
             )
         self._run = None  # a cached guider outlives a prompt: every run begins anew
         try:

@@ -118,7 +118,8 @@ class DiffusersModel:
         pooled = options.get("pooled_output")
         if pooled is None and self.unet.config.addition_embed_type == "text_time":
             raise UserError(
-                "SDXL reads a pooled text beside the words, and this conditioning has none: encode it with SDXL's own CLIP."
+                "SDXL reads a pooled text beside the words, and this conditioning has none: encode it with SDXL's own "
+                "CLIP."
             )
         return UNetContext(embeds.to(self.device), pooled.to(self.device) if pooled is not None else None)
 

@@ -47,8 +47,8 @@ class DiffusersVAE:
         channels = self.vae.config.latent_channels
         if latent.shape[1] != channels:
             raise UserError(
-                f"This VAE decodes latents of {channels} channels and this one has {latent.shape[1]}: VAE and model belong to "
-                "different families. Take the VAE of the model's own checkpoint."
+                f"This VAE decodes latents of {channels} channels and this one has {latent.shape[1]}: VAE and model "
+                "belong to different families. Take the VAE of the model's own checkpoint."
             )
         device = next(self.vae.parameters()).device
         image = self.vae.decode(latent.to(device, self.dtype)).sample
