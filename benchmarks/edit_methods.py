@@ -16,7 +16,8 @@ from ..models.diffusion.protocol import Conditioning
 from ..models.diffusion.sampling import ddim_inversion, schedule
 from ..models.moodifier.attention import BlendControl, attention_weights, split_heads
 from ..models.moodifier.blend import BlendConfig, attention_blend, cells, token_alignment
-from ..models.networks.moodifyclip import encode, load_moodify_clip
+from ..models.moodifier.text_encoder import encode
+from ..models.networks.moodifyclip import load_moodify_clip
 
 
 @dataclass(frozen=True)

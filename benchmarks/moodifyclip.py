@@ -15,12 +15,13 @@ import torch
 from torch.nn import functional as F
 
 from ..models import host, metrics
-from ..models.diffusion.text import CHUNK, open_clip_tower
+from ..models.diffusion.towers import OpenClipTower
 from ..models.emotions import MIKELS
 from ..models.errors import UserError
-from ..models.moodifier import losses
+from ..models.moodifier import losses, text_encoder
 from ..models.networks import moodifyclip as moodify
 from ..models.networks.classifiers import ZeroShotEmotion
+from ..models.networks.tokenizer import CHUNK
 from ..training.clip import preprocess
 from ..training.config import load_config
 from ..training.data.moodscenes import layout_seeds, make_scene
@@ -158,9 +159,7 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
     encode = lambda texts: torch.cat(
         [
             F.normalize(
-                open_clip_tower(clip)(torch.tensor([moodify.tokens(t, length) for t in texts[i : i + 50]]).to(device))[
-                    1
-                ],
+                OpenClipTower(clip)(torch.tensor([moodify.tokens(t, length) for t in texts[i : i + 50]]).to(device))[1],
                 dim=-1,
             ).cpu()
             for i in range(0, len(texts), 50)
@@ -191,7 +190,7 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
 @torch.no_grad()
 def drift_of(base: Any, model: Any, captions: list[list[str]], n: int = 200) -> float:
     """How far the hidden states that a diffusion model reads of short captions have moved, relative to their size."""
-    ids = torch.tensor([moodify.as_conditioning(c[0], base)[:CHUNK] for c in captions[:n]]).to(
+    ids = torch.tensor([text_encoder.as_conditioning(c[0], base)[:CHUNK] for c in captions[:n]]).to(
         base.positional_embedding.device
     )
-    return float(losses.drift(moodify.read_by_unets(model)(ids)[0], moodify.read_by_unets(base)(ids)[0]))
+    return float(losses.drift(text_encoder.read_by_unets(model)(ids)[0], text_encoder.read_by_unets(base)(ids)[0]))

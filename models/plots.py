@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .emotions import MIKELS
 from .tensors.uint8 import from_uint8, to_uint8
-
-if TYPE_CHECKING:
-    from .muse import Trace
 
 # One colour an emotion, everywhere: warm hues for the four positive, cold and dark for the four negative.
 COLOURS = {
@@ -26,7 +23,8 @@ COLOURS = {
 }
 
 
-def _figure(width: float, height: float) -> Any:
+def figure_of(width: float, height: float) -> Any:
+    """An empty matplotlib figure, in inches."""
     # Figure and canvas by hand: pyplot would change the backend of the program around us.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,14 +34,15 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _render(figure: Any) -> np.ndarray:
+def rendered(figure: Any) -> np.ndarray:
+    """A figure as image [H, W, 3]."""
     figure.canvas.draw()
     return from_uint8(np.asarray(figure.canvas.buffer_rgba())[..., :3])
 
 
 def emotion_bars(probabilities: Sequence[float], title: str = "") -> np.ndarray:
     """A bar chart of eight probabilities in the order of `MIKELS`."""
-    figure = _figure(5.2, 3.2)
+    figure = figure_of(5.2, 3.2)
     axis = figure.add_subplot()
     axis.barh(MIKELS, probabilities, color=[COLOURS[name] for name in MIKELS])
     for i, p in enumerate(probabilities):
@@ -54,59 +53,7 @@ def emotion_bars(probabilities: Sequence[float], title: str = "") -> np.ndarray:
     axis.spines[["top", "right"]].set_visible(False)
     if title:
         axis.set_title(title, fontsize=11)
-    return _render(figure)
-
-
-def trace_plot(trace: Trace, image: int = 0) -> np.ndarray:
-    """A MUSE run of one image of the batch: the gate's score, the emotions before and after each step's inner
-    loop, and the inner losses end to end."""
-    figure = _figure(8.4, 6.4)
-    gate, emotions, losses = figure.subplots(3, 1, height_ratios=(1, 1.6, 1))
-    calls = trace.calls
-    opened = next((c.call for c in calls if c.open and c.open[image]), None)
-
-    scored = [(c.call, c.gate_score[image]) for c in calls if c.gate_score]
-    if scored:
-        gate.plot(*zip(*scored), "o-", color="#444444", label="score")
-        gate.axhline(trace.threshold, color="#c8202f", linestyle="--", label=f"threshold {trace.threshold:g}")
-        gate.legend(fontsize=8, loc="best")
-    else:
-        gate.text(0.5, 0.5, "no gate", ha="center", va="center", transform=gate.transAxes, color="#888888")
-    gate.set_ylabel("CLIP gate")
-    for axis in (gate, emotions):
-        axis.set_xlim(-0.5, max(1, len(calls)) - 0.5)
-        if opened is not None:
-            axis.axvline(opened, color="#c8202f", alpha=0.3)
-
-    after = [(c.call, c.after[image]) for c in calls if c.after and c.open[image]]
-    named = {trace.inherent[image]} | {MIKELS[i] for i, p in enumerate(trace.emotions[image].distribution) if p > 0}
-    for i, name in enumerate(MIKELS):
-        if after:
-            weight = dict(linewidth=2.4) if name in named else dict(linewidth=0.9, alpha=0.6)
-            emotions.plot(
-                [c for c, _ in after], [p[i] for _, p in after], ".-", color=COLOURS[name], label=name, **weight
-            )
-    emotions.set_ylim(-0.02, 1.02)
-    emotions.set_ylabel("emotion")
-    emotions.set_xlabel("model call")
-    if after:
-        emotions.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.02))
-
-    start = 0
-    for call in calls:
-        values = [row[image] for row in call.losses]
-        if values and call.open[image]:
-            losses.plot(range(start, start + len(values)), values, color="#444444", linewidth=1)
-            start += len(values)
-            losses.axvline(start - 0.5, color="#dddddd", linewidth=0.6)
-    losses.set_ylabel("loss")
-    losses.set_xlabel("inner evaluations, step after step")
-    inherent = f", inherent: {trace.inherent[image]}" if trace.inherent[image] else ""
-    emotion = trace.emotions[image]
-    figure.suptitle(f"{emotion.label} at intensity {emotion.intensity:g}{inherent}", fontsize=12)
-    for axis in (gate, emotions, losses):
-        axis.spines[["top", "right"]].set_visible(False)
-    return _render(figure)
+    return rendered(figure)
 
 
 def contact_sheet(
@@ -150,7 +97,7 @@ def curve(
 ) -> np.ndarray:
     """Lines over x, one a name, and horizontal levels to compare them with (each in the colour of the line that its
     name ends with)."""
-    figure = _figure(6.4, 4.2)
+    figure = figure_of(6.4, 4.2)
     axis = figure.add_subplot()
     colours = {}
     for i, (name, values) in enumerate(series.items()):
@@ -163,24 +110,24 @@ def curve(
     axis.set_ylabel(y_label)
     axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    return _render(figure)
+    return rendered(figure)
 
 
 def bars(values: dict[str, float], label: str) -> np.ndarray:
     """One bar a name, from the top, each with its value: an image [H, W, 3] in 0..1."""
-    figure = _figure(6.4, 0.8 + 0.45 * len(values))
+    figure = figure_of(6.4, 0.8 + 0.45 * len(values))
     axis = figure.add_subplot()
     drawn = axis.barh(list(values), list(values.values()), color="C0")
     axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
     axis.invert_yaxis()
     axis.set_xlabel(label)
     axis.spines[["top", "right"]].set_visible(False)
-    return _render(figure)
+    return rendered(figure)
 
 
 def loss_plot(losses: Sequence[float], pixels: Sequence[int]) -> np.ndarray:
     """A transfer's loss over its evaluations, on a logarithmic scale; each image size in a colour of its own."""
-    figure = _figure(5.6, 3.2)
+    figure = figure_of(5.6, 3.2)
     axis = figure.add_subplot()
     sizes = list(dict.fromkeys(pixels))
     for i, size in enumerate(sizes):
@@ -193,13 +140,13 @@ def loss_plot(losses: Sequence[float], pixels: Sequence[int]) -> np.ndarray:
     axis.set_xlabel("evaluation")
     axis.set_ylabel("loss")
     axis.spines[["top", "right"]].set_visible(False)
-    return _render(figure)
+    return rendered(figure)
 
 
 def scatter(points: np.ndarray, emotions: np.ndarray, sizes: np.ndarray, title: str = "") -> np.ndarray:
     """Points [n, 2] in the colours of their emotions [n] (numbers in `MIKELS`), each as large as its size [n] (1:
     usual)."""
-    figure = _figure(6.4, 5.6)
+    figure = figure_of(6.4, 5.6)
     axis = figure.add_subplot()
     for k, name in enumerate(MIKELS):
         mine = emotions == k
@@ -209,14 +156,14 @@ def scatter(points: np.ndarray, emotions: np.ndarray, sizes: np.ndarray, title: 
     axis.legend(fontsize=8, ncols=2)
     if title:
         axis.set_title(title, fontsize=12)
-    return _render(figure)
+    return rendered(figure)
 
 
 def table(rows: Sequence[dict[str, float]]) -> np.ndarray:
     """Rows of figures as a table: one column a row of figures, at most eight."""
     rows = list(rows)[:8]
     names = list(rows[0])
-    figure = _figure(2.6 + 1.1 * len(rows), 0.6 + 0.28 * len(names))
+    figure = figure_of(2.6 + 1.1 * len(rows), 0.6 + 0.28 * len(names))
     axis = figure.add_subplot()
     axis.axis("off")
     cells = [[f"{row[name]:.4g}" for row in rows] for name in names]
@@ -229,4 +176,4 @@ def table(rows: Sequence[dict[str, float]]) -> np.ndarray:
         cell.set_edgecolor("#dddddd")
         if row == 0 or column < 0:
             cell.set_text_props(weight="bold")
-    return _render(figure)
+    return rendered(figure)

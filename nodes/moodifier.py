@@ -440,7 +440,7 @@ class AffectMoodifyCLIPTextEncode:
         }
 
     def run(self, moodify_clip: Any, text: str) -> tuple[Any]:
-        from ..models.networks.moodifyclip import encode
+        from ..models.moodifier.text_encoder import encode
 
         diffusion.current_engine().load(moodify_clip)
         return (encode(moodify_clip, text),)

@@ -165,7 +165,7 @@ def _plots(trace: Any) -> Any:
     import numpy as np
     import torch
 
-    from ..models.plots import trace_plot
+    from ..models.muse.plot import trace_plot
 
     return torch.from_numpy(np.stack([trace_plot(trace, i) for i in range(len(trace.opened_at))]))
 

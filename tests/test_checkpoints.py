@@ -5,7 +5,7 @@ from comfyui_affect.models.diffusion import checkpoints
 from comfyui_affect.models.diffusion.diffusers import CFGGuider
 from comfyui_affect.models.diffusion.lora import apply_lora
 from comfyui_affect.models.diffusion.sampling import Sampler, prepare_noise, schedule
-from comfyui_affect.models.diffusion.text import open_clip_tower
+from comfyui_affect.models.diffusion.towers import OpenClipTower
 from comfyui_affect.models.errors import UserError
 from safetensors.torch import save_file
 
@@ -105,9 +105,9 @@ def test_open_clip_tower_reads_the_layer_before_the_last():
     tower = checkpoints.text_transformer(ldm.open_clip_text())
     ids = torch.full((1, 77), 49407)
     with torch.no_grad():
-        last, pooled = open_clip_tower(tower)(ids)
-        before, same = open_clip_tower(tower, penultimate=True, norm=False)(ids)
-        normed, _ = open_clip_tower(tower, penultimate=True)(ids)
+        last, pooled = OpenClipTower(tower)(ids)
+        before, same = OpenClipTower(tower, penultimate=True, norm=False)(ids)
+        normed, _ = OpenClipTower(tower, penultimate=True)(ids)
         assert torch.equal(pooled, same) and torch.equal(normed, tower.ln_final(before))
         assert torch.allclose(
             last, tower.ln_final(tower.transformer.resblocks[-1](before, attn_mask=tower.attn_mask)), atol=1e-5

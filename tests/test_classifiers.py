@@ -177,14 +177,15 @@ def test_a_packed_vocabulary_shares_one_unknown_row():
 
 
 def test_the_text_tower_pools_as_open_clip_does():
-    from comfyui_affect.models.diffusion.text import open_clip_tower, tokenize
+    from comfyui_affect.models.diffusion.text import tokenize
+    from comfyui_affect.models.diffusion.towers import OpenClipTower
 
     clip = tiny.build_clip().eval()
     ids = torch.tensor([[i for i, _ in tokenize("a house by a lake")[0]]])
     with torch.no_grad():
-        _, pooled = open_clip_tower(clip)(ids)
+        _, pooled = OpenClipTower(clip)(ids)
         assert torch.allclose(pooled, clip.encode_text(ids), atol=1e-5)
-        _, short = open_clip_tower(clip)(ids[:, :20])
+        _, short = OpenClipTower(clip)(ids[:, :20])
     assert torch.allclose(pooled, short, atol=1e-5)
 
 

@@ -38,7 +38,7 @@ def test_a_pack_knows_where_its_objects_are_and_where_they_are_said(tmp_path):
     pack = make_pack(PackSpec("train", 6, variants=2, seed=3, objects=5), tmp_path, workers=1)
     assert pack.masks.shape == (6, 5, 16, 16) and pack.places.shape == (6, 2, 5)
     assert (pack.places >= 0).any() and pack.masks.max() == 255
-    from comfyui_affect.models.diffusion.text import bpe
+    from comfyui_affect.models.networks.tokenizer import bpe
 
     for i, v, k in np.argwhere(pack.places >= 0):
         word = bpe().decode([int(pack.tokens[i, v, pack.places[i, v, k]])]).strip()

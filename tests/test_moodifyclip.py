@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfyui_affect.models import tiny
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.models.moodifier import losses
+from comfyui_affect.models.moodifier import losses, text_encoder
 from comfyui_affect.models.networks import moodifyclip as moodify
 from safetensors.torch import save_file
 from torch.nn import functional as F
@@ -250,7 +250,7 @@ def test_a_model_of_ones_own_is_listed_loaded_and_followed(exported, tmp_path):
 
 
 def test_texts_are_cut_behind_a_sentence_and_conditioning_is_as_long_as_it_needs(exported, capsys):
-    from comfyui_affect.models.diffusion.text import END
+    from comfyui_affect.models.networks.tokenizer import END
     from comfyui_affect.nodes.moodifier import AffectMoodifyCLIPTextEncode as Encode
 
     scorer = moodify.load_moodify_clip("mine")
@@ -310,16 +310,17 @@ def test_folders_that_are_no_moodifyclip_are_refused_and_run_nothing(exported, t
 
 def test_sd2_reads_the_layer_before_the_last(exported, monkeypatch):
     """SD2's tower is 1024 wide, by which it is known; a small one stands for it here."""
-    from comfyui_affect.models.diffusion.text import END, open_clip_tower
+    from comfyui_affect.models.diffusion.towers import OpenClipTower
+    from comfyui_affect.models.networks.tokenizer import END
 
     scorer = moodify.load_moodify_clip("mine")
-    [[plain, _]] = moodify.encode(scorer, "a house by a lake")
-    monkeypatch.setattr(moodify, "_of_sd2", lambda clip: True)
-    [[sd2, options]] = moodify.encode(scorer, "a house by a lake")
-    row = moodify.as_conditioning("a house by a lake", scorer.clip)
+    [[plain, _]] = text_encoder.encode(scorer, "a house by a lake")
+    monkeypatch.setattr(text_encoder, "_of_sd2", lambda clip: True)
+    [[sd2, options]] = text_encoder.encode(scorer, "a house by a lake")
+    row = text_encoder.as_conditioning("a house by a lake", scorer.clip)
     assert row[7:] == [0] * 70 and options["token_ids"][7:] == [END] * 70
     with torch.no_grad():
-        assert torch.equal(sd2, open_clip_tower(scorer.clip, penultimate=True)(torch.tensor([row]))[0])
+        assert torch.equal(sd2, OpenClipTower(scorer.clip, penultimate=True)(torch.tensor([row]))[0])
     assert not torch.allclose(sd2[:, :7], plain[:, :7], atol=1e-2)
 
 

@@ -516,7 +516,7 @@ def test_inversion_leads_back_to_the_latent(name, steps, variance):
 def test_trace_is_json_and_a_picture(small_unet, small_vae, small_classifier):
     import json
 
-    from comfyui_affect.models.plots import trace_plot
+    from comfyui_affect.models.muse.plot import trace_plot
 
     _, trace, _ = run(guider(small_unet, small_vae, small_classifier, gate=TimingGate(FixedScorer([10.0, 20.0]), "x")))
     data = json.loads(json.dumps(trace.to_json()))

@@ -3,9 +3,10 @@ import pytest
 import torch
 from comfyui_affect.models import host
 from comfyui_affect.models.diffusion import checkpoints, embeddings
-from comfyui_affect.models.diffusion.text import CHUNK, END, START, TextEncoder, bpe, check, parse_weights, tokenize
+from comfyui_affect.models.diffusion.text import TextEncoder, check, parse_weights, tokenize
 from comfyui_affect.models.diffusion.towers import OpenClipTower
 from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.networks.tokenizer import CHUNK, END, START, bpe
 from safetensors.torch import save_file
 
 

@@ -192,7 +192,7 @@ def test_latents_are_encoded_once_for_a_set_of_pictures_and_a_state_of_the_vae(t
 
 
 def test_texts_are_encoded_once_for_a_set_of_captions_and_a_state_of_the_clip(tmp_path):
-    from comfyui_affect.models.diffusion.text import open_clip_tower
+    from comfyui_affect.models.diffusion.towers import OpenClipTower
     from comfyui_affect.models.tiny import build_clip
     from comfyui_affect.training.unet import encode_texts
 
@@ -201,7 +201,7 @@ def test_texts_are_encoded_once_for_a_set_of_captions_and_a_state_of_the_clip(tm
     tokens = torch.randint(0, 49408, (5, 77), generator=torch.Generator().manual_seed(0))
     contexts = encode_texts(clip, tokens, tmp_path, batch=2)
     with torch.no_grad():
-        assert np.allclose(contexts, open_clip_tower(clip)(tokens)[0].numpy(), atol=5e-3)
+        assert np.allclose(contexts, OpenClipTower(clip)(tokens)[0].numpy(), atol=5e-3)
         encode_texts(clip, tokens, tmp_path)
         assert len(list(tmp_path.iterdir())) == 1
         next(clip.parameters()).add_(0.1)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import tiny
-from ..models.diffusion.text import open_clip_tower
+from ..models.diffusion.towers import OpenClipTower
 from ..models.networks.clip import MEAN, STD
 from ..models.networks.views import view
 from .batches import Rows, steps
@@ -62,7 +62,7 @@ def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: s
         images = preprocess(view(rows.pictures(index), strength=0.5, each=True))
         tokens = drop_words(rows.tokens[index, variant], config.unknown)
         image = F.normalize(clip.encode_image(images), dim=-1).float()
-        text = F.normalize(open_clip_tower(clip)(tokens[:, : config.length])[1], dim=-1).float()
+        text = F.normalize(OpenClipTower(clip)(tokens[:, : config.length])[1], dim=-1).float()
         scale = clip.logit_scale.exp().clamp(max=100)
         logits = scale * image @ text.T
         # Rows with one caption are positives of each other: a photograph's crops share theirs.

@@ -18,13 +18,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models import host, tiny
-from ..models.diffusion.text import CHUNK, open_clip_tower
+from ..models.diffusion.towers import OpenClipTower
 from ..models.errors import UserError
 from ..models.files import safe_join
-from ..models.moodifier import losses
+from ..models.moodifier import losses, text_encoder
 from ..models.networks import moodifyclip as moodify
 from ..models.networks.clip import ClipScorer
 from ..models.networks.scorers import published
+from ..models.networks.tokenizer import CHUNK
 from ..models.networks.views import view
 from .clip import drop_words
 from .config import load_config
@@ -78,7 +79,7 @@ class Texts:
         self.whole, self.short = table([p[0] for p in parts]), table([p[1] for p in parts])
         self.longer = table([" ".join([p[0], *c[5:]]) for p, c in zip(parts, captions)])
         self.stimuli = table([s for p in parts for s in p[2]]).view(len(parts), 3, -1)
-        self.read = torch.tensor([moodify.as_conditioning(p[1], clip)[:CHUNK] for p in parts], device=device)
+        self.read = torch.tensor([text_encoder.as_conditioning(p[1], clip)[:CHUNK] for p in parts], device=device)
 
 
 def _trimmed(ids: np.ndarray) -> np.ndarray:
@@ -86,7 +87,7 @@ def _trimmed(ids: np.ndarray) -> np.ndarray:
 
 
 def _encode(clip: Any, ids: torch.Tensor) -> torch.Tensor:
-    return F.normalize(open_clip_tower(clip)(ids)[1], dim=-1).float()
+    return F.normalize(OpenClipTower(clip)(ids)[1], dim=-1).float()
 
 
 @dataclass
@@ -192,8 +193,8 @@ def train(
         if config.drift:
             ids = texts.read[index]
             with torch.no_grad():
-                before = moodify.read_by_unets(base)(ids)[0]
-            parts["drift"] = losses.drift(moodify.read_by_unets(model)(ids)[0], before)
+                before = text_encoder.read_by_unets(base)(ids)[0]
+            parts["drift"] = losses.drift(text_encoder.read_by_unets(model)(ids)[0], before)
         return {"loss": sum(getattr(config, k) * v for k, v in parts.items()), **parts}
 
     def batches(step: int) -> torch.Tensor:

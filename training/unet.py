@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ..models import files, tiny
 from ..models.diffusion.sampling import sd_sigmas, sigma_to_timestep
-from ..models.diffusion.text import open_clip_tower
 from ..models.diffusion.tiny_autoencoder import THUMBNAIL
+from ..models.diffusion.towers import OpenClipTower
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .grounding import Maps, token_loss
@@ -64,7 +64,7 @@ def encode(vae: nn.Module, rows: Rows, cache: Path, batch: int = 64) -> torch.Te
 def encode_texts(clip: nn.Module, tokens: torch.Tensor, cache: Path, batch: int = 64) -> np.ndarray:
     """tokens [N, 77] -> [N, 77, D] half, memory-mapped from a file of `cache` for these tokens and this CLIP."""
     path = cache / f"contexts-{len(tokens)}-{_digest(tokens[::97], clip)}.npy"
-    tower = open_clip_tower(clip)
+    tower = OpenClipTower(clip)
     return _kept(path, lambda i: tower(tokens[i : i + batch])[0], (*tokens.shape, tiny.CONTEXT_WIDTH), batch)
 
 

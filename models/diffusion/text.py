@@ -8,28 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import torch
 
 from ..errors import UserError
+from ..networks.tokenizer import CHUNK, END, START, bpe
 from ..tensors.ranges import finite
 from . import embeddings
 from .protocol import Conditioning
-from .towers import OpenClipTower
-
-CHUNK = 77
-START, END = 49406, 49407
-
-
-@lru_cache(maxsize=1)
-def bpe() -> Any:
-    """CLIP's byte-pair tokenizer (open_clip ships its vocabulary)."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()
-
 
 DEEPEST = 100
 """How deep parentheses may be nested: each is a factor of 1.1, and this many are 13,781."""
@@ -136,8 +122,6 @@ def _token_groups(text: str, tower: str, width: int | None) -> list[list[tuple[i
 
 Tower = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
 """ids [B, T] (and `towers.Vectors`, where the prompt has embeddings) -> (hidden [B, T, D], pooled [B, P] or None)."""
-
-open_clip_tower = OpenClipTower
 
 
 @dataclass

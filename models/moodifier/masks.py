@@ -151,7 +151,8 @@ def threshold(values: torch.Tensor, bins: int = 64) -> torch.Tensor:
 
 def word_columns(prompt: str) -> list[int]:
     """Positions of a prompt's words among its tokens, chunk behind chunk: neither start, end nor padding."""
-    from ..diffusion.text import CHUNK, END, tokenize
+    from ..diffusion.text import tokenize
+    from ..networks.tokenizer import CHUNK, END
 
     chunks = [[i for i, _ in chunk] for chunk in tokenize(prompt)]
     return [

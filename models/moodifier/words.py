@@ -41,7 +41,8 @@ def described(prompt: str, name: str, attribute: str) -> str:
 def said_at(prompt: str, name: str) -> list[int]:
     """Positions of the first place of a name among the tokens that CLIP reads of a prompt (chunks of 77, each with
     its start token); none where it does not stand there."""
-    from ..diffusion.text import END, START, bpe, tokenize
+    from ..diffusion.text import tokenize
+    from ..networks.tokenizer import END, START, bpe
 
     flat = [i for chunk in tokenize(prompt) for i, _ in chunk]
     # A name of several words may begin in one chunk and end in the next: the marks between them are passed over.

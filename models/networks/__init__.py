@@ -8,5 +8,7 @@ clip.py          CLIP as a scorer of how well an image fits a text
 scorers.py       CLIP scorers by name
 clip_folder.py   a CLIP from a folder in open_clip's form
 moodifyclip.py   MoodifyCLIP: a CLIP of 248 tokens
+tokenizer.py     CLIP's tokenizer
+tiny_clip.py     the architecture of the bundled tiny CLIP
 views.py         random views of an image
 """

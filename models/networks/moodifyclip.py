@@ -13,12 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import bundled, files, host
-from ..diffusion.protocol import Conditioning
-from ..diffusion.text import CHUNK, END, START, Tower, bpe, open_clip_tower
 from ..errors import UserError
 from .clip import ClipScorer
 from .clip_folder import CONFIG, WEIGHTS, load_folder
 from .tiny_clip import build_clip
+from .tokenizer import END, START, bpe
 
 LENGTH = 248
 KEPT = 20
@@ -125,33 +124,6 @@ def fitting(text: str, length: int = LENGTH) -> str:
         f'A text of {len(ids)} tokens is longer than MoodifyCLIP\'s {length - 2}: it is cut after "...{kept[-40:]}".'
     )
     return kept
-
-
-@torch.no_grad()
-def encode(scorer: MoodifyScorer, text: str) -> Conditioning:
-    """A text as CONDITIONING: the hidden states that a diffusion model's cross-attention reads. Short texts have 77
-    tokens, padded as the diffusion model was trained; longer ones as many as they need up to 248."""
-    text = fitting(text)
-    hidden, pooled = read_by_unets(scorer.clip)(torch.tensor([as_conditioning(text, scorer.clip)]))
-    return [[hidden, {"pooled_output": pooled, "token_ids": as_conditioning(text)}]]
-
-
-def _of_sd2(clip: Any) -> bool:
-    """SD2 alone has a text tower 1024 wide (CLIP-H)."""
-    return clip.token_embedding.embedding_dim == 1024
-
-
-def read_by_unets(clip: Any) -> Tower:
-    """The text tower as the diffusion models of its width read it: SD2 a layer before the last, SD1.5 behind it;
-    both through the final norm."""
-    return open_clip_tower(clip, penultimate=_of_sd2(clip))
-
-
-def as_conditioning(text: str, clip: Any = None) -> list[int]:
-    """The token ids of a text as the diffusion models of a CLIP's width read it, padded to 77 at least: SD2's with
-    noughts, SD1.5's (and where no CLIP is named) with the end token."""
-    row = [START, *bpe().encode(text), END]
-    return row + [0 if clip is not None and _of_sd2(clip) else END] * (CHUNK - len(row))
 
 
 def load_moodify_clip(name: str) -> MoodifyScorer:

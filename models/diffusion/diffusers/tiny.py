@@ -7,8 +7,9 @@ from functools import lru_cache
 from ... import bundled, host
 from ...networks.tiny_clip import build_clip
 from ...tensors.gradients import frozen
-from ..text import TextEncoder, open_clip_tower
+from ..text import TextEncoder
 from ..tiny import PREDICTION, TinyAutoencoder, build_unet, build_vae
+from ..towers import OpenClipTower
 from .denoiser import DiffusersModel
 
 
@@ -21,4 +22,4 @@ def load_pipeline() -> tuple[DiffusersModel, TextEncoder, TinyAutoencoder]:
     frozen([clip, vae])
     for network in (unet, vae, clip):
         network.to(host.current().device)
-    return DiffusersModel(unet, PREDICTION, latent_scale=1.0), TextEncoder([open_clip_tower(clip)]), vae
+    return DiffusersModel(unet, PREDICTION, latent_scale=1.0), TextEncoder([OpenClipTower(clip)]), vae
