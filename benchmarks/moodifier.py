@@ -268,13 +268,13 @@ def grounding(found: list[Case]) -> dict[str, float]:
     A mask drawn to the image's own edges, as ours is, may pass that. Intervals by scene."""
     rows: list[tuple[int, str, tuple[float, float, float]]] = []
     for i, case in enumerate(found):
-        maps, image = attended(case), case.source[None].to(host.current().device)
-        salient = masks.saliency_mask(image)[0].cpu()
+        maps, image = attended(case), case.source[None]
+        salient = masks.saliency_mask(image)[0]
         for g, name in enumerate(case.names):
             truth = case.objects[name]
             down = (F.interpolate(truth[None], size=maps.shape[-2:], mode="area") > 0.5).float()
             ceiling = F.interpolate(down, size=truth.shape[-2:], mode="nearest")[0]
-            mine = masks.attention_mask(maps[:, [g, -1]], image)[0].cpu()
+            mine = masks.attention_mask(maps[:, [g, -1]], image)[0]
             rows.append((i, name, tuple(iou(m, truth) for m in (mine, salient, ceiling))))
     groups, every = [i for i, *_ in rows], torch.tensor([ious for *_, ious in rows], dtype=torch.float64)
     figures: dict[str, float] = {}

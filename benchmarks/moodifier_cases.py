@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from ..models.emotions import OPPOSITE
-from ..models.moodifier import masks
+from ..models.moodifier import grounding, masks
 from ..models.moodifier.instruction import plain
 from ..models.moodifier.words import described, said_at
 from ..models.tensors.uint8 import image_of
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.data.moodscenes.captions import _WEATHER_WORD
-from .edit_methods import conditioning, pipeline
+from .edit_methods import pipeline
 
 FEATHER = 4
 
@@ -86,21 +86,11 @@ def cases(n: int, split: str) -> list[Case]:
 
 
 def attended(case: Case) -> torch.Tensor:
-    """[1, G + 1, h, w]: the diffusion model's attention to each object that changes, and to any word."""
-    model, _, vae = pipeline()
-    columns = [
-        *(masks.token_columns(case.source_prompt, name) for name in case.names),
-        masks.word_columns(case.source_prompt),
-    ]
-    return masks.attention_maps(
-        model,
-        model.context(conditioning(case.source_prompt, "clip")),
-        model.latent_in(vae.encode(case.source[None].to(model.device))),
-        columns,
-    )
+    """[1, G + 1, h, w] on the CPU: the diffusion model's attention to each object that changes, and to any word."""
+    model, clip, vae = pipeline()
+    return grounding.attended(model, clip, vae, case.source[None], case.source_prompt, list(case.names))
 
 
 def grounded(case: Case) -> torch.Tensor:
     """[1, 1, H, W]: the mask that Moodifier makes of a case."""
-    maps = attended(case)
-    return masks.feathered(masks.attention_mask(maps, case.source[None].to(maps)), FEATHER).cpu()
+    return masks.feathered(masks.attention_mask(attended(case), case.source[None]), FEATHER)

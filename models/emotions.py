@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import UserError
 
@@ -189,9 +189,8 @@ class EmotionTarget:
         nearest = min(d2)  # subtracted so that far points do not underflow to 0/0
         weights = [math.exp(-(d - nearest) / (2 * 0.15**2)) for d in d2]
         total = sum(weights)
-        distribution = tuple(w / total for w in weights)
-        label = MIKELS[max(range(len(MIKELS)), key=distribution.__getitem__)]
-        return cls(distribution, intensity, f"near {label}", point)
+        target = cls(tuple(w / total for w in weights), intensity, vad=point)
+        return replace(target, label=f"near {target.dominant}")
 
     @classmethod
     def from_text(cls, text: str) -> EmotionTarget:
@@ -226,6 +225,11 @@ class EmotionTarget:
     def dominant(self) -> str:
         """The most probable of the eight."""
         return MIKELS[max(range(len(MIKELS)), key=self.distribution.__getitem__)]
+
+    @property
+    def known_label(self) -> str:
+        """A label of `LABELS`: its own, or of a mixture the dominant emotion's."""
+        return self.label if self.label in LABELS else self.dominant
 
     def wanted(self) -> tuple[str, ...]:
         """What belongs to the target: the emotions of at least 5 % (a point in VAD space touches all eight a

@@ -155,99 +155,24 @@ class AffectMLLMMaskGenerator:
         vae: Any = None,
         mask: Any = None,
     ) -> tuple[Any, str, str, Any, str]:
-        import torch
+        from ..models.moodifier.grounding import ground
 
-        from ..models.moodifier import masks
-        from ..models.moodifier.words import article
-        from ..models.tensors.batch import repeat_to_batch
-        from ..models.tensors.masks import sized_mask
-
-        named = [name.strip() for name in objects.split(",") if name.strip()]
-        found = mllm.ask(_pictures(image[:1])[0], _label(emotion), named)
+        instruction = mllm.ask(
+            _pictures(image[:1])[0], emotion.known_label, [name.strip() for name in objects.split(",") if name.strip()]
+        )
         if len(image) > 1:
             host.current().note(
                 f"Of {len(image)} images the first alone is looked at: what is found there holds for all."
             )
-        if mask is not None:
-            host.current().note(f"Your mask is taken, and the grounding by {grounding} has no effect.")
         source = to_bchw(image)
-        h, w = source.shape[-2:]
-        names, each, said = [c.name for c in found.objects], None, []
-        with torch.no_grad():
-            if mask is not None:
-                where, grounding = sized_mask(mask, source), "your mask"
-            elif not names:
-                where = torch.ones(1, 1, h, w)
-                if found.provider != "rules":  # which do so by design
-                    said = [
-                        f"{found.provider} names no object to change: the mask covers everything. Name objects, or "
-                        "connect a mask of your own."
-                    ]
-            elif grounding == "attention":
-                where = self._attention(found, names, image, model, clip, vae, (h, w))
-            elif grounding == "clipseg":
-                each = masks.clipseg_mask(source, names)
-                where = each.amax(dim=1, keepdim=True)
-            elif grounding == "boxes":
-                where = masks.box_mask(found.objects, h, w)
-            else:
-                where = masks.saliency_mask(source)
-            where = repeat_to_batch(masks.feathered(where.cpu(), feather), len(source))
-            warnings = [
-                *[found.warning] * bool(found.warning),
-                *said,
-                *masks.doubts(where, found.objects, grounding, mask, each),
-            ]
-            for warning in warnings[bool(found.warning) :]:  # the MLLM told its own already
-                host.current().note(warning)
-            words = ", ".join(f"{c.attribute} {c.name}".strip() for c in found.objects) or "everything"
-            shown = masks.overlay(
-                source.cpu(),
-                where,
-                " ".join([*(f"! {w}" for w in warnings), f"{_label(emotion)}: {words}. {found.target_prompt}"]),
-            )
-        unchecked = names if found.provider == "rules" and grounding == "attention" else []
-        if unchecked:
-            host.current().note(
-                "Rules do not look at the image, and attention finds a place for any word: nobody checked that it "
-                f"shows {' and '.join(map(article, unchecked))}. Look at the overlay."
-            )
-        told = (
-            found.to_json()
-            | masks.describe(found.objects, where)
-            | {"grounding": grounding, "warnings": warnings, "unchecked": unchecked}
+        grounded = ground(source, instruction, grounding, feather, mask, model, clip, vae)
+        return (
+            grounded.mask[:, 0],
+            instruction.source_prompt,
+            instruction.target_prompt,
+            to_bhwc(grounded.overlay(source, emotion.known_label)),
+            json.dumps(grounded.to_json(), indent=1),
         )
-        return where[:, 0], found.source_prompt, found.target_prompt, to_bhwc(shown), json.dumps(told, indent=1)
-
-    @staticmethod
-    def _attention(
-        found: Any, names: list[str], image: Any, model: Any, clip: Any, vae: Any, size: tuple[int, int]
-    ) -> Any:
-        from torch.nn import functional as F
-
-        from ..models.moodifier import masks
-
-        missing = [name for name, part in (("model", model), ("clip", clip), ("vae", vae)) if part is None]
-        if missing:
-            raise UserError(
-                f"Grounding by attention looks into the diffusion model: connect {', '.join(missing)}, or choose "
-                "another grounding."
-            )
-        columns = [
-            *(masks.token_columns(found.source_prompt, name) for name in names),
-            masks.word_columns(found.source_prompt),
-        ]
-        engine = diffusion.engine(model)
-        positive = engine.encode_text(clip, found.source_prompt)
-        maps = masks.cross_attention_maps(model, positive, engine.encode_image(vae, image), columns, seed=0)
-        return F.interpolate(masks.attention_mask(maps, to_bchw(image).cpu()), size=size, mode="nearest")
-
-
-def _label(emotion: Any) -> str:
-    """The emotion's label; of a mix its strongest."""
-    from ..models.emotions import LABELS, MIKELS
-
-    return emotion.label if emotion.label in LABELS else MIKELS[max(range(8), key=lambda i: emotion.distribution[i])]
 
 
 class AffectAttentionBlendSampler:

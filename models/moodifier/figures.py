@@ -65,9 +65,9 @@ def edit_figures(
             "structure_outside": structure(outside),
         }
     if emotion is not None:
-        k = max(range(len(MIKELS)), key=lambda i: emotion.distribution[i])
+        k = MIKELS.index(emotion.dominant)
         if scorer is not None:
-            text = scorer.text_features([f"an image of {emotion.label or MIKELS[k]}"])
+            text = scorer.text_features([f"an image of {emotion.label or emotion.dominant}"])
             columns["clip"] = 100 * (metrics.clip_features(scorer, there(scorer, edited)) * text).sum(dim=1)
         if classifier is not None:
             columns["p_target"] = classifier(there(classifier, edited)).softmax(dim=-1)[:, k]
