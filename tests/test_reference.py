@@ -395,7 +395,7 @@ def test_the_build_command_says_what_no_search_will_find(tmp_path, capsys):
     (tmp_path / "labels.csv").write_text("file,noun\nwarm_river/a.png,river\nelsewhere/c.png,river\n")
     assert main(["gallery", "build", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "listed in a CSV and not there: 'elsewhere/c.png'" in out and "1 pictures" in out
+    assert "listed in a CSV and missing from the folder: 'elsewhere/c.png'" in out and "1 pictures" in out
     (tmp_path / "labels.csv").write_text("file,noun\nelsewhere/c.png,river\n")
     assert main(["gallery", "build", str(tmp_path)]) == 2
     assert "its CSV lists are not there, such as 'elsewhere/c.png'" in capsys.readouterr().err

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from comfyui_affect.workflows.headless.check import check, fits, needed
+from comfyui_affect.workflows.headless.check import check, fits
+from comfyui_affect.workflows.headless.prompt import needed
 
 
 def problems(prompt, registry):

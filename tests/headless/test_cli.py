@@ -352,7 +352,7 @@ def test_slips_are_json_where_that_is_asked_for(affect):
 def test_an_address_that_is_none_is_refused_and_nothing_runs_here(affect, workspace, scale_prompt, url):
     for command in ("run", "check"):
         answer = affect(command, scale_prompt, "--server", url)
-        assert answer.code == 2 and "no address of a server" in answer.err and not (workspace / "output").exists()
+        assert answer.code == 2 and "not the address of a server" in answer.err and not (workspace / "output").exists()
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
@@ -394,9 +394,9 @@ def read_only(monkeypatch, _):
 OUTPUTS = {
     "full": (full, "out", "is full: 1 MB are free"),
     "read-only": (read_only, "out/a/b", "is read-only"),
-    "a file": (lambda _, w: (w / "out").touch(), "out", "is no folder"),
-    "in a file": (lambda _, w: (w / "out").touch(), "out/a", "is no folder"),
-    "broken link": (lambda _, w: (w / "out").symlink_to("nowhere"), "out", "is no folder"),
+    "a file": (lambda _, w: (w / "out").touch(), "out", "is not a folder"),
+    "in a file": (lambda _, w: (w / "out").touch(), "out/a", "is not a folder"),
+    "broken link": (lambda _, w: (w / "out").symlink_to("nowhere"), "out", "is not a folder"),
     "long": (lambda *_: None, "x" * 300, "cannot be used"),
 }
 

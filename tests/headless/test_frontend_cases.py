@@ -53,7 +53,7 @@ def test_what_the_frontend_queues_is_left_to_the_server(server, embedded, case):
     [("dup_ids_top", "9", "'SaveImage', 'PreviewImage'"), ("dup_ids_middle", "2", "'ImageInvert', 'ImageScale'")],
 )
 def test_two_nodes_of_one_id_are_refused(server, embedded, case, id, names):
-    with pytest.raises(UserError, match=f"2 nodes have the id {id}: {names}.*all but one would be lost"):
+    with pytest.raises(UserError, match=f"2 nodes have the id {id}: {names}.*all but one of the nodes would be lost"):
         convert(read(f"ui_{case}"), server)
 
 
@@ -316,7 +316,7 @@ def test_values_that_another_version_of_the_node_has_shifted_are_spoken_of(serve
     converted = convert(drawing, server)
     assert converted.prompt["2"]["inputs"]["format"] == "a widget that this version has not"  # as in the frontend
     assert (
-        "two values for 'format': 'a widget that this version has not' by its place and 'png' by its name"
+        "two values for 'format': 'a widget that this version has not' by its position and 'png' by its name"
         in converted.notes[0]
     )
 

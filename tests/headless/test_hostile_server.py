@@ -85,7 +85,7 @@ def test_who_is_sent_on_does_not_go(ask, key):
             else {key: raw(f"HTTP/1.1 302 Found\r\nLocation: {away.url}/ws\r\nContent-Length: 0\r\n\r\n".encode())}
         )
         assert away.heard == []
-    assert ("302" in told or "Redirect" in told) if key == "ws" else f"sends us on to {away.url}," in told
+    assert ("302" in told or "Redirect" in told) if key == "ws" else f"redirects to {away.url}," in told
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_what_a_server_declares_oddly_is_left_to_it(ask):
         "F": {"output": 3},
     }
     assert isinstance(ask(object_info=INFO | odd), list)
-    assert "no list of node types" in ask(object_info=INFO | {"A": 5})
+    assert "not a list of node types" in ask(object_info=INFO | {"A": 5})
 
 
 def test_a_server_of_many_packs_may_have_more_to_say_than_a_workflow(ask):
@@ -257,7 +257,7 @@ def test_a_servers_words_obey_no_terminal(ask, capsys):
 
 def test_a_server_that_is_none():
     for url in ("", "http://", "ftp://x", "http://[::1", "http://x:99999", "http://x:port", "http:///"):
-        with pytest.raises(UserError, match="no address of a server"):
+        with pytest.raises(UserError, match="not the address of a server"):
             remote.Server(url)
     with pytest.raises(UserError, match="No ComfyUI answers"):
         remote.Server("http://127.0.0.1:9").registry()

@@ -226,7 +226,7 @@ def test_dates_in_names(embedded, workspace):
 
 @pytest.mark.parametrize("prefix", ["", " ", ".", "..", "a/.."])
 def test_a_prefix_without_a_name_is_refused(embedded, prefix):
-    with pytest.raises(UserError, match="names no file"):
+    with pytest.raises(UserError, match="does not name a file"):
         SaveImage.VALIDATE_INPUTS(prefix)
 
 
@@ -234,7 +234,7 @@ def test_a_prefix_without_a_name_is_refused(embedded, prefix):
 def test_values_that_are_no_numbers_are_no_picture(embedded, workspace, value):
     image = torch.zeros(1, 4, 4, 3)
     image[0, 1, 2, 0] = value
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not numbers"):
         SaveImage().save_images(image)
     assert not (workspace / "output").exists()
 

@@ -74,7 +74,7 @@ def test_a_widget_that_is_promoted_through_thirty_levels(registry, embedded, nod
 
 
 def test_instances_that_multiply_are_counted_before_they_are_made(registry, embedded, node):
-    with pytest.raises(UserError, match="an instance in each instance multiplies"):
+    with pytest.raises(UserError, match="nested instances multiply"):
         convert(tower(node, 30, wide=2), registry)
 
 

@@ -79,9 +79,9 @@ def test_a_png_prefers_its_prompt_and_falls_back_to_its_workflow(tmp_path, scale
         ("{}", "holds no nodes"),
         ('{"prompt": {}}', "holds no nodes"),
         ('{"nodes": [], "links": []}', "holds no nodes"),
-        ("[]", "no workflow"),
-        ("3", "no workflow"),
-        ('{"a": 1}', "no workflow"),
+        ("[]", "JSON but not a workflow"),
+        ("3", "JSON but not a workflow"),
+        ('{"a": 1}', "JSON but not a workflow"),
         ('{"a": {"b": 1}}', "class_type"),
     ],
 )
@@ -93,7 +93,7 @@ def test_files_that_are_no_workflow(tmp_path, content, word):
 
 
 def test_a_png_without_workflow_a_cut_one_and_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match="carries no workflow"):
+    with pytest.raises(UserError, match="does not carry a workflow"):
         load(save_png(tmp_path / "plain.png"))
     (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:20])
     with pytest.raises(UserError, match="cut.png"):

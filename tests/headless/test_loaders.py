@@ -204,9 +204,9 @@ def test_files_of_another_kind_are_told_of(affect, workspace, small, put):
                 "strength_model": 1.0,
                 "strength_clip": 1.0,
             },
-            "no LoRA",
+            "not a LoRA",
         ),
-        ("VAELoader", {"vae_name": "v.safetensors"}, "no VAE"),
+        ("VAELoader", {"vae_name": "v.safetensors"}, "not a VAE"),
         ("VAELoader", {"vae_name": "folder"}, "is a folder"),
     ):
         asked = prompt(

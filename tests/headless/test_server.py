@@ -98,7 +98,7 @@ class Fake(remote.Server):
 
 def test_a_prompt_that_vanished_ends_the_wait(registry):
     server = Fake([("silence", {})] * 5)
-    with pytest.raises(remote.ServerFailed, match="taken out of the server's queue"):
+    with pytest.raises(remote.ServerFailed, match="removed from the server's queue"):
         remote.run_on(server, prompt(), None, registry)
     patient = Fake([("silence", {})] * 5 + [("execution_success", {"prompt_id": "p"})], known=True)
     assert remote.run_on(patient, prompt(), None, registry) == []

@@ -1,10 +1,13 @@
-"""Runs a ComfyUI workflow with no ComfyUI installed, and holds the `affect` command.
+"""Runs a ComfyUI workflow without ComfyUI, and implements the `affect` command.
 
-The way of a workflow: `load` reads the file; `convert` turns the UI format into the API format (a prompt);
-`check` looks at the whole prompt before anything runs; `execute` runs what the outputs need. Node classes
-come from `registry`: this package's own, and in `core/` those of ComfyUI's that a workflow here can use; those of a
-server come from `object_info`.
+How a workflow is run (`run` puts the steps together):
 
-Converting goes from the file's shape (`shape`) to drawn nodes (`graph`), their widgets after the types' definitions
-(`widgets`) and what stands inside subgraphs (`subgraphs`), and follows the links between them (`links`).
+    formats/   reads the file and turns the UI format into the API format, a prompt (`prompt`)
+    edit       carries out `--set`
+    check      checks the whole prompt before anything runs (constants: `values`)
+    execute    runs the nodes that the outputs need
+    remote/    does the same on a running ComfyUI
+
+`registry` has the node types: this package's own and those of ComfyUI's core nodes that `core/` implements. `host`
+provides folders and progress bars. `cli` is the command's entry point, `commands/` its subcommands.
 """

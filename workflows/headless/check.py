@@ -1,68 +1,31 @@
-"""Looks at a whole prompt before anything runs and reports every problem, each with its node, title and
-input.
+"""Checks a whole prompt before anything runs and reports every problem, each with its node, title and input.
 
-What ComfyUI's own validation refuses is refused here, with its rules for types, ranges and choices. Beyond
-it, unknown inputs, links to missing nodes or outputs, and cycles are problems rather than a crash or silence.
-Only nodes that an output needs are looked at closely: what hangs loose is no more in the way than in ComfyUI.
+What ComfyUI's own validation refuses is refused here, by the same rules for types, ranges and choices. In addition,
+unknown inputs, links to missing nodes or outputs, and cycles are reported as problems; in ComfyUI some of them crash or
+pass unnoticed. Only nodes that an output needs are checked in detail: as in ComfyUI, unconnected nodes may be wrong.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
+from dataclasses import dataclass
 from typing import Any
 
 from ...models.errors import UserError
-from .formats.load import Prompt, is_link
-from .formats.widgets import active_inputs
 from .problems import Problem, cut, did_you_mean, nearest
-from .registry import WIDGET_TYPES, Input, NodeType, Registry
+from .prompt import Prompt, is_link, needed, source_of, title_of
+from .registry import Input, NodeType, Registry, active_inputs
+from .values import MOST_NAMED, describe, fitted, listed
 
 _NEAR = 0.8
-"""How alike an unknown node type and the one that is suggested for it must be."""
-
-_MOST_NAMED = 12
-"""How many of a kind a message lists."""
+"""How similar, 0..1, a known node type must be to an unknown one to be suggested for it."""
 
 IGNORED_INPUTS = {"upload", "control_after_generate"}
 """Values of the frontend's own buttons that older exports left among the inputs."""
 
 
-def title_of(prompt: Prompt, node_id: str, registry: Registry) -> str:
-    """The title that the user gave, else the node type's display name."""
-    node = prompt[node_id]
-    given = (node.get("_meta") or {}).get("title")
-    kind = registry.get(str(node.get("class_type")))
-    return str(given or (kind.display_name if kind else node.get("class_type")))
-
-
-def needed(prompt: Prompt, registry: Registry) -> list[str]:
-    """Ids of the nodes that output nodes need, each after what it needs (cycles are cut where they close)."""
-    order: list[str] = []
-    seen: set[str] = set()
-
-    def visit(start: str) -> None:
-        stack = [(start, iter(_sources(prompt, start)))]
-        seen.add(start)
-        while stack:  # by hand, because a long chain would exceed Python's recursion limit
-            node_id, sources = stack[-1]
-            following = next((s for s in sources if s in prompt and s not in seen), None)
-            if following is None:
-                order.append(node_id)
-                stack.pop()
-            else:
-                seen.add(following)
-                stack.append((following, iter(_sources(prompt, following))))
-
-    for node_id, node in prompt.items():
-        kind = registry.get(str(node.get("class_type")))
-        if kind is not None and kind.is_output and node_id not in seen:
-            visit(node_id)
-    return order
-
-
 def check(prompt: Prompt, registry: Registry) -> list[Problem]:
-    """All problems of `prompt`, none where it can run.
+    """All problems of `prompt`; none if it can run.
 
     Constants are converted in place to the types that their inputs declare, as ComfyUI does.
     """
@@ -71,23 +34,53 @@ def check(prompt: Prompt, registry: Registry) -> list[Problem]:
     if not order and not problems:
         problems.append(
             Problem(
-                "The workflow has no output node (such as SaveImage or PreviewImage), so "
-                "there is nothing to run. Add one."
+                "The workflow has no output node (such as SaveImage or PreviewImage), so there is nothing to run. "
+                "Add one."
             )
         )
     problems += _cycles(prompt, order, registry)
     for node_id in order:
-        problems += _check_node(prompt, node_id, registry)
+        kind = registry.get(str(prompt[node_id].get("class_type")))
+        if kind is not None:
+            checked = _Checked(prompt, registry, node_id, kind)
+            problems += checked.problems() if registry.whole else checked.problems_for_server()
     return problems
 
 
-def _sources(prompt: Prompt, node_id: str) -> list[str]:
-    inputs = prompt[node_id]["inputs"].values()
-    return [v[0] for v in inputs if is_link(v) and len(v) == 2 and isinstance(v[0], str)]
+def doubts(prompt: Prompt, registry: Registry) -> list[str]:
+    """Values that a server may refuse because its lists of choices do not contain them. A node of the server may
+    accept other values too, so these are notes and not problems."""
+    notes = []
+    for node_id in needed(prompt, registry):
+        kind = registry.get(str(prompt[node_id].get("class_type")))
+        if kind is None:
+            continue
+        given = prompt[node_id]["inputs"]
+        for name, spec in active_inputs(list(kind.inputs().values()), given).items():
+            value = given.get(name)
+            if spec.choices is None or not isinstance(value, str) or spec.options.get("remote"):
+                continue
+            if value not in spec.choices:
+                message = (
+                    f"'{cut(value)}' is not among the choices that the server lists, so it may refuse it. It lists: "
+                    f"{listed(spec.choices)}."
+                )
+                notes.append(str(Problem(message, node_id, title_of(prompt, node_id, registry), name)))
+    return notes
+
+
+def fits(given: str, wanted: str) -> bool:
+    """Whether an output type fits an input type: equal, `*` on either side, or, of several types separated by commas,
+    one in common."""
+    one, other = ({t.strip() for t in text.split(",")} for text in (given, wanted))
+    return bool("*" in one | other or one & other)
+
+
+# -- the graph as a whole ------------------------------------------------------------------------------------------
 
 
 def _unknown_types(prompt: Prompt, registry: Registry) -> list[Problem]:
-    """One problem for all node types that are not there, however many: what helps against it is the same."""
+    """One problem for all node types that are not available: the remedy is the same for all."""
     problems: list[Problem] = []
     unknown: dict[str, list[str]] = {}
     for node_id, node in prompt.items():
@@ -98,262 +91,165 @@ def _unknown_types(prompt: Prompt, registry: Registry) -> list[Problem]:
             unknown.setdefault(str(key), []).append(node_id)
     if not unknown:
         return problems
-    alone = unknown if len(unknown) > 1 else next(iter(unknown.values()))
-    if len(alone) == 1:
-        [(key, [node_id])] = unknown.items()
-        return [
-            *problems,
-            Problem(
-                f"The node type '{cut(key)}' is not available {registry.where}."
-                f"{did_you_mean(key, registry.keys(), _NEAR)} {registry.remedy}",
-                node_id,
-                title_of(prompt, node_id, registry),
-            ),
-        ]
-    listed = []
-    for key, ids in list(unknown.items())[:_MOST_NAMED]:
-        near = nearest(key, registry.keys(), _NEAR)
-        listed.append(
-            f"'{cut(key)}' (node{'s' if len(ids) > 1 else ''} {_some(ids)}{f', perhaps {near!r}' if near else ''})"
+    first, ids = next(iter(unknown.items()))
+    if len(unknown) == len(ids) == 1:
+        message = (
+            f"The node type '{cut(first)}' is not available {registry.where}."
+            f"{did_you_mean(first, registry.keys(), _NEAR)} {registry.remedy}"
         )
-    many = f"{len(unknown)} node types are" if len(unknown) > 1 else "A node type is"
-    more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-    return [*problems, Problem(f"{many} not available {registry.where}: {', '.join(listed)}{more}. {registry.remedy}")]
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f"{', '.join(names[:_MOST_NAMED])}{more}"
+        return [*problems, Problem(message, ids[0], title_of(prompt, ids[0], registry))]
+    named = []
+    for key, ids in list(unknown.items())[:MOST_NAMED]:
+        near = nearest(key, registry.keys(), _NEAR)
+        nodes = f"node{'s' if len(ids) > 1 else ''} {listed(ids)}"
+        named.append(f"'{cut(key)}' ({nodes}{f', perhaps {near!r}' if near else ''})")
+    start = f"{len(unknown)} node types are" if len(unknown) > 1 else "A node type is"
+    more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
+    message = f"{start} not available {registry.where}: {', '.join(named)}{more}. {registry.remedy}"
+    return [*problems, Problem(message)]
 
 
 def _cycles(prompt: Prompt, order: list[str], registry: Registry) -> list[Problem]:
-    # `order` puts a node behind its sources, except where a cycle was cut: there the source comes later.
+    # `order` puts a node after its sources, except where a cycle was cut: there the source comes later.
     place = {node_id: i for i, node_id in enumerate(order)}
     problems = []
     for node_id in order:
         for name, value in prompt[node_id]["inputs"].items():
-            if (
-                is_link(value)
-                and len(value) == 2
-                and isinstance(value[0], str)
-                and place.get(value[0], -1) >= place[node_id]
-            ):
-                source = title_of(prompt, value[0], registry)
-                problems.append(
-                    Problem(
-                        f"The link from node {value[0]} '{source}' closes a cycle: each of the two needs the "
-                        "other's result. Remove one of the links.",
-                        node_id,
-                        title_of(prompt, node_id, registry),
-                        name,
-                    )
+            source = source_of(value)
+            if source is not None and place.get(source, -1) >= place[node_id]:
+                message = (
+                    f"The link from node {source} '{title_of(prompt, source, registry)}' closes a cycle: each of the "
+                    "two needs the other's result. Remove one of the links."
                 )
+                problems.append(Problem(message, node_id, title_of(prompt, node_id, registry), name))
     return problems
 
 
-def _check_node(prompt: Prompt, node_id: str, registry: Registry) -> list[Problem]:
-    node = prompt[node_id]
-    kind = registry.get(str(node.get("class_type")))
-    if kind is None:
-        return []
-    title = title_of(prompt, node_id, registry)
-    declared, given = kind.inputs(), node["inputs"]
-    if not registry.whole:
-        return _check_for_server(prompt, node_id, title, list(declared.values()))
-    own = _validated_inputs(kind)
-    problems, received = [], {}
-
-    def problem(name: str | None, message: str) -> None:
-        problems.append(Problem(message, node_id, title, name))
-
-    unknown = [name for name in given if name not in declared and name not in IGNORED_INPUTS]
-    for name in unknown[:_MOST_NAMED]:
-        problem(
-            name,
-            f"{kind.key} has no such input.{did_you_mean(name, declared)} Its inputs are: "
-            f"{', '.join(declared) or 'none'}.",
-        )
-    if len(unknown) > _MOST_NAMED:
-        problem(None, f"{len(unknown) - _MOST_NAMED} more of its inputs are unknown to {kind.key}.")
-    for name, spec in declared.items():
-        if name not in given:
-            if spec.required:
-                problem(name, _missing(spec))
-        elif is_link(given[name]):
-            message, received[name] = _check_link(prompt, given[name], spec, registry, "input_types" in own)
-            if message:
-                problem(name, message)
-        else:
-            try:
-                given[name] = _value(given[name], spec, check_range=name not in own and "**" not in own)
-            except ValueError as error:
-                problem(name, str(error))
-    if not problems and own:
-        for name, message in _own_validation(kind, given, declared, own, received):
-            problem(name, message)
-    # Some core nodes can tell from what they are linked to that they will fail (`VALIDATE_LINKS`).
-    beyond = getattr(kind.cls, "VALIDATE_LINKS", None)
-    found = beyond(prompt, given) if beyond and not problems else None
-    if found:
-        problem(*found)
-    return problems
+# -- one node ------------------------------------------------------------------------------------------------------
 
 
-def _missing(spec: Input) -> str:
-    how = "Give it" if spec.is_widget else "Link a node that gives"
-    return f"A required input is missing. {how} {_describe(spec)}."
+@dataclass
+class _Checked:
+    """One node while it is checked."""
 
+    prompt: Prompt
+    registry: Registry
+    node_id: str
+    kind: NodeType
 
-def _check_for_server(prompt: Prompt, node_id: str, title: str, declared: list[Input]) -> list[Problem]:
-    """What no server takes: links to nodes that are not there, and required inputs left out. Everything else it
-    judges itself, when the prompt reaches it and before anything runs: a node there may take inputs, types and
-    values that it does not declare."""
-    given = prompt[node_id]["inputs"]
-    problems = [
-        Problem(
-            f"It is linked to node {cut(value[0])}, which does not exist. Link it to another node.",
-            node_id,
-            title,
-            name,
-        )
-        for name, value in given.items()
-        if is_link(value) and len(value) == 2 and isinstance(value[0], str) and value[0] not in prompt
-    ]
-    return problems + [
-        Problem(_missing(spec), node_id, title, name)
-        for name, spec in active_inputs(declared, given).items()
-        if spec.required and name not in given and not spec.type.startswith("COMFY_")
-    ]
+    @property
+    def given(self) -> dict[str, Any]:
+        inputs: dict[str, Any] = self.prompt[self.node_id]["inputs"]
+        return inputs
 
+    def problem(self, name: str | None, message: str) -> Problem:
+        return Problem(message, self.node_id, title_of(self.prompt, self.node_id, self.registry), name)
 
-def doubts(prompt: Prompt, registry: Registry) -> list[str]:
-    """Values that a server may refuse, because its lists of choices do not hold them. A node there may take others
-    all the same."""
-    found = []
-    for node_id in needed(prompt, registry):
-        kind = registry.get(str(prompt[node_id].get("class_type")))
-        for name, spec in (
-            active_inputs(list(kind.inputs().values()), prompt[node_id]["inputs"]).items() if kind else ()
-        ):
-            value = prompt[node_id]["inputs"].get(name)
-            if (
-                spec.choices is not None
-                and isinstance(value, str)
-                and value not in spec.choices
-                and not spec.options.get("remote")
-            ):
-                found.append(
-                    str(
-                        Problem(
-                            f"'{cut(value)}' is not among the choices that the server lists, so it may refuse it. It lists: "
-                            f"{_list(spec.choices)}.",
-                            node_id,
-                            title_of(prompt, node_id, registry),
-                            name,
-                        )
-                    )
-                )
-    return found
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong, of a node type whose class is here."""
+        declared = self.kind.inputs()
+        validated = _validated_inputs(self.kind)
+        problems = self._unknown_inputs(declared)
+        arriving: dict[str, str] = {}
+        for name, spec in declared.items():
+            message = self._check_input(spec, validated, arriving)
+            if message is not None:
+                problems.append(self.problem(name, message))
+        if not problems and validated:
+            problems += self._own_validation(declared, validated, arriving)
+        # Some core nodes can tell from what they are linked to that they would fail (`VALIDATE_LINKS`).
+        validate_links = getattr(self.kind.cls, "VALIDATE_LINKS", None)
+        refused = validate_links(self.prompt, self.given) if validate_links and not problems else None
+        return [*problems, self.problem(*refused)] if refused else problems
 
+    def problems_for_server(self) -> list[Problem]:
+        """What every server refuses: links to missing nodes, and missing required inputs. The server judges the rest
+        itself when it gets the prompt, before anything runs: its nodes may take inputs, types and values that they do
+        not declare."""
+        problems = [
+            self.problem(name, _linked_to_missing(source))
+            for name, source in ((n, source_of(v)) for n, v in self.given.items())
+            if source is not None and source not in self.prompt
+        ]
+        for name, spec in active_inputs(list(self.kind.inputs().values()), self.given).items():
+            if spec.required and name not in self.given and not spec.type.startswith("COMFY_"):
+                problems.append(self.problem(name, _missing(spec)))
+        return problems
 
-def _check_link(
-    prompt: Prompt, link: list[Any], spec: Input, registry: Registry, types_are_free: bool
-) -> tuple[str | None, str]:
-    """(what is wrong or None, the type that arrives)."""
-    if len(link) != 2 or not isinstance(link[0], str) or not isinstance(link[1], int):
-        return ('A link is [node id, output number]. A list as a value is written {"__value__": [...]}.', "*")
-    source = prompt.get(link[0])
-    if source is None:
-        return (f"It is linked to node {link[0]}, which does not exist. Link it to another node.", "*")
-    kind = registry.get(str(source.get("class_type")))
-    if kind is None:
-        return None, "*"  # reported already as an unknown type
-    who = f"node {link[0]} '{title_of(prompt, link[0], registry)}'"
-    types = kind.output_types
-    if not 0 <= link[1] < len(types):
-        return (f"It is linked to output {link[1]} of {who}, which has {len(types)} (counted from 0).", "*")
-    arrives = types[link[1]]
-    if not types_are_free and not fits(arrives, spec.type):
-        return (
-            f"It takes {spec.type}, and {who} gives {arrives} at output {link[1]} "
-            f"('{kind.output_names[link[1]]}'). Link it to an output of type {spec.type}.",
-            arrives,
-        )
-    return None, arrives
-
-
-def fits(given: str, wanted: str) -> bool:
-    """Whether an output type fits an input type: equal, `*` on either side, or one in common of several."""
-    one, other = ({t.strip() for t in text.split(",")} for text in (given, wanted))
-    return bool("*" in one | other or one & other)
-
-
-def _describe(spec: Input) -> str:
-    if spec.choices is not None:
-        return f"one of: {_list(spec.choices)}"
-    return {"INT": "a whole number", "FLOAT": "a number", "STRING": "a text", "BOOLEAN": "true or false"}.get(
-        spec.type, spec.type
-    )
-
-
-def _list(choices: tuple[Any, ...]) -> str:
-    if not choices:
-        return "(there are none)"
-    return _some([cut(c) for c in choices])
-
-
-def _value(value: Any, spec: Input, check_range: bool) -> Any:
-    """`value` in the type that `spec` declares. ValueError, with the sentence to print, where it does not
-    fit."""
-    if isinstance(value, dict) and "__value__" in value:
-        value = value["__value__"]
-    if spec.type not in WIDGET_TYPES:
-        if spec.type == "*" or (value is None and not spec.required):
-            return value
-        raise ValueError(f"It must be linked to a node that gives {spec.type}; it holds the value {cut(repr(value))}.")
-    try:
-        if spec.type == "BOOLEAN" and not isinstance(value, (bool, int, float)):
-            raise TypeError
-        if spec.type == "COMBO" and not isinstance(value, str) and not _takes_others(spec):
-            raise TypeError
-        value = _CONVERT.get(spec.type, lambda v: v)(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"It must be {_describe(spec)}, and is {cut(repr(value))}.") from error
-    return _in_range(value, spec) if check_range else value
-
-
-_CONVERT = {"INT": int, "FLOAT": float, "BOOLEAN": bool, "STRING": lambda v: "" if v is None else str(v)}
-
-
-def _takes_others(spec: Input) -> bool:
-    """Whether a list of choices takes values that are no texts: some are none, or several may be chosen."""
-    return bool(spec.options.get("multi_select")) or not all(isinstance(c, str) for c in spec.choices or ())
-
-
-def _in_range(value: Any, spec: Input) -> Any:
-    if spec.type == "FLOAT" and not math.isfinite(value):
-        raise ValueError(f"It must be a finite number, and is {value}.")
-    low, high = spec.options.get("min"), spec.options.get("max")
-    if spec.type in ("INT", "FLOAT"):
-        if (low is not None and value < low) or (high is not None and value > high):
-            bounds = (
-                f"from {low} to {high}"
-                if None not in (low, high)
-                else (f"at least {low}" if high is None else f"at most {high}")
+    def _unknown_inputs(self, declared: dict[str, Input]) -> list[Problem]:
+        unknown = [name for name in self.given if name not in declared and name not in IGNORED_INPUTS]
+        problems = [
+            self.problem(
+                name,
+                f"{self.kind.key} has no such input.{did_you_mean(name, declared)} Its inputs are: "
+                f"{', '.join(declared) or 'none'}.",
             )
-            raise ValueError(f"It must be {bounds}, and is {value}.")
-    if spec.choices is not None:
-        for one in value if isinstance(value, list) else [value]:
-            if one not in spec.choices:
-                raise ValueError(
-                    f"'{cut(one)}' is not among its choices.{did_you_mean(str(one), spec.choices)} "
-                    f"It takes: {_list(spec.choices)}."
-                )
-    return value
+            for name in unknown[:MOST_NAMED]
+        ]
+        if len(unknown) > MOST_NAMED:
+            more = len(unknown) - MOST_NAMED
+            problems.append(self.problem(None, f"{more} more of its inputs are unknown to {self.kind.key}."))
+        return problems
+
+    def _check_input(self, spec: Input, validated: set[str], arriving: dict[str, str]) -> str | None:
+        """What is wrong with a declared input, or None. A constant is converted in place; the type that a link brings
+        is noted in `arriving`."""
+        name = spec.name
+        if name not in self.given:
+            return _missing(spec) if spec.required else None
+        if is_link(self.given[name]):
+            message, arriving[name] = self._check_link(self.given[name], spec, "input_types" in validated)
+            return message
+        try:
+            check_range = name not in validated and "**" not in validated
+            self.given[name] = fitted(self.given[name], spec, check_range)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _check_link(self, link: list[Any], spec: Input, types_are_free: bool) -> tuple[str | None, str]:
+        """(what is wrong or None, the type that arrives)."""
+        origin = source_of(link)
+        if origin is None or not isinstance(link[1], int):
+            return 'A link is [node id, output number]. A list as a value is written {"__value__": [...]}.', "*"
+        if origin not in self.prompt:
+            return _linked_to_missing(origin), "*"
+        kind = self.registry.get(str(self.prompt[origin].get("class_type")))
+        if kind is None:
+            return None, "*"  # already reported as an unknown type
+        who = f"node {origin} '{title_of(self.prompt, origin, self.registry)}'"
+        types, number = kind.output_types, link[1]
+        if not 0 <= number < len(types):
+            return f"It is linked to output {number} of {who}, which has {len(types)} (counted from 0).", "*"
+        arrives = types[number]
+        if types_are_free or fits(arrives, spec.type):
+            return None, arrives
+        return (
+            f"It takes {spec.type}, and {who} gives {arrives} at output {number} ('{kind.output_names[number]}'). "
+            f"Link it to an output of type {spec.type}."
+        ), arrives
+
+    def _own_validation(
+        self, declared: dict[str, Input], validated: set[str], arriving: dict[str, str]
+    ) -> list[Problem]:
+        """What the node's own VALIDATE_INPUTS refuses. As in ComfyUI it gets the constants; a linked input is None."""
+        names = [n for n in self.given if n in declared and (n in validated or "**" in validated)]
+        arguments: dict[str, Any] = {n: None if is_link(self.given[n]) else self.given[n] for n in names}
+        if "input_types" in validated:
+            arguments["input_types"] = arriving
+        try:
+            answer = self.kind.cls.VALIDATE_INPUTS(**arguments)
+        except UserError as error:
+            answer = str(error)
+        if answer is True:
+            return []
+        constants = [n for n in names if not is_link(self.given[n])]
+        where = constants[0] if len(constants) == 1 else None
+        return [self.problem(where, answer if isinstance(answer, str) else "The node refuses this value.")]
 
 
 def _validated_inputs(kind: NodeType) -> set[str]:
-    """Names of the inputs that the node's own VALIDATE_INPUTS takes over; '**' where it takes them all."""
+    """Names of the inputs that the node's own VALIDATE_INPUTS takes over; '**' if it takes all of them."""
     function = getattr(kind.cls, "VALIDATE_INPUTS", None)
     if function is None:
         return set()
@@ -364,20 +260,10 @@ def _validated_inputs(kind: NodeType) -> set[str]:
     return names | ({"**"} if spec.varkw else set())
 
 
-def _own_validation(
-    kind: NodeType, given: dict[str, Any], declared: dict[str, Input], own: set[str], received: dict[str, str]
-) -> list[tuple[str | None, str]]:
-    """What VALIDATE_INPUTS refuses. As in ComfyUI it sees constants; a linked input is None."""
-    names = [n for n in given if n in declared and (n in own or "**" in own)]
-    arguments = {n: None if is_link(given[n]) else given[n] for n in names}
-    if "input_types" in own:
-        arguments["input_types"] = received
-    try:
-        answer = kind.cls.VALIDATE_INPUTS(**arguments)
-    except UserError as error:
-        answer = str(error)
-    if answer is True:
-        return []
-    constants = [n for n in names if not is_link(given[n])]
-    where = constants[0] if len(constants) == 1 else None
-    return [(where, answer if isinstance(answer, str) else "The node refuses this value.")]
+def _missing(spec: Input) -> str:
+    how = "Give it" if spec.is_widget else "Link a node that gives"
+    return f"A required input is missing. {how} {describe(spec)}."
+
+
+def _linked_to_missing(node_id: str) -> str:
+    return f"It is linked to node {cut(node_id)}, which does not exist. Link it to another node."

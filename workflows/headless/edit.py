@@ -1,4 +1,4 @@
-"""`--set NODE.INPUT=VALUE`: changes constants of a prompt, and of the workflow that travels with it."""
+"""`--set NODE.INPUT=VALUE`: changes constants of a prompt, and of the UI workflow that results will carry."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import json
 from typing import Any
 
 from ...models.errors import UserError
-from .check import title_of
 from .formats.graph import Home
-from .formats.load import Prompt
-from .formats.widgets import active_inputs, number_of_choice
+from .formats.widgets import number_of_choice
 from .problems import did_you_mean
-from .registry import Input, Registry
+from .prompt import Prompt, title_of
+from .registry import Input, NodeType, Registry, active_inputs
 
 
 def apply(prompt: Prompt, assignments: list[str], registry: Registry, homes: dict[tuple[str, str], Home]) -> bool:
     """Carries out assignments in place; a linked input loses its link and takes the value.
 
-    Returns whether the workflow that `homes` point into still draws the same prompt: where an input has no
-    home (linked, or inside a subgraph), it no longer does.
+    homes  (node id, input) -> the value's place in the UI workflow, which is changed too
+
+    Returns whether that workflow still converts to the same prompt: it does not if an input has no home (linked, or
+    inside a subgraph). UserError if an assignment cannot be carried out.
     """
     same = True
     for assignment in assignments:
@@ -32,19 +33,16 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry, homes: dic
                 f"--set {assignment}: the type of node {node_id} is not known here: '{prompt[node_id]['class_type']}'."
             )
         given = prompt[node_id]["inputs"]
-        declared = active_inputs(list(kind.inputs().values()), given)
-        if kind.key == "CustomCombo":
-            declared |= {n: Input(n, "STRING") for n in given if n.startswith("option")}
+        declared = _settable(kind, given)
         if name not in declared:
             raise UserError(
-                f"--set {assignment}: node {node_id} '{title_of(prompt, node_id, registry)}' has "
-                f"no input '{name}'.{did_you_mean(name, declared)} Its inputs are: "
-                f"{', '.join(declared)}."
+                f"--set {assignment}: node {node_id} '{title_of(prompt, node_id, registry)}' has no input '{name}'."
+                f"{did_you_mean(name, declared)} Its inputs are: {', '.join(declared)}."
             )
         value = parse(text, declared[name], assignment)
         given[name] = value
         if declared[name].type == "COMFY_DYNAMICCOMBO_V3":
-            _choose_anew(given, name, list(kind.inputs().values()))
+            _switch_choice(given, name, list(kind.inputs().values()))
         if kind.key == "CustomCombo":
             given["index"] = number_of_choice(given)
         home = homes.get((node_id, name))
@@ -55,9 +53,17 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry, homes: dic
     return same
 
 
-def _choose_anew(given: dict[str, Any], name: str, declared: list[Input]) -> None:
-    """A dynamic list of choices brings inputs of its own: those of another choice go, and those of this one start
-    with their defaults."""
+def _settable(kind: NodeType, given: dict[str, Any]) -> dict[str, Input]:
+    """The inputs that the node has with the given values, by name."""
+    declared = active_inputs(list(kind.inputs().values()), given)
+    if kind.key == "CustomCombo":
+        declared |= {n: Input(n, "STRING") for n in given if n.startswith("option")}
+    return declared
+
+
+def _switch_choice(given: dict[str, Any], name: str, declared: list[Input]) -> None:
+    """Adapts the inputs that a dynamic list of choices adds: those of the old choice are removed, and those of the new
+    one start with their defaults."""
     active = active_inputs(declared, given)
     growing = tuple(f"{n}." for n, spec in active.items() if spec.type == "COMFY_AUTOGROW_V3")
     for other in [n for n in given if n.startswith(f"{name}.") and n not in active and not n.startswith(growing)]:
@@ -70,7 +76,7 @@ def _choose_anew(given: dict[str, Any], name: str, declared: list[Input]) -> Non
 
 
 def _find_input(prompt: Prompt, target: str, registry: Registry) -> tuple[str, str]:
-    """Node id and input of NODE.INPUT. Both may hold dots: the longest part that names a node is the node's."""
+    """Node id and input of NODE.INPUT. Both may contain dots: the longest beginning that names a node is the node."""
     at = target.rfind(".")
     first = at
     while at > 0:
@@ -83,25 +89,28 @@ def _find_input(prompt: Prompt, target: str, registry: Registry) -> tuple[str, s
 def _nodes_called(prompt: Prompt, name: str, registry: Registry) -> list[str]:
     if name in prompt:
         return [name]
-    found = [n for n in prompt if title_of(prompt, n, registry) == name]
-    return found or [n for n in prompt if prompt[n].get("class_type") == name]
+    titled = [n for n in prompt if title_of(prompt, n, registry) == name]
+    return titled or [n for n in prompt if prompt[n].get("class_type") == name]
 
 
 def _find_node(prompt: Prompt, name: str, registry: Registry) -> str:
-    found = _nodes_called(prompt, name, registry)
-    if not found:
-        known = [*prompt, *(title_of(prompt, n, registry) for n in prompt)]
+    ids = _nodes_called(prompt, name, registry)
+    if not ids:
+        titles = {n: title_of(prompt, n, registry) for n in prompt}
         raise UserError(
-            f"--set: no node has the id or title '{name}'.{did_you_mean(name, known)} The nodes "
-            "are: " + ", ".join(f"{n} '{title_of(prompt, n, registry)}'" for n in prompt) + "."
+            f"--set: no node has the id or title '{name}'.{did_you_mean(name, [*prompt, *titles.values()])} "
+            "The nodes are: " + ", ".join(f"{n} '{title}'" for n, title in titles.items()) + "."
         )
-    if len(found) > 1:
-        raise UserError(f"--set: {len(found)} nodes are called '{name}'. Name one by its id: {', '.join(found)}.")
-    return found[0]
+    if len(ids) > 1:
+        raise UserError(f"--set: {len(ids)} nodes are called '{name}'. Name one by its id: {', '.join(ids)}.")
+    return ids[0]
 
 
 def parse(text: str, spec: Input, where: str) -> Any:
-    """The text in the input's type. Ranges and choices are checked later, with everything else."""
+    """`text` as a value of the input's type. Ranges and choices are checked later, with everything else.
+
+    where  the assignment, for the message of the UserError
+    """
     try:
         if spec.widget_type == "INT":
             return int(text, 0)

@@ -1,9 +1,8 @@
-"""Runs a checked prompt: what its outputs need, each node after its sources, nothing twice that did not
-change.
+"""Runs a checked prompt: the nodes that its outputs need, each after its sources; unchanged results are reused.
 
-ComfyUI's rules for node functions hold: an output is a list of values, one a call; a node that takes no lists
-is called once for each; INPUT_IS_LIST, OUTPUT_IS_LIST, IS_CHANGED, hidden inputs and `ui` results are as
-there.
+ComfyUI's rules for node functions apply: an output is a list of values, one for each call; a node that does not take
+lists is called once for each value; INPUT_IS_LIST, OUTPUT_IS_LIST, IS_CHANGED, hidden inputs and `ui` results work as
+in ComfyUI.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from typing import Any
 
 from ...models import host
 from ...models.errors import UserError, unwritable
-from .check import needed, title_of
-from .formats.load import Prompt, is_link
+from .prompt import Prompt, is_link, needed, title_of
 from .registry import NodeType, Registry
 
 
@@ -35,31 +33,30 @@ def _explain(cause: BaseException) -> str:
         return str(cause)
     if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
         return "the memory ran out. Make the image or the batch smaller, or close other programs."
-    if isinstance(cause, OSError) and (said := unwritable(cause)):
-        return said
+    if isinstance(cause, OSError) and (message := unwritable(cause)):
+        return message
     return f"{type(cause).__name__}: {cause}. Run again with --debug for the traceback."
 
 
 @dataclass
 class NodeResult:
-    """What a node gave: a list of values for each output, and what it shows (`ui`, ComfyUI's form)."""
+    """A node's result: a list of values for each output, and what it shows (`ui`, in ComfyUI's form)."""
 
     outputs: list[list[Any]]
     ui: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class Executor:
-    """Runs prompts one after another. Results stay while the next prompt still uses them unchanged."""
+    """Runs prompts one after another. A result is kept as long as the next prompt uses it unchanged."""
 
     def __init__(self, registry: Registry):
         self.registry = registry
         self._cache: dict[str, NodeResult] = {}
         self.ran: list[str] = []
-        """Ids of the nodes that the last `run` really called, in order."""
+        """Ids of the nodes that the last `run` called, in order; nodes whose result was kept are not among them."""
 
     def run(self, prompt: Prompt, extra_pnginfo: dict[str, Any] | None = None) -> dict[str, NodeResult]:
-        """Runs what the outputs of a checked prompt need; results by node id. NodeFailed where a node
-        fails."""
+        """Runs the nodes that the outputs of a checked prompt need; results by node id. NodeFailed if a node fails."""
         import torch
 
         order = needed(prompt, self.registry)
@@ -71,28 +68,26 @@ class Executor:
             with torch.no_grad():
                 for node_id in order:
                     host.current().check_interrupted()
-                    kind = self.registry.get(prompt[node_id]["class_type"])
-                    bar.text(title_of(prompt, node_id, self.registry))
+                    kind = self.registry.known(prompt[node_id]["class_type"])
+                    title = title_of(prompt, node_id, self.registry)
+                    bar.text(title)
                     try:
                         signatures[node_id] = self._signature(prompt, node_id, kind, signatures)
                         results[node_id] = self._cache.get(signatures[node_id]) or self._call(
                             prompt, node_id, kind, results, extra_pnginfo
                         )
                     except Exception as error:
-                        title = title_of(prompt, node_id, self.registry)
                         raise NodeFailed(node_id, title, kind.key, error) from error
                     self._cache[signatures[node_id]] = results[node_id]
                     bar.update(1)
         finally:
             bar.close()
-            # What this prompt did not touch is given up, as in ComfyUI: memory is worth more than old
-            # results.
+            # As in ComfyUI, results that this prompt did not use are dropped to free their memory.
             self._cache = {s: self._cache[s] for s in signatures.values() if s in self._cache}
         return results
 
     def _signature(self, prompt: Prompt, node_id: str, kind: NodeType, signatures: dict[str, str]) -> str:
-        """A hash of everything that the node's result depends on; unequal to all others where IS_CHANGED is
-        NaN."""
+        """A hash of everything that the node's result depends on; different each time if IS_CHANGED is NaN."""
         inputs = prompt[node_id]["inputs"]
         parts: list[Any] = [kind.key]
         for name in sorted(inputs):
@@ -127,23 +122,23 @@ class Executor:
         if getattr(kind.cls, "INPUT_IS_LIST", False):
             returned = [function(**given)]
         else:
-            # One call a list entry; the last entry of a shorter list is repeated.
+            # One call for each list entry; the last entry of a shorter list is repeated.
             calls = max((len(v) for v in given.values()), default=1)
             returned = [function(**{k: v[min(i, len(v) - 1)] for k, v in given.items()}) for i in range(calls)]
         return _merge(kind, returned)
 
 
 def _fingerprint(kind: NodeType, inputs: dict[str, Any]) -> str:
-    """What IS_CHANGED says of the constants; something new each time where it says NaN or cannot say."""
+    """What IS_CHANGED returns for the constants; a new value each time if it returns NaN or fails."""
     declared = kind.inputs()
     constants = {n: None if is_link(v) else v for n, v in inputs.items() if n in declared}
     try:
         changed = kind.cls.IS_CHANGED(**constants)
     except Exception as error:
-        # Of a linked input it sees None. As in ComfyUI, what it makes of that is no failure of the run.
+        # It gets None for a linked input. As in ComfyUI, an error because of that does not stop the run.
         changed = math.nan
         if None not in constants.values():
-            host.current().note(f"{kind.key} could not say whether it changed, so it runs again: {error}")
+            host.current().note(f"{kind.key} could not tell whether it changed, so it runs again: {error}")
     return uuid.uuid4().hex if isinstance(changed, float) and math.isnan(changed) else repr(changed)
 
 
@@ -152,7 +147,7 @@ def _digest(parts: list[Any]) -> str:
 
 
 def _merge(kind: NodeType, returned: list[Any]) -> NodeResult:
-    """One list of values for each output, and the `ui` lists one behind the other."""
+    """One list of values for each output, and the `ui` lists joined."""
     ui: dict[str, list[Any]] = {}
     rows = []
     for value in returned:

@@ -1,5 +1,4 @@
-"""The host of `models/host.py` while the `affect` command runs: folders from its options, bars on standard
-error."""
+"""The host (`models/host.py`) of the `affect` command: folders from its options, progress bars on standard error."""
 
 from __future__ import annotations
 
@@ -14,43 +13,43 @@ from ...models.foreign import one_line, printable
 from ...models.host import Bar, Host, files_below
 
 _ROOM = 20_000_000
-"""Bytes that must be free where results go: some pictures' worth."""
+"""Bytes that must be free in the output folder: enough for some pictures."""
 
 
 def writable(folder: Path | str) -> None:
-    """UserError where results cannot be written into a folder that is there or is to be made. Nothing is made or
-    written yet."""
+    """UserError if results cannot be written into a folder, which may not exist yet. Creates and writes nothing."""
     folder = Path(folder)
     try:
-        there = next(p for p in (folder, *folder.absolute().parents) if p.exists() or p.is_symlink())
-        if not there.is_dir():
+        existing = next(p for p in (folder, *folder.absolute().parents) if p.exists() or p.is_symlink())
+        if not existing.is_dir():
             raise UserError(
-                f"The output folder '{folder}' cannot be used: '{there}' is no folder. Choose another with --output-dir."
+                f"The output folder '{folder}' cannot be used: '{existing}' is not a folder. "
+                "Choose another with --output-dir."
             )
-        if not os.access(there, os.W_OK | os.X_OK):
+        if not os.access(existing, os.W_OK | os.X_OK):
             raise UserError(
-                f"Nothing can be written into the output folder '{folder}': '{there}' is read-only, or belongs to someone "
-                "else. Choose another with --output-dir."
+                f"Nothing can be written into the output folder '{folder}': '{existing}' is read-only, or belongs to "
+                "another user. Choose another with --output-dir."
             )
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing).free
     except (OSError, ValueError) as error:  # a name that no folder can have
         raise UserError(
             f"The output folder {str(folder)[:200]!r} cannot be used: {error}. Choose another with --output-dir."
         ) from error
     if free < _ROOM:
         raise UserError(
-            f"The disk of the output folder '{folder}' is full: {free / 1e6:.0f} MB are free. Make room, or choose another "
-            "with --output-dir."
+            f"The disk of the output folder '{folder}' is full: {free / 1e6:.0f} MB are free. Make room, or choose "
+            "another with --output-dir."
         )
 
 
 class EmbeddedHost(Host):
-    """Folders as ComfyUI has them; nested progress bars (nodes, steps, inner steps) where a person watches.
+    """Folders as in ComfyUI; nested progress bars (nodes, steps, inner steps) if standard error is a terminal.
 
     input_dir   images that workflows name
     output_dir  results; previews go to its folder `temp`
-    models_dir  one folder a kind, ComfyUI's `models` layout; default $AFFECT_MODELS_DIR, else `models`
-    hosts       other machines that an MLLM may be asked on (--allow-host), beside those of $AFFECT_MLLM_HOSTS
+    models_dir  one folder for each kind of model, ComfyUI's `models` layout; default $AFFECT_MODELS_DIR, else `models`
+    hosts       other machines on which an MLLM may be used (--allow-host), besides those of $AFFECT_MLLM_HOSTS
     """
 
     def __init__(
@@ -76,13 +75,13 @@ class EmbeddedHost(Host):
         return super().mllm_hosts() + self._hosts
 
     def how_to_allow(self, name: str) -> str:
-        return f"Add --allow-host {name} to the command. Or for always: {super().how_to_allow(name)}"
+        return f"Add --allow-host {name} to the command. Or, to allow it permanently: {super().how_to_allow(name)}"
 
     def progress(self, total: int, label: str = "") -> Bar:
         return TqdmBar(self, total, label)
 
     def inner(self, step: int, done: int, total: int, loss: float) -> None:
-        """A bar of its own below the steps': it starts anew with every sampler step."""
+        """A separate bar below the steps' bar: it starts again with every sampler step."""
         if self._inner is None or not self._inner.is_open:
             self._inner = TqdmBar(self, total, "inner steps")
         self._inner.set(done)
@@ -93,22 +92,22 @@ class EmbeddedHost(Host):
 
         from tqdm import tqdm
 
-        tqdm.write(printable(message), file=sys.stderr)  # not print: that would break the bars
+        tqdm.write(printable(message), file=sys.stderr)  # print would break the bars
 
     def list_files(self, kind: str, suffixes: tuple[str, ...] = (".safetensors",)) -> list[str]:
-        """Also folders in diffusers' layout among the checkpoints."""
-        found = super().list_files(kind, suffixes)
+        """As `Host.list_files`; among the checkpoints also folders in diffusers' layout."""
+        names = super().list_files(kind, suffixes)
         if kind != "checkpoints":
-            return found
+            return names
         for folder in self.models_dirs(kind):
-            found += [name.rpartition("/")[0] for name in files_below(folder) if name.endswith("/model_index.json")]
-            inside = tuple(f"{name}/" for name in found if (folder / name).is_dir())
-            found = [name for name in found if not name.startswith(inside)] if inside else found
-        return sorted(set(found))
+            names += [name.rpartition("/")[0] for name in files_below(folder) if name.endswith("/model_index.json")]
+            inside = tuple(f"{name}/" for name in names if (folder / name).is_dir())
+            names = [name for name in names if not name.startswith(inside)] if inside else names
+        return sorted(set(names))
 
 
 class TqdmBar:
-    """A bar on standard error, indented by how many are open; silent where standard error is no terminal."""
+    """A bar on standard error, below those that are open; silent if standard error is not a terminal."""
 
     def __init__(self, host: EmbeddedHost, total: int, label: str):
         from tqdm import tqdm
@@ -121,6 +120,7 @@ class TqdmBar:
 
     @property
     def is_open(self) -> bool:
+        """False once it is closed."""
         return self._open
 
     def update(self, n: int = 1) -> None:
@@ -135,13 +135,13 @@ class TqdmBar:
         self._bar.set_postfix_str(one_line(message))
 
     def preview(self, image: Any) -> None:
-        """A terminal shows none."""
+        """Nothing: a terminal shows no pictures."""
 
     def close(self) -> None:
         if self._open:
             self._open = False
             if self._host._inner is not None and self._host._inner is not self:
-                self._host._inner.close()  # it belongs to the steps that end here
+                self._host._inner.close()  # it belongs to the steps that have ended
                 self._host._inner = None
             self._host._depth -= 1
             self._bar.close()

@@ -1,4 +1,4 @@
-"""What is wrong with a workflow, and where."""
+"""Problems of a workflow, and their places."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Problem:
     def __str__(self) -> str:
         where = ""
         if self.node is not None:
-            # Names in a workflow are others' words: in one line, none of them looks like a line of ours.
+            # Names in a workflow come from strangers: kept in one line, they cannot pose as a line of this program.
             where = f"Node {one_line(self.node)}" + (f" '{one_line(self.title)}'" if self.title else "")
             where += f", input '{one_line(self.input)}': " if self.input else ": "
         return where + one_line(self.message, 5000)
@@ -34,7 +34,7 @@ class Problem:
 
 
 class WorkflowError(UserError):
-    """A workflow that cannot run, with every problem that was found."""
+    """A workflow that cannot run, with all its problems."""
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = list(problems)
@@ -42,6 +42,6 @@ class WorkflowError(UserError):
 
 
 def cut(text: object, length: int = 100) -> str:
-    """A text out of a workflow, short enough for a message."""
+    """A text from a workflow, short enough for a message."""
     text = str(text)
     return text if len(text) <= length else f"{text[:length]}..."

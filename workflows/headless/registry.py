@@ -1,4 +1,4 @@
-"""The node types that a workflow may use here: this package's own and ComfyUI's core ones of `core/`."""
+"""The node types that a workflow may use here: this package's own, and ComfyUI's core nodes in `core/`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-"""Input types with a plain widget, whose values are checked here."""
+"""Input types with a plain widget, whose values `values` checks."""
 
 DRAWN_TYPES = WIDGET_TYPES | {
     "MARKDOWN",
@@ -39,7 +39,7 @@ DRAWN_TYPES = WIDGET_TYPES | {
 """Input types that ComfyUI's frontend draws as a widget. Every other type is a socket."""
 
 FRONTEND_ONLY = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
-"""Node types that exist in ComfyUI's frontend alone and never reach a prompt."""
+"""Node types that exist only in ComfyUI's frontend and never reach a prompt."""
 
 _EMPTY = {
     "INT": 0,
@@ -54,7 +54,7 @@ _EMPTY = {
     "RANGE": {"min": 0.0, "max": 1.0},
     "IMAGECOMPARE": ["", ""],
 }
-"""What the frontend puts into a new widget whose definition says nothing."""
+"""What the frontend puts into a new widget whose definition has no default."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Input:
 
     name: str
     type: str
-    """A socket type, a widget type, or several socket types with commas between. A list of choices is
-    COMBO."""
+    """A socket type, a widget type, or several socket types separated by commas. A list of choices is COMBO."""
     options: dict[str, Any] = field(default_factory=dict)
     required: bool = True
     choices: tuple[Any, ...] | None = None
@@ -81,7 +80,7 @@ class Input:
 
     @property
     def widget_type(self) -> str:
-        """The type of the widget, where the definition names another than the socket's."""
+        """The widget's type: the socket's, unless the definition names another."""
         return str(self.options.get("widgetType") or self.type)
 
     @property
@@ -91,8 +90,8 @@ class Input:
 
     @property
     def control_values(self) -> int:
-        """How many values of its own the frontend stores behind the widget's: control_after_generate, and for
-        a list of choices the filter. They are no inputs of the node."""
+        """How many further values the frontend stores after the widget's: control_after_generate, and for a list of
+        choices the filter. They are not inputs of the node."""
         legacy = self.widget_type == "INT" and self.name in ("seed", "noise_seed")
         control = self.options.get("control_after_generate")
         if not (legacy if control is None else control):
@@ -111,8 +110,8 @@ class Input:
 
     @property
     def variants(self) -> dict[str, list[Input]]:
-        """Of a dynamic list of choices (COMFY_DYNAMICCOMBO_V3): choice -> the further inputs that it brings, whose
-        names follow its own behind a dot."""
+        """Of a dynamic list of choices (COMFY_DYNAMICCOMBO_V3): choice -> the further inputs that it adds. Their names
+        start with this input's name and a dot."""
         return {
             str(o.get("key")): inputs_of(o.get("inputs") or {}, f"{self.name}.")
             for o in self.options.get("options") or ()
@@ -128,10 +127,25 @@ def inputs_of(declared: dict[str, Any], prefix: str = "") -> list[Input]:
     ]
 
 
-class NodeType:
-    """A node class and what it declares. Inputs are read anew each time: lists of files change."""
+def active_inputs(inputs: list[Input], given: dict[str, Any]) -> dict[str, Input]:
+    """`inputs` and the further ones that the given choices of dynamic lists add, by name."""
+    active: dict[str, Input] = {}
+    waiting = list(reversed(inputs))
+    while waiting:
+        spec = waiting.pop()
+        active[spec.name] = spec
+        if spec.type == "COMFY_DYNAMICCOMBO_V3":
+            waiting += reversed(spec.variants.get(str(given.get(spec.name)), []))
+    return active
 
-    def __init__(self, key: str, cls: type, display_name: str):
+
+class NodeType:
+    """A node class and what it declares. Inputs are read again on each call, because lists of files change.
+
+    cls  a class that follows ComfyUI's convention (INPUT_TYPES, RETURN_TYPES, FUNCTION, ...), which no type describes
+    """
+
+    def __init__(self, key: str, cls: Any, display_name: str):
         self.key = key
         self.cls = cls
         self.display_name = display_name
@@ -147,30 +161,32 @@ class NodeType:
 
     @property
     def output_types(self) -> tuple[str, ...]:
+        """Socket types of the outputs, in order."""
         return tuple("COMBO" if isinstance(t, (list, tuple)) else str(t) for t in self.cls.RETURN_TYPES)
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs: RETURN_NAMES, else the types."""
         return tuple(getattr(self.cls, "RETURN_NAMES", None) or self.output_types)
 
     @property
     def from_pack(self) -> bool:
-        """Whether a pack of nodes brings it, and with it perhaps an extension of the frontend, rather than ComfyUI
-        itself."""
+        """Whether a node pack provides it, which may also extend the frontend, rather than ComfyUI itself."""
         return getattr(self.cls, "FROM_PACK", True) is True
 
     @property
     def is_output(self) -> bool:
+        """Whether it is an output node: one for whose sake others run."""
         return getattr(self.cls, "OUTPUT_NODE", False) is True
 
 
 class Registry:
     """Node types by key.
 
-    where   what is said of a type that is not among them: "not available ..."
+    where   completes the message about an unknown type: "not available ..."
     remedy  what to do then
-    whole   whether the types declare all that they take. A server's /object_info does not: nodes may take inputs that
-            are not in it and check values themselves, so only the server can judge those
+    whole   whether the types declare all that they take. A server's /object_info does not: its nodes may take further
+            inputs and check values themselves, so only the server can judge those
     """
 
     def __init__(
@@ -178,7 +194,7 @@ class Registry:
         classes: dict[str, type],
         display_names: dict[str, str],
         where: str = "without ComfyUI",
-        remedy: str = "The nodes that are: `affect nodes`. To use any other node, run this workflow in a ComfyUI "
+        remedy: str = "`affect nodes` lists those that are. To use any other node, run this workflow in a ComfyUI "
         "that has it: `affect run --server URL`.",
         whole: bool = True,
     ):
@@ -186,7 +202,12 @@ class Registry:
         self._types = {k: NodeType(k, c, display_names.get(k, k)) for k, c in classes.items()}
 
     def get(self, key: str) -> NodeType | None:
+        """The type of a key, None if it is unknown."""
         return self._types.get(key)
+
+    def known(self, key: str) -> NodeType:
+        """The type of a node in a prompt that `check` has accepted. KeyError for a key that is not there."""
+        return self._types[key]
 
     def __contains__(self, key: str) -> bool:
         return key in self._types
@@ -195,6 +216,7 @@ class Registry:
         return iter(self._types.values())
 
     def keys(self) -> list[str]:
+        """All keys, in the order of registration."""
         return list(self._types)
 
 

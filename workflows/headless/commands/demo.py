@@ -1,7 +1,7 @@
 """Shows in two minutes what this package does: one prompt in eight emotions, and a photograph edited to two.
 
-Runs the shipped workflow files, the very ones that ComfyUI opens, and lets a classifier that did not guide say what
-it feels.
+Runs the shipped workflow files, the same ones that ComfyUI opens. A classifier that took no part in the guidance then
+judges every picture.
 """
 
 from __future__ import annotations
@@ -12,13 +12,30 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TEMPLATES = Path(__file__).parents[2]
 JUDGE = "tiny-b"
 
 
+class _Shown(NamedTuple):
+    """A picture of the contact sheet: its name in the table, the picture, the judge's probability for each emotion."""
+
+    name: str
+    image: Image
+    probabilities: dict[str, float]
+
+    @property
+    def caption(self) -> str:
+        best = max(self.probabilities, key=self.probabilities.__getitem__)
+        return f"{self.name}\n{JUDGE}: {best} {self.probabilities[best]:.0%}"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `affect demo`."""
     parser.add_argument(
         "--output-dir",
         type=Path,
@@ -32,102 +49,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from PIL import Image
-
-    from ....models import pictures
+    """Runs both workflows, writes the contact sheet, and prints the judge's table. The exit code."""
     from ....models.files import write_atomically
-    from ....models.plots import contact_sheet
-    from ....models.tensors.uint8 import to_uint8
 
     start = time.perf_counter()
     inputs = args.output_dir / "input"
     inputs.mkdir(parents=True, exist_ok=True)
     photo = _photograph(args.photo)
     write_atomically(inputs / "example.png", lambda p: photo.save(p))
-
     describe = [f"What the photograph shows.value={args.describe}"] if args.photo else []
     eight, edits = _side_by_side(
         (TEMPLATES / "eight_emotions.json", inputs, args.output_dir, []),
         (TEMPLATES / "edit_photograph.json", inputs, args.output_dir, describe),
     )
-    images, captions, table = [], [], {}
-    for path in eight:
-        images.append(pictures.read(path))
-        captions.append(path.stem.rsplit("_", 2)[0].split("_", 1)[-1])
-    images.append(_square(photo))
-    captions.append("a photograph")
-    for path in edits:
-        images.append(pictures.read(path))
-        captions.append(f"edited: {path.stem.split('_')[0]}")
-    for i, (image, caption) in enumerate(zip(images, captions)):
-        probabilities = _judge(image)
-        table[caption] = probabilities
-        best = max(probabilities, key=probabilities.__getitem__)
-        captions[i] = f"{caption}\n{JUDGE}: {best} {probabilities[best]:.0%}"
-    import numpy as np
-
-    sheet = contact_sheet(
-        [np.asarray(image) for image in images],
-        captions,
-        columns=3,
-        title="One prompt in eight emotions, and a photograph in two",
-    )
-    target = args.output_dir / "contact_sheet.png"
-    write_atomically(target, lambda p: Image.fromarray(to_uint8(sheet)).save(p))
+    shown = _judged(eight, photo, edits)
+    sheet = args.output_dir / "contact_sheet.png"
+    _write_sheet(sheet, shown)
+    ssim = _reconstruction_ssim(shown)
     seconds = round(time.perf_counter() - start, 1)
-    kept = _ssim(
-        images[captions.index(next(c for c in captions if c.startswith("a photograph")))],
-        images[next(i for i, c in enumerate(captions) if "reconstruction" in c)],
-    )
+    table = {one.name: one.probabilities for one in shown}
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "status": "ok",
-                    "sheet": str(target),
-                    "probabilities": table,
-                    "seconds": seconds,
-                    "reconstruction_ssim": kept,
-                }
-            )
-        )
-    else:
-        _print(table)
-        print(
-            f"\nSSIM of the photograph's reconstruction without an emotion, which bounds what editing keeps: {kept:.2f}"
-        )
-        print(f"\n{target} ({seconds:.0f} s)")
+        answer = {"status": "ok", "sheet": str(sheet), "probabilities": table, "seconds": seconds}
+        print(json.dumps(answer | {"reconstruction_ssim": ssim}))
+        return 0
+    _print(table)
+    print(f"\nSSIM of the photograph's reconstruction without an emotion, the upper bound of any edit's: {ssim:.2f}")
+    print(f"\n{sheet} ({seconds:.0f} s)")
     return 0
 
 
-def _photograph(path: Path | None) -> Any:
-    """The given photograph, upright, or scikit-image's cup of coffee, which nothing was trained on."""
+def _photograph(path: Path | None) -> Image:
+    """The given photograph, upright, or scikit-image's cup of coffee, which no model was trained on."""
     from ....models import pictures
 
     return pictures.read(path or TEMPLATES / "examples" / "example.png")
 
 
-def _square(image: Any) -> Any:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side)).resize((128, 128))
+def _side_by_side(
+    first: tuple[Path, Path, Path, list[str]], second: tuple[Path, Path, Path, list[str]]
+) -> tuple[list[Path], list[Path]]:
+    """`_run` for two workflows at once, the second in another process and without progress bars.
 
-
-def _side_by_side(shown: tuple[Any, ...], silent: tuple[Any, ...]) -> tuple[list[Path], list[Path]]:
-    """`_run` for two workflows at once, the second in a process of its own without bars: so small a model gains
-    nothing from a second core, and two runs do. Both have as many threads as `affect run` has, because another
-    number gives other pixels; threads that wait sleep, so that the two do not keep one another from the cores."""
+    A model this small gains nothing from a second core, and two runs do. Both run with the number of threads that
+    `affect run` uses, because another number gives other pixels. Threads that wait sleep, so the two do not take the
+    cores from each other.
+    """
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import active_children, get_context
 
     from ....models import host
 
     if host.cores() < 2:
-        return _run(*shown), _run(*silent)
+        return _run(*first), _run(*second)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        second = pool.submit(_run, *silent, True)
+        other = pool.submit(_run, *second, quiet=True)
         try:
-            return _run(*shown), second.result()
+            return _run(*first), other.result()
         except BaseException:
             for process in active_children():
                 process.terminate()
@@ -135,6 +112,7 @@ def _side_by_side(shown: tuple[Any, ...], silent: tuple[Any, ...]) -> tuple[list
 
 
 def _run(workflow: Path, inputs: Path, output: Path, changes: list[str], quiet: bool = False) -> list[Path]:
+    """Runs a workflow with the given `--set` changes; the images that it saved, sorted by name."""
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     from ....models import host
@@ -147,15 +125,24 @@ def _run(workflow: Path, inputs: Path, output: Path, changes: list[str], quiet: 
     return sorted(Path(o["path"]) for o in outputs if o["type"] == "image")
 
 
-def _ssim(a: Any, b: Any) -> float:
-    from ....models.metrics import ssim
-    from ....models.tensors.uint8 import image_of
+def _judged(eight: list[Path], photo: Image, edits: list[Path]) -> list[_Shown]:
+    """The sheet's pictures in order: the eight emotions, the photograph, its edits."""
+    from ....models import pictures
 
-    x, y = (image_of(i)[None] for i in (a, b))
-    return float(ssim(x, y)[0])
+    named = [(path.stem.rsplit("_", 2)[0].split("_", 1)[-1], pictures.read(path)) for path in eight]
+    named.append(("a photograph", _square(photo)))
+    named += [(f"edited: {path.stem.split('_')[0]}", pictures.read(path)) for path in edits]
+    return [_Shown(name, image, _judge(image)) for name, image in named]
 
 
-def _judge(image: Any) -> dict[str, float]:
+def _square(image: Image) -> Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((128, 128))
+
+
+def _judge(image: Image) -> dict[str, float]:
+    """The judge's probability for each of the eight emotions."""
     import torch
 
     from ....models import host
@@ -163,14 +150,42 @@ def _judge(image: Any) -> dict[str, float]:
     from ....models.networks.classifiers import load_classifier
     from ....models.tensors.uint8 import image_of
 
-    x = image_of(image)[None].to(host.current().device)
     with torch.no_grad():
-        return dict(zip(MIKELS, load_classifier(JUDGE)(x).softmax(dim=-1)[0].tolist()))
+        logits = load_classifier(JUDGE)(image_of(image)[None].to(host.current().device))
+    return dict(zip(MIKELS, logits.softmax(dim=-1)[0].tolist()))
+
+
+def _write_sheet(path: Path, shown: list[_Shown]) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from ....models.files import write_atomically
+    from ....models.plots import contact_sheet
+    from ....models.tensors.uint8 import to_uint8
+
+    sheet = contact_sheet(
+        [np.asarray(one.image) for one in shown],
+        [one.caption for one in shown],
+        columns=3,
+        title="One prompt in eight emotions, and a photograph in two",
+    )
+    pixels = Image.fromarray(to_uint8(sheet))
+    write_atomically(path, lambda p: pixels.save(p))
+
+
+def _reconstruction_ssim(shown: list[_Shown]) -> float:
+    """SSIM, -1..1, of the photograph and its edit without an emotion."""
+    from ....models.metrics import ssim
+    from ....models.tensors.uint8 import image_of
+
+    photo = next(one.image for one in shown if one.name == "a photograph")
+    reconstruction = next(one.image for one in shown if "reconstruction" in one.name)
+    return float(ssim(image_of(photo)[None], image_of(reconstruction)[None])[0])
 
 
 def _print(table: dict[str, dict[str, float]]) -> None:
     names = list(next(iter(table.values())))
-    print(f"What {JUDGE} feels, which did not guide (percent):\n")
+    print(f"What {JUDGE} sees, which took no part in the guidance (percent):\n")
     print(f"{'':<20}" + "".join(f"{name:>12}" for name in names))
-    for caption, row in table.items():
-        print(f"{caption:<20}" + "".join(f"{100 * row[name]:>12.0f}" for name in names))
+    for name, row in table.items():
+        print(f"{name:<20}" + "".join(f"{100 * row[emotion]:>12.0f}" for emotion in names))

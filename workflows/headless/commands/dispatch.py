@@ -1,18 +1,17 @@
-"""`affect demo`, `data`, `train`, `bench`, `evaluate`: commands that live in other parts of the package.
+"""`affect demo`, `data`, `train`, `bench`, `evaluate`: commands that other modules implement.
 
-Each part names its own in a small registry, name -> (module, help), which is light to import. A module, such
-as "training.tiny" (counted from this package's root), has `add_arguments(parser)` and `main(args) -> int`,
-and is imported when its command is chosen: `affect --help` costs no torch.
+Each part of the package lists its commands in a registry, name -> (module, help), which is light to import. A module,
+such as "training.tiny" (relative to this package's root), has `add_arguments(parser)` and `main(args) -> int`. It is
+imported when its command is chosen, so that `affect --help` does not import torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-from typing import Any
 
-from ....models.errors import UserError
-from .arguments import Parser
+from ....models.errors import UserError, did_you_mean
+from .arguments import Commands, Parser
 
 _PACKAGE = __name__.rsplit(".", 4)[0]
 
@@ -25,16 +24,15 @@ GROUPS: dict[str, tuple[str, str, str, str]] = {
 }
 
 
-def add_commands(commands: Any) -> None:
-    """For the list in `affect --help` alone: `parse` takes these commands before argparse sees them."""
+def add_commands(commands: Commands) -> None:
+    """Declares them for the list in `affect --help` only: `parse` takes these commands before argparse sees them."""
     commands.add_parser("demo", help="make images that show what this package does")
     for command, (_, _, _, help_text) in GROUPS.items():
         commands.add_parser(command, help=help_text)
 
 
 def parse(argv: list[str]) -> argparse.Namespace | None:
-    """What to run where the command is one of ours, else None. Its own options are parsed by its own
-    module."""
+    """What to run if the command is one of these, else None. Its options are left to its own module."""
     if argv[:1] == ["demo"]:
         return argparse.Namespace(command="demo", rest=argv[1:], run=_demo)
     if argv and argv[0] in GROUPS:
@@ -62,10 +60,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         return 0 if args.rest else 2
     name = args.rest[0]
     if name not in registry:
-        from ..problems import did_you_mean
-
         raise UserError(
-            f"There is no '{name}' to {args.command}.{did_you_mean(name, registry)} It is one "
+            f"`affect {args.command}` does not know '{name}'.{did_you_mean(name, registry)} It takes one "
             f"of: {', '.join(registry) or '(none)'}."
         )
     args.rest = args.rest[1:]
@@ -76,5 +72,6 @@ def _hand_over(module_path: str, prog: str, args: argparse.Namespace) -> int:
     module = importlib.import_module(f"{_PACKAGE}.{module_path}")
     parser = Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
-    parser.parse_args(args.rest, namespace=args)  # the same object: `main` of cli.py asks it for --json
-    return module.main(args)
+    parser.parse_args(args.rest, namespace=args)  # the same object: cli.main reads --json from it
+    code: int = module.main(args)
+    return code

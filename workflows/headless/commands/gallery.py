@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from ....models.foreign import say
+from .arguments import Commands, add_json
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
+    """Declares `gallery build`."""
     gallery = commands.add_parser("gallery", help="galleries of reference pictures")
-    inner = gallery.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = inner.add_parser(
+    actions = gallery.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = actions.add_parser(
         "build",
         help="make or update a gallery's index",
-        description="Reads every picture of a folder once and keeps its edge response in one file there. Goes on where it was stopped; "
-        "new, changed and deleted files are picked up. Labels come from folders named adjective_noun or from a CSV of file, "
-        "noun, adjective, emotion; emotions.csv (adjective, emotion) overrides what an adjective stands for.",
+        description="Reads every picture of a folder once and keeps its edge response in one file in that folder. "
+        "Resumes where it was stopped, and picks up new, changed and deleted files. Labels come from folders named "
+        "adjective_noun or from a CSV of file, noun, adjective, emotion; emotions.csv (adjective, emotion) overrides "
+        "which emotion an adjective means.",
     )
     build.add_argument("folder", type=Path)
     build.add_argument(
@@ -29,7 +31,7 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="also keep local statistics: queries take half the time, for 56 kB a picture",
     )
-    build.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    add_json(build)
     build.set_defaults(run=_build)
 
 
@@ -59,13 +61,13 @@ def _build(args: argparse.Namespace) -> int:
     for name, why in gallery.skipped.items():
         say(f"  skipped {name!r}: {why}")
     for name in gallery.absent[:20]:
-        say(f"  listed in a CSV and not there: {name!r}")
+        say(f"  listed in a CSV and missing from the folder: {name!r}")
     if len(gallery.absent) > 20:
         say(f"  and {len(gallery.absent) - 20} more")
     if gallery.adjectives_without_emotion:
         say(
-            "No search by emotion finds these adjectives; give each one of the eight in the folder's emotions.csv (adjective, emotion): "
-            f"{', '.join(gallery.adjectives_without_emotion)}"
+            "These adjectives have no emotion, so no search by emotion returns them; give each one of the eight in the "
+            f"folder's emotions.csv (adjective, emotion): {', '.join(gallery.adjectives_without_emotion)}"
         )
     say(f"nouns: {', '.join(gallery.nouns) or '(none)'}\nadjectives: {', '.join(gallery.adjectives) or '(none)'}")
     return 0

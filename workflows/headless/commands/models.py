@@ -1,4 +1,4 @@
-"""`affect models`: which model files are there, and fetching a published one."""
+"""`affect models`: lists the model files, and fetches a published one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ....models.errors import UserError
+from ....models.errors import UserError, did_you_mean
 from ....models.foreign import say
+from .arguments import Commands, add_json, add_models_dir
+
+if TYPE_CHECKING:
+    from ..host import EmbeddedHost
 
 KINDS = ("checkpoints", "vae", "loras", "affect", "open_clip", "mllm")
 
 
 class Published(NamedTuple):
-    """A file that others published: its repository and name on the model hub, and the folder where it
-    belongs."""
+    """A published file: its repository and name on the model hub, the kind of folder and the name to save it under."""
 
     kind: str
     repository: str
@@ -57,22 +60,21 @@ PUBLISHED = {
 }
 
 
-def add_commands(commands: Any) -> None:
-    from .run import add_models_dir
-
+def add_commands(commands: Commands) -> None:
+    """Declares `models list` and `models get`."""
     models = commands.add_parser("models", help="list model files, or fetch a published one")
     actions = models.add_subparsers(dest="action", required=True, metavar="list|get")
-    listing = actions.add_parser("list", help="what is bundled, what is there, and what can be fetched")
+    listing = actions.add_parser("list", help="bundled files, files in the models folder, published files")
     get = actions.add_parser("get", help="fetch a published model file into its folder")
     get.add_argument("name", metavar="NAME", help=", ".join(PUBLISHED))
     for parser in (listing, get):
         add_models_dir(parser)
-        parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        add_json(parser)
     listing.set_defaults(run=_list)
     get.set_defaults(run=_get)
 
 
-def _host(args: argparse.Namespace) -> Any:
+def _host(args: argparse.Namespace) -> EmbeddedHost:
     from ..host import EmbeddedHost
 
     return EmbeddedHost(models_dir=args.models_dir)
@@ -82,13 +84,13 @@ def _list(args: argparse.Namespace) -> int:
     host = _host(args)
     tiny = Path(__file__).resolve().parents[3] / "models" / "tiny"
     bundled = sorted(p.name for p in tiny.glob("*.safetensors"))
-    there = {kind: host.list_files(kind) for kind in KINDS}
+    files = {kind: host.list_files(kind) for kind in KINDS}
     if args.json:
         print(
             json.dumps(
                 {
                     "bundled": bundled,
-                    "found": there,
+                    "found": files,
                     "published": {k: p.about for k, p in PUBLISHED.items()},
                     "models_dir": str(host.models_dir),
                 }
@@ -96,7 +98,7 @@ def _list(args: argparse.Namespace) -> int:
         )
         return 0
     say("bundled: " + (", ".join(bundled) or "(none)"))
-    for kind, names in there.items():
+    for kind, names in files.items():
         say(f"{host.models_dir / kind}: " + (", ".join(names) or "(none)"))
     say("can be fetched with `affect models get NAME`:")
     for name, published in PUBLISHED.items():
@@ -106,18 +108,16 @@ def _list(args: argparse.Namespace) -> int:
 
 def _get(args: argparse.Namespace) -> int:
     from ....models.files import check_safetensors
-    from ..problems import did_you_mean
 
     if args.name not in PUBLISHED:
         raise UserError(
-            f"There is no published model '{args.name}' on the "
-            f"list.{did_you_mean(args.name, PUBLISHED)} It has: {', '.join(PUBLISHED)}. Any "
-            "other file: put it into its folder yourself."
+            f"'{args.name}' is not among the published models.{did_you_mean(args.name, PUBLISHED)} They are: "
+            f"{', '.join(PUBLISHED)}. Put any other file into its folder yourself."
         )
     wanted = PUBLISHED[args.name]
     path = _host(args).models_dirs(wanted.kind)[0] / wanted.saved_as
     if path.exists():
-        say(f"{path} is there already.", sys.stderr)
+        say(f"{path} exists already.", sys.stderr)
     else:
         _fetch(wanted, path)
     check_safetensors(path)
@@ -126,8 +126,7 @@ def _get(args: argparse.Namespace) -> int:
 
 
 def _fetch(wanted: Published, path: Path) -> None:
-    """Through the hub's own client, into its cache; then copied to its place under a temporary name and
-    renamed."""
+    """Downloads with the hub's own client into its cache, then copies under a temporary name and renames."""
     import shutil
 
     from ....models.files import write_atomically
@@ -136,32 +135,35 @@ def _fetch(wanted: Published, path: Path) -> None:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise UserError(
-            "Fetching needs the package huggingface_hub: install this one with its extra 'headless'."
+            "Fetching needs the package huggingface_hub: install this package with its extra 'headless'."
         ) from error
     _reach_hub(wanted)
     say(f"Fetching {wanted.about} ...", sys.stderr)
     try:
         cached = hf_hub_download(wanted.repository, wanted.file)
-    except Exception as error:  # the libraries below it raise errors of their own
+    except Exception as error:  # the libraries that it uses raise their own classes
         raise UserError(
             f"'{wanted.file}' of {wanted.repository} could not be fetched: {' '.join(str(error).split())[:300]}"
         ) from error
-    write_atomically(path, lambda p: shutil.copyfile(cached, p))
+
+    def copy(to: Path) -> None:
+        shutil.copyfile(cached, to)
+
+    write_atomically(path, copy)
 
 
 def _reach_hub(wanted: Published) -> None:
-    """UserError where the hub does not answer: one question, where its client would ask six times before it gives
-    up."""
+    """UserError if the hub does not answer one request: its client would retry for half a minute."""
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # public, and not in its __all__
 
     if isinstance(try_to_load_from_cache(wanted.repository, wanted.file), str):
         return
     url = hf_hub_url(wanted.repository, wanted.file)
     try:
         get_session().head(url, timeout=10)
-    except Exception as error:  # of requests or of httpx, whichever the client uses
+    except Exception as error:  # requests' or httpx's, whichever the client uses
         raise UserError(
-            f"The model hub cannot be reached: {' '.join(str(error).split())[:200]}. With a network, try again; or get "
-            f"{url} by other means and save it as {wanted.kind}/{wanted.saved_as} in the models folder."
+            f"The model hub cannot be reached: {' '.join(str(error).split())[:200]}. Check the network and try again; "
+            f"or get {url} by other means and save it as {wanted.kind}/{wanted.saved_as} in the models folder."
         ) from error

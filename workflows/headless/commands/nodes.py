@@ -1,23 +1,26 @@
-"""`affect nodes`: what node types there are, and what one of them takes and gives."""
+"""`affect nodes`: lists the node types, or describes the inputs and outputs of one."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ....models.errors import UserError
 from ....models.foreign import say
+from .arguments import Commands, add_input_dir, add_json, add_models_dir
+
+if TYPE_CHECKING:
+    from ..registry import NodeType
 
 
-def add_commands(commands: Any) -> None:
-    from .run import add_models_dir
-
+def add_commands(commands: Commands) -> None:
+    """Declares `nodes`."""
     nodes = commands.add_parser("nodes", help="list the node types, or describe one")
     nodes.add_argument("key", nargs="?", metavar="KEY", help="a node type, such as KSampler")
     add_models_dir(nodes)
-    nodes.add_argument("--input-dir", default="input", metavar="D", help="where images are (default: %(default)s)")
-    nodes.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    add_input_dir(nodes)
+    add_json(nodes)
     nodes.set_defaults(run=_nodes)
 
 
@@ -28,16 +31,13 @@ def _nodes(args: argparse.Namespace) -> int:
     from ..registry import FRONTEND_ONLY, default_registry
 
     registry = default_registry()
+    kinds = list(registry) if args.key is None else [registry.get(args.key)]
     with host.use(EmbeddedHost(args.input_dir, models_dir=args.models_dir)):
-        if args.key is None:
-            described = {kind.key: describe(kind) for kind in registry}
-        elif args.key in registry:
-            described = {args.key: describe(registry.get(args.key))}
-        else:
-            raise UserError(
-                f"There is no node type '{args.key}'.{did_you_mean(args.key, registry.keys())} "
-                "`affect nodes` lists them."
-            )
+        described = {kind.key: describe(kind) for kind in kinds if kind is not None}
+    if not described:
+        raise UserError(
+            f"There is no node type '{args.key}'.{did_you_mean(args.key, registry.keys())} `affect nodes` lists them."
+        )
     if args.json:
         print(json.dumps(described))
     elif args.key is None:
@@ -49,8 +49,8 @@ def _nodes(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(kind: Any) -> dict[str, Any]:
-    """What a node type declares, as plain data."""
+def describe(kind: NodeType) -> dict[str, Any]:
+    """What a node type declares, as data that JSON can hold."""
     inputs = []
     for i in kind.inputs().values():
         described = {"name": i.name, "type": i.type, "required": i.required}

@@ -1,7 +1,7 @@
 """ComfyUI's core nodes as the embedded host provides them: same keys, inputs, defaults, ranges and outputs.
 
-Written anew from their interfaces; one family a file. Each module lists its classes in CLASSES by key, with
-display names in DISPLAY_NAMES where they differ from the key.
+Written from their interfaces, without ComfyUI's code; one family per file. Each module lists its classes in CLASSES by
+key, and the display names that differ from the key in DISPLAY_NAMES.
 """
 
 from . import image_io, images, latents, loaders, primitives, sampling

@@ -1,5 +1,5 @@
-"""Image files to tensors: every format, depth and orientation as what it shows, and a note where that took a
-turn."""
+"""Image files to tensors: every format, depth and orientation as it is meant to look, with a note if the image was
+converted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ....models.pictures import SUFFIXES, frames, opened, upright
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 NO_MASK = (64, 64)
-"""The size of the empty MASK that ComfyUI gives for an image without alpha channel."""
+"""The size of the empty MASK that ComfyUI gives for an image without an alpha channel."""
 
 
 def find_image(name: str) -> Path:
-    """The file that a LoadImage names: inside the input folder, or, with ComfyUI's endings ' [output]' and
-    ' [temp]', inside those. UserError where it leaves its folder or is not there."""
+    """The file that a LoadImage names: inside the input folder, or, with ComfyUI's suffixes ' [output]' and ' [temp]',
+    inside those. UserError if it leaves its folder or does not exist."""
     host = current()
     roots = {"input": host.input_dir, "output": host.output_dir, "temp": host.temp_dir}
     match = re.fullmatch(r"(.*?) ?\[(input|output|temp)\]", name)
@@ -35,8 +35,8 @@ def find_image(name: str) -> Path:
         return EXAMPLES / text  # the templates' photograph, which ComfyUI's own input folder has too
     if not path.is_file():
         raise UserError(
-            f"There is no image '{text}' in the folder {root}. Put it there, or name the folder "
-            "that holds it with --input-dir."
+            f"There is no image '{text}' in the folder {root}. Put it there, or name the folder that has it with "
+            "--input-dir."
         )
     return path
 
@@ -50,8 +50,8 @@ def list_images() -> list[str]:
 
 
 def verify(path: Path) -> None:
-    """Decodes the file whole and throws the result away, once as long as it does not change. UserError where it is
-    cut off, no image or too large."""
+    """Decodes the whole file, once as long as it does not change. UserError if it is truncated, not an image or too
+    large."""
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
     _decode(path, status.st_size, status.st_mtime_ns)
@@ -66,10 +66,13 @@ def _decode(path: Path, size: int, time: int) -> None:
 def read_image(path: Path, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(image [N, H, W, 3] in 0..1, mask [N, H, W], 1 where transparent); N > 1 for animations.
 
-    Turned upright by EXIF; 16 bits keep their range; CMYK and palettes become RGB. Without an alpha channel
-    the mask is zeros of 64 x 64, as ComfyUI's. `most`: frames that are wanted; all where it is None.
+    Turned upright by EXIF; 16 bits keep their range; CMYK and palettes become RGB. Without an alpha channel the mask is
+    zeros of 64 x 64, as in ComfyUI. UserError if the file cannot be read.
+
+    most  the most frames to read; None for all
     """
-    images, masks = [], []
+    images: list[torch.Tensor] = []
+    masks: list[torch.Tensor] = []
     for frame in frames(path):
         pixels, alpha = _pixels(upright(frame), path)
         if images and pixels.shape != images[0].shape:
@@ -78,12 +81,12 @@ def read_image(path: Path, most: int | None = None) -> tuple[torch.Tensor, torch
         masks.append(torch.zeros(NO_MASK) if alpha is None else alpha.neg_().add_(1.0))
         if len(images) == most:
             break
-    _say_how(path)
+    _note_conversions(path)
     return _stacked(images), _stacked(masks)
 
 
 def _stacked(parts: list[torch.Tensor]) -> torch.Tensor:
-    """`torch.stack`, which empties the list on its way: there need not be room for everything twice."""
+    """`torch.stack` that empties the list meanwhile, so that not everything is in memory twice."""
     if len(parts) == 1:
         return parts.pop()[None]
     out = torch.empty(len(parts), *parts[0].shape)
@@ -103,7 +106,7 @@ def _pixels(image: Any, path: Path) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def _alpha(image: Any, path: Path) -> torch.Tensor | None:
-    """[H, W] in 0..1, 0 where transparent: the alpha channel, or the one colour that a PNG's tRNS chunk (or a GIF)
+    """[H, W] in 0..1, 0 where transparent: the alpha channel, or the single colour that a PNG's tRNS chunk (or a GIF)
     makes transparent."""
     if image.mode in _WITH_ALPHA:
         return _unit(image.getchannel("A"))
@@ -112,25 +115,24 @@ def _alpha(image: Any, path: Path) -> torch.Tensor | None:
         return None
     if isinstance(key, int) and image.mode[0] in "LI":
         if image.mode == "L":
-            key = (
-                key * 255 // (2 ** _grey_bits(path) - 1)
-            )  # Pillow spreads grey of 2 and 4 bits to 0..255, and not the key
+            # Pillow scales grey of 2 and 4 bits to 0..255, but not the key.
+            key = key * 255 // (2 ** _grey_bits(path) - 1)
         return torch.from_numpy(np.asarray(image) != key).float()
     return _unit(image.convert("RGBA").getchannel("A"))
 
 
 _WITH_ALPHA = ("LA", "PA", "RGBA")
-"""Modes whose band A is alpha: LAB's is a colour."""
+"""Modes whose band A is alpha; LAB's band A is a colour."""
 
 
 def _lost_in_16_bits(image: Any) -> bool:
-    # Pillow reads 16 bits a colour as 8, so that the transparent colour cannot be told from its neighbours.
+    # Pillow reads 16 bits per colour as 8, so the transparent colour cannot be told from its neighbours.
     key = image.info.get("transparency")
     return image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255
 
 
 def _grey_bits(path: Path) -> int:
-    """How many bits a file of 8 bits or less stores of each grey: a PNG says so in its first chunk."""
+    """Bits per pixel of a grey image of at most 8 bits, from a PNG's first chunk; 8 for other formats."""
     with path.open("rb") as f:
         head = f.read(25)
     return head[24] if head.startswith(b"\x89PNG") else 8
@@ -144,7 +146,7 @@ def _from_lab(image: Any) -> Any:
 
 
 def _deep_grey(image: Any, name: str) -> torch.Tensor:
-    # Pillow's convert("RGB") would cut every 16-bit value over 255 off to white.
+    # Pillow's convert("RGB") would clip every 16-bit value above 255 to white.
     values = np.asarray(image).astype(np.float32)
     if image.mode == "F":
         if not (np.isfinite(values).all() and values.min() >= 0.0 and values.max() <= 1.0):
@@ -155,8 +157,8 @@ def _deep_grey(image: Any, name: str) -> torch.Tensor:
 
 
 def _unit(image: Any) -> torch.Tensor:
-    """[H, W] or [H, W, C] in 0..1 of 8 bits, some rows at a time: a copy of a whole photograph for each step on the
-    way would take several times the memory that the result does."""
+    """[H, W] or [H, W, C] in 0..1 from 8 bits. Some rows at a time: a copy of a whole photograph for each step would
+    take several times the memory of the result."""
     bands = len(image.getbands())
     out = np.empty((image.height, image.width) if bands == 1 else (image.height, image.width, bands), np.float32)
     for top in range(0, image.height, 256):
@@ -165,30 +167,30 @@ def _unit(image: Any) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
-def _say_how(path: Path) -> None:
-    said = []
+def _note_conversions(path: Path) -> None:
+    notes = []
     with opened(path, decode=False) as image:
         if image.getexif().get(0x0112, 1) not in (0, 1):
-            said.append("turned upright as its EXIF says")
+            notes.append("turned upright as its EXIF says")
         if image.mode in ("CMYK", "YCCK"):
-            said.append("converted from CMYK")
-        if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile):
-            said.append("converted from 16 bits")
+            notes.append("converted from CMYK")
+        tiles = getattr(image, "tile", [])  # how Pillow decodes the file: (codec, box, offset, arguments)
+        if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in tiles):
+            notes.append("converted from 16 bits")
         if image.mode == "LAB":
-            said.append("converted from LAB")
+            notes.append("converted from LAB")
         if image.mode in _WITH_ALPHA:
-            said.append("its alpha channel became the mask")
+            notes.append("its alpha channel became the mask")
         elif _lost_in_16_bits(image):
-            said.append("its transparent colour of 16 bits cannot be read, so there is no mask")
+            notes.append("its transparent colour of 16 bits cannot be read, so there is no mask")
         elif "transparency" in image.info:
-            said.append("its transparent colour became the mask")
-    if said:
-        current().note(f"Image '{path.name}': {', '.join(said)}.")
+            notes.append("its transparent colour became the mask")
+    if notes:
+        current().note(f"Image '{path.name}': {', '.join(notes)}.")
 
 
 def read_channel(path: Path, channel: str) -> torch.Tensor:
-    """[1, H, W] in 0..1: one channel of the image; 'alpha' is inverted (1 where transparent), as
-    ComfyUI's."""
+    """[1, H, W] in 0..1: one channel of the image; 'alpha' is inverted (1 where transparent), as in ComfyUI."""
     pixels, mask = read_image(path, most=1)
     if channel == "alpha":
         return mask[:1] if mask.shape[1:] == pixels.shape[1:3] else torch.zeros(1, *pixels.shape[1:3])

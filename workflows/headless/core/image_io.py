@@ -31,23 +31,14 @@ def _content_hash(image: str) -> str:
     return digest.hexdigest()
 
 
-class LoadImage:
-    """An image of the input folder. A file that is cut off is refused before anything runs."""
+class _InputImage:
+    """What both loaders have in common: an image of the input folder. A truncated file is refused before anything
+    runs."""
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": (image_files.list_images(), {"image_upload": True})}}
-
-    CATEGORY = "image"
-    RETURN_TYPES = ("IMAGE", "MASK")
     FUNCTION = "load_image"
-    DESCRIPTION = "Loads an image of the input folder. The mask is 1 where the image is transparent."
-
-    def load_image(self, image: str) -> tuple[torch.Tensor, torch.Tensor]:
-        return image_files.read_image(image_files.find_image(image))
 
     @classmethod
-    def IS_CHANGED(cls, image: str) -> str:
+    def IS_CHANGED(cls, image: str, **_: Any) -> str:
         return _content_hash(image)
 
     @classmethod
@@ -57,7 +48,22 @@ class LoadImage:
         return True
 
 
-class LoadImageMask(LoadImage):
+class LoadImage(_InputImage):
+    """An image of the input folder and its transparency as a mask."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"image": (image_files.list_images(), {"image_upload": True})}}
+
+    CATEGORY = "image"
+    RETURN_TYPES = ("IMAGE", "MASK")
+    DESCRIPTION = "Loads an image of the input folder. The mask is 1 where the image is transparent."
+
+    def load_image(self, image: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return image_files.read_image(image_files.find_image(image))
+
+
+class LoadImageMask(_InputImage):
     """One channel of an image of the input folder."""
 
     @classmethod
@@ -73,19 +79,47 @@ class LoadImageMask(LoadImage):
     RETURN_TYPES = ("MASK",)
     DESCRIPTION = "Loads one channel of an image as a mask; alpha is inverted: 1 where it is transparent."
 
-    def load_image(self, image: str, channel: str) -> tuple[torch.Tensor]:  # type: ignore[override]
+    def load_image(self, image: str, channel: str) -> tuple[torch.Tensor]:
         return (image_files.read_channel(image_files.find_image(image), channel),)
 
-    @classmethod
-    def IS_CHANGED(cls, image: str, channel: str) -> str:  # type: ignore[override]
-        return _content_hash(image)
 
+class _PngWriter:
+    """What both savers have in common: PNGs, named as in ComfyUI, that carry the prompt and the workflow."""
 
-class SaveImage:
-    """PNGs in the output folder, named as ComfyUI names them, that carry the prompt and the workflow."""
+    RETURN_TYPES = ()
+    FUNCTION = "save_images"
+    OUTPUT_NODE = True
+    CATEGORY = "image"
 
     kind = "output"
     compress_level = 4
+
+    def folder(self) -> Path:
+        return current().output_dir
+
+    def write(
+        self, images: torch.Tensor, prefix: str, prompt: Any, extra_pnginfo: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        from PIL import Image
+
+        height, width = images[0].shape[:2]
+        subfolder, name = _split(_fill_in(prefix, width, height))
+        folder = safe_join(self.folder(), subfolder)
+        counter = _next_counter(folder, name)
+        saved = []
+        for number, image in enumerate(images):
+            pixels = Image.fromarray(_bytes(image))
+            stem = name.replace("%batch_num%", str(number))
+            # Another run may take the same number meanwhile: existing files are never overwritten.
+            free = (folder / f"{stem}_{n:05}_.png" for n in itertools.count(counter))
+            path = png.write_new(free, pixels, prompt, extra_pnginfo, self.compress_level)
+            saved.append({"filename": path.name, "subfolder": subfolder, "type": self.kind})
+            counter = int(path.stem.rsplit("_", 2)[1]) + 1
+        return {"ui": {"images": saved}}
+
+
+class SaveImage(_PngWriter):
+    """PNGs in the output folder."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -103,14 +137,7 @@ class SaveImage:
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
-    RETURN_TYPES = ()
-    FUNCTION = "save_images"
-    OUTPUT_NODE = True
-    CATEGORY = "image"
     DESCRIPTION = "Saves the images as PNGs in the output folder."
-
-    def folder(self) -> Path:
-        return current().output_dir
 
     def save_images(
         self,
@@ -119,22 +146,7 @@ class SaveImage:
         prompt: Any = None,
         extra_pnginfo: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        from PIL import Image
-
-        height, width = images[0].shape[:2]
-        subfolder, name = _split(_fill_in(filename_prefix, width, height))
-        folder = safe_join(self.folder(), subfolder)
-        counter = _next_counter(folder, name)
-        saved = []
-        for number, image in enumerate(images):
-            pixels = Image.fromarray(_bytes(image))
-            stem = name.replace("%batch_num%", str(number))
-            # Another run may take the same number meanwhile: what is there already is never written over.
-            free = (folder / f"{stem}_{n:05}_.png" for n in itertools.count(counter))
-            path = png.write_new(free, pixels, prompt, extra_pnginfo, self.compress_level)
-            saved.append({"filename": path.name, "subfolder": subfolder, "type": self.kind})
-            counter = int(path.stem.rsplit("_", 2)[1]) + 1
-        return {"ui": {"images": saved}}
+        return self.write(images, filename_prefix, prompt, extra_pnginfo)
 
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None) -> bool:
@@ -144,14 +156,14 @@ class SaveImage:
         return True
 
 
-class PreviewImage(SaveImage):
-    """The same in the temporary folder, under a name that no other run has."""
+class PreviewImage(_PngWriter):
+    """PNGs in the temporary folder, under a name that is unique to this run."""
 
     kind = "temp"
     compress_level = 1
 
     def __init__(self) -> None:
-        # Not the global generator: a node that seeds it would make previews overwrite each other.
+        # A node may seed the global generator, and then previews of two runs would get the same name.
         self._unique = "".join(random.SystemRandom().choices("abcdefghijklmnopqrstuvwxyz", k=5))
 
     @classmethod
@@ -164,44 +176,38 @@ class PreviewImage(SaveImage):
         return current().temp_dir
 
     def save_images(
-        self,
-        images: torch.Tensor,
-        prompt: Any = None,  # type: ignore[override]
-        extra_pnginfo: dict[str, Any] | None = None,
+        self, images: torch.Tensor, prompt: Any = None, extra_pnginfo: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        return super().save_images(images, f"ComfyUI_temp_{self._unique}", prompt, extra_pnginfo)
-
-    VALIDATE_INPUTS = None  # type: ignore[assignment]
+        return self.write(images, f"ComfyUI_temp_{self._unique}", prompt, extra_pnginfo)
 
 
 def _bytes(image: torch.Tensor) -> np.ndarray:
-    """[H, W, C] in 0..1 -> uint8, some rows at a time: a large picture is there once already. UserError for values
-    that are no numbers."""
+    """[H, W, C] in 0..1 -> uint8, some rows at a time to save memory. UserError for NaN and infinite values."""
     out = np.empty(image.shape, np.uint8)
     for top in range(0, len(image), 256):
         part = image[top : top + 256]
         if not torch.isfinite(part).all():
             raise UserError(
-                "The image holds values that are no numbers (NaN or infinity), which no file can show. Look at the nodes that "
-                "made it: a strength, a guidance or a weight may be far too high."
+                "The image holds values that are not numbers (NaN or infinity), which cannot be saved. Check the nodes "
+                "that made it: a strength, a guidance or a weight may be far too high."
             )
         out[top : top + 256] = truncated(part)
     return out
 
 
 def _split(prefix: str) -> tuple[str, str]:
-    """(folder, name) of a filename_prefix. UserError where there is no name."""
+    """(folder, name) of a filename_prefix. UserError if it has no name."""
     folder, name = os.path.split(os.path.normpath(prefix))
     if not prefix.strip() or name in ("", ".", ".."):
         raise UserError(
-            f"The filename_prefix '{prefix}' names no file inside the output folder, or leaves "
-            "its folder. Give it a name."
+            f"The filename_prefix '{prefix}' does not name a file inside the output folder, or leaves its folder. Give "
+            "it a name."
         )
     return folder, name
 
 
 def _fill_in(prefix: str, width: int, height: int) -> str:
-    """What ComfyUI's server replaces, and dates, which its frontend has replaced before in a UI workflow."""
+    """Replaces what ComfyUI's server replaces, and dates, which its frontend replaces before in a UI workflow."""
     now = datetime.now()
     values = {
         "width": str(width),
@@ -219,12 +225,12 @@ def _fill_in(prefix: str, width: int, height: int) -> str:
 
 
 def _next_counter(folder: Path, name: str) -> int:
-    """One more than the highest counter of `name_00001_...` in the folder, whatever number stands where `name` has
+    """One more than the highest counter of `name_00001_...` in the folder, with any number in the place of
     %batch_num%."""
     pattern = re.escape(os.path.normcase(name)).replace("%batch_num%", "[0-9]+") + "_([0-9]{1,18})(_|$)"
     names = os.listdir(folder) if folder.is_dir() else ()
-    found = (re.match(pattern, os.path.normcase(other)) for other in names)
-    return max((int(match.group(1)) for match in found if match), default=0) + 1
+    matches = (re.match(pattern, os.path.normcase(other)) for other in names)
+    return max((int(match.group(1)) for match in matches if match), default=0) + 1
 
 
 CLASSES = {"LoadImage": LoadImage, "LoadImageMask": LoadImageMask, "SaveImage": SaveImage, "PreviewImage": PreviewImage}

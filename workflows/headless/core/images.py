@@ -65,7 +65,7 @@ def _crop_to_aspect(image: torch.Tensor, aspect: float) -> torch.Tensor:
 
 
 def _lanczos(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    # Through Pillow and 8 bits, as ComfyUI does: the same image comes out.
+    # Through Pillow and 8 bits, as in ComfyUI, so that the result is the same.
     from PIL import Image
 
     scaled = []

@@ -1,5 +1,4 @@
-"""CLIPTextEncode, EmptyLatentImage, VAEEncode, VAEDecode, SetLatentNoiseMask: between words, pixels and
-latents."""
+"""CLIPTextEncode, EmptyLatentImage, VAEEncode, VAEDecode, SetLatentNoiseMask: between words, pixels and latents."""
 
 from __future__ import annotations
 
@@ -16,10 +15,12 @@ from .image_files import find_image
 from .images import MAX_RESOLUTION
 
 Latent = dict[str, Any]
-"""ComfyUI's LATENT: {"samples" [B, C, h, w], and maybe "noise_mask", "batch_index"}."""
+"""ComfyUI's LATENT: {"samples": [B, C, h, w], optionally "noise_mask", "batch_index"}."""
 
 
 class CLIPTextEncode:
+    """A prompt as CONDITIONING; weights and choices in the text are checked before anything runs."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
@@ -49,6 +50,8 @@ class CLIPTextEncode:
 
 
 class EmptyLatentImage:
+    """Zeros [batch, 4, height / 8, width / 8]; the sampler adapts them to the model's channels."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         size = {"default": 512, "min": 16, "max": MAX_RESOLUTION, "step": 8}
@@ -70,6 +73,8 @@ class EmptyLatentImage:
 
 
 class VAEEncode:
+    """Images as the mode of the VAE's distribution, without random sampling."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",)}}
@@ -81,8 +86,8 @@ class VAEEncode:
 
     @classmethod
     def VALIDATE_LINKS(cls, prompt: dict[str, Any], inputs: dict[str, Any]) -> tuple[str, str] | None:
-        """(input, what is wrong) where an image file that comes straight in is smaller than one latent cell: known
-        before anything runs."""
+        """(input, what is wrong) if an image file that is linked directly is smaller than one latent cell, so that this
+        is known before anything runs."""
         link = inputs.get("pixels")
         source = prompt.get(link[0], {}) if isinstance(link, list) and link else {}
         name = source.get("inputs", {}).get("image")
@@ -125,6 +130,8 @@ def _crop_to_factor(image: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 class VAEDecode:
+    """Latents as images."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
@@ -145,6 +152,8 @@ class VAEDecode:
 
 
 class SetLatentNoiseMask:
+    """The latent with a mask of what sampling may change."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "mask": ("MASK",)}}

@@ -1,5 +1,4 @@
-"""CheckpointLoaderSimple, VAELoader, LoraLoader. What a file's header can tell is checked before anything
-runs."""
+"""CheckpointLoaderSimple, VAELoader, LoraLoader. A file's header is checked before anything runs."""
 
 from __future__ import annotations
 
@@ -11,12 +10,12 @@ from ....models.files import check_safetensors, find_model
 from ....models.host import current
 
 
-def _found(kind: str, name: str, folders: bool = False) -> Path:
-    """The file of a name. UserError where it is pickled, absent, or a folder where none can be loaded."""
+def _path_of(kind: str, name: str, folders: bool = False) -> Path:
+    """The path of a model file. UserError if it is pickled, missing, or a folder although `folders` is False."""
     if Path(name).suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
         raise UserError(
-            f"'{name}' is a pickled file, which can run code and is not opened here. Convert it "
-            "to safetensors, and choose that."
+            f"'{name}' is a pickled file, which can run code and is not opened here. Convert it to safetensors, and "
+            "choose that."
         )
     path = find_model(kind, name)
     if path.is_dir() and not folders:
@@ -25,6 +24,8 @@ def _found(kind: str, name: str, folders: bool = False) -> Path:
 
 
 class CheckpointLoaderSimple:
+    """A diffusion model with its text encoder and VAE, from one file or a folder in diffusers' layout."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
@@ -49,14 +50,14 @@ class CheckpointLoaderSimple:
     @classmethod
     def VALIDATE_INPUTS(cls, ckpt_name: str | None) -> bool:
         if ckpt_name is not None:  # linked: known only while running
-            _has_vae(_found("checkpoints", ckpt_name, folders=True))
+            _has_vae(_path_of("checkpoints", ckpt_name, folders=True))
         return True
 
     @classmethod
     def VALIDATE_LINKS(cls, prompt: dict[str, Any], inputs: dict[str, Any]) -> tuple[str, str] | None:
-        """(input, what is wrong) where a node takes the VAE of a checkpoint that holds none."""
+        """(input, what is wrong) if a node takes the VAE of a checkpoint that has none."""
         from ....models.diffusion.checkpoints import no_vae
-        from ..check import needed
+        from ..prompt import needed
         from ..registry import default_registry
 
         name = inputs.get("ckpt_name")
@@ -77,6 +78,8 @@ class CheckpointLoaderSimple:
 
 
 class VAELoader:
+    """A VAE from a file of its own."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"vae_name": (current().list_files("vae"),)}}
@@ -94,16 +97,18 @@ class VAELoader:
     @classmethod
     def VALIDATE_INPUTS(cls, vae_name: str | None) -> bool:
         if vae_name is not None:
-            path = _found("vae", vae_name)
+            path = _path_of("vae", vae_name)
             if not any(key.endswith("decoder.conv_in.weight") for key in check_safetensors(path)):
                 raise UserError(
-                    f"'{path.name}' is no VAE that can be loaded here: it has the wrong keys (none with 'decoder.conv_in.'). "
-                    "It is a file of another kind or of another model family; choose another."
+                    f"'{path.name}' is not a VAE that can be loaded here: it has the wrong keys (none with "
+                    "'decoder.conv_in.'). It is a file of another kind or of another model family; choose another."
                 )
         return True
 
 
 class LoraLoader:
+    """A LoRA on top of a model and its text encoder."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         strength = {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}
@@ -120,7 +125,7 @@ class LoraLoader:
     RETURN_TYPES = ("MODEL", "CLIP")
     FUNCTION = "load_lora"
     CATEGORY = "loaders"
-    DESCRIPTION = "Applies a LoRA. The model that comes in stays as it is."
+    DESCRIPTION = "Applies a LoRA. The given model is not changed."
 
     def load_lora(
         self, model: Any, clip: Any, lora_name: str, strength_model: float, strength_clip: float
@@ -136,17 +141,17 @@ class LoraLoader:
         from ....models.diffusion.adapters import split_name
 
         if lora_name is not None:
-            path = _found("loras", lora_name)
+            path = _path_of("loras", lora_name)
             if not any(map(split_name, check_safetensors(path))):
                 raise UserError(
-                    f"'{path.name}' is no LoRA that can be loaded here: it has the wrong keys (none with 'lora_down', 'lora_A' "
-                    "or another of their kind). It is a file of another kind; choose another."
+                    f"'{path.name}' is not a LoRA that can be loaded here: it has the wrong keys (none with "
+                    "'lora_down', 'lora_A' or another of their kind). It is a file of another kind; choose another."
                 )
         return True
 
 
 def _has_vae(path: Path) -> bool:
-    """Whether a checkpoint holds a VAE. UserError, from its header alone, where it cannot be loaded here."""
+    """Whether a checkpoint has a VAE, from its header only. UserError if it cannot be loaded here."""
     from ....models.diffusion.checkpoints import check_checkpoint
     from ....models.diffusion.folder import check_folder
 

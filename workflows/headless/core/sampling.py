@@ -14,7 +14,7 @@ from .latents import Latent
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 SCHEDULERS = ["simple", "sgm_uniform", "karras", "exponential", "normal"]
-"""In ComfyUI's order: the first one is the default. `sampling.SCHEDULES` has them all."""
+"""In ComfyUI's order: the first one is the default. `sampling.SCHEDULES` implements them."""
 
 
 def _steps() -> tuple[str, dict[str, Any]]:
@@ -83,8 +83,7 @@ class NoNoiseSource:
 def sample(
     guider: Any, noise: Any, sampler: Sampler, sigmas: torch.Tensor, latent: Latent
 ) -> tuple[Latent, torch.Tensor | None]:
-    """(the sampled LATENT, the last clean prediction in the denoiser's scale or None), with a bar for the
-    steps."""
+    """(the sampled LATENT, the last clean prediction in the denoiser's scale or None), with a bar for the steps."""
     latent = {**latent, "samples": guider.model.fit_empty(latent["samples"])}
     last: dict[str, torch.Tensor] = {}
     bar = current().progress(max(0, len(sigmas) - 1), "steps")
@@ -110,6 +109,8 @@ def sample(
 
 
 class KSampler:
+    """Noise of the seed, classifier-free guidance, a sampler and a schedule in one node."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
@@ -151,6 +152,8 @@ class KSampler:
 
 
 class KSamplerSelect:
+    """A sampler by name, for SamplerCustomAdvanced."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"sampler_name": (list(SAMPLERS),)}}
@@ -165,6 +168,8 @@ class KSamplerSelect:
 
 
 class BasicScheduler:
+    """The sigmas of a schedule, for SamplerCustomAdvanced."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "scheduler": (SCHEDULERS,), "steps": _steps(), "denoise": _denoise()}}
@@ -179,6 +184,8 @@ class BasicScheduler:
 
 
 class RandomNoise:
+    """The noise of a seed, for SamplerCustomAdvanced."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"noise_seed": _seed()}}
@@ -193,6 +200,8 @@ class RandomNoise:
 
 
 class DisableNoise:
+    """Zeros instead of noise, for SamplerCustomAdvanced."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {}}
@@ -200,13 +209,15 @@ class DisableNoise:
     RETURN_TYPES = ("NOISE",)
     FUNCTION = "get_noise"
     CATEGORY = "sampling/custom_sampling/noise"
-    DESCRIPTION = "No noise: for latents that are noised already, as DDIM inversion leaves them."
+    DESCRIPTION = "No noise: for latents that contain noise already, such as those of DDIM inversion."
 
     def get_noise(self) -> tuple[NoNoiseSource]:
         return (NoNoiseSource(),)
 
 
 class CFGGuiderNode:
+    """Classifier-free guidance, for SamplerCustomAdvanced."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
@@ -228,6 +239,8 @@ class CFGGuiderNode:
 
 
 class SamplerCustomAdvanced:
+    """Sampling from its separate parts; the guider may be this package's own."""
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
@@ -250,7 +263,7 @@ class SamplerCustomAdvanced:
         self, noise: Any, guider: Any, sampler: Sampler, sigmas: torch.Tensor, latent_image: Latent
     ) -> tuple[Latent, Latent]:
         out, denoised = sample(guider, noise, sampler, sigmas, latent_image)
-        if denoised is None:  # no step was taken
+        if denoised is None:  # there were no steps
             return out, out
         return out, {**latent_image, "samples": guider.model.latent_out(denoised).cpu()}
 

@@ -1,5 +1,5 @@
-"""From the UI format, which ComfyUI saves, to the API format, which runs: what its frontend does when it
-queues."""
+"""Converts the UI format, which ComfyUI saves, to the API format, which runs: what its frontend does when a workflow is
+queued."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from ....models.errors import UserError
 from ..problems import Problem, WorkflowError, cut
+from ..prompt import Prompt
 from ..registry import Registry
 from .graph import BYPASSED, MUTED, Home, Node, Scope
 from .links import Follower, Value
-from .load import Prompt
 from .subgraphs import definitions_of, promoted, walk
 from .text import choose, fill_in
 
@@ -47,7 +47,7 @@ _SAVERS = {
 
 @dataclass
 class Converted:
-    """A prompt, and where its constants stand in the workflow (for those that stand at its top level)."""
+    """A prompt, the places of its constants in the workflow (of nodes at the top level), and notes for the user."""
 
     prompt: Prompt
     homes: dict[tuple[str, str], Home] = field(default_factory=dict)
@@ -55,11 +55,11 @@ class Converted:
 
 
 def convert(workflow: dict[str, Any], registry: Registry, choice_seed: int = 0) -> Converted:
-    """The prompt that ComfyUI's frontend would queue. WorkflowError where the drawing cannot be a prompt.
+    """The prompt that ComfyUI's frontend would queue. WorkflowError if the drawing cannot be converted.
 
-    Two things are settled that the frontend leaves to chance or to later: `{a|b}` choices follow
-    `choice_seed`, the node's id and the input's name; and a seed's "randomize" is not carried out, as in a
-    workflow queued just once.
+    Two things differ from the frontend, so that the result is reproducible: `{a|b}` choices are drawn from
+    `choice_seed`, the node's id and the input's name; and a seed's "randomize" is not carried out, as in a workflow
+    queued only once.
     """
     root = Scope(workflow, registry, definitions_of(workflow))
     root.apply_primitives()
@@ -85,21 +85,21 @@ class _Converter:
             result.homes.update({(node.id, name): home for name, home in node.homes.items()})
             for slot in node.slots:
                 resolved = self.links.follow(node, slot)
-                if isinstance(resolved, Value):  # a promoted value: the frontend makes no choices in it
+                if isinstance(resolved, Value):  # a promoted value, in which the frontend draws no choices
                     inputs[slot.name] = _plain(resolved.value)
                 elif resolved is not None:
                     inputs[slot.name] = resolved
                 if resolved is not None:
                     result.homes.pop((node.id, slot.name), None)
-            if node.id in result.prompt:  # a node at the top may be called as one inside a subgraph is
+            if node.id in result.prompt:  # a node at the top level may have an id such as 12:34
                 raise UserError(
-                    f"Two nodes have the id {node.id}, one of them inside a subgraph. Give the one at the top, "
-                    f"'{node.title}', another id in the file, in its links too."
+                    f"Two nodes have the id {node.id}, one of them inside a subgraph. Give the one at the top level, "
+                    f"'{node.title}', another id in the file, and in its links."
                 )
             result.prompt[node.id] = {"inputs": inputs, "class_type": node.type, "_meta": {"title": node.title}}
         self._drop_links_to_absent(result.prompt)
         if not result.prompt:
-            raise UserError("The workflow holds no node that runs: all are muted, bypassed or notes.")
+            raise UserError("The workflow has no node that runs: all are muted, bypassed or notes.")
         return result
 
     def _refuse(self) -> None:
@@ -119,7 +119,7 @@ class _Converter:
             elif _GET_SET.match(node.type):
                 problems.append(
                     Problem(
-                        f"'{node.type}' hands values on without links, which only its own ComfyUI extension "
+                        f"'{node.type}' passes values on without links, which only its own ComfyUI extension "
                         "understands. Draw the links instead, or export the workflow from ComfyUI with 'Export "
                         "(API)' and run that.",
                         node.id,
@@ -149,15 +149,15 @@ class _Converter:
 
     @cached_property
     def _by_name(self) -> dict[str, Node]:
-        """The first node of each name: the one in its properties comes before every title."""
-        found: dict[str, Node] = {}
+        """The first node with each name. A name in a node's properties takes precedence over every title."""
+        named: dict[str, Node] = {}
         for node in self.nodes:
             given = (node.raw.get("properties") or {}).get("Node name for S&R")
             if isinstance(given, str):
-                found.setdefault(given, node)
+                named.setdefault(given, node)
         for node in self.nodes:
-            found.setdefault(node.title, node)
-        return found
+            named.setdefault(node.title, node)
+        return named
 
     def _find_widget(self, node_name: str, widget: str) -> tuple[bool, Any]:
         node = self._by_name.get(node_name)
@@ -166,23 +166,25 @@ class _Converter:
 
 
 def _notes(node: Node) -> list[str]:
-    """What is said of a node whose stored values do not fit its type."""
+    """Notes about a node whose stored values do not fit its type."""
+    who = f"Node {node.id} '{node.title}' stores"
     notes = []
     if node.unplaced:
         notes.append(
-            f"Node {node.id} '{node.title}' stores {len(node.unplaced)} values that the server does not declare; they are left "
-            "out. If its own frontend extension reads them, export the workflow from ComfyUI with 'Export (API)' and run that."
+            f"{who} {len(node.unplaced)} values that the server does not declare; they are left out. If its own "
+            "frontend extension reads them, export the workflow from ComfyUI with 'Export (API)' and run that."
         )
     if node.shifted:
         name, placed, named = node.shifted[0]
         notes.append(
-            f"Node {node.id} '{node.title}' stores two values for '{name}': {cut(repr(placed))} by its place and {cut(repr(named))} by its "
-            "name. It was saved with another version of its type, or changed by a program that knows the places alone. ComfyUI goes by "
-            "the places, and so does this. If that is wrong, open it in ComfyUI, set the node's values and save it again."
+            f"{who} two values for '{name}': {cut(repr(placed))} by its position and {cut(repr(named))} by its name. "
+            "It was saved with another version of its type, or changed by a program that knows only the positions. The "
+            "value by position is used, as in ComfyUI. If that is wrong, open it in ComfyUI, set the node's values and "
+            "save it again."
         )
     return notes
 
 
 def _plain(value: Any) -> Any:
-    """A list as a value must not look like a link."""
+    """A list as a value is wrapped, so that it is not taken for a link."""
     return {"__value__": value} if isinstance(value, list) else value

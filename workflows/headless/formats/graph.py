@@ -1,8 +1,8 @@
 """The UI format as a graph: nodes with their slots and widget values, and links by id.
 
 ComfyUI saves drawings, not calls. A `Scope` is one drawn graph: the workflow itself, or one instance of a subgraph,
-whose nodes get ids such as `12:34`. What a node shows of its type's definition stands in `widgets`, what a subgraph's
-instance holds in `subgraphs`.
+whose nodes get ids such as `12:34`. `widgets` derives a node's widgets and slots from its type's definition;
+`subgraphs` unfolds the instances of subgraphs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .widgets import Drawn, draw, is_upload
 
 MUTED, BYPASSED = 2, 4
 SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = "-10", "-20"
-"""Ids that stand for a subgraph's own inputs and outputs in the links inside it."""
+"""Ids of a subgraph's own inputs and outputs in the links inside it."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """From output `origin_slot` of a node to an input. Stored as lists at the top, as objects inside
-    subgraphs. Ids are kept as strings, because files hold both numbers and strings."""
+    """From output `origin_slot` of a node to an input. Ids are kept as strings, because files hold both numbers and
+    strings."""
 
     id: str
     origin_id: str
@@ -31,6 +31,7 @@ class Link:
 
     @classmethod
     def of(cls, raw: Any) -> Link:
+        """From a file: a list in the top-level graph, an object inside a subgraph."""
         if isinstance(raw, dict):
             return cls(str(raw["id"]), str(raw["origin_id"]), int(raw["origin_slot"]), str(raw["target_id"]))
         return cls(str(raw[0]), str(raw[1]), int(raw[2]), str(raw[3]))
@@ -38,7 +39,7 @@ class Link:
 
 @dataclass
 class Slot:
-    """An input of a drawn node; `widget` says that a widget of this name stands behind it."""
+    """An input of a drawn node; `widget`: it is the input of the widget of the same name."""
 
     name: str
     type: str
@@ -48,7 +49,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Home:
-    """Where a top-level widget's value is stored in the file: `container[key]`."""
+    """The place where a top-level widget's value is stored in the file: `container[key]`."""
 
     container: Any
     key: Any
@@ -57,11 +58,11 @@ class Home:
 class Node:
     """A drawn node in one scope.
 
-    widgets   values that go into a prompt, by input name; of a subgraph's instance those that are written over its
-              promoted ones
-    homes     where they are stored, for nodes at the top level
-    unplaced  stored values that the definition of a node of a custom pack has no place for
-    shifted   (input, value by its place, value by its name) where a file that stores both says two things
+    widgets   values that go into a prompt, by input name; of a subgraph's instance those that override its promoted
+              ones
+    homes     the places where they are stored, for nodes at the top level
+    unplaced  stored values of a custom pack's node that its definition has no place for
+    shifted   (input, value by position, value by name) where a file stores both and they differ
     """
 
     def __init__(self, raw: dict[str, Any], scope: Scope):
@@ -81,28 +82,28 @@ class Node:
         self.shifted: list[tuple[str, Any, Any]] = []
         self.widgets: dict[str, Any] = {}
         self.held: set[str] = set()
-        """Names of widgets whose values an instance of a subgraph further out holds."""
+        """Names of widgets whose values are stored in an enclosing instance of a subgraph."""
         self.promoted: dict[str, Any] = {}
         self.sources: dict[str, tuple[str, str, Any]] = {}
-        """Of a subgraph's instance, once its inside is known: the values that it shows, and where they are from
-        (`subgraphs`)."""
+        """Of a subgraph's instance, once it is unfolded: the values of the widgets that it shows, and their sources
+        inside (`subgraphs`)."""
         saved = {s.get("name") or "": s for s in raw.get("inputs") or []}
         drawn = self._drawn()
         self.slots = self._slots(saved, drawn)
         self._by_link = {s.link: s for s in reversed(self.slots) if s.link is not None}
 
     def slot_of(self, link: Link) -> Slot | None:
-        """The input that a link ends in. A link's own slot number is not asked: it follows the saved
-        order."""
+        """The input that a link ends in. The link's own slot number is not used: it follows the saved order."""
         return self._by_link.get(link.id)
 
     def cut(self, slot: Slot) -> None:
-        """Takes the link away from an input."""
-        self._by_link.pop(slot.link, None)
+        """Removes the link of an input."""
+        if slot.link is not None:
+            self._by_link.pop(slot.link, None)
         slot.link = None
 
     def _drawn(self) -> Drawn:
-        """What the type's definition draws; the values that it finds go into `widgets`."""
+        """The widgets and slots of the type's definition; the widgets' values go into `widgets`."""
         stored = self.raw.get("widgets_values")
         if self.is_subgraph:
             inputs = self.scope.definitions[self.type]["inputs"]
@@ -117,8 +118,8 @@ class Node:
         if not self.scope.path:
             self.homes = {name: Home(stored, key) for name, key in drawn.places.items()}
         if isinstance(stored, list) and self.kind.from_pack and not self.scope.registry.whole:
-            behind = stored[drawn.used + any(is_upload(i) for i in inputs) :]
-            self.unplaced = [v for v in behind if v not in (None, "")]
+            rest = stored[drawn.used + any(is_upload(i) for i in inputs) :]
+            self.unplaced = [v for v in rest if v not in (None, "")]
         named = self.raw.get("widgets_values_named")
         if isinstance(named, dict):
             self.shifted = [(n, v, named[n]) for n, v in drawn.values.items() if named.get(n) not in (None, v)]
@@ -140,8 +141,12 @@ def _link_id(saved_slot: dict[str, Any]) -> str | None:
 
 
 class Scope:
-    """One drawn graph: its nodes by raw id and links by id, and for an instance of a subgraph what holds
-    it. The graph's shape has been looked at already (`shape.check_graph`)."""
+    """One drawn graph: its nodes by raw id and its links by id.
+
+    graph        as in the file; its shape has been checked (`shape.check_graph`)
+    definitions  of all subgraphs, by id
+    instance     the node that the graph is the inside of; None for the workflow itself
+    """
 
     def __init__(
         self,
@@ -156,31 +161,24 @@ class Scope:
         self.graph = graph
         self.path: tuple[str, ...] = tuple(instance.id.split(":")) if instance else ()
         self.children: dict[str, Scope] = {}
-        """Insides of instances of subgraphs, by the instance's id."""
+        """Unfolded instances of subgraphs, by the instance's id."""
         self._inputs: dict[str, list[Input]] = instance.scope._inputs if instance else {}
         self.links: dict[str, Link] = {}
         for link in (Link.of(raw) for raw in graph.get("links") or [] if raw is not None):
-            self._refuse_other(self.links.setdefault(link.id, link), link)
+            _refuse_ambiguous(self.links.setdefault(link.id, link), link)
         self.nodes: dict[str, Node] = {}
         for raw in graph["nodes"]:
             node = Node(raw, self)
             self.nodes[node.raw_id] = node
 
-    def _refuse_other(self, one: Link, other: Link) -> None:
-        if (one.origin_id, one.origin_slot) != (other.origin_id, other.origin_slot):
-            raise UserError(
-                f"Two links have the id {one.id}, from node {one.origin_id} and from node {other.origin_id}, so it cannot be "
-                "known which of them an input means. Open the workflow in ComfyUI, check the links, and save it again."
-            )
-
     def inputs_of(self, kind: NodeType) -> list[Input]:
-        """What a node type declares, read once for the whole workflow."""
+        """The inputs that a node type declares, read once for the whole workflow."""
         if kind.key not in self._inputs:
             self._inputs[kind.key] = list(kind.inputs().values())
         return self._inputs[kind.key]
 
     def apply_primitives(self) -> None:
-        """A PrimitiveNode writes its value over the widgets that it is linked to; its links are no calls."""
+        """Copies each PrimitiveNode's value to the widgets that it is linked to, as the frontend does."""
         for link in self.links.values():
             source, target = self.nodes.get(link.origin_id), self.nodes.get(link.target_id)
             if source is None or target is None:
@@ -193,3 +191,11 @@ class Scope:
                 target.homes.pop(slot.name, None)
                 if not self.path:
                     target.homes[slot.name] = Home(source.raw["widgets_values"], 0)
+
+
+def _refuse_ambiguous(one: Link, other: Link) -> None:
+    if (one.origin_id, one.origin_slot) != (other.origin_id, other.origin_slot):
+        raise UserError(
+            f"Two links have the id {one.id}, from node {one.origin_id} and from node {other.origin_id}, so inputs "
+            "that name it are ambiguous. Open the workflow in ComfyUI, check the links, and save it again."
+        )

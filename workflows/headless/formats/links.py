@@ -1,5 +1,5 @@
-"""Where an input's link leads: through reroutes, bypassed nodes and the borders of subgraphs, to a node's output or
-to a value."""
+"""Follows an input's link through reroutes, bypassed nodes and the borders of subgraphs to a node's output or a
+value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Value:
 
 @dataclass(frozen=True)
 class _AtInput:
-    """On the way: what arrives at this input?  `wanted` is the type that the way began with."""
+    """On the way at an input. `wanted` is the type of the input that the way started from."""
 
     node: Node
     slot: Slot
@@ -30,7 +30,7 @@ class _AtInput:
 
 @dataclass(frozen=True)
 class _AtOutput:
-    """On the way: what does this output give?"""
+    """On the way at an output."""
 
     node: Node
     index: int
@@ -39,20 +39,20 @@ class _AtOutput:
 
 @dataclass(frozen=True)
 class _End:
-    """What was found: [node id, slot], a Value, or None where nothing arrives."""
+    """The end of the way: [node id, output number], a Value, or None if nothing arrives."""
 
-    found: Any
+    result: Any
 
 
 class Follower:
-    """Follows links. A way that was gone once is remembered, so that long chains cost no more than their length."""
+    """Follows links. Results are remembered, so that the cost of long chains is linear in their length."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, str], Any] = {}
 
     def follow(self, node: Node, slot: Slot) -> Any:
-        """What arrives at an input: [node id, slot], a `Value`, or None where nothing does. WorkflowError where a
-        link leads nowhere or in a circle."""
+        """What arrives at an input: [node id, output number], a `Value`, or None. WorkflowError if a link leads nowhere
+        or in a circle."""
         step: _AtInput | _AtOutput | _End = _AtInput(node, slot, slot.type)
         way: dict[tuple[int, str], None] = {}
         while not isinstance(step, _End):
@@ -63,21 +63,20 @@ class Follower:
             if key in self._known:
                 step = _End(self._known[key])
             elif key in way:
-                raise WorkflowError(
-                    [
-                        Problem(
-                            "Following its link leads back to it: the links form a cycle. Remove one of them.",
-                            step.node.id,
-                            step.node.title,
-                            step.slot.name,
-                        )
-                    ]
+                raise _problem(
+                    "Following its link leads back to it: the links form a cycle. Remove one of them.",
+                    step.node,
+                    step.slot,
                 )
             else:
                 way[key] = None
                 step = _from_input(step)
-        self._known.update(dict.fromkeys(way, step.found))
-        return step.found
+        self._known.update(dict.fromkeys(way, step.result))
+        return step.result
+
+
+def _problem(message: str, node: Node, slot: Slot | None = None) -> WorkflowError:
+    return WorkflowError([Problem(message, node.id, node.title, slot.name if slot else None)])
 
 
 def _from_input(at: _AtInput) -> _AtInput | _AtOutput | _End:
@@ -86,30 +85,18 @@ def _from_input(at: _AtInput) -> _AtInput | _AtOutput | _End:
         return _End(None)
     link = node.scope.links.get(slot.link)
     if link is None:
-        raise WorkflowError(
-            [
-                Problem(
-                    f"Its link {slot.link} is missing from the workflow. Draw it again in ComfyUI and save.",
-                    node.id,
-                    node.title,
-                    slot.name,
-                )
-            ]
+        raise _problem(
+            f"Its link {slot.link} is missing from the workflow. Draw it again in ComfyUI and save.", node, slot
         )
     if link.origin_id == SUBGRAPH_INPUT and node.scope.instance is not None:
         return _from_outside(node.scope.instance, link.origin_slot)
     source = node.scope.nodes.get(link.origin_id)
     if source is None:
-        raise WorkflowError(
-            [
-                Problem(
-                    f"It is linked to node {link.origin_id}, which is missing from the workflow. Draw the link again "
-                    "in ComfyUI and save.",
-                    node.id,
-                    node.title,
-                    slot.name,
-                )
-            ]
+        raise _problem(
+            f"It is linked to node {link.origin_id}, which is missing from the workflow. Draw the link again in "
+            "ComfyUI and save.",
+            node,
+            slot,
         )
     return _AtOutput(source, link.origin_slot, at.wanted)
 
@@ -118,20 +105,13 @@ def _from_outside(instance: Node, index: int) -> _AtInput | _End:
     """At input `index` of a subgraph's instance: its link, or the value of its promoted widget."""
     declared = instance.scope.definitions[instance.type]["inputs"]
     if not 0 <= index < len(declared):
-        raise WorkflowError(
-            [
-                Problem(
-                    f"A link inside the subgraph comes from input {index}, and it has {len(declared)}. Save the "
-                    "workflow from ComfyUI again.",
-                    instance.id,
-                    instance.title,
-                )
-            ]
+        raise _problem(
+            f"A link inside the subgraph comes from input {index}, and it has {len(declared)}. Save the workflow from "
+            "ComfyUI again.",
+            instance,
         )
     slot = instance.slots[index]
-    if (
-        slot.link is not None and slot.name not in instance.widgets
-    ):  # else a PrimitiveNode has written its value already
+    if slot.link is not None and slot.name not in instance.widgets:  # else it has the value of a PrimitiveNode
         return _AtInput(instance, slot, slot.type)
     values = promoted(instance)
     return _End(Value(values[slot.name]) if slot.name in values else None)
@@ -146,7 +126,7 @@ def _from_output(at: _AtOutput) -> _AtInput | _AtOutput | _End:
         return _End(None) if through is None else _AtInput(node, through, through.type)
     if node.is_subgraph:
         return _into_subgraph(at)
-    if node.is_virtual:  # a Reroute hands its input on; a PrimitiveNode has written its value already
+    if node.is_virtual:  # a Reroute passes its input on; a PrimitiveNode's value has been copied already
         return _AtInput(node, node.slots[index], at.wanted) if 0 <= index < len(node.slots) else _End(None)
     return _End([node.id, index])
 
@@ -163,22 +143,17 @@ def _into_subgraph(at: _AtOutput) -> _AtInput | _AtOutput | _End:
         return _from_outside(node, link.origin_slot)
     source = scope.nodes.get(link.origin_id)
     if source is None:
-        raise WorkflowError(
-            [
-                Problem(
-                    f"The link to its output {at.index} comes from node {link.origin_id}, which is missing inside. "
-                    "Save the workflow from ComfyUI again.",
-                    node.id,
-                    node.title,
-                )
-            ]
+        raise _problem(
+            f"The link to its output {at.index} comes from node {link.origin_id}, which is missing inside. Save the "
+            "workflow from ComfyUI again.",
+            node,
         )
     return _AtOutput(source, link.origin_slot, at.wanted)
 
 
 def _bypass(node: Node, index: int, wanted: str) -> Slot | None:
-    """The input that a bypassed node passes on to its output `index`: the one of the same number if its type
-    fits, else the first of exactly the wanted type, else the first that fits."""
+    """The input that a bypassed node passes to its output `index`: the one with the same number if its type fits, else
+    the first of exactly the wanted type, else the first that fits."""
     if node.kind is not None:
         types = node.kind.output_types
     else:
@@ -198,7 +173,7 @@ def _bypass(node: Node, index: int, wanted: str) -> Slot | None:
 
 @lru_cache(maxsize=4096)
 def _types(text: str) -> frozenset[str]:
-    # Which of a dynamic type's types flows is known to the frontend alone, while it draws.
+    # Only the frontend knows, while it draws, which type a dynamic type currently has.
     return (
         frozenset()
         if text in ("", "*", "COMFY_MATCHTYPE_V3")

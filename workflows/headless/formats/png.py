@@ -1,5 +1,4 @@
-"""Workflows inside PNGs: text chunks `prompt` (API format) and `workflow` (UI format), as ComfyUI writes
-them."""
+"""Workflows inside PNGs: text chunks `prompt` (API format) and `workflow` (UI format), as ComfyUI writes them."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_chunks(path: Path) -> dict[str, Any]:
-    """{"prompt": ..., "workflow": ...} as far as the PNG carries them. UserError where it cannot be read."""
+    """{"prompt": ..., "workflow": ...}, those that the PNG carries. UserError if it cannot be read."""
     with opened(path, decode=False) as image:
         texts = {k: image.info[k] for k in ("prompt", "workflow") if isinstance(image.info.get(k), str)}
     try:
@@ -28,7 +27,7 @@ def read_chunks(path: Path) -> dict[str, Any]:
 def write_new(
     names: Iterable[Path], image: Any, prompt: Any, extra_pnginfo: dict[str, Any] | None, compress_level: int
 ) -> Path:
-    """Writes a PIL image with its chunks under the first name that no file has (`files.write_new`)."""
+    """Writes a PIL image with its chunks under the first of `names` that no file has (`files.write_new`)."""
     from PIL.PngImagePlugin import PngInfo
 
     chunks = PngInfo()

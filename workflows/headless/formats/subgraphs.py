@@ -1,9 +1,8 @@
-"""Subgraphs: their definitions, the insides of their instances, and the values that an instance shows of what is
-inside.
+"""Subgraphs: their definitions, their unfolded instances, and the values of promoted widgets.
 
-An instance holds a value for each input of the subgraph's interface that leads to a widget inside. Older frontends also
-showed widgets from inside without an input of their own, listed in `properties.proxyWidgets`; the frontend of today
-turns each of these into an input, and here the value goes straight to the widget.
+An instance stores a value for each of its inputs that leads to a widget inside. Older frontends also showed widgets
+from inside that have no input, listed in `properties.proxyWidgets`. Today's frontend turns each of these into an
+input; here the value is written to the widget directly.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .graph import BYPASSED, MUTED, Node, Scope, Slot
 from .shape import check_graph
 
 MAX_DEPTH = 50
-"""Of subgraphs inside one another."""
+"""Depth of nested subgraphs."""
 
 MAX_SIZE = 100_000
 """Nodes, inputs, stored values and links of a workflow with all its subgraphs unfolded."""
@@ -27,9 +26,9 @@ _PREFIX = re.compile(r"\s*(\d+)\s*:\s*(.+)$", re.DOTALL)
 
 
 def definitions_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Subgraph definitions by id, those nested in definitions too. UserError where one cannot be read, contains
-    itself, or where all of them unfolded are too large or too deep."""
-    found: dict[str, dict[str, Any]] = {}
+    """Subgraph definitions by id, including nested ones. UserError if one cannot be read or contains itself, or if the
+    unfolded workflow is too large or too deep."""
+    definitions: dict[str, dict[str, Any]] = {}
     graphs = [workflow]
     while graphs:
         container = graphs.pop().get("definitions") or {}
@@ -46,23 +45,26 @@ def definitions_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 "nodes": definition.get("nodes") or [],
             }
             check_graph(whole, str(definition.get("name") or definition["id"]))
-            if found.get(str(definition["id"]), whole) != whole:
+            if definitions.get(str(definition["id"]), whole) != whole:
                 raise UserError(
-                    f"Two different subgraphs have the id {cut(definition['id'])}, so it cannot be known which of them an "
-                    "instance is of. Open the workflow in ComfyUI, check them, and save it again."
+                    f"Two different subgraphs have the id {cut(definition['id'])}, so their instances are ambiguous. "
+                    "Open the workflow in ComfyUI, check them, and save it again."
                 )
-            found[str(definition["id"])] = whole
+            definitions[str(definition["id"])] = whole
             graphs.append(definition)
     check_graph(workflow)
-    _measure(workflow, found, {}, [])
-    return found
+    _measure(workflow, definitions, {}, [])
+    return definitions
 
 
 def _measure(
     graph: dict[str, Any], definitions: dict[str, dict[str, Any]], known: dict[str, tuple[int, int]], path: list[str]
 ) -> tuple[int, int]:
-    """(size, how many subgraphs stand in one another) of a graph with its subgraphs unfolded; once for each
-    definition."""
+    """(size, depth of nested subgraphs) of a graph with its subgraphs unfolded. Each definition is measured once.
+
+    known  results so far, by definition
+    path   ids of the definitions that enclose the graph
+    """
     borders = [*(graph.get("inputs") or []), *(graph.get("outputs") or [])]
     size = len(graph.get("links") or []) + sum(1 + len(b.get("linkIds") or []) for b in borders)
     depth = 0
@@ -72,8 +74,8 @@ def _measure(
         if kind in definitions:
             if kind in path:
                 raise UserError(
-                    f"The subgraph '{cut(node.get('title') or definitions[kind].get('name'))}' (node {cut(node['id'])}) "
-                    "contains itself. Remove one of the two."
+                    f"The subgraph '{cut(node.get('title') or definitions[kind].get('name'))}' (node "
+                    f"{cut(node['id'])}) contains itself. Remove one of the two."
                 )
             if kind not in known and len(path) <= MAX_DEPTH:
                 known[kind] = _measure(definitions[kind], definitions, known, [*path, kind])
@@ -85,14 +87,14 @@ def _measure(
             )
         if size > MAX_SIZE:
             raise UserError(
-                f"The workflow, its subgraphs unfolded, has more than {MAX_SIZE:,} nodes, inputs and links: an instance in "
-                "each instance multiplies. Use fewer of them."
+                f"The workflow, with its subgraphs unfolded, has more than {MAX_SIZE:,} nodes, inputs and links: "
+                "nested instances multiply. Use fewer of them."
             )
     return size, depth
 
 
 def inside(node: Node) -> Scope:
-    """The inside of an instance of a subgraph, with the values that the instance holds for widgets there."""
+    """The unfolded inside of a subgraph's instance, with the values that the instance stores for widgets there."""
     children = node.scope.children
     if node.id not in children:
         scope = Scope(node.scope.definitions[node.type], node.scope.registry, node.scope.definitions, node)
@@ -103,7 +105,7 @@ def inside(node: Node) -> Scope:
 
 
 def walk(scope: Scope) -> Iterator[Node]:
-    """All nodes, those of subgraphs behind their instance. A muted or bypassed instance has no inside."""
+    """All nodes; those of a subgraph follow its instance. A muted or bypassed instance is not unfolded."""
     for node in scope.nodes.values():
         yield node
         if node.is_subgraph and node.mode not in (MUTED, BYPASSED):
@@ -111,16 +113,14 @@ def walk(scope: Scope) -> Iterator[Node]:
 
 
 def promoted(node: Node) -> dict[str, Any]:
-    """Values of the widgets that a subgraph's instance shows: input name -> value."""
+    """Values of the widgets that a subgraph's instance shows, by input name."""
     inside(node)
     return {**node.promoted, **node.widgets}
 
 
 def _promote(node: Node, scope: Scope) -> dict[str, Any]:
-    """Those values, by the interface: each input that leads to a widget inside has one, in the order of the inputs.
-
-    The instance's own stored value where it has one, else the value of the first widget that the input leads to.
-    """
+    """The value of each input that leads to a widget inside, in the order of the inputs: the instance's own stored
+    value if it has one, else the value of the first widget that the input leads to."""
     sources = node.sources = _sources(node, scope)
     by_source = {(id, name): input for input, (id, name, _) in reversed(sources.items())}
     values = {name: value for name, (_, _, value) in sources.items()}
@@ -142,19 +142,19 @@ def _promote(node: Node, scope: Scope) -> dict[str, Any]:
 
 
 def _pairs(entries: Any) -> list[tuple[str, ...] | None]:
-    """Entries of proxyWidgets: (node id, widget name), at times with the id of the node deepest inside that has the
-    widget."""
-    listed = entries if isinstance(entries, list) else []
-    fine = (
-        isinstance(e, list) and len(e) in (2, 3) and all(isinstance(part, (str, int)) for part in e) for e in listed
-    )
-    return [tuple(map(str, e)) if ok else None for e, ok in zip(listed, fine)]
+    """Entries of proxyWidgets: (node id, widget name), sometimes also the id of the innermost node that has the widget.
+    None for an entry of another form."""
+
+    def is_pair(entry: Any) -> bool:
+        return isinstance(entry, list) and len(entry) in (2, 3) and all(isinstance(part, (str, int)) for part in entry)
+
+    return [tuple(map(str, e)) if is_pair(e) else None for e in (entries if isinstance(entries, list) else [])]
 
 
 def _sources(node: Node, scope: Scope) -> dict[str, tuple[str, str, Any]]:
-    """Input name -> (id of a node inside, name of the widget or input there, its value), for the inputs that lead to
-    a widget."""
-    found: dict[str, tuple[str, str, Any]] = {}
+    """Input name -> (id of a node inside, name of its widget or input, its value), for the inputs that lead to a
+    widget."""
+    sources: dict[str, tuple[str, str, Any]] = {}
     for entry in node.scope.definitions[node.type]["inputs"]:
         for link_id in entry.get("linkIds") or []:
             link = scope.links.get(str(link_id))
@@ -164,23 +164,23 @@ def _sources(node: Node, scope: Scope) -> dict[str, tuple[str, str, Any]]:
                 continue
             shown = promoted(target) if target.is_subgraph else target.widgets
             if slot.name in shown or (slot.widget and not target.is_subgraph):
-                found[entry["name"]] = target.raw_id, slot.name, shown.get(slot.name)
+                sources[entry["name"]] = target.raw_id, slot.name, shown.get(slot.name)
                 break
-    return found
+    return sources
 
 
 def _write(scope: Scope, id: str, name: str, deepest: str | None = None, *, value: Any) -> None:
-    """Writes a value over a widget of node `id` inside; a link to it is cut, as it is where the frontend makes an
-    input of it."""
+    """Overwrites the value of a widget of node `id` inside and cuts a link to it, as the frontend does when it turns
+    the widget into an input."""
     target = scope.nodes.get(id)
-    if target is None or name.startswith("$$"):  # a view of a picture
+    if target is None or name.startswith("$$"):  # $$...: a view of a picture
         return
     for _ in range(MAX_DEPTH):
         prefix = _PREFIX.match(name)
-        if prefix is None or _slot(target, name, None) is not None:
+        if prefix is None or _slot_of_widget(target, name, None) is not None:
             break
         deepest, name = prefix.groups()
-    slot = _slot(target, name, deepest)
+    slot = _slot_of_widget(target, name, deepest)
     if target.type == "PrimitiveNode":
         target.widgets["value"] = value
     elif slot is not None:
@@ -189,8 +189,11 @@ def _write(scope: Scope, id: str, name: str, deepest: str | None = None, *, valu
         target.cut(slot)
 
 
-def _slot(target: Node, name: str, deepest: str | None) -> Slot | None:
-    """The input behind which node `target` shows the widget `name`."""
+def _slot_of_widget(target: Node, name: str, deepest: str | None) -> Slot | None:
+    """The input of node `target` that belongs to the widget `name`.
+
+    deepest  the id of the innermost node that has the widget, if the file names it
+    """
     if not target.is_subgraph:
         return next((s for s in target.slots if s.name == name and s.widget), None)
     inside(target)

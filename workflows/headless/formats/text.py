@@ -11,7 +11,7 @@ from typing import Any
 from ....models.errors import UserError
 
 MAX_CHOICES = 50
-"""How deep `{a|b}` choices may stand in one another."""
+"""How deep `{a|b}` choices may be nested."""
 
 _LINE_END = re.compile(r"[\n\r\u2028\u2029]")
 _DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy?|yy?")
@@ -19,24 +19,24 @@ _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
 
 def choose(text: str, generator: random.Random) -> str:
-    """Replaces each `{a|b}` by one of its parts, nested ones too, and drops // and /* */ comments.
+    """Replaces each `{a|b}` by one of its parts, nested ones too, and removes // and /* */ comments.
 
-    `\\{`, `\\|` and `\\}` are the characters themselves. The frontend draws at random; here the generator
-    decides, so that the same seed gives the same prompt.
+    `\\{`, `\\|` and `\\}` are the characters themselves. The frontend chooses at random; here the generator decides, so
+    that the same seed gives the same prompt. UserError if choices are nested more than `MAX_CHOICES` deep.
     """
     text = without_comments(text)
     if _depth(text) > MAX_CHOICES:
         raise UserError(
-            f"A prompt holds {{a|b}} choices that are nested more than {MAX_CHOICES} deep. Take some of the braces out, or "
-            "write \\{ where a brace itself is meant."
+            f"A prompt holds {{a|b}} choices that are nested more than {MAX_CHOICES} deep. Remove some of the braces, "
+            "or write \\{ for the character itself."
         )
     return _choose(text, generator)
 
 
 def without_comments(text: str) -> str:
-    """`text` without /* */ and // comments. One that is never closed is none."""
+    """`text` without /* */ and // comments. A /* that is never closed is not a comment."""
     out, at = [], 0
-    closing = 0  # no */ stands before this place; past the text once there is no other
+    closing = 0  # where the last search for */ ended, so that no part is searched twice; -1 once there is none
     while (start := text.find("/", at)) >= 0:
         kind = text[start + 1 : start + 2]
         if kind == "*" and closing >= 0:
@@ -80,7 +80,7 @@ def _choose(text: str, generator: random.Random) -> str:
 
 
 def _options(text: str, i: int) -> tuple[list[str], int]:
-    """The parts of the block that opened before `i`, and the place behind its end."""
+    """The parts of the block that opened before `i`, and the index after its end."""
     options, part, depth = [], "", 0
     while i < len(text):
         c = text[i]
@@ -101,25 +101,25 @@ def _options(text: str, i: int) -> tuple[list[str], int]:
 
 
 def fill_in(text: str, find_widget: Callable[[str, str], tuple[bool, Any]], now: datetime) -> str:
-    """Replaces `%date:yyyy-MM-dd%` and `%Node.widget%`; what names nothing (and `%width%`, which SaveImage
-    fills in itself) stays as it is.
+    """Replaces `%date:yyyy-MM-dd%` and `%Node.widget%`; unknown names (and `%width%`, which SaveImage fills in itself)
+    stay as they are.
 
-    find_widget (node name, widget name) -> (found, value)
+    find_widget  (node name, widget name) -> (whether it exists, its value)
     """
 
     def replace(match: re.Match[str]) -> str:
         parts = match.group(1).split(".")
         if len(parts) != 2:
             return format_date(parts[0][5:], now) if parts[0].startswith("date:") else match.group(0)
-        found, value = find_widget(parts[0], parts[1])
-        return _NOT_IN_FILE_NAMES.sub("_", as_text(value)) if found else match.group(0)
+        exists, value = find_widget(parts[0], parts[1])
+        return _NOT_IN_FILE_NAMES.sub("_", as_text(value)) if exists else match.group(0)
 
     return re.sub(r"%([^%]+)%", replace, text)
 
 
 def format_date(pattern: str, now: datetime) -> str:
-    """`yyyy-MM-dd hh:mm:ss` patterns as the frontend reads them: one letter unpadded, two padded; `yy`
-    short."""
+    """`now` in a pattern such as `yyyy-MM-dd hh:mm:ss`, as the frontend reads them: one letter is not padded, two are;
+    `yy` is the year's last two digits."""
     values = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
 
     def replace(match: re.Match[str]) -> str:
@@ -134,7 +134,7 @@ def format_date(pattern: str, now: datetime) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A widget's value as the frontend prints it: true, 7 for 7.0, and nothing for null."""
+    """A widget's value as the frontend prints it: true, 7 for 7.0, and the empty string for null."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""What a node shows of its type's definition: its widgets, where each finds its value in the file, and its slots.
+"""A drawn node's widgets and slots, derived from its type's definition, and each widget's value in the file.
 
-A drawing stores widget values as a list without names. Which belongs to which follows from the definition and from the
-values before it: a dynamic list of choices brings widgets of its own, and some widgets store values that are no inputs.
+A drawing stores widget values as a list without names. Which value belongs to which widget follows from the definition
+and from the values before it: a dynamic list of choices adds widgets, and some widgets store values besides inputs.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from typing import Any
 from ..registry import Input, inputs_of
 
 _UNSTORED = {"IMAGECOMPARE", "AUDIO_UI"}
-"""Widget types that have no place among the stored values."""
+"""Widget types whose values are not stored."""
 
 _UNSENT = {"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI"}
 """Widget types whose values never reach a prompt."""
 
 _MOST_GROWN = 1000
-"""Inputs of a list that grows, at most."""
+"""The most inputs of a growing list."""
 
 _BUTTONS_OF_3D = 3
-"""Buttons that stand before a 3D view where the node chooses a model file."""
+"""Buttons that come before a 3D view if the node has a choice of model files."""
 
 
 @dataclass
 class Drawn:
-    """What `draw` finds.
+    """What `draw` returns.
 
-    values  of the widgets that go into a prompt, by input name
-    places  input name -> index, or name, of its value in what the file stores, for those that may be changed there
-    slots   (name, type, whether a widget stands behind it), in the frontend's order
-    used    how many of the stored values have a place
-    groups  what the names of inputs begin with that exist for one choice of a dynamic list only
+    values  values of the widgets that go into a prompt, by input name
+    places  input name -> index, or key, of its stored value, for those that may be changed in the file
+    slots   (name, type, whether it is a widget's input), in the frontend's order
+    used    how many of the stored values belong to widgets
+    groups  prefixes of the names of inputs that exist for one choice of a dynamic list only
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -45,12 +45,12 @@ class Drawn:
 def draw(key: str, inputs: list[Input], stored: list[Any] | dict[str, Any], slots: list[dict[str, Any]]) -> Drawn:
     """Widgets and slots of a node of type `key`.
 
-    stored  `widgets_values` as the file has them
-    slots   `inputs` as the file has them. A list that grows has as many slots as their links need; and one that is
-            marked as a widget's is one, though its type is known to an extension of the frontend alone
+    stored  the file's `widgets_values`
+    slots   the file's `inputs`. A growing list has as many slots as its links need. A slot that is marked as a widget's
+            is one, even if only an extension of the frontend knows its type
     """
     pen = _Pen(stored, slots)
-    pen.skipped = _dummies(inputs, stored)
+    pen.skipped = _placeholders(inputs, stored)
     for spec in inputs:
         if not pen.is_widget(spec):
             pen.add(spec)
@@ -65,33 +65,21 @@ def draw(key: str, inputs: list[Input], stored: list[Any] | dict[str, Any], slot
     return pen.drawn
 
 
-def active_inputs(inputs: list[Input], given: dict[str, Any]) -> dict[str, Input]:
-    """Those inputs, and the further ones that the given choices of dynamic lists bring, by name."""
-    found: dict[str, Input] = {}
-    waiting = list(reversed(inputs))
-    while waiting:
-        spec = waiting.pop()
-        found[spec.name] = spec
-        if spec.type == "COMFY_DYNAMICCOMBO_V3":
-            waiting += reversed(spec.variants.get(str(given.get(spec.name)), ()))
-    return found
-
-
 def number_of_choice(values: dict[str, Any]) -> int:
-    """Which of a CustomCombo's options its choice is, from 0; -1 where it is none of them."""
+    """The index, from 0, of a CustomCombo's choice among its options; -1 if it is not among them."""
     options = [value for name, value in values.items() if name.startswith("option")]
     return next((n for n, value in enumerate(options) if value == values.get("choice")), -1)
 
 
 class _Pen:
-    """Draws input after input and takes a stored value for each widget."""
+    """Goes through the inputs in the frontend's order and takes a stored value for each widget."""
 
     def __init__(self, stored: list[Any] | dict[str, Any], slots: list[dict[str, Any]]):
         self.stored = stored
         self.linked = [str(s.get("name")) for s in slots if s.get("link") is not None]
         self.marked = {str(s.get("name")) for s in slots if s.get("widget")}
         self.skipped: set[int] = set()
-        """Places of values that are none of any widget's."""
+        """Indices of stored values that belong to no widget."""
         self.drawn = Drawn()
         self.at = 0
         self.later: list[Input] = []
@@ -113,22 +101,22 @@ class _Pen:
             self.drawn.slots.append((spec.name, spec.type, False))
 
     def take(self, name: str, otherwise: Any = None) -> Any:
-        """The next stored value, or `otherwise` where there is none; the place is noted under `name`."""
+        """The next stored value, or `otherwise` if there are no more; its place is noted under `name`."""
         if isinstance(self.stored, dict):
-            key: Any = name
-            found = name in self.stored
-        else:
-            while self.at in self.skipped:
-                self.at += 1
-            key, self.at = self.at, self.at + 1
-            found = key < len(self.stored)
-        if not found:
+            if name not in self.stored:
+                return otherwise
+            self.drawn.places[name] = name
+            return self.stored[name]
+        while self.at in self.skipped:
+            self.at += 1
+        index, self.at = self.at, self.at + 1
+        if index >= len(self.stored):
             return otherwise
-        self.drawn.places[name] = key
-        return self.stored[key]
+        self.drawn.places[name] = index
+        return self.stored[index]
 
     def skip(self, count: int) -> None:
-        """Passes over values that are no inputs: control values, buttons."""
+        """Skips stored values that are not inputs: control values, buttons."""
         if not isinstance(self.stored, dict):
             self.at += count
 
@@ -148,13 +136,13 @@ class _Pen:
         if remote:  # a switch, and a button where the definition asks for one
             self.skip(1 + bool(isinstance(remote, dict) and remote.get("refresh_button")))
         if kind == "COMFY_DYNAMICCOMBO_V3":
-            self.drawn.places.pop(spec.name, None)  # changing it in the file alone would shift the values behind it
+            self.drawn.places.pop(spec.name, None)  # changing it in the file would shift the values after it
             self.drawn.groups.append(f"{spec.name}.")
             for further in spec.variants.get(str(value), ()):
                 self.add(further)
 
     def _growing(self, spec: Input, template: dict[str, Any]) -> None:
-        """A list of inputs (COMFY_AUTOGROW_V3) that always shows one more than are linked."""
+        """A growing list of inputs (COMFY_AUTOGROW_V3), which always shows one more than are linked."""
         names, prefix = template.get("names"), template.get("prefix") or ""
         declared = [i for i in inputs_of(template.get("input") or {}) if i.type != "COMFY_AUTOGROW_V3"]
         low, high = template.get("min", 1), min(len(names) if names else template.get("max", 100), _MOST_GROWN)
@@ -165,38 +153,36 @@ class _Pen:
 
         linked = {name for name in self.linked if name.startswith(f"{spec.name}.")}
         start = min(low + 1, high)
-        needed = (
-            max((o + 2 for o in range(high) if any(name_of(o, one) in linked for one in declared)), default=0)
-            if linked
-            else 0
-        )
-        for ordinal in range(min(max(start, needed), high)):
+        used = [o for o in range(high) if any(name_of(o, one) in linked for one in declared)] if linked else []
+        shown = max(start, used[-1] + 2) if used else start
+        for ordinal in range(min(shown, high)):
             for one in declared:
                 grown = replace(one, name=name_of(ordinal, one))
                 if ordinal >= start and self.is_widget(grown):
-                    self.later.append(grown)  # the frontend adds such a widget once the one before is linked
+                    self.later.append(grown)  # the frontend adds such a widget once the one before it is linked
                 else:
                     self.add(grown)
 
 
-def _dummies(inputs: list[Input], stored: list[Any] | dict[str, Any]) -> set[int]:
-    """Places of values that belong to sockets.
+def _placeholders(inputs: list[Input], stored: list[Any] | dict[str, Any]) -> set[int]:
+    """Indices of stored values that belong to sockets.
 
-    Before its version 1.16 the frontend stored a value for forceInput sockets too. Such a file is known by
-    its number of values, as the frontend knows it.
+    Before its version 1.16 the frontend stored a value for forceInput sockets too. Such a file is recognised by its
+    number of values, as the frontend does it.
     """
     if isinstance(stored, dict) or not any(i.options.get("forceInput") for i in inputs):
         return set()
-    at, found = 0, set()
+    at = 0
+    indices: set[int] = set()
     for i in inputs:
-        if i.type.startswith("COMFY_"):  # younger than such files
+        if i.type.startswith("COMFY_"):  # newer than such files
             return set()
         if i.options.get("forceInput"):
-            found.update(range(at, at + 1 + i.control_values))
+            indices.update(range(at, at + 1 + i.control_values))
         elif not i.is_widget:
             continue
         at += 1 + i.control_values
-    return found if at + any(is_upload(i) for i in inputs) == len(stored) else set()
+    return indices if at + any(is_upload(i) for i in inputs) == len(stored) else set()
 
 
 def is_upload(spec: Input) -> bool:
@@ -207,10 +193,10 @@ def is_upload(spec: Input) -> bool:
 
 
 def _custom_combo(pen: _Pen) -> None:
-    """A CustomCombo keeps its choices in widgets of its own, option1 to the first that is empty, and counts which of
-    them is chosen."""
+    """A CustomCombo keeps its choices in further widgets, option1 to the first that is empty, and sends the index of
+    the chosen one."""
     values, slots = pen.drawn.values, pen.drawn.slots
-    pen.skip(1)  # the number, which is counted anew
+    pen.skip(1)  # the stored index, which is computed again
     count, last = 0, None
     while count == 0 or last not in ("", None):
         count += 1
@@ -221,5 +207,5 @@ def _custom_combo(pen: _Pen) -> None:
 
 
 def _wrapped_curve(value: Any) -> Any:
-    """A curve that an older file stores as a list of points, as the server wants it."""
+    """A curve in the server's form; older files store a list of points."""
     return {"__type__": "CURVE", "__value__": value} if isinstance(value, list) else value

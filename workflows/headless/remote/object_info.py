@@ -1,4 +1,4 @@
-"""Node types from what a ComfyUI server says of them at /object_info."""
+"""Node types of a ComfyUI server, from its answer to /object_info."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from ....models.errors import UserError
 from ..registry import Registry
 
 _DEEPEST = 20
-"""Lists of choices that bring inputs, in one another."""
+"""Depth of nested lists of choices that add inputs."""
 
 
 def registry_of(object_info: Any) -> Registry:
-    """The server's node types. Lists of images are no choices here: an image may still be uploaded. What is declared
-    in another way than ComfyUI's is taken for a socket of any type, because the server, not this program, judges a
-    prompt."""
+    """The server's node types. UserError if `object_info` is not an object of objects.
+
+    Lists of images are not treated as choices, because an image may still be uploaded. A declaration in a form that
+    ComfyUI does not use is taken for a socket of any type, because the server, not this program, judges a prompt.
+    """
     if not isinstance(object_info, dict) or not all(isinstance(info, dict) for info in object_info.values()):
-        raise UserError("What the server says of its nodes is no list of node types: it does not seem to be a ComfyUI.")
+        raise UserError("The server's answer is not a list of node types: it does not seem to be a ComfyUI.")
     classes, names = {}, {}
     for key, info in object_info.items():
         groups = _groups(info.get("input"), info.get("input_order"))
@@ -33,12 +35,12 @@ def registry_of(object_info: Any) -> Registry:
         )
         names[key] = str(info.get("display_name") or key)
     return Registry(
-        classes, names, "on this server", "Install the node pack that brings it there, and restart it.", whole=False
+        classes, names, "on this server", "Install the node pack that has it there, and restart it.", whole=False
     )
 
 
 def _groups(declared: Any, order: Any = None, depth: int = 0) -> dict[str, dict[str, Any]]:
-    """{"required": {name: declaration}, "optional": ...}, each in the order that the server gives."""
+    """{"required": {name: declaration}, "optional": ...}, each in the server's order."""
     groups = {}
     for group in ("required", "optional"):
         inputs = _dict(_dict(declared).get(group))

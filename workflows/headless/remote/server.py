@@ -1,6 +1,7 @@
 """Runs a workflow on a ComfyUI that is already running: its nodes, its models, its GPU.
 
-The workflow is read and converted here, against what the server says its nodes are; images go up, results come down.
+The workflow is read and converted here, with the server's own list of node types. Images are uploaded, results are
+downloaded.
 """
 
 from __future__ import annotations
@@ -20,23 +21,22 @@ from urllib.parse import quote
 from ....models import files, host
 from ....models.errors import UserError
 from ....models.foreign import one_line
-from ..check import needed, title_of
 from ..execute import NodeFailed
-from ..formats.load import Prompt
 from ..problems import WorkflowError
-from ..registry import Registry
+from ..prompt import Prompt, needed, title_of
+from ..registry import Input, Registry
 from . import answers
-from .answers import File, Odd
+from .answers import File, UnexpectedAnswer
 from .object_info import registry_of
 from .wire import ServerFailed, Wire
 
 T = TypeVar("T")
 
 _TEXT_MESSAGE = 3
-"""ComfyUI's number for a binary message that is a text for a node."""
+"""ComfyUI's number of binary messages that hold a text for a node."""
 
 _ASK_AFTER = 15
-"""Seconds after which the history is asked whether all is over."""
+"""Seconds after which the history is asked whether the prompt has ended."""
 
 FOLDER = "affect"
 """The folder of the server's input folder that images are uploaded to."""
@@ -50,10 +50,10 @@ class Server(Wire):
         self.client_id = uuid.uuid4().hex
 
     def _read(self, what: Callable[..., T], *given: Any) -> T:
-        """What a reader of `answers` finds in an answer. UserError where that is none."""
+        """The result of a function of `answers`. UserError if the answer is not what a ComfyUI gives."""
         try:
             return what(*given)
-        except Odd as error:
+        except UnexpectedAnswer as error:
             raise UserError(f"{self.url} gives answers that no ComfyUI gives: {error}.") from error
 
     def registry(self) -> Registry:
@@ -61,12 +61,11 @@ class Server(Wire):
         return registry_of(self._json("GET", "/object_info"))
 
     def upload(self, path: Path) -> str:
-        """Sends an image; returns the name under which nodes find it. An image of that name that is there already
-        stays as it is."""
+        """Uploads an image; returns the name under which nodes find it. An existing image of that name is kept."""
         return self._read(answers.uploaded, self._send("/upload/image", path, type="input", subfolder=FOLDER))
 
     def queue(self, prompt: Prompt, workflow: dict[str, Any] | None) -> str:
-        """Queues a prompt and returns its id. WorkflowError with what the server has against it."""
+        """Queues a prompt and returns its id. WorkflowError with the problems that the server reports."""
         extra = {"extra_pnginfo": {"workflow": workflow}} if workflow is not None else {}
         answer = self._call(
             "POST", "/prompt", json={"prompt": prompt, "client_id": self.client_id, "extra_data": extra}
@@ -74,11 +73,11 @@ class Server(Wire):
         try:
             body = answer.content
             prompt_id = answers.queued(body)
-            # Some outputs may be fine and run alone; what is asked for here is the whole workflow or nothing.
+            # A server queues a prompt if some of its outputs can run. Here it is the whole workflow or nothing.
             problems = list(answers.problems(body, prompt))
-        except (ValueError, Odd):
+        except (ValueError, UnexpectedAnswer):
             raise ServerFailed(
-                f"{self.url} answered {answer.status} to the prompt, and nothing that a ComfyUI says."
+                f"{self.url} answered {answer.status} to the prompt, with a body that no ComfyUI sends."
             ) from None
         if problems:
             if prompt_id is not None:
@@ -86,20 +85,20 @@ class Server(Wire):
             raise WorkflowError(problems)
         if prompt_id is None:
             raise ServerFailed(
-                f"{self.url} answered {answer.status} to the prompt, without saying why it does not run it."
+                f"{self.url} answered {answer.status} to the prompt, without a reason why it does not run it."
             )
         return prompt_id
 
     def cancel(self, prompt_id: str) -> None:
-        """Takes a prompt out of the queue, or stops it where it runs."""
+        """Removes a prompt from the queue, or stops it if it runs."""
         self._call("POST", "/queue", json={"delete": [prompt_id]})
         running = self._read(answers.running, self._json("GET", "/queue"))
         if any(prompt_id in entry for entry in running if isinstance(entry, (list, dict))):
-            # An older server stops whatever runs, whoever asked for it.
+            # An older server ignores the id and stops whatever runs.
             self._call("POST", "/interrupt", json={"prompt_id": prompt_id})
 
     def events(self) -> Events:
-        """The server's messages to this client. Open them before queueing: what was said before is lost."""
+        """The server's messages to this client. Open them before queueing: earlier messages are lost."""
         return Events(self)
 
     def _record(self, prompt_id: str) -> dict[str, Any] | None:
@@ -111,36 +110,35 @@ class Server(Wire):
 
     def knows(self, prompt_id: str) -> bool:
         """Whether a prompt waits, runs, or has run."""
-        queue = self._call(
-            "GET", "/queue"
-        ).body  # its entries are lists here and objects there; an id is like nothing else
+        # Entries of the queue are lists or objects, by version; the id is unique enough to be searched as text.
+        queue = self._call("GET", "/queue").body
         return json.dumps(prompt_id)[1:-1].encode() in queue or self._record(prompt_id) is not None
 
     def outputs(self, prompt_id: str) -> list[tuple[str, str, File | str]]:
         """What the output nodes of a finished prompt showed: (node, kind, a file or a text)."""
-        for _ in range(100):  # a server announces success a moment before it files the results
+        for _ in range(100):  # a server announces success a moment before it records the results
             kept = self._record(prompt_id)
             if kept is not None:
-                return self._read(lambda: list(answers.shown(kept)))
+                return self._read(lambda record: list(answers.shown(record)), kept)
             time.sleep(0.1)
-        raise ServerFailed("The server has forgotten the prompt's results: its history was cleared.")
+        raise ServerFailed("The server no longer has the prompt's results: its history was cleared.")
 
     def download(self, item: File, to: Path) -> Path:
-        """Fetches a result into the folder `to`; a file that is there already is not replaced."""
+        """Downloads a result into the folder `to` and returns its path; an existing file is not replaced."""
         path = files.safe_join(to, "/".join(part for part in (item.folder, item.name) if part))
         wanted = {"filename": item.name, "subfolder": item.folder, "type": item.place}
 
         def write(target: Path) -> None:
             status = self._fetch("/view", wanted, target)
             if not 200 <= status < 300:
-                raise ServerFailed(f"The server does not hand out '{item.name}' ({status}).")
+                raise ServerFailed(f"The server does not serve '{item.name}' ({status}).")
 
         return files.write_new(_numbered(path), write)
 
 
 class Events:
-    """Messages from a server: an iterator of (event, data) inside a `with` block; "silence" now and then, whatever
-    else is said, because packs chatter while the one message that matters may be lost."""
+    """Messages from a server: inside a `with` block an iterator of (event, data). At intervals it gives "silence", even
+    if other messages arrive: node packs send many while the one that matters may be lost."""
 
     def __init__(self, server: Server):
         self._messages = server.messages(f"/ws?clientId={server.client_id}")
@@ -157,7 +155,7 @@ class Events:
             host.current().check_interrupted()
             if time.monotonic() - asked > _ASK_AFTER:
                 asked = time.monotonic()
-                yield "silence", {}  # a node may take long; or messages were lost, and the reader should ask
+                yield "silence", {}  # a node may take long; or messages were lost, and the reader should check
             if isinstance(message, str):
                 try:
                     event = answers.event(json.loads(message))
@@ -172,22 +170,22 @@ class Events:
 
 
 def run_on(server: Server, prompt: Prompt, workflow: dict[str, Any] | None, registry: Registry) -> list[dict[str, str]]:
-    """Runs a prepared prompt on a server and brings its results; as `run.execute`, with progress bars.
+    """Runs a prepared prompt on a server and downloads its results; returns the same as `run.execute`.
 
-    NodeFailed where a node fails there, ServerFailed where anything else goes wrong once it runs; KeyboardInterrupt
-    cancels the prompt there too.
+    NodeFailed if a node fails there, ServerFailed if anything else goes wrong once it is queued. KeyboardInterrupt
+    cancels the prompt on the server.
     """
     prompt, workflow = upload_images(server, prompt, workflow, registry)
     with server.events() as events:
         prompt_id = server.queue(prompt, workflow)
         try:
-            _follow(server, events, prompt_id, prompt, registry)
+            _Following(server, prompt_id, prompt, registry).until_end(events)
             return _fetch(server, prompt_id)
         except UserError as error:
             raise ServerFailed(f"{error} The workflow had been queued there and may have run.") from error
         except BaseException as error:
             if not isinstance(error, (NodeFailed, ServerFailed)):
-                with suppress(UserError):  # it may be gone
+                with suppress(UserError):  # the server may be gone
                     server.cancel(prompt_id)
             raise
 
@@ -195,10 +193,8 @@ def run_on(server: Server, prompt: Prompt, workflow: dict[str, Any] | None, regi
 def upload_images(
     server: Server, prompt: Prompt, workflow: dict[str, Any] | None, registry: Registry
 ) -> tuple[Prompt, dict[str, Any] | None]:
-    """The prompt, and the drawing that results will carry, with the images they load uploaded, those that are in the
-    input folder here. Others are left to the server, whose own input folder may hold them."""
-    from ..core.image_files import find_image
-
+    """Uploads the images of the input folder here that a prompt loads. Other images are left to the server, whose own
+    input folder may have them. Returns the prompt and the workflow with the names that the server knows."""
     sent: dict[str, str] = {}
     workflow = copy.deepcopy(workflow)
     drawn = {str(node.get("id")): node for node in (workflow or {}).get("nodes", []) if isinstance(node, dict)}
@@ -207,109 +203,127 @@ def upload_images(
         kind = registry.get(node["class_type"])
         for name, spec in (kind.inputs() if kind else {}).items():
             value = node["inputs"].get(name)
-            if (
-                spec.options.get("image_upload")
-                and isinstance(value, str)
-                and not value.endswith(("[output]", "[temp]"))
-            ):
-                if value not in sent:
-                    try:
-                        path = find_image(value)
-                    except UserError:
-                        if value not in spec.options.get("affect_choices", ()):
-                            raise
-                        sent[value] = value
-                    else:  # a picture that is here and cannot be sent must not become the server's own of that name
-                        sent[value] = server.upload(path)
-                node["inputs"][name] = sent[value]
-                stored = drawn.get(node_id, {}).get("widgets_values")
-                if isinstance(stored, list):
-                    stored[:] = [sent[value] if v == value else v for v in stored]
+            if not spec.options.get("image_upload") or not isinstance(value, str):
+                continue
+            if value.endswith(("[output]", "[temp]")):  # an image that the server has made
+                continue
+            if value not in sent:
+                sent[value] = _upload(server, value, spec)
+            node["inputs"][name] = sent[value]
+            stored = drawn.get(node_id, {}).get("widgets_values")
+            if isinstance(stored, list):
+                stored[:] = [sent[value] if v == value else v for v in stored]
     return prompt, workflow
 
 
-def _follow(
-    server: Server, events: Iterator[tuple[str, dict[str, Any]]], prompt_id: str, prompt: Prompt, registry: Registry
-) -> None:
-    ui = host.current()
-    waiting = set(needed(prompt, registry))
-    nodes = ui.progress(len(waiting), "nodes")
-    steps: Any = None
-    current: str | None = None
+def _upload(server: Server, name: str, spec: Input) -> str:
+    """The name under which the server finds an image: uploaded from the input folder here, or, if it is not there, its
+    own image of that name."""
+    from ..core.image_files import find_image
 
-    def finished(ids: list[str]) -> None:
-        for node_id in ids:
-            if node_id in waiting:
-                waiting.discard(node_id)
-                nodes.update(1)
+    try:
+        path = find_image(name)
+    except UserError:
+        if name not in spec.options.get("affect_choices", ()):
+            raise
+        return name
+    return server.upload(path)  # an error here must not lead to the server's own image of the same name
 
-    def heard() -> Iterator[tuple[str, dict[str, Any]]]:
+
+class _Following:
+    """Follows a queued prompt until it ends, with a bar for the nodes and one for the steps of the running node."""
+
+    def __init__(self, server: Server, prompt_id: str, prompt: Prompt, registry: Registry):
+        self._server, self._prompt_id, self._prompt, self._registry = server, prompt_id, prompt, registry
+        self._waiting = set(needed(prompt, registry))
+        self._nodes = host.current().progress(len(self._waiting), "nodes")
+        self._steps: host.Bar | None = None
+        self._current: str | None = None
+
+    def until_end(self, events: Iterator[tuple[str, dict[str, Any]]]) -> None:
+        """Returns when the prompt has succeeded. NodeFailed if a node failed, ServerFailed if it was stopped or
+        lost."""
+        try:
+            for event, data in self._with_verdicts(events):
+                if data.get("prompt_id") in (None, self._prompt_id) and self._ends(event, data):
+                    return
+        finally:
+            self._close_steps()
+            self._nodes.close()
+
+    def _with_verdicts(self, events: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The events; after a silence also those that the history has, in case messages were lost."""
         missed = 0
         for event, data in events:
             if event != "silence":
                 yield event, data
                 continue
-            yield from server.verdict(prompt_id)
-            missed = 0 if server.knows(prompt_id) else missed + 1
+            yield from self._server.verdict(self._prompt_id)
+            missed = 0 if self._server.knows(self._prompt_id) else missed + 1
             if missed == 2:  # once may be the moment between queue and history
                 raise ServerFailed(
-                    "The workflow was taken out of the server's queue, or its history was cleared. Run it again."
+                    "The workflow was removed from the server's queue, or its history was cleared. Run it again."
                 )
 
-    try:
-        for event, data in heard():
-            if data.get("prompt_id") not in (None, prompt_id):
-                continue
-            if event == "execution_cached":
-                finished(data.get("nodes", []))
-            elif event == "executing":
-                if steps is not None:
-                    steps.close()
-                finished([current] if current else [])
-                steps, current = None, data.get("node")
-                if current in prompt:
-                    nodes.text(title_of(prompt, current, registry))
-                elif current is None and data.get("prompt_id") == prompt_id:
-                    return  # servers from before execution_success
-            elif event == "progress" and data.get("max", 0) > 0 and "value" in data:
-                steps = steps or ui.progress(data["max"], "steps")
-                steps.set(data["value"])
-            elif event == "text":
-                (steps or nodes).text(one_line(data["text"]))
-            elif event == host.NOTICE and data.get("text"):
-                ui.note(data["text"])
-            elif event == "execution_success":
-                return
-            elif event == "execution_interrupted":
-                raise ServerFailed("The workflow was interrupted on the server.")
-            elif event == "execution_error":
-                node_id = str(data.get("node_id"))
-                title = title_of(prompt, node_id, registry) if node_id in prompt else str(data.get("node_type"))
-                raise NodeFailed(node_id, title, str(data.get("node_type")), _remote_error(data))
-    finally:
-        if steps is not None:
-            steps.close()
-        nodes.close()
+    def _ends(self, event: str, data: dict[str, Any]) -> bool:
+        """Shows an event; whether the prompt has succeeded with it."""
+        if event == "execution_cached":
+            self._finish(data.get("nodes", []))
+        elif event == "executing":
+            return self._executing(data)
+        elif event == "progress" and data.get("max", 0) > 0 and "value" in data:
+            self._steps = self._steps or host.current().progress(data["max"], "steps")
+            self._steps.set(data["value"])
+        elif event == "text":
+            (self._steps or self._nodes).text(one_line(data["text"]))
+        elif event == host.NOTICE and data.get("text"):
+            host.current().note(data["text"])
+        elif event == "execution_interrupted":
+            raise ServerFailed("The workflow was interrupted on the server.")
+        elif event == "execution_error":
+            node_id, kind = str(data.get("node_id")), str(data.get("node_type"))
+            title = title_of(self._prompt, node_id, self._registry) if node_id in self._prompt else kind
+            raise NodeFailed(node_id, title, kind, _remote_error(data))
+        return event == "execution_success"
+
+    def _executing(self, data: dict[str, Any]) -> bool:
+        """The next node starts; servers from before execution_success report the end as a node of None."""
+        self._close_steps()
+        self._finish([self._current] if self._current else [])
+        self._current = data.get("node")
+        if self._current in self._prompt:
+            self._nodes.text(title_of(self._prompt, self._current, self._registry))
+        return self._current is None and data.get("prompt_id") == self._prompt_id
+
+    def _finish(self, node_ids: list[str]) -> None:
+        for node_id in self._waiting.intersection(node_ids):
+            self._waiting.discard(node_id)
+            self._nodes.update(1)
+
+    def _close_steps(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+        self._steps = None
 
 
 def _remote_error(data: dict[str, Any]) -> Exception:
     message = one_line(data.get("exception_message", ""), 2000)
     kind = one_line(data.get("exception_type", "error")).rsplit(".", 1)[-1]
-    # A sentence of ours is shown as it is; anything else with its type.
+    # A message of this package is shown as it is; any other with the error's type.
     return UserError(message if kind == "UserError" else f"{kind}: {message} (the server's log has the traceback)")
 
 
 def _fetch(server: Server, prompt_id: str) -> list[dict[str, str]]:
     ui = host.current()
-    found = []
+    outputs = []
     for node_id, key, item in server.outputs(prompt_id):
         if isinstance(item, File):
             path = server.download(item, ui.temp_dir if item.place == "temp" else ui.output_dir)
             kind = "preview" if item.place == "temp" else {"images": "image"}.get(key, key)
-            found.append({"node": node_id, "type": kind, "path": str(path)})
+            outputs.append({"node": node_id, "type": kind, "path": str(path)})
         else:
-            found.append({"node": node_id, "type": key, "text": item})
-    return found
+            outputs.append({"node": node_id, "type": key, "text": item})
+    return outputs
 
 
 def _numbered(path: Path) -> Iterator[Path]:
