@@ -6,6 +6,7 @@ from typing import Any
 
 from ..models import diffusion, files, host
 from .layouts import to_bchw, to_bhwc
+from .widgets import choice, integer, real, seed, socket, text
 
 
 class AffectEmoLatLoader:
@@ -21,14 +22,14 @@ class AffectEmoLatLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.emolat.space import names
+
         return {
             "required": {
-                "model": (
-                    ["tiny", *host.current().list_files("emolat")],
-                    {
-                        "tooltip": "tiny comes with this pack, trained on MoodScenes. Files lie in models/emolat: "
-                        "`affect train emolat` and `affect train transfer` make them."
-                    },
+                "model": choice(
+                    names(),
+                    "tiny comes with this pack, trained on MoodScenes. Files lie in models/emolat: "
+                    "`affect train emolat` and `affect train transfer` make them.",
                 )
             }
         }
@@ -59,39 +60,20 @@ class AffectEmoLatCodebookSampler:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
-                "emotion": ("AFFECT_EMOTION", {"tooltip": "Which emotion; a mix draws from several codebooks."}),
-                "n_codes": (
-                    "INT",
-                    {
-                        "default": 1,
-                        "min": 1,
-                        "max": 64,
-                        "tooltip": "How many codes; more are nearer to the average look. The tiny EmoLat learned from "
-                        "up to four.",
-                    },
+                "emolat": socket("AFFECT_EMOLAT", "Whose codebooks."),
+                "emotion": socket("AFFECT_EMOTION", "Which emotion; a mix draws from several codebooks."),
+                "n_codes": integer(
+                    1,
+                    (1, 64),
+                    "How many codes; more are nearer to the average look. The tiny EmoLat learned from up to four.",
                 ),
-                "temperature": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.01,
-                        "max": 100.0,
-                        "step": 0.1,
-                        "round": False,
-                        "tooltip": "1: codes as often as training used them. Low: the usual ones. High: all alike.",
-                    },
+                "temperature": real(
+                    1.0,
+                    (0.01, 100.0, 0.1),
+                    "1: codes as often as training used them. Low: the usual ones. High: all alike.",
+                    round=False,
                 ),
-                "seed": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": 0xFFFFFFFFFFFFFFFF,
-                        "control_after_generate": True,
-                        "tooltip": "Draws the codes.",
-                    },
-                ),
+                "seed": seed("Draws the codes."),
             }
         }
 
@@ -118,29 +100,17 @@ class AffectEmoLatTransfer:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "emolat": ("AFFECT_EMOLAT", {"tooltip": "The network."}),
-                "image": ("IMAGE", {"tooltip": "The image to repaint."}),
-                "code": ("AFFECT_EMOLAT_CODE", {"tooltip": "From the EmoLat Codebook Sampler."}),
-                "text": (
-                    "STRING",
-                    {
-                        "default": "",
-                        "tooltip": "The words that go with the code; empty: the emotion's own. It learned the names of "
-                        "the eight.",
-                    },
+                "emolat": socket("AFFECT_EMOLAT", "The network."),
+                "image": socket("IMAGE", "The image to repaint."),
+                "code": socket("AFFECT_EMOLAT_CODE", "From the EmoLat Codebook Sampler."),
+                "text": text(
+                    "The words that go with the code; empty: the emotion's own. It learned the names of the eight."
                 ),
-                "strength": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 3.0,
-                        "step": 0.05,
-                        "tooltip": "0 leaves the image, 1 is the network's answer, more exaggerates.",
-                    },
+                "strength": real(
+                    1.0, (0.0, 3.0, 0.05), "0 leaves the image, 1 is the network's answer, more exaggerates."
                 ),
             },
-            "optional": {"mask": ("MASK", {"tooltip": "Where the image may change."})},
+            "optional": {"mask": socket("MASK", "Where the image may change.")},
         }
 
     def run(self, emolat: Any, image: Any, code: Any, text: str, strength: float, mask: Any = None) -> tuple[Any]:
@@ -167,15 +137,15 @@ class AffectEmoLatMap:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.emolat.repaint import METHODS
+
         return {
             "required": {
-                "emolat": ("AFFECT_EMOLAT", {"tooltip": "Whose codebooks."}),
-                "method": (
-                    ["t-SNE", "PCA"],
-                    {
-                        "tooltip": "t-SNE shows clusters (by scikit-learn; where that is missing the map is by PCA, "
-                        "and says so); PCA shows true distances."
-                    },
+                "emolat": socket("AFFECT_EMOLAT", "Whose codebooks."),
+                "method": choice(
+                    METHODS,
+                    "t-SNE shows clusters (by scikit-learn; where that is missing the map is by PCA, "
+                    "and says so); PCA shows true distances.",
                 ),
             }
         }

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..models.emotions import LABELS, EmotionTarget
 from ..models.errors import UserError
+from .widgets import choice, share, socket, text
 
 _UNIT = {"min": 0.0, "max": 1.0, "step": 0.01}
 
@@ -26,15 +27,8 @@ class AffectEmotion:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "emotion": (list(LABELS), {"tooltip": "What the image should make people feel."}),
-                "intensity": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        **_UNIT,
-                        "tooltip": "0 leaves the image's own emotion, 1 goes all the way to the target.",
-                    },
-                ),
+                "emotion": choice(LABELS, "What the image should make people feel."),
+                "intensity": share(1.0, "0 leaves the image's own emotion, 1 goes all the way to the target."),
             }
         }
 
@@ -55,9 +49,9 @@ class AffectEmotionMix:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "emotion_a": ("AFFECT_EMOTION", {"tooltip": "What balance 0 gives."}),
-                "emotion_b": ("AFFECT_EMOTION", {"tooltip": "What balance 1 gives."}),
-                "balance": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is all of A, 1 is all of B."}),
+                "emotion_a": socket("AFFECT_EMOTION", "What balance 0 gives."),
+                "emotion_b": socket("AFFECT_EMOTION", "What balance 1 gives."),
+                "balance": share(0.5, "0 is all of A, 1 is all of B."),
             }
         }
 
@@ -81,9 +75,9 @@ class AffectEmotionVAD:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "valence": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is unpleasant, 1 is pleasant."}),
-                "arousal": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is calm, 1 is stirred."}),
-                "dominance": ("FLOAT", {"default": 0.5, **_UNIT, "tooltip": "0 is overwhelmed, 1 is in control."}),
+                "valence": share(0.5, "0 is unpleasant, 1 is pleasant."),
+                "arousal": share(0.5, "0 is calm, 1 is stirred."),
+                "dominance": share(0.5, "0 is overwhelmed, 1 is in control."),
             }
         }
 
@@ -104,13 +98,8 @@ class AffectEmotionFromText:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "text": (
-                    "STRING",
-                    {
-                        "default": "very happy and slightly sad",
-                        "multiline": True,
-                        "tooltip": "A sentence with at least one emotion word.",
-                    },
+                "text": text(
+                    "A sentence with at least one emotion word.", default="very happy and slightly sad", multiline=True
                 )
             }
         }

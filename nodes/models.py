@@ -6,26 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..models import diffusion, files, host
+from ..models import diffusion, files
 from ..models.emotions import GOEMOTIONS, MIKELS
 from .layouts import to_bchw
+from .widgets import choice, socket
 
 _EXAMPLES = {"scene": "scene.png", "coffee": "example.png"}
-
-
-def _clips() -> list[str]:
-    from ..models.networks.moodifyclip import folders
-
-    return [
-        "tiny",
-        "tiny-eval",
-        "moodifyclip",
-        "ViT-B-32:openai",
-        "ViT-L-14:openai",
-        "ViT-H-14:laion2b_s32b_b79k",
-        *host.current().list_files("open_clip"),
-        *(f"moodifyclip/{name}" for name in folders()),
-    ]
 
 
 class AffectTinyModelLoader:
@@ -61,12 +47,8 @@ class AffectExampleImage:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "picture": (
-                    list(_EXAMPLES),
-                    {
-                        "tooltip": "scene: a house and a tree, from MoodScenes, 128 x 128. "
-                        "coffee: a photograph, 256 x 256."
-                    },
+                "picture": choice(
+                    _EXAMPLES, "scene: a house and a tree, from MoodScenes, 128 x 128. coffee: a photograph, 256 x 256."
                 )
             }
         }
@@ -102,22 +84,19 @@ class AffectEmotionClassifierLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        found = host.current().list_files("affect", (".safetensors", ".pth"))
+        from ..models.networks import classifiers, scorers
+
         return {
             "required": {
-                "classifier": (
-                    ["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot", *found],
-                    {
-                        "tooltip": "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's "
-                        "or EmoEdit's published head in models/affect."
-                    },
+                "classifier": choice(
+                    classifiers.names(),
+                    "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's "
+                    "or EmoEdit's published head in models/affect.",
                 ),
-                "clip_model": (
-                    _clips(),
-                    {
-                        "tooltip": "The CLIP that zero-shot and published heads look through: "
-                        "ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's."
-                    },
+                "clip_model": choice(
+                    scorers.names(),
+                    "The CLIP that zero-shot and published heads look through: "
+                    "ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's.",
                 ),
             }
         }
@@ -145,8 +124,8 @@ class AffectEmotionReadout:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "image": ("IMAGE", {"tooltip": "The image to read."}),
-                "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Best one that did not guide the image."}),
+                "image": socket("IMAGE", "The image to read."),
+                "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Best one that did not guide the image."),
             }
         }
 
@@ -185,14 +164,14 @@ class AffectClipScorerLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.networks.scorers import names
+
         return {
             "required": {
-                "model": (
-                    _clips(),
-                    {
-                        "tooltip": "tiny goes with the tiny model; the named ones are "
-                        "open_clip's, downloaded at first use; files lie in models/open_clip."
-                    },
+                "model": choice(
+                    names(),
+                    "tiny goes with the tiny model; the named ones are "
+                    "open_clip's, downloaded at first use; files lie in models/open_clip.",
                 )
             }
         }

@@ -1,5 +1,4 @@
-"""Moodifier's nodes: who is asked, what and where to change, MoodifyCLIP, the attention-blend sampler, figures of an
-edit."""
+"""Moodifier's nodes: who is asked, what and where to change, the attention-blend sampler, figures of an edit."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ from typing import Any
 from ..models import diffusion, host
 from ..models.errors import UserError
 from .layouts import to_bchw, to_bhwc
+from .widgets import choice, integer, real, seed, socket, text
 
 
 def _pictures(image: Any) -> list[Any]:
@@ -33,29 +33,24 @@ class AffectMLLMLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.moodifier.mllm import DEFAULT_URL, PROVIDERS
+
         return {
             "required": {
-                "provider": (
-                    ["rules", "openai-compatible", "transformers"],
-                    {"tooltip": "rules: no model. openai-compatible: a server. transformers: a folder in models/LLM."},
+                "provider": choice(
+                    PROVIDERS,
+                    "rules: no model. openai-compatible: a server. transformers: a folder in models/LLM.",
                 ),
-                "model": (
-                    "STRING",
-                    {
-                        "default": "",
-                        "tooltip": "The server's name for its model (llava, qwen2.5-vl), or the folder's "
-                        "name. With rules: a sentence that says what the image shows.",
-                    },
+                "model": text(
+                    "The server's name for its model (llava, qwen2.5-vl), or the folder's "
+                    "name. With rules: a sentence that says what the image shows."
                 ),
-                "base_url": (
-                    "STRING",
-                    {
-                        "default": "http://127.0.0.1:11434/v1",
-                        "tooltip": "The server's address. Another machine than "
-                        "this one must be allowed, in ComfyUI's settings (Affect) or by AFFECT_MLLM_HOSTS in the "
-                        "environment. A key: AFFECT_MLLM_API_KEY in the environment; it goes to hosts and ports in "
-                        "AFFECT_MLLM_HOSTS.",
-                    },
+                "base_url": text(
+                    "The server's address. Another machine than "
+                    "this one must be allowed, in ComfyUI's settings (Affect) or by AFFECT_MLLM_HOSTS in the "
+                    "environment. A key: AFFECT_MLLM_API_KEY in the environment; it goes to hosts and ports in "
+                    "AFFECT_MLLM_HOSTS.",
+                    default=DEFAULT_URL,
                 ),
             }
         }
@@ -108,37 +103,30 @@ class AffectMLLMMaskGenerator:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.moodifier.masks import GROUNDINGS
+
         return {
             "required": {
-                "image": ("IMAGE", {"tooltip": "The image to edit (the first of a batch is looked at)."}),
-                "emotion": ("AFFECT_EMOTION", {"tooltip": "What it should make people feel."}),
-                "mllm": ("AFFECT_MLLM", {"tooltip": "From Load MLLM."}),
-                "objects": (
-                    "STRING",
-                    {
-                        "default": "",
-                        "tooltip": "Change these and no others, by commas: house, tree. Empty: the MLLM "
-                        "chooses; rules then change everything.",
-                    },
+                "image": socket("IMAGE", "The image to edit (the first of a batch is looked at)."),
+                "emotion": socket("AFFECT_EMOTION", "What it should make people feel."),
+                "mllm": socket("AFFECT_MLLM", "From Load MLLM."),
+                "objects": text(
+                    "Change these and no others, by commas: house, tree. Empty: the MLLM "
+                    "chooses; rules then change everything."
                 ),
-                "grounding": (
-                    ["attention", "clipseg", "boxes", "saliency"],
-                    {
-                        "tooltip": "attention: where the diffusion model looks "
-                        "for the word (connect model, clip and vae). clipseg: needs its weights. boxes: the MLLM's. "
-                        "saliency: what stands out."
-                    },
+                "grounding": choice(
+                    GROUNDINGS,
+                    "attention: where the diffusion model looks "
+                    "for the word (connect model, clip and vae). clipseg: needs its weights. boxes: the MLLM's. "
+                    "saliency: what stands out.",
                 ),
-                "feather": (
-                    "INT",
-                    {"default": 6, "min": 0, "max": 256, "tooltip": "Pixels over which the mask fades out."},
-                ),
+                "feather": integer(6, (0, 256), "Pixels over which the mask fades out."),
             },
             "optional": {
-                "model": ("MODEL", {"tooltip": "For attention: SD1.5, SD2 or SDXL."}),
-                "clip": ("CLIP", {"tooltip": "Its text encoder."}),
-                "vae": ("VAE", {"tooltip": "Its VAE."}),
-                "mask": ("MASK", {"tooltip": "Your own mask, in place of any grounding."}),
+                "model": socket("MODEL", "For attention: SD1.5, SD2 or SDXL."),
+                "clip": socket("CLIP", "Its text encoder."),
+                "vae": socket("VAE", "Its VAE."),
+                "mask": socket("MASK", "Your own mask, in place of any grounding."),
             },
         }
 
@@ -198,59 +186,31 @@ class AffectAttentionBlendSampler:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "SD1.5, SD2 or SDXL."}),
-                "source": ("CONDITIONING", {"tooltip": "What the image shows."}),
-                "target": (
-                    "CONDITIONING",
-                    {"tooltip": "What it should show: the same sentence with other words in it."},
+                "model": socket("MODEL", "SD1.5, SD2 or SDXL."),
+                "source": socket("CONDITIONING", "What the image shows."),
+                "target": socket("CONDITIONING", "What it should show: the same sentence with other words in it."),
+                "latent_image": socket("LATENT", "The encoded image."),
+                "mask": socket("MASK", "Where it may change."),
+                "steps": integer(25, (1, 10000), "25; with an LCM model 15."),
+                "cfg": real(5.0, (0.0, 100.0, 0.1), "How strongly the target pulls; with an LCM model 2.", round=0.01),
+                "cross_replace": real(
+                    0.6,
+                    (0.0, 1.0, 0.05),
+                    "The share of the steps in which the source's attention holds outside the mask: "
+                    "more keeps more of its structure.",
                 ),
-                "latent_image": ("LATENT", {"tooltip": "The encoded image."}),
-                "mask": ("MASK", {"tooltip": "Where it may change."}),
-                "steps": ("INT", {"default": 25, "min": 1, "max": 10000, "tooltip": "25; with an LCM model 15."}),
-                "cfg": (
-                    "FLOAT",
-                    {
-                        "default": 5.0,
-                        "min": 0.0,
-                        "max": 100.0,
-                        "step": 0.1,
-                        "round": 0.01,
-                        "tooltip": "How strongly the target pulls; with an LCM model 2.",
-                    },
-                ),
-                "cross_replace": (
-                    "FLOAT",
-                    {
-                        "default": 0.6,
-                        "min": 0.0,
-                        "max": 1.0,
-                        "step": 0.05,
-                        "tooltip": "The share of the steps in which the source's attention holds outside the mask: "
-                        "more keeps more of its structure.",
-                    },
-                ),
-                "seed": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": 0xFFFFFFFFFFFFFFFF,
-                        "control_after_generate": True,
-                        "tooltip": "Draws each step's noise.",
-                    },
-                ),
+                "seed": seed("Draws each step's noise."),
             },
             "optional": {
-                "negative": (
+                "negative": socket(
                     "CONDITIONING",
-                    {
-                        "tooltip": "What the target is guided away from. Without it: the source's text, so that "
-                        "only the difference counts."
-                    },
+                    "What the target is guided away from. Without it: the source's text, so that "
+                    "only the difference counts.",
                 ),
-                "scheduler": (
+                "scheduler": choice(
                     diffusion.current_engine().sampling_choices()[1],
-                    {"default": "normal", "tooltip": "How noise falls over the steps."},
+                    "How noise falls over the steps.",
+                    default="normal",
                 ),
                 "source_text": (
                     "STRING",
@@ -302,75 +262,6 @@ class AffectAttentionBlendSampler:
         )
 
 
-class AffectMoodifyCLIPLoader:
-    CATEGORY = "affect/moodifier"
-    SEARCH_ALIASES = ["long clip", "emotion clip", "load clip"]
-    DESCRIPTION = "Loads MoodifyCLIP: a CLIP of 248 tokens that was trained on what makes pictures moving."
-    RETURN_TYPES = ("AFFECT_MOODIFY_CLIP", "AFFECT_CLIP_SCORER")
-    RETURN_NAMES = ("moodify_clip", "clip_scorer")
-    OUTPUT_TOOLTIPS = ("For MoodifyCLIP Text Encode.", "As a scorer: the timing gate takes it.")
-    FUNCTION = "run"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..models.networks.moodifyclip import folders
-
-        return {
-            "required": {
-                "model": (
-                    ["tiny", *folders()],
-                    {
-                        "tooltip": "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in "
-                        "models/moodify_clip."
-                    },
-                )
-            }
-        }
-
-    @classmethod
-    def IS_CHANGED(cls, model: str) -> str:
-        from ..models.networks.moodifyclip import state_of
-
-        return state_of(model)
-
-    def run(self, model: str) -> tuple[Any, Any]:
-        from ..models.networks.moodifyclip import load_moodify_clip
-
-        loaded = load_moodify_clip(model)
-        return loaded, loaded
-
-
-class AffectMoodifyCLIPTextEncode:
-    CATEGORY = "affect/moodifier"
-    SEARCH_ALIASES = ["long prompt", "248 tokens", "encode text", "emotion text encoder"]
-    DESCRIPTION = "Encodes a long text (248 tokens) with MoodifyCLIP as a diffusion model's conditioning."
-    RETURN_TYPES = ("CONDITIONING",)
-    OUTPUT_TOOLTIPS = ("For the Attention-Blend Sampler, or any sampler whose model has a text encoder of this width.",)
-    FUNCTION = "run"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {
-            "required": {
-                "moodify_clip": ("AFFECT_MOODIFY_CLIP", {"tooltip": "From Load MoodifyCLIP."}),
-                "text": (
-                    "STRING",
-                    {
-                        "default": "",
-                        "multiline": True,
-                        "tooltip": "What is longer than 248 tokens is cut behind a sentence, and said.",
-                    },
-                ),
-            }
-        }
-
-    def run(self, moodify_clip: Any, text: str) -> tuple[Any]:
-        from ..models.moodifier.text_encoder import encode
-
-        diffusion.current_engine().load(moodify_clip)
-        return (encode(moodify_clip, text),)
-
-
 class AffectEditMetrics:
     CATEGORY = "affect/moodifier"
     SEARCH_ALIASES = ["psnr", "ssim", "lpips", "clip score", "compare images", "measure edit", "evaluate edit"]
@@ -387,17 +278,16 @@ class AffectEditMetrics:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "image": ("IMAGE", {"tooltip": "The image before."}),
-                "edited": ("IMAGE", {"tooltip": "The image after."}),
+                "image": socket("IMAGE", "The image before."),
+                "edited": socket("IMAGE", "The image after."),
             },
             "optional": {
-                "mask": ("MASK", {"tooltip": "Where it was to change: figures of preservation are taken outside too."}),
-                "emotion": (
-                    "AFFECT_EMOTION",
-                    {"tooltip": "What it should make people feel: its probability, and its CLIP similarity."},
+                "mask": socket("MASK", "Where it was to change: figures of preservation are taken outside too."),
+                "emotion": socket(
+                    "AFFECT_EMOTION", "What it should make people feel: its probability, and its CLIP similarity."
                 ),
-                "classifier": ("AFFECT_EMOTION_CLASSIFIER", {"tooltip": "Best one that did not guide."}),
-                "clip_scorer": ("AFFECT_CLIP_SCORER", {"tooltip": "Best one that neither conditioned nor gated."}),
+                "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Best one that did not guide."),
+                "clip_scorer": socket("AFFECT_CLIP_SCORER", "Best one that neither conditioned nor gated."),
             },
         }
 
@@ -431,8 +321,6 @@ class AffectEditMetrics:
 NODES = {
     "AffectMLLMLoader": (AffectMLLMLoader, "Load MLLM"),
     "AffectMLLMMaskGenerator": (AffectMLLMMaskGenerator, "MLLM Mask Generator"),
-    "AffectMoodifyCLIPLoader": (AffectMoodifyCLIPLoader, "Load MoodifyCLIP"),
-    "AffectMoodifyCLIPTextEncode": (AffectMoodifyCLIPTextEncode, "MoodifyCLIP Text Encode"),
     "AffectAttentionBlendSampler": (AffectAttentionBlendSampler, "Attention-Blend Sampler"),
     "AffectEditMetrics": (AffectEditMetrics, "Edit Metrics"),
 }

@@ -9,9 +9,9 @@ from typing import Any
 from ..models import diffusion, files, host
 from ..models.errors import UserError
 from .layouts import to_bchw, to_bhwc
+from .widgets import choice, flag, integer, real, seed, socket, text
 
 EXAMPLE = "example_gallery"
-_NETWORKS = ["auto", "tiny-densenet", "tiny-vgg", "densenet121", "vgg19"]
 
 
 def _folder(name: str) -> Path:
@@ -37,23 +37,19 @@ class AffectReferenceGallery:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.reference import EDGES
+
         return {
             "required": {
-                "folder": (
-                    "STRING",
-                    {
-                        "default": EXAMPLE,
-                        "tooltip": "A folder inside ComfyUI's input folder. example_gallery comes with this pack.",
-                    },
+                "folder": text(
+                    "A folder inside ComfyUI's input folder. example_gallery comes with this pack.", default=EXAMPLE
                 )
             },
             "optional": {
-                "edges": (
-                    ["scharr", "canny"],
-                    {
-                        "default": "scharr",
-                        "tooltip": "What is compared: the gradient's magnitude, or Canny's lines (needs scikit-image).",
-                    },
+                "edges": choice(
+                    EDGES,
+                    "What is compared: the gradient's magnitude, or Canny's lines (needs scikit-image).",
+                    default="scharr",
                 )
             },
         }
@@ -109,21 +105,17 @@ class AffectSSIMReferenceRetriever:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "image": ("IMAGE", {"tooltip": "The image that a reference is wanted for (the first of a batch)."}),
-                "gallery": ("AFFECT_REFERENCE_GALLERY", {"tooltip": "Where to look."}),
-                "noun": (
-                    "STRING",
-                    {
-                        "default": "",
-                        "tooltip": "What the reference shows; empty: anything. Mountain, hill and "
-                        "landscape are one, as are river, water and lake, and home and room.",
-                    },
+                "image": socket("IMAGE", "The image that a reference is wanted for (the first of a batch)."),
+                "gallery": socket("AFFECT_REFERENCE_GALLERY", "Where to look."),
+                "noun": text(
+                    "What the reference shows; empty: anything. Mountain, hill and "
+                    "landscape are one, as are river, water and lake, and home and room."
                 ),
-                "k": ("INT", {"default": 1, "min": 1, "max": 64, "tooltip": "How many references."}),
+                "k": integer(1, (1, 64), "How many references."),
             },
             "optional": {
-                "emotion": ("AFFECT_EMOTION", {"tooltip": "Only pictures that bear this emotion."}),
-                "adjective": ("STRING", {"default": "", "tooltip": "Only pictures of this adjective; empty: any."}),
+                "emotion": socket("AFFECT_EMOTION", "Only pictures that bear this emotion."),
+                "adjective": text("Only pictures of this adjective; empty: any."),
             },
         }
 
@@ -181,100 +173,54 @@ class AffectDenseNetGramTransfer:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.gram import SOLVERS
+        from ..models.networks.backbones import LAYERS, WITH_MAPS
+
         return {
             "required": {
-                "image": ("IMAGE", {"tooltip": "The image to change."}),
-                "reference": (
+                "image": socket("IMAGE", "The image to change."),
+                "reference": socket(
                     "IMAGE",
-                    {
-                        "tooltip": "Where the feeling comes from; any size. One for all images, one each, or several "
-                        "for one image."
-                    },
+                    "Where the feeling comes from; any size. One for all images, one each, or several for one image.",
                 ),
-                "iterations": (
-                    "INT",
-                    {
-                        "default": 500,
-                        "min": 1,
-                        "max": 10000,
-                        "tooltip": "At most so many evaluations; coarse-to-fine stops when nothing more is to be "
-                        "gained.",
-                    },
+                "iterations": integer(
+                    500,
+                    (1, 10000),
+                    "At most so many evaluations; coarse-to-fine stops when nothing more is to be gained.",
                 ),
-                "content_weight": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 1e6,
-                        "step": 0.1,
-                        "round": False,
-                        "tooltip": "How strongly the image's own content is kept.",
-                    },
+                "content_weight": real(
+                    1.0, (0.0, 1e6, 0.1), "How strongly the image's own content is kept.", round=False
                 ),
-                "sentiment_weight": (
-                    "FLOAT",
-                    {
-                        "default": 1e6,
-                        "min": 0.0,
-                        "max": 1e12,
-                        "step": 1e5,
-                        "round": False,
-                        "tooltip": "How strongly the reference's statistics pull.",
-                    },
+                "sentiment_weight": real(
+                    1e6, (0.0, 1e12, 1e5), "How strongly the reference's statistics pull.", round=False
                 ),
-                "seed": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": 0xFFFFFFFFFFFFFFFF,
-                        "control_after_generate": True,
-                        "tooltip": "Draws the half grey level of dither that lets flat areas come alive.",
-                    },
-                ),
+                "seed": seed("Draws the half grey level of dither that lets flat areas come alive."),
             },
             "optional": {
-                "mask": ("MASK", {"tooltip": "Where the image may change."}),
-                "network": (
-                    _NETWORKS,
-                    {
-                        "default": "auto",
-                        "tooltip": "Whose features count. auto: densenet121 (the paper's) where "
-                        "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too.",
-                    },
+                "mask": socket("MASK", "Where the image may change."),
+                "network": choice(
+                    WITH_MAPS,
+                    "Whose features count. auto: densenet121 (the paper's) where "
+                    "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too.",
+                    default="auto",
                 ),
-                "solver": (
-                    ["coarse-to-fine", "adam"],
-                    {
-                        "default": "coarse-to-fine",
-                        "tooltip": "coarse-to-fine: L-BFGS, from half the size up, "
-                        "several times faster. adam: as the paper.",
-                    },
+                "solver": choice(
+                    SOLVERS,
+                    "coarse-to-fine: L-BFGS, from half the size up, several times faster. adam: as the paper.",
+                    default="coarse-to-fine",
                 ),
-                "layers": (
-                    ["first", "last"],
-                    {
-                        "default": "first",
-                        "tooltip": "first: from the very first ReLU on, as the paper "
-                        "counts. last: without it, and with the last one.",
-                    },
+                "layers": choice(
+                    LAYERS,
+                    "first: from the very first ReLU on, as the paper counts. last: without it, and with the last one.",
+                    default="first",
                 ),
-                "colour_only": (
-                    "BOOLEAN",
-                    {"default": False, "tooltip": "Keep the image's own light and dark, and take the colours alone."},
-                ),
-                "smoothness": (
-                    "FLOAT",
-                    {
-                        "default": 60.0,
-                        "min": 0.0,
-                        "max": 1e6,
-                        "step": 10.0,
-                        "round": False,
-                        "tooltip": "How even the change is: every edge of the image stays. 0: as the paper, with "
-                        "speckles and coloured rims.",
-                    },
+                "colour_only": flag(False, "Keep the image's own light and dark, and take the colours alone."),
+                "smoothness": real(
+                    60.0,
+                    (0.0, 1e6, 10.0),
+                    "How even the change is: every edge of the image stays. 0: as the paper, with "
+                    "speckles and coloured rims.",
+                    round=False,
                 ),
             },
         }

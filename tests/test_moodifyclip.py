@@ -235,7 +235,7 @@ def exported(tmp_path, monkeypatch):
 def test_a_model_of_ones_own_is_listed_loaded_and_followed(exported, tmp_path):
     import os
 
-    from comfyui_affect.nodes.moodifier import AffectMoodifyCLIPLoader as Loader
+    from comfyui_affect.nodes.moodifyclip import AffectMoodifyCLIPLoader as Loader
 
     choices = Loader.INPUT_TYPES()["required"]["model"][0]
     assert choices == ["tiny", "mine"]
@@ -251,7 +251,7 @@ def test_a_model_of_ones_own_is_listed_loaded_and_followed(exported, tmp_path):
 
 def test_texts_are_cut_behind_a_sentence_and_conditioning_is_as_long_as_it_needs(exported, capsys):
     from comfyui_affect.models.networks.tokenizer import END
-    from comfyui_affect.nodes.moodifier import AffectMoodifyCLIPTextEncode as Encode
+    from comfyui_affect.nodes.moodifyclip import AffectMoodifyCLIPTextEncode as Encode
 
     scorer = moodify.load_moodify_clip("mine")
     ((short, options),) = Encode().run(scorer, "a house by a lake")[0]

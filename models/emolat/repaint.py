@@ -72,15 +72,19 @@ def repaint(
     return out
 
 
+METHODS = ("t-SNE", "PCA")
+"""How the codebooks become a map: by scikit-learn's t-SNE, or by their first two principal components."""
+
+
 def flat(vectors: torch.Tensor, method: str, seed: int = 0) -> np.ndarray:
-    """[n, W] -> [n, 2] by "PCA" or "t-SNE" (scikit-learn's). UserError for another method."""
+    """[n, W] -> [n, 2] by one of `METHODS`. UserError for another."""
     centred = (vectors - vectors.mean(dim=0)).double()
     if method == "PCA":
         u, s, _ = torch.linalg.svd(centred, full_matrices=False)
         u = u * torch.where(u.abs().max(dim=0).values == u.max(dim=0).values, 1.0, -1.0)  # SVD leaves signs open
         return (u[:, :2] * s[:2]).numpy()
     if method != "t-SNE":
-        raise UserError(f"The map's method is t-SNE or PCA, not '{method}'.")
+        raise UserError(f"The map's method is {' or '.join(METHODS)}, not '{method}'.")
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(vectors) - 1) / 3)

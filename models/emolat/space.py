@@ -205,6 +205,11 @@ def load(path: Path, device: str = "") -> EmoLat:
     return emolat.eval().requires_grad_(False)
 
 
+def names() -> list[str]:
+    """The names of `load_emolat`: the bundled one's, and this machine's files."""
+    return ["tiny", *host.current().list_files("emolat")]
+
+
 def load_emolat(name: str) -> EmoLat:
     """The EmoLat of a name: tiny, or a file of models/emolat."""
     if name != "tiny":

@@ -7,6 +7,9 @@ from typing import Any
 
 from ..errors import UserError
 
+ESTIMATES = ("one_step", "full")
+"""What the gate judges (`TimingGate.estimate`)."""
+
 
 @dataclass(frozen=True)
 class TimingGate:
@@ -31,8 +34,8 @@ class TimingGate:
     def __post_init__(self) -> None:
         if not all(text.strip() for text in self.prompts):
             raise UserError("The timing gate's prompt is empty: write what the image shows, as in the positive prompt.")
-        if self.estimate not in ("one_step", "full"):
-            raise UserError(f"The gate's estimate is one_step or full, not '{self.estimate}'.")
+        if self.estimate not in ESTIMATES:
+            raise UserError(f"The gate's estimate is {' or '.join(ESTIMATES)}, not '{self.estimate}'.")
 
     @property
     def prompts(self) -> tuple[str, ...]:

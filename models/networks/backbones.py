@@ -60,6 +60,8 @@ TINY: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "tiny-vgg": ("vgg", build_tiny_vgg),
 }
 PUBLISHED = ("densenet121", "vgg19", "alexnet")
+WITH_MAPS = ("auto", *TINY, "densenet121", "vgg19")
+"""The names of `load_backbone` whose networks `feature_maps` takes."""
 
 
 def cached_weights(name: str) -> Path | None:

@@ -101,6 +101,14 @@ class ZeroShotEmotion(nn.Module):
         return self.scorer.logit_scale * self.scorer.image_features(image) @ self.fine_text.T
 
 
+ZERO_SHOT = "clip-zero-shot"
+
+
+def names() -> list[str]:
+    """The names of `load_classifier`: those that need no file, and the heads of this machine."""
+    return [*TINY, ZERO_SHOT, *host.current().list_files("affect", (".safetensors", ".pth"))]
+
+
 def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     """The classifier of a name: tiny-a, tiny-b, tiny-c, clip-zero-shot, or a head file under models/affect.
 
@@ -114,7 +122,7 @@ def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     if name in TINY:
         model = TINY[name]()
         bundled.load(name, model)
-    elif name == "clip-zero-shot":
+    elif name == ZERO_SHOT:
         model = ZeroShotEmotion(load_scorer("tiny-eval" if clip_model == "tiny" else clip_model))
     else:
         model = ClipEmotionHead(load_scorer(clip_model), read_head(files.find_model("affect", name)))

@@ -148,6 +148,11 @@ def load_moodify_clip(name: str) -> MoodifyScorer:
     return MoodifyScorer(clip, None, name).to(host.current().device)
 
 
+def names() -> list[str]:
+    """The names of `load_moodify_clip`: the bundled one's, and this machine's folders."""
+    return ["tiny", *folders()]
+
+
 def folders() -> list[str]:
     """The folders of models/moodify_clip that hold a model, as `load_moodify_clip` takes them."""
     return [

@@ -10,6 +10,7 @@ import torch
 from .. import bundled, files, host
 from ..errors import UserError
 from .clip import ClipScorer
+from .moodifyclip import folders, load_moodify_clip
 from .tiny_clip import build_clip
 
 
@@ -68,6 +69,14 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
 
 
 TINY = {"tiny": "clip", "tiny-eval": "clip-eval"}
+SUGGESTED = ("ViT-B-32:openai", "ViT-L-14:openai", "ViT-H-14:laion2b_s32b_b79k")
+"""Published models that menus name; `load_scorer` takes every other of open_clip's too."""
+
+
+def names() -> list[str]:
+    """The names of `load_scorer` that a menu offers: bundled, published, and the files and folders of this machine."""
+    own = [*host.current().list_files("open_clip"), *(f"moodifyclip/{name}" for name in folders())]
+    return [*TINY, "moodifyclip", *SUGGESTED, *own]
 
 
 def load_scorer(name: str) -> ClipScorer:
@@ -83,8 +92,6 @@ def load_scorer(name: str) -> ClipScorer:
         scorer = ClipScorer(clip, open_clip.get_tokenizer("ViT-B-32"), name, metadata.get("lo"), metadata.get("hi"))
         return scorer.to(host.current().device)
     if name.split("/")[0] == "moodifyclip":
-        from .moodifyclip import load_moodify_clip
-
         return load_moodify_clip(name.partition("/")[2] or "tiny")
     if name.endswith(".safetensors"):
         state, _ = files.load_safetensors(files.find_model("open_clip", name))
