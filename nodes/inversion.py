@@ -63,13 +63,14 @@ class AffectDDIMInversion:
         self, model: Any, positive: Any, latent_image: dict[str, Any], steps: int, scheduler: str = "normal"
     ) -> tuple[Any, Any]:
         from ..models.diffusion.inversion import invert
+        from ..models.diffusion.protocol import INVERTED_NOISE
 
         latent_image = dict(latent_image)
         if latent_image.pop("noise_mask", None) is not None:
             # A sampler would put back what lies outside the mask from this latent, which is noise now.
             host.current().note("DDIM Inversion inverts the whole image and drops the latent's mask.")
         latent, noise = invert(model, positive, latent_image["samples"], steps, scheduler)
-        kept = {diffusion.INVERTED_NOISE: noise} if bool(noise.any()) else {}  # Emotion Sampler finds it there
+        kept = {INVERTED_NOISE: noise} if bool(noise.any()) else {}  # Emotion Sampler finds it there
         return {**latent_image, "samples": latent, **kept}, GivenNoise(noise)
 
 

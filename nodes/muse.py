@@ -10,66 +10,65 @@ from ..models.errors import UserError
 from .widgets import choice, flag, integer, real, seed, share, socket, text
 
 
-def _muse_inputs() -> dict[str, Any]:
-    """The optimizer's inputs, which the sampler shares."""
+def _required() -> dict[str, Any]:
+    """The inputs that optimizer and sampler share."""
     return {
-        "required": {
-            "model": socket("MODEL", "The diffusion model."),
-            "positive": socket("CONDITIONING", "What the image shows. Emotional tokens are put behind this text."),
-            "negative": socket("CONDITIONING", "What to avoid; it gets no emotional tokens."),
-            "vae": socket("VAE", "Decodes each step's clean prediction for the classifier."),
-            "emotion": socket("AFFECT_EMOTION", "What the image should make people feel."),
-            "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Says what it feels, and in which direction to go."),
-            "cfg": real(
-                7.5,
-                (0.0, 100.0, 0.1),
-                "Classifier-free guidance: how closely to follow the text. FLUX-dev wants 1 (with FluxGuidance).",
-                round=0.01,
-            ),
-            "n_tokens": integer(
-                4, (1, 64), "Emotional tokens an image. More can say more, and drown the prompt sooner."
-            ),
-            "learning_rate": real(
-                0.01, (0.0, 1.0, 0.001), "Adam's step size at the first sampler step; falls linearly.", round=False
-            ),
-            "max_inner_steps": integer(
-                20, (0, 1000), "At most so many optimisation steps in each sampler step. 0: tokens stay random."
-            ),
-            "stop_loss": real(0.0001, (0.0, 1.0, 0.0001), "An inner loop ends under this loss.", round=False),
-            "inherent_weight": real(
-                0.0005,
-                (0.0, 1.0, 0.0001),
-                "How strongly to hold down the emotion that the image has of itself.",
-                round=False,
-            ),
-            "similar_weight": real(
-                0.0015,
-                (0.0, 1.0, 0.0001),
-                "How strongly to hold down the target's neighbours on Mikels' wheel.",
-                round=False,
-            ),
-            "seed": seed("Draws the first tokens; in the sampler node also the noise."),
-        },
-        "optional": {
-            "timing_gate": socket("AFFECT_TIMING_GATE", "When to start. Without it: at the first step."),
-            "init_tokens": socket(
-                "AFFECT_EMOTION_TOKENS,AFFECT_EMOLAT_CODE",
-                "Start from saved tokens, or from an EmoLat code, instead of random ones.",
-            ),
-            "views": integer(
-                2,
-                (0, 16),
-                "The classifier looks at so many random crops and "
-                "mirrorings: others are convinced too, and it takes a little longer. 0: the image as it is.",
-            ),
-            "content_weight": real(
-                5.0,
-                (0.0, 1000.0, 0.5),
-                "How strongly to hold on to what "
-                "the gate's prompt says, by the gate's CLIP: more keeps the content and convinces less. 0: the "
-                "paper's loss. It takes a timing gate.",
-            ),
-        },
+        "model": socket("MODEL", "The diffusion model."),
+        "positive": socket("CONDITIONING", "What the image shows. Emotional tokens are put behind this text."),
+        "negative": socket("CONDITIONING", "What to avoid; it gets no emotional tokens."),
+        "vae": socket("VAE", "Decodes each step's clean prediction for the classifier."),
+        "emotion": socket("AFFECT_EMOTION", "What the image should make people feel."),
+        "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Says what it feels, and in which direction to go."),
+        "cfg": real(
+            7.5,
+            (0.0, 100.0, 0.1),
+            "Classifier-free guidance: how closely to follow the text. FLUX-dev wants 1 (with FluxGuidance).",
+            round=0.01,
+        ),
+        "n_tokens": integer(4, (1, 64), "Emotional tokens an image. More can say more, and drown the prompt sooner."),
+        "learning_rate": real(
+            0.01, (0.0, 1.0, 0.001), "Adam's step size at the first sampler step; falls linearly.", round=False
+        ),
+        "max_inner_steps": integer(
+            20, (0, 1000), "At most so many optimisation steps in each sampler step. 0: tokens stay random."
+        ),
+        "stop_loss": real(0.0001, (0.0, 1.0, 0.0001), "An inner loop ends under this loss.", round=False),
+        "inherent_weight": real(
+            0.0005,
+            (0.0, 1.0, 0.0001),
+            "How strongly to hold down the emotion that the image has of itself.",
+            round=False,
+        ),
+        "similar_weight": real(
+            0.0015,
+            (0.0, 1.0, 0.0001),
+            "How strongly to hold down the target's neighbours on Mikels' wheel.",
+            round=False,
+        ),
+        "seed": seed("Draws the first tokens; in the sampler node also the noise."),
+    }
+
+
+def _optional() -> dict[str, Any]:
+    return {
+        "timing_gate": socket("AFFECT_TIMING_GATE", "When to start. Without it: at the first step."),
+        "init_tokens": socket(
+            "AFFECT_EMOTION_TOKENS,AFFECT_EMOLAT_CODE",
+            "Start from saved tokens, or from an EmoLat code, instead of random ones.",
+        ),
+        "views": integer(
+            2,
+            (0, 16),
+            "The classifier looks at so many random crops and "
+            "mirrorings: others are convinced too, and it takes a little longer. 0: the image as it is.",
+        ),
+        "content_weight": real(
+            5.0,
+            (0.0, 1000.0, 0.5),
+            "How strongly to hold on to what "
+            "the gate's prompt says, by the gate's CLIP: more keeps the content and convinces less. 0: the "
+            "paper's loss. It takes a timing gate.",
+        ),
     }
 
 
@@ -179,7 +178,7 @@ class AffectEmotionTokenOptimizer:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return _muse_inputs()
+        return {"required": _required(), "optional": _optional()}
 
     def run(self, **inputs: Any) -> tuple[Any]:
         return (_guider(inputs),)
@@ -225,8 +224,7 @@ class AffectEmotionSampler:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         samplers, schedulers = diffusion.current_engine().sampling_choices()
-        inputs = _muse_inputs()
-        inputs["required"] |= {
+        more = {
             "latent_image": socket("LATENT", "Empty for generation; an encoded or inverted image for editing."),
             "steps": integer(20, (1, 10000), "Sampler steps."),
             "sampler_name": choice(samplers, "The sampler."),
@@ -234,7 +232,7 @@ class AffectEmotionSampler:
             "denoise": share(1.0, "1 starts from noise; less keeps some of the latent."),
             "add_noise": flag(True, "Off after DDIM Inversion: its latent is noise."),
         }
-        return inputs
+        return {"required": _required() | more, "optional": _optional()}
 
     def run(
         self,
@@ -246,7 +244,6 @@ class AffectEmotionSampler:
         add_noise: bool,
         **inputs: Any,
     ) -> tuple[Any, Any, Any]:
-
         guider = _guider(inputs)
         latent = diffusion.engine(inputs["model"]).sample(
             guider, latent_image, inputs["seed"], sampler_name, scheduler, steps, denoise, add_noise

@@ -13,10 +13,6 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from .protocol import Engine
 
-INVERTED_NOISE = "inverted_noise"
-"""Key of a LATENT under which DDIM Inversion of a rectified-flow model leaves the noise [B, C, h, w] that leads back
-to `samples`."""
-
 
 def engine(model: Any) -> Engine:
     """The engine of what a MODEL socket carries. UserError for anything else."""

@@ -17,6 +17,10 @@ Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: [[embeds [B, T, D], {"pooled_output": [B, P] or None, ...}], ...]."""
 
 
+INVERTED_NOISE = "inverted_noise"
+"""Key of a LATENT under which DDIM Inversion of a rectified-flow model leaves the noise [B, C, h, w] that leads back
+to `samples`."""
+
 Control = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, tuple[int, int]], torch.Tensor]
 """Cross-attention: (queries [R, h w, C], keys [R, T, C], values [R, T, C], heads, (h, w)) -> [R, h w, C]."""
 

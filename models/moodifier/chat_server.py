@@ -133,47 +133,51 @@ class Server:
             if not minded:
                 raise Refused(self._say(f"refused the request (error {error.status_code})")) from None
             return self._asked(picture, question, refused | set(minded))
-        except (openai.AuthenticationError, openai.PermissionDeniedError):
-            raise UserError(
-                self._say(
-                    f"wants a key{' (another one than it was sent)' * bool(key_for(self.url))}. Set "
-                    f"AFFECT_MLLM_API_KEY in the environment, and AFFECT_MLLM_HOSTS={named(self.url)}: the key goes "
-                    "where that says and nowhere else"
-                )
-            ) from None
-        except openai.NotFoundError:
-            raise UserError(self._say("does not know the model or the address (error 404)")) from None
         except openai.APIStatusError as error:
-            code, onward = error.status_code, error.response.next_request
-            if onward:
-                to = f"{onward.url.scheme}://{named(str(onward.url))}"
-                raise UserError(
-                    self._say(
-                        f"sends us on to {redacted(to)[:200]}, where we do not follow. If that is the server you mean, "
-                        "give its address as base_url"
-                    )
-                ) from None
-            # Too many questions, or a fault of the server's: the next image may fare better.
-            kind = Refused if code in (408, 409, 429) or code >= 500 else UserError
-            raise kind(self._say(f"answered with error {code}, after the retries")) from None
+            raise self._of_status(error) from None
         except (_TooLong, openai.APIConnectionError, self.http.HTTPError) as error:
-            # Raised while the body is read they may come as they are, or as the cause of the library's own.
-            if _caused(error, _TooLong):
-                raise BrokenAnswer(
-                    f"it is longer than {LARGEST_ANSWER} bytes, or compressed, which was not asked for"
-                ) from None
-            if _caused(error, self.http.TimeoutException):
-                raise Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds")) from None
-            if _caused(error, (self.http.ReadError, self.http.WriteError, self.http.RemoteProtocolError)):
-                raise Refused(self._say("broke off the connection, after the retries too")) from None
-            raise UserError(
-                self._say("cannot be reached. Start it, or correct base_url; rules need no server")
-            ) from None
+            raise self._of_connection(error) from None
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise BrokenAnswer("the server's reply is no chat completion") from None
         if not isinstance(content, str):
             raise BrokenAnswer("the server's reply has no text")
         return redacted(content)
+
+    def _of_status(self, error: Any) -> UserError:
+        """What to raise for an answer with an error's status (an openai.APIStatusError)."""
+        code, onward = error.status_code, error.response.next_request
+        if code in (401, 403):
+            another = " (another one than it was sent)" if key_for(self.url) else ""
+            return UserError(
+                self._say(
+                    f"wants a key{another}. Set AFFECT_MLLM_API_KEY in the environment, and "
+                    f"AFFECT_MLLM_HOSTS={named(self.url)}: the key goes where that says and nowhere else"
+                )
+            )
+        if code == 404:
+            return UserError(self._say("does not know the model or the address (error 404)"))
+        if onward:
+            to = f"{onward.url.scheme}://{named(str(onward.url))}"
+            return UserError(
+                self._say(
+                    f"sends us on to {redacted(to)[:200]}, where we do not follow. If that is the server you mean, "
+                    "give its address as base_url"
+                )
+            )
+        # Too many questions, or a fault of the server's: the next image may fare better.
+        kind = Refused if code in (408, 409, 429) or code >= 500 else UserError
+        return kind(self._say(f"answered with error {code}, after the retries"))
+
+    def _of_connection(self, error: Exception) -> Exception:
+        """What to raise where a connection failed. Errors that are raised while the body is read come as they are, or as
+        the cause of the library's own."""
+        if _caused(error, _TooLong):
+            return BrokenAnswer(f"it is longer than {LARGEST_ANSWER} bytes, or compressed, which was not asked for")
+        if _caused(error, self.http.TimeoutException):
+            return Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds"))
+        if _caused(error, (self.http.ReadError, self.http.WriteError, self.http.RemoteProtocolError)):
+            return Refused(self._say("broke off the connection, after the retries too"))
+        return UserError(self._say("cannot be reached. Start it, or correct base_url; rules need no server"))
 
     def _say(self, what: str) -> str:
         return f"The MLLM server at {self.url} (provider openai-compatible, model '{self.model}') {what}."

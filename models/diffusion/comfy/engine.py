@@ -14,9 +14,8 @@ import latent_preview
 import torch
 
 from ...errors import UserError
-from .. import INVERTED_NOISE
 from ..flow import AddedNoise, noise_scale
-from ..protocol import Algorithm, Conditioning, Method
+from ..protocol import INVERTED_NOISE, Algorithm, Conditioning, Method
 from . import memory
 from .conds import CondContext
 from .denoiser import ComfyDenoiser, flat
