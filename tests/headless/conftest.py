@@ -13,6 +13,8 @@ from comfyui_affect.workflows.headless import cli
 from comfyui_affect.workflows.headless.core import CORE_CLASSES, CORE_DISPLAY_NAMES
 from comfyui_affect.workflows.headless.host import EmbeddedHost
 from comfyui_affect.workflows.headless.registry import Registry
+from comfyui_affect.workflows.headless.remote.object_info import registry_of
+from headless.drawings import read
 from PIL import Image
 
 
@@ -40,7 +42,7 @@ class Forced:
 
 
 class OldestFirst:
-    """Declares an optional widget before the required ones in no sense but the dictionary's."""
+    """Declares its optional inputs first; the required ones still come first on the node."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -65,6 +67,12 @@ def registry() -> Registry:
     return Registry({**CORE_CLASSES, "Forced": Forced, "OldestFirst": OldestFirst}, CORE_DISPLAY_NAMES)
 
 
+@pytest.fixture(scope="session")
+def server() -> Registry:
+    """The node types in `drawings`, as a ComfyUI server describes them."""
+    return registry_of(read("object_info"))
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory with an input folder that holds plain.png (40 x 30)."""
@@ -76,7 +84,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def embedded(workspace: Path) -> Any:
-    """The embedded host on the workspace, in use for the test; `.notes` collects what it told the user."""
+    """The embedded host on the workspace, in use for the test; `.notes` collects its notes to the user."""
 
     class Noting(EmbeddedHost):
         def note(self, message: str) -> None:

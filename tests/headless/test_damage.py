@@ -1,4 +1,4 @@
-"""Workflows damaged at random places: each is refused in words or still makes sense, and none crashes."""
+"""Workflows damaged at random places: each is refused with an error message or still has a prompt; none crashes."""
 
 import copy
 import random
@@ -56,7 +56,7 @@ def damaged(value, rng):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_damage_is_answered_in_words(registry, embedded, scale_prompt, scale_workflow, node, seed):
+def test_damage_gives_a_prompt_or_an_error_message(registry, embedded, scale_prompt, scale_workflow, node, seed):
     inner = scale_workflow["nodes"][1]
     definition = {
         "id": "sub",
@@ -71,10 +71,10 @@ def test_damage_is_answered_in_words(registry, embedded, scale_prompt, scale_wor
     }
     with_subgraph = copy.deepcopy(scale_workflow) | {"definitions": {"subgraphs": [definition]}}
     with_subgraph["nodes"][1] = node(2, "sub", [("picture", "IMAGE", 1)], ["IMAGE"])
-    rng, answers = random.Random(seed), {"words": 0, "runs": 0}
+    rng, prompts, messages = random.Random(seed), [], []
     for i in range(150):
         if i % 3 == 0:
-            # Reading a file drops entries that are no nodes; what is left is damaged inside a node.
+            # A file's entries that are not nodes are refused when it is read, so only a node's inputs are damaged.
             key = rng.choice(list(scale_prompt))
             inputs = damaged({"inputs": scale_prompt[key]["inputs"]}, rng).get("inputs")
             if not isinstance(inputs, dict):
@@ -85,9 +85,8 @@ def test_damage_is_answered_in_words(registry, embedded, scale_prompt, scale_wor
             if not isinstance(loaded.workflow.get("nodes"), list):
                 continue
         try:
-            prepare(loaded, registry=registry)
-            answers["runs"] += 1
+            prompts.append(prepare(loaded, registry=registry).prompt)
         except UserError as error:
-            assert str(error)
-            answers["words"] += 1
-    assert min(answers.values()) > 5
+            messages.append(str(error))
+    assert len(prompts) > 5 and all(prompts)
+    assert len(messages) > 5 and all(messages) and not any("Traceback" in message for message in messages)

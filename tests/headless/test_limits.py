@@ -1,5 +1,5 @@
-"""Small workflows that would take hours or gigabytes, or that hold what no workflow may: each is answered at once,
-in words or with its prompt. None of these tests asserts a time: before the limits, none of them ended."""
+"""Small workflows that would take hours or gigabytes, or that contain what no workflow may: each gives a prompt or an
+error message at once. None of these tests asserts a time; without the limits, none of them would end."""
 
 import copy
 import json
@@ -11,22 +11,12 @@ from comfyui_affect.workflows.headless.formats.load import Loaded, load
 from comfyui_affect.workflows.headless.formats.text import choose, without_comments
 from comfyui_affect.workflows.headless.problems import WorkflowError
 from comfyui_affect.workflows.headless.run import prepare
-
-
-def link(id, origin, origin_slot, target, target_slot, type):
-    return {
-        "id": id,
-        "origin_id": origin,
-        "origin_slot": origin_slot,
-        "target_id": target,
-        "target_slot": target_slot,
-        "type": type,
-    }
+from headless.drawings import link
 
 
 def tower(node, levels, wide=1, inputs=1):
-    """A drawing with subgraphs in one another: `wide` instances at each level, each of whose `inputs` leads to the
-    width of an ImageScale at the bottom."""
+    """A drawing with `levels` nested subgraphs: `wide` instances at each level, and `inputs` inputs that lead to the
+    widths of ImageScales at the bottom."""
     names = [f"w{i}" for i in range(inputs)]
     definitions = []
     for level in range(levels):
@@ -83,13 +73,13 @@ def test_too_many_levels(registry, embedded, node):
     drawing = tower(node, 51)
     with pytest.raises(UserError, match="nested more than 50 deep"):
         convert(drawing, registry)
-    # However they are looked at: here every level has an instance at the top, the deepest first.
+    # In any order: here every level has an instance at the top, the deepest first.
     drawing["nodes"][:1] = [node(100 + i, f"s{i}") for i in range(51)]
     with pytest.raises(UserError, match="nested more than 50 deep"):
         convert(drawing, registry)
 
 
-def test_ways_through_a_border_that_multiply(registry, embedded, node):
+def test_links_through_a_border_that_multiply(registry, embedded, node):
     drawing = tower(node, 2, wide=30)
     drawing["definitions"]["subgraphs"][0]["inputs"][0]["linkIds"] = [1] * 5000
     with pytest.raises(UserError, match="more than 100,000"):
@@ -120,7 +110,7 @@ def test_a_long_chain_of_reroutes_with_many_ends(registry, embedded, node, scale
         ("a / b * / c", "a / b * / c"),
     ],
 )
-def test_comments_are_read_once(text, rest):
+def test_comments(text, rest):
     assert without_comments(text) == rest
 
 
@@ -130,7 +120,7 @@ def test_choices_nested_too_deep():
     assert choose(r"\{" * 5000, None) == "{" * 5000
 
 
-def test_an_unknown_name_of_great_length(registry, embedded, scale_prompt):
+def test_a_very_long_unknown_name(registry, embedded, scale_prompt):
     scale_prompt["2"]["class_type"] = "A" * 1_000_000
     with pytest.raises(WorkflowError) as caught:
         prepare(Loaded(scale_prompt, None), registry=registry)
@@ -149,14 +139,14 @@ def test_an_unknown_name_of_great_length(registry, embedded, scale_prompt):
         ('{"1": {"class_type": "Note", "inputs": {"x": ' + "9" * 5000 + "}}}", "is not JSON"),
     ],
 )
-def test_what_no_workflow_file_may_hold(workspace, text, words):
+def test_what_no_workflow_file_may_contain(workspace, text, words):
     (workspace / "w.json").write_text(text)
     with pytest.raises(UserError, match=words) as caught:
         load(workspace / "w.json")
     str(caught.value).encode("utf-8")
 
 
-def test_what_is_handed_over_without_a_file_is_looked_at_too(registry, embedded, scale_workflow):
+def test_a_workflow_without_a_file_is_checked_too(registry, embedded, scale_workflow):
     scale_workflow["nodes"][1]["id"] = "\ud800"
     with pytest.raises(UserError, match="half of a character"):
         prepare(Loaded(None, scale_workflow), registry=registry)
@@ -175,7 +165,7 @@ def test_a_file_too_large_or_of_too_many_values(workspace, monkeypatch):
         load(workspace / "w.json")
 
 
-def test_a_prompt_may_say_that_a_node_changed_in_no_number(workspace):
+def test_is_changed_may_be_nan(workspace):
     (workspace / "w.json").write_text('{"1": {"class_type": "Note", "inputs": {}, "is_changed": [NaN]}}')
     assert load(workspace / "w.json").prompt == {"1": {"class_type": "Note", "inputs": {}}}
 
@@ -202,7 +192,7 @@ def test_a_prompt_may_say_that_a_node_changed_in_no_number(workspace):
         (("definitions", "subgraphs", 0, "id"), {}, "the definition of a subgraph cannot be read"),
     ],
 )
-def test_a_wrong_kind_is_named_with_its_place(registry, embedded, node, scale_workflow, way, value, place):
+def test_a_wrong_type_is_named_with_its_place(registry, embedded, node, scale_workflow, way, value, place):
     drawing = copy.deepcopy(scale_workflow) | {"definitions": tower(node, 1)["definitions"]}
     container = drawing
     for key in way[:-1]:
@@ -212,12 +202,12 @@ def test_a_wrong_kind_is_named_with_its_place(registry, embedded, node, scale_wo
         convert(drawing, registry)
 
 
-def test_two_of_one_id_are_refused_wherever_one_would_be_lost(registry, embedded, node, scale_workflow):
+def test_duplicate_ids_are_refused(registry, embedded, node, scale_workflow):
     drawing = copy.deepcopy(scale_workflow) | {"definitions": tower(node, 1)["definitions"]}
     drawing["links"].append([1, 3, 0, 2, 0, "IMAGE"])
     with pytest.raises(UserError, match="Two links have the id 1, from node 1 and from node 3"):
         convert(drawing, registry)
-    drawing["links"][-1] = drawing["links"][0]  # the same once more loses nothing
+    drawing["links"][-1] = drawing["links"][0]  # an identical copy is harmless
     assert convert(drawing, registry).prompt["2"]["inputs"]["image"] == ["1", 0]
     drawing["nodes"] += [node(9, "s0"), node("9:1", "PrimitiveInt", [], ["INT"], [5])]
     with pytest.raises(UserError, match="Two nodes have the id 9:1"):
@@ -244,7 +234,7 @@ def test_a_node_of_ten_thousand_inputs(registry, embedded, node, scale_workflow)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_encodings_that_begin_with_their_mark(workspace, encoding):
+def test_encodings_with_a_byte_order_mark(workspace, encoding):
     text = json.dumps({"1": {"class_type": "Note", "inputs": {"x": "é"}}}, ensure_ascii=False)
     (workspace / "w.json").write_bytes(text.encode(encoding))
     assert load(workspace / "w.json").prompt["1"]["inputs"] == {"x": "é"}

@@ -1,5 +1,5 @@
-"""Running on a server, without one: what is left to its judgement, and what is said where it falls silent. The real
-thing is tested in tests/comfyui."""
+"""Running on a server, with a fake one: what only the server can judge, and what happens if it sends nothing. A real
+ComfyUI is tested in tests/comfyui."""
 
 import json
 
@@ -42,7 +42,7 @@ def prompt(**stack):
     }
 
 
-def test_what_a_server_does_not_declare_is_left_to_it(registry):
+def test_what_a_server_does_not_declare_is_left_to_the_server(registry):
     assert check(prompt(lora_1={"on": True}), registry) == []
     assert check(prompt(lora="mine.safetensors"), registry) == []
     broken = prompt()
@@ -50,7 +50,7 @@ def test_what_a_server_does_not_declare_is_left_to_it(registry):
     assert "does not exist" in check(broken, registry)[0].message
 
 
-def test_stored_values_without_a_place_are_spoken_of(registry):
+def test_stored_values_without_a_place_are_noted(registry):
     node = lambda number, kind, **more: {"id": number, "type": kind, "mode": 0, "inputs": [], "outputs": [], **more}
     drawing = {
         "nodes": [
@@ -64,10 +64,10 @@ def test_stored_values_without_a_place_are_spoken_of(registry):
 
 
 class Fake(remote.Server):
-    """A server that says what a test has it say."""
+    """A server with the given events."""
 
     def __init__(self, events, known=False, fails=None):
-        self.said, self.known, self.fails, self.cancelled, self.url = events, known, fails, [], "http://server"
+        self.sent, self.known, self.fails, self.cancelled, self.url = events, known, fails, [], "http://server"
 
     def queue(self, prompt, workflow):
         self.queued = prompt, workflow
@@ -85,7 +85,7 @@ class Fake(remote.Server):
     def events(self):
         from contextlib import nullcontext
 
-        return nullcontext(iter(self.said))
+        return nullcontext(iter(self.sent))
 
     def verdict(self, prompt_id):
         return []
@@ -96,16 +96,16 @@ class Fake(remote.Server):
         return []
 
 
-def test_a_prompt_that_vanished_ends_the_wait(registry):
+def test_a_prompt_that_disappears_ends_the_run(registry):
     server = Fake([("silence", {})] * 5)
     with pytest.raises(remote.ServerFailed, match="removed from the server's queue"):
         remote.run_on(server, prompt(), None, registry)
-    patient = Fake([("silence", {})] * 5 + [("execution_success", {"prompt_id": "p"})], known=True)
-    assert remote.run_on(patient, prompt(), None, registry) == []
+    waiting = Fake([("silence", {})] * 5 + [("execution_success", {"prompt_id": "p"})], known=True)
+    assert remote.run_on(waiting, prompt(), None, registry) == []
 
 
 @pytest.mark.parametrize("entry", [[3, "abc-1", {}], {"prompt_id": "abc-1"}, {"queue_tuple": [3, "abc-1"]}])
-def test_a_waiting_prompt_is_known_however_its_queue_is_written(monkeypatch, entry):
+def test_a_waiting_prompt_is_recognised_in_every_form_of_the_queue(monkeypatch, entry):
     server = remote.Server("http://127.0.0.1:1")
     answer = Answer(200, json.dumps({"queue_running": [entry], "queue_pending": []}).encode())
     monkeypatch.setattr(server, "_call", lambda *_, **__: answer)
@@ -113,7 +113,7 @@ def test_a_waiting_prompt_is_known_however_its_queue_is_written(monkeypatch, ent
     assert server.knows("abc-1") and not server.knows("abc-2")
 
 
-def test_what_fails_after_queueing_is_no_wrong_request(registry):
+def test_failures_after_queueing_are_not_wrong_requests(registry):
     done = [("execution_success", {"prompt_id": "p"})]
     with pytest.raises(remote.ServerFailed, match="No ComfyUI answers.*may have run") as caught:
         remote.run_on(Fake(done, fails=UserError("No ComfyUI answers at http://server.")), prompt(), None, registry)
@@ -127,12 +127,12 @@ def test_what_fails_after_queueing_is_no_wrong_request(registry):
     assert server.cancelled == ["p"]
 
 
-def test_text_of_the_first_step_is_shown_where_there_is_no_bar_yet(registry):
-    told = []
+def test_text_of_the_first_step_is_shown_before_there_is_a_bar_of_steps(registry):
+    shown = []
 
     class Bar:
         def text(self, message):
-            told.append(message)
+            shown.append(message)
 
         def __getattr__(self, name):
             return lambda *_: None
@@ -144,10 +144,10 @@ def test_text_of_the_first_step_is_shown_where_there_is_no_bar_yet(registry):
     events = [("text", {"node": "1", "text": "inner 3"}), ("execution_success", {"prompt_id": "p"})]
     with host.use(Ui()):
         remote.run_on(Fake(events), prompt(), None, registry)
-    assert told == ["inner 3"]
+    assert shown == ["inner 3"]
 
 
-def test_uploaded_images_are_named_alike_in_the_drawing(registry, tmp_path):
+def test_uploaded_images_have_the_same_name_in_the_drawing(registry, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     given = {"1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}}
     drawing = {"nodes": [{"id": 1, "widgets_values": ["x.png", "image"]}]}
@@ -157,12 +157,12 @@ def test_uploaded_images_are_named_alike_in_the_drawing(registry, tmp_path):
     assert drawing["nodes"][0]["widgets_values"][0] == given["1"]["inputs"]["image"] == "x.png"
 
 
-def test_what_a_node_has_to_say_there_is_printed_here(registry, capsys):
-    said = {"node": "1", "prompt_id": "p", "text": "3 files were skipped.\x1b[2J\u202e"}
+def test_notices_of_a_servers_nodes_are_printed(registry, capsys):
+    notice = {"node": "1", "prompt_id": "p", "text": "3 files were skipped.\x1b[2J\u202e"}
     events = [
-        (host.NOTICE, said),
-        (host.NOTICE, said | {"prompt_id": "another"}),
-        (host.NOTICE, said | {"text": None}),
+        (host.NOTICE, notice),
+        (host.NOTICE, notice | {"prompt_id": "another"}),
+        (host.NOTICE, notice | {"text": None}),
         ("execution_success", {"prompt_id": "p"}),
     ]
     remote.run_on(Fake(events), prompt(), None, registry)

@@ -5,19 +5,9 @@ import copy
 import pytest
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.formats.convert import convert
+from headless.drawings import link
 
 SHRINK, OUTER = "0b5c3f0e-1111-4a55-9d5c-000000000001", "0b5c3f0e-1111-4a55-9d5c-000000000002"
-
-
-def link(id, origin, origin_slot, target, target_slot, type):
-    return {
-        "id": id,
-        "origin_id": origin,
-        "origin_slot": origin_slot,
-        "target_id": target,
-        "target_slot": target_slot,
-        "type": type,
-    }
 
 
 @pytest.fixture
@@ -175,7 +165,7 @@ def test_nodes_muted_and_bypassed_inside(registry, embedded, workflow):
     assert "images" not in convert(workflow, registry).prompt["3"]["inputs"]
 
 
-def test_an_output_wired_straight_to_an_input(registry, embedded, workflow):
+def test_an_output_that_is_linked_directly_to_an_input(registry, embedded, workflow):
     definition = workflow["definitions"]["subgraphs"][0]
     definition["links"][2] = link(3, -10, 0, -20, 0, "IMAGE")
     assert convert(workflow, registry).prompt["3"]["inputs"]["images"] == ["1", 0]
