@@ -1,4 +1,4 @@
-"""What the check finds before anything runs: each kind of mistake, and all of them at once."""
+"""The check before anything runs: each kind of mistake, and all of them at once."""
 
 import json
 
@@ -11,7 +11,7 @@ def problems(prompt, registry):
     return [str(p) for p in check(prompt, registry)]
 
 
-def test_a_right_prompt_has_none_and_its_constants_take_their_types(registry, embedded, scale_prompt):
+def test_a_correct_prompt_has_no_problems_and_its_constants_are_converted(registry, embedded, scale_prompt):
     scale_prompt["2"]["inputs"] |= {"width": "20", "height": 0.0}
     assert check(scale_prompt, registry) == []
     inputs = scale_prompt["2"]["inputs"]
@@ -51,9 +51,9 @@ def test_a_right_prompt_has_none_and_its_constants_take_their_types(registry, em
 )
 def test_each_mistake_is_named_with_its_place(registry, embedded, scale_prompt, change, words):
     change(scale_prompt)
-    found = "\n".join(problems(scale_prompt, registry))
+    reported = "\n".join(problems(scale_prompt, registry))
     for word in words:
-        assert word in found
+        assert word in reported
 
 
 def test_all_problems_are_reported_at_once(registry, embedded, scale_prompt):
@@ -76,7 +76,7 @@ def test_a_cycle_is_named_at_the_link_that_closes_it(registry, embedded, scale_p
     assert "closes a cycle" in "\n".join(problems(scale_prompt, registry))
 
 
-def test_a_long_chain_is_no_matter(registry, embedded, scale_prompt):
+def test_a_long_chain(registry, embedded, scale_prompt):
     for i in range(10, 3000):
         scale_prompt[str(i)] = {
             "class_type": "ImageScale",
@@ -87,12 +87,12 @@ def test_a_long_chain_is_no_matter(registry, embedded, scale_prompt):
     assert order[:2] == ["1", "10"] and order[-2:] == ["2999", "3"]
 
 
-def test_what_no_output_needs_is_not_looked_at(registry, embedded, scale_prompt):
+def test_nodes_that_no_output_needs_are_not_checked(registry, embedded, scale_prompt):
     scale_prompt["5"] = {"class_type": "ImageScale", "inputs": {}}
     assert check(scale_prompt, registry) == []
 
 
-def test_leftovers_of_upload_buttons_are_no_problem_and_wrapped_lists_are_values(registry, embedded, scale_prompt):
+def test_values_of_upload_buttons_are_ignored_and_wrapped_lists_are_values(registry, embedded, scale_prompt):
     scale_prompt["1"]["inputs"]["upload"] = "image"
     scale_prompt["3"]["inputs"]["filename_prefix"] = {"__value__": ["a", 1]}
     assert check(scale_prompt, registry) == []
@@ -111,7 +111,7 @@ def test_a_path_that_leaves_the_input_folder(registry, embedded, workspace, scal
 
 
 def test_links_of_the_input_folder_are_followed_as_in_comfyui(registry, embedded, workspace, scale_prompt):
-    """The user has put them there; what is written follows none."""
+    """The user has created them. Files that are written do not follow links."""
     (workspace / "elsewhere").mkdir()
     (workspace / "elsewhere" / "x.png").write_bytes((workspace / "input" / "plain.png").read_bytes())
     (workspace / "input" / "link.png").symlink_to(workspace / "elsewhere" / "x.png")

@@ -1,4 +1,4 @@
-"""The command: exit codes, standard output and standard error, and what it leaves behind."""
+"""`affect run` and `affect check`: exit codes, standard output and standard error, and files."""
 
 import errno
 import io
@@ -11,8 +11,6 @@ import sys
 import types
 
 import pytest
-from comfyui_affect import training
-from comfyui_affect.workflows.headless.commands import models as command_models
 from comfyui_affect.workflows.headless.core.images import ImageScale
 from PIL import Image
 
@@ -37,9 +35,9 @@ def test_json_is_one_object_on_standard_output(affect, scale_prompt):
     scale_prompt["4"] = {"class_type": "PreviewAny", "inputs": {"source": "hello"}}
     scale_prompt["5"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
     answer = affect("run", scale_prompt, "--json")
-    said = json.loads(answer.out)
-    assert answer.code == 0 and set(said) == {"status", "outputs", "seconds"} and said["status"] == "ok"
-    by_node = {o["node"]: o for o in said["outputs"]}
+    result = json.loads(answer.out)
+    assert answer.code == 0 and set(result) == {"status", "outputs", "seconds"} and result["status"] == "ok"
+    by_node = {o["node"]: o for o in result["outputs"]}
     assert by_node["3"]["type"] == "image" and os.path.isfile(by_node["3"]["path"])
     assert by_node["4"] == {"node": "4", "type": "text", "text": "hello"}
     assert by_node["5"]["type"] == "preview" and os.path.isfile(by_node["5"]["path"])
@@ -86,7 +84,7 @@ def test_settings_that_are_wrong(affect, workspace, scale_prompt, assignment, wo
         assert word in answer.err
 
 
-def test_a_title_that_two_nodes_have_is_asked_back(affect, scale_prompt):
+def test_a_title_that_two_nodes_have_is_ambiguous(affect, scale_prompt):
     scale_prompt["4"] = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "b"}}
     answer = affect("run", scale_prompt, "--set", "Save Image.filename_prefix=x")
     assert answer.code == 2 and "3, 4" in answer.err
@@ -124,13 +122,13 @@ def test_bad_requests_exit_2_in_one_line_and_write_nothing(affect, workspace, sc
         assert answer.code == 2 and answer.out == "" and word in answer.err
         assert answer.err.count("\n") == 1 and "Traceback" not in answer.err
     answer = affect("run", scale_prompt, "--json")
-    said = json.loads(answer.out)
-    assert said["status"] == "invalid" and said["problems"][0]["node"] in ("1", "2", "5")
+    result = json.loads(answer.out)
+    assert result["status"] == "invalid" and result["problems"][0]["node"] in ("1", "2", "5")
     assert not (workspace / "output").exists()
 
 
 @pytest.mark.parametrize("content", ["{", "", "{}", "[1, 2]", '{"nodes": []}', "\x00\x01"])
-def test_files_that_are_no_workflow_exit_2(affect, workspace, content):
+def test_files_that_are_not_workflows_exit_2(affect, workspace, content):
     (workspace / "w.json").write_text(content)
     answer = affect("run", "w.json")
     assert answer.code == 2 and "w.json" in answer.err and not (workspace / "output").exists()
@@ -144,7 +142,7 @@ def test_a_drawing_with_an_unknown_node_names_it_unless_it_is_muted(affect, node
     assert affect("check", scale_workflow).code == 0
 
 
-def test_check_says_what_is_needed(affect, workspace, scale_prompt):
+def test_check_counts_the_nodes_that_are_needed(affect, workspace, scale_prompt):
     scale_prompt["9"] = {"class_type": "EmptyLatentImage", "inputs": {}}
     answer = affect("check", scale_prompt, "--json")
     assert json.loads(answer.out) == {"status": "ok", "problems": [], "nodes": 4, "needed": 3}
@@ -170,7 +168,7 @@ def test_ctrl_c_exits_130_and_leaves_no_partial_file(affect, workspace, scale_pr
     assert not (workspace / "output").exists()
 
 
-def test_termination_unwinds_and_the_handler_is_put_back(affect, workspace, scale_prompt, monkeypatch):
+def test_termination_unwinds_and_restores_the_handler(affect, workspace, scale_prompt, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(ImageScale, "upscale", lambda self, **inputs: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as caught:
@@ -178,65 +176,10 @@ def test_termination_unwinds_and_the_handler_is_put_back(affect, workspace, scal
     assert caught.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
 
 
-def test_images_that_need_a_turn_are_used_and_it_is_said(affect, workspace, scale_prompt):
+def test_images_that_are_converted_are_used_and_noted(affect, workspace, scale_prompt):
     Image.new("CMYK", (8, 8)).save(workspace / "input" / "c.jpg")
     answer = affect("run", scale_prompt, "--set", "1.image=c.jpg")
     assert answer.code == 0 and "converted from CMYK" in answer.err
-
-
-def test_nodes_are_listed_and_described(affect):
-    assert "KSampler" in affect("nodes").out
-    described = json.loads(affect("nodes", "KSampler", "--json").out)["KSampler"]
-    seed = next(i for i in described["inputs"] if i["name"] == "seed")
-    assert seed["max"] == 0xFFFFFFFFFFFFFFFF
-    assert described["outputs"] == [{"name": "LATENT", "type": "LATENT"}]
-    assert "sampler_name" in affect("nodes", "KSampler").out
-    answer = affect("nodes", "KSamplr")
-    assert answer.code == 2 and "Did you mean 'KSampler'?" in answer.err
-
-
-def test_models_are_listed_and_fetched_to_their_place(affect, workspace, monkeypatch):
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    asked = []
-
-    def download(repository, file):
-        asked.append((repository, file))
-        save_file({"a": np.zeros(1, np.float32)}, workspace / "cached")
-        return str(workspace / "cached")
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
-    monkeypatch.setattr(command_models, "_reach_hub", lambda wanted: None)
-    answer = affect("models", "get", "vae-ft-mse", "--json")
-    path = json.loads(answer.out)["path"]
-    assert answer.code == 0 and os.path.isfile(path) and len(asked) == 1
-    assert affect("models", "get", "vae-ft-mse").code == 0
-    assert len(asked) == 1  # it is there: not fetched again
-    assert json.loads(affect("models", "list", "--json").out)["found"]["vae"] == [os.path.basename(path)]
-    assert affect("models", "get", "nothing").code == 2
-
-
-def test_other_commands_are_found_in_their_registries(affect, monkeypatch):
-    seen = []
-    module = types.ModuleType("of_nothing", "Trains nothing.")
-    module.add_arguments = lambda parser: parser.add_argument("--steps", type=int)
-    module.main = lambda args: seen.append(args.steps) or 0
-    monkeypatch.setitem(sys.modules, "comfyui_affect.training.of_nothing", module)
-    monkeypatch.setattr(training, "COMMANDS", {"nothing": ("training.of_nothing", "train nothing")})
-    assert affect("train", "nothing", "--steps", "3").code == 0 and seen == [3]
-    assert "train nothing" in affect("train", "--help").out
-    answer = affect("train", "nothin")
-    assert answer.code == 2 and "Did you mean 'nothing'?" in answer.err
-    assert affect("train").code == 2
-
-
-def test_the_help_costs_no_torch():
-    code = (
-        "import sys; from comfyui_affect.workflows.headless.cli import parser; parser().format_help(); "
-        "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL', 'diffusers')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_an_image_too_small_for_the_vae_is_refused_before_anything_runs(affect, workspace):
@@ -271,7 +214,7 @@ def test_an_empty_prompt_in_the_gate_is_refused(affect, workspace):
     assert answer.code == 2 and "prompt is empty" in answer.err and not results(workspace)
 
 
-def test_words_from_a_workflow_obey_no_terminal(affect, scale_prompt):
+def test_texts_of_a_workflow_do_not_control_the_terminal(affect, scale_prompt):
     evil = "\x1b]0;owned\x07\x9b31m\u202eexe.\u2066\r\nNode 9: all is well"
     scale_prompt["2"] |= {"_meta": {"title": evil}, "class_type": evil}
     for answer in (affect("check", scale_prompt), affect("run", scale_prompt, "--debug")):
@@ -280,7 +223,7 @@ def test_words_from_a_workflow_obey_no_terminal(affect, scale_prompt):
         assert "\nNode 9" not in answer.err
 
 
-def test_a_terminal_that_knows_few_characters(workspace):
+def test_a_terminal_with_few_characters(workspace):
     (workspace / "w.json").write_text('{"1": {"class_type": "Zauberst\\u00e4be\\u2603", "inputs": {}}}')
     code = "import sys; from comfyui_affect.workflows.headless.cli import main; sys.exit(main(['check', 'w.json']))"
     done = subprocess.run(
@@ -292,64 +235,8 @@ def test_a_terminal_that_knows_few_characters(workspace):
     assert done.returncode == 2 and b"Zauberst\\xe4be\\u2603" in done.stderr
 
 
-def test_without_a_network_a_model_is_asked_for_once(affect, workspace, monkeypatch):
-    import huggingface_hub
-    import huggingface_hub.utils
-
-    asked = []
-
-    def head(url, **_):
-        asked.append(url)
-        raise OSError("no route")
-
-    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: types.SimpleNamespace(head=head))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("its retries take half a minute"))
-    answer = affect("models", "get", "sd15")
-    assert (
-        answer.code == 2
-        and "The model hub cannot be reached" in answer.err
-        and asked[0] in answer.err
-        and len(asked) == 1
-    )
-    assert "checkpoints/v1-5-pruned-emaonly.safetensors" in answer.err
-
-
-@pytest.mark.parametrize(
-    "words, said",
-    [
-        (["run", "w.json", "--ouput-dir", "x"], "Did you mean '--output-dir'?"),
-        (["run", "w.json", "--sevrer=x"], "Did you mean '--server'?"),
-        (["rnu", "w.json"], "Did you mean 'run'?"),
-        (["models", "gte"], "Did you mean 'get'?"),
-        (["run"], "arguments are missing: WORKFLOW"),
-        (["run", "a.json", "b.json"], "'b.json' is one too many"),
-        (["run", "a.json", "--set"], "expected one argument"),
-        (["run", "a.json", "--choice-seed", "x"], "invalid int value"),
-        (["models", "list", "--jsn"], "Did you mean '--json'?"),
-        (["demo", "--phto", "x"], "Did you mean '--photo'?"),
-        (["data", "moodscenes", "--szie", "64"], "Did you mean '--size'?"),
-        (["models", "get", "sdlx"], "Did you mean 'sdxl'?"),
-        (["nodes", "KSampelr"], "Did you mean 'KSampler'?"),
-        ([], "arguments are missing"),
-    ],
-)
-def test_slips_on_the_command_line_get_a_sentence_with_the_nearest_name(affect, workspace, words, said):
-    answer = affect(*words)
-    assert answer.code == 2 and said in answer.err and answer.out == "" and len(answer.err.splitlines()) == 1
-    assert os.listdir(workspace) == ["input"]
-
-
-def test_slips_are_json_where_that_is_asked_for(affect):
-    answer = affect("run", "--json", "--ouput-dir", "x", "w.json")
-    assert (
-        answer.code == 2
-        and json.loads(answer.out)["status"] == "invalid"
-        and "--output-dir" in json.loads(answer.out)["error"]
-    )
-
-
 @pytest.mark.parametrize("url", ["", "http://", "ftp://x"])
-def test_an_address_that_is_none_is_refused_and_nothing_runs_here(affect, workspace, scale_prompt, url):
+def test_an_invalid_address_is_refused_and_nothing_runs_here(affect, workspace, scale_prompt, url):
     for command in ("run", "check"):
         answer = affect(command, scale_prompt, "--server", url)
         assert answer.code == 2 and "not the address of a server" in answer.err and not (workspace / "output").exists()
@@ -371,7 +258,7 @@ def test_a_workflow_comes_from_standard_input(affect, workspace, scale_prompt, m
         assert answer.code == 2 and words in answer.err
 
 
-def test_a_reader_that_stops_reading_is_no_error():
+def test_a_reader_that_stops_reading_is_not_an_error():
     """As in `affect nodes | head -1`: no traceback, and the code that a shell gives to such programs."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -402,9 +289,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("case", OUTPUTS)
-def test_an_output_folder_that_cannot_be_written_is_told_of_before_the_run(
-    affect, workspace, scale_prompt, monkeypatch, case
-):
+def test_an_unusable_output_folder_is_reported_before_the_run(affect, workspace, scale_prompt, monkeypatch, case):
     arrange, folder, words = OUTPUTS[case]
     arrange(monkeypatch, workspace)
     monkeypatch.setattr(ImageScale, "upscale", lambda self, **inputs: pytest.fail("it ran"))
@@ -412,7 +297,7 @@ def test_an_output_folder_that_cannot_be_written_is_told_of_before_the_run(
     assert answer.code == 2 and words in answer.err and len(answer.err.splitlines()) == 1 and answer.out == ""
 
 
-def test_a_disk_that_fills_while_running_is_a_sentence(affect, workspace, scale_prompt, monkeypatch):
+def test_a_disk_that_fills_up_while_running_is_reported_in_a_sentence(affect, workspace, scale_prompt, monkeypatch):
     def write(self, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "output/small_00001_.png")
 

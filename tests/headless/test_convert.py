@@ -1,4 +1,4 @@
-"""The UI format's turns, one by one."""
+"""The particularities of the UI format, one by one."""
 
 import copy
 
@@ -20,8 +20,8 @@ def test_a_whole_workflow_becomes_the_prompt_that_comfyui_would_queue(registry, 
         assert prompt[key]["_meta"] == {"title": title}
 
 
-def test_values_follow_required_then_optional_and_control_values_are_no_inputs(registry, embedded, node):
-    # mode is a list of choices with a control value and a filter behind it.
+def test_values_follow_required_then_optional_and_control_values_are_not_inputs(registry, embedded, node):
+    # mode is a list of choices, followed by a control value and a filter.
     drawn = graph([node(5, "OldestFirst", [("mask", "MASK", None)], ["STRING"], ["n", "b", "fixed", "", 0.25, 3])])
     inputs = convert(drawn, registry).prompt["5"]["inputs"]
     assert inputs == {"name": "n", "mode": "b", "strength": 0.25, "extra": 3}
@@ -53,7 +53,7 @@ def test_a_seed_owns_a_control_value(registry, embedded, node, name):
     assert "randomize" not in inputs.values() and "fixed" not in inputs.values()
 
 
-def test_a_forced_input_has_no_value_except_the_dummy_that_old_frontends_stored(registry, embedded, node):
+def test_a_forced_input_has_no_value_except_the_placeholder_of_old_frontends(registry, embedded, node):
     sockets = [("text", "STRING", None), ("image", "IMAGE", None)]
     new = node(1, "Forced", sockets, ["STRING", "IMAGE"], [5, "randomize", 0.75, "x"])
     old = node(1, "Forced", sockets, ["STRING", "IMAGE"], [5, "randomize", "dummy", 0.75, "x"])
@@ -73,7 +73,7 @@ def test_a_widget_turned_into_an_input_takes_the_link(registry, embedded, node, 
     assert prompt["8"]["inputs"] == {"value": 33}
 
 
-def test_a_primitive_node_writes_its_value_over_the_widget(registry, embedded, node, scale_workflow):
+def test_a_primitive_node_overwrites_the_widgets_value(registry, embedded, node, scale_workflow):
     scale_workflow["nodes"][1]["inputs"].append(
         {"name": "width", "type": "INT", "link": 9, "widget": {"name": "width"}}
     )
@@ -84,7 +84,7 @@ def test_a_primitive_node_writes_its_value_over_the_widget(registry, embedded, n
     assert "8" not in prompt
 
 
-def test_notes_vanish_and_reroutes_hand_on(registry, embedded, node, scale_workflow):
+def test_notes_are_dropped_and_reroutes_are_followed(registry, embedded, node, scale_workflow):
     scale_workflow["nodes"] += [
         node(8, "Reroute", [("", "*", 1)], ["IMAGE"]),
         node(9, "Reroute", [("", "*", 8)], ["IMAGE"]),
@@ -109,7 +109,7 @@ def test_widget_values_may_be_a_dictionary(registry, embedded, scale_workflow):
     assert (inputs["width"], inputs["crop"], inputs["height"]) == (5, "center", 512)
 
 
-def test_a_list_as_a_value_is_wrapped_so_that_it_is_no_link(registry, embedded, scale_workflow):
+def test_a_list_as_a_value_is_wrapped_so_that_it_is_not_a_link(registry, embedded, scale_workflow):
     scale_workflow["nodes"][2]["widgets_values"] = [["a", 0]]
     inputs = convert(scale_workflow, registry).prompt["3"]["inputs"]
     assert inputs["filename_prefix"] == {"__value__": ["a", 0]}
@@ -141,7 +141,7 @@ def test_a_bypass_prefers_the_same_slot_then_the_same_type(registry, embedded, n
         [(1, 1, 0, 2, 0, "MODEL"), (2, 1, 1, 2, 1, "CLIP"), (3, 2, 1, 3, 0, "CLIP")],
     )
     assert convert(drawn, registry).prompt["3"]["inputs"]["clip"] == ["1", 1]
-    # A node of others: its output 0 fits none but its second input.
+    # An unknown node: its output 0 fits only its second input.
     other = graph(
         [
             node(1, "LoadImage", outputs=["IMAGE", "MASK"], widgets=["plain.png", "image"]),
@@ -164,12 +164,12 @@ def test_a_bypassed_node_without_a_fitting_input_gives_nothing(registry, embedde
     assert convert(drawn, registry).prompt["2"]["inputs"] == {}
 
 
-def test_links_are_found_by_the_input_that_names_them_not_by_their_own_slot_number(registry, embedded, scale_workflow):
+def test_links_belong_to_the_input_that_names_them_not_to_their_own_slot_number(registry, embedded, scale_workflow):
     scale_workflow["links"][0][4] = 3
     assert convert(scale_workflow, registry).prompt["2"]["inputs"]["image"] == ["1", 0]
 
 
-def test_choices_are_made_once_and_for_all_by_their_seed(registry, embedded, node):
+def test_choices_are_reproducible_by_their_seed(registry, embedded, node):
     drawn = graph(
         [
             node(
@@ -189,7 +189,7 @@ def test_choices_are_made_once_and_for_all_by_their_seed(registry, embedded, nod
     assert texts[3] == text(3)
     assert len(set(texts.values())) > 1
     assert all("{" not in t and "why" not in t for t in texts.values())
-    assert drawn["nodes"][0]["widgets_values"][0].startswith("{a|b")  # the drawing keeps its choices
+    assert drawn["nodes"][0]["widgets_values"][0].startswith("{a|b")  # the drawing is not changed
 
 
 def test_file_names_are_filled_in_from_widgets_and_dates(registry, embedded, scale_workflow):
@@ -238,7 +238,7 @@ def test_reroutes_in_a_ring_are_a_cycle(registry, embedded, node, scale_workflow
         convert(scale_workflow, registry)
 
 
-def test_a_damaged_drawing_is_refused_in_words(registry, embedded, scale_workflow):
+def test_a_damaged_drawing_is_refused(registry, embedded, scale_workflow):
     scale_workflow["links"] = [[1, 1]]
     with pytest.raises(UserError, match="damaged"):
         convert(scale_workflow, registry)

@@ -1,4 +1,4 @@
-"""The demo runs workflows as `affect run` does."""
+"""The demo runs workflows like `affect run`."""
 
 import json
 
@@ -8,7 +8,7 @@ from comfyui_affect.workflows.headless.core.images import ImageScale
 
 
 def test_the_demo_has_as_many_threads_as_run(workspace, affect, scale_prompt, monkeypatch):
-    """Another number adds in another order, and optimised pictures come out differently."""
+    """With another number, sums are taken in another order, and optimised pictures differ."""
     seen, upscale = [], ImageScale.upscale
 
     def counting(self, **inputs):

@@ -1,4 +1,4 @@
-"""Running prompts: order, lists, hidden inputs, what is kept and what runs again."""
+"""Running prompts: order, lists, hidden inputs, which results are kept and which nodes run again."""
 
 import pytest
 from comfyui_affect.models.errors import UserError
@@ -92,7 +92,7 @@ def test_only_what_outputs_need_runs_and_sources_run_first(nodes, embedded):
     assert calls == ["Number", "Add", "Show"]
 
 
-def test_a_list_makes_one_call_an_entry_and_the_last_entry_repeats(nodes, embedded):
+def test_a_list_makes_one_call_per_entry_and_the_last_entry_repeats(nodes, embedded):
     registry, calls = nodes
     prompt = {
         "1": n("Several", count=3),
@@ -119,7 +119,7 @@ def test_hidden_inputs(nodes, embedded):
     assert ui == {"text": [(["4"], {"workflow": {}}, "4")]}
 
 
-def test_what_did_not_change_does_not_run_again(nodes, embedded):
+def test_unchanged_nodes_do_not_run_again(nodes, embedded):
     registry, _ = nodes
     executor = Executor(registry)
     prompt = {
@@ -135,10 +135,10 @@ def test_what_did_not_change_does_not_run_again(nodes, embedded):
     prompt["2"]["inputs"]["value"] = 6
     assert executor.run(prompt)["4"].ui == {"text": [10]}
     assert executor.ran == ["2", "3", "4"]
-    # Another id, the same content: still known.
+    # Another id with the same content: its result is kept.
     executor.run({"7": n("Number", value=4), "8": n("Show", x=["7", 0])})
     assert executor.ran == ["8"]
-    # What the last prompt did not touch is given up.
+    # Results that the last prompt did not use are dropped.
     executor.run(prompt)
     assert executor.ran == ["2", "3", "4"]
 
@@ -150,7 +150,7 @@ def test_equal_text_and_number_are_not_the_same_input(nodes, embedded):
     assert executor.run({"1": n("Show", x="1")})["1"].ui == {"text": ["1"]}
 
 
-def test_is_changed_decides_over_running_again(nodes, embedded):
+def test_is_changed_decides_whether_a_node_runs_again(nodes, embedded):
     registry, calls = nodes
     stamp = ["a"]
     kind = registry.get("Number").cls
@@ -169,7 +169,7 @@ def test_is_changed_decides_over_running_again(nodes, embedded):
     assert executor.ran == ["1", "2"]
 
 
-def test_a_failure_names_its_node_and_keeps_what_was_done(nodes, embedded):
+def test_a_failure_names_its_node_and_keeps_earlier_results(nodes, embedded):
     registry, _ = nodes
     executor = Executor(registry)
     prompt = {"1": n("Number", value=4), "2": {**n("Fails", x=["1", 0]), "_meta": {"title": "Bad one"}}}

@@ -1,8 +1,8 @@
-"""Workflows that people saved with an earlier version: what they asked for then is what they ask for now.
+"""Workflows that were saved with an earlier version still convert to the same prompts.
 
-`tests/frozen` holds the thirteen templates as they were when the first version was complete, in the form that the
-frontend saves, and the prompt that each of them was. Neither is ever changed; a template that is changed in
-`workflows/` leaves them as they are. What these prompts give, bit for bit, is compared by `tests/frozen/pixels.py`.
+`tests/frozen` has the thirteen templates as they were when the first version was complete, in the form that the
+frontend saves, and the prompt of each. Neither is ever changed, even if a template in `workflows/` changes.
+`tests/frozen/pixels.py` compares the results of these prompts bit for bit.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def test_every_frozen_workflow_has_its_prompt() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PROMPTS))
-def test_a_saved_workflow_asks_for_what_it_asked_for(name: str, embedded: Any) -> None:
+def test_a_saved_workflow_converts_to_its_frozen_prompt(name: str, embedded: Any) -> None:
     Image.effect_noise((64, 48), 60).convert("RGB").save(embedded.input_dir / "example.png")
     prompt = prepare(FROZEN / "workflows" / f"{name}.json").prompt
-    asked = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in prompt.items()}
-    assert asked == PROMPTS[name]
+    converted = {node: {key: content[key] for key in ("class_type", "inputs")} for node, content in prompt.items()}
+    assert converted == PROMPTS[name]

@@ -4,10 +4,9 @@ from comfyui_affect.models import host as hosts
 from comfyui_affect.workflows.headless.host import EmbeddedHost
 
 
-def test_bars_nest_close_twice_and_are_silent_where_nobody_watches(capsys):
+def test_bars_nest_may_be_closed_twice_and_are_silent_without_a_terminal(capsys):
     host = EmbeddedHost()
-    outer, inner = host.progress(2, "nodes"), None
-    inner = host.progress(3, "steps")
+    outer, inner = host.progress(2, "nodes"), host.progress(3, "steps")
     inner.update(2)
     inner.text("loss 0.1")
     host.note("cropped")

@@ -35,7 +35,7 @@ def test_sixteen_bits_keep_their_range(embedded, workspace):
     assert image.shape[-1] == 3 and "16 bits" in embedded.notes[0]
 
 
-def test_alpha_becomes_the_mask_and_leaves_the_colour(embedded, workspace):
+def test_alpha_becomes_the_mask_and_does_not_change_the_colour(embedded, workspace):
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[..., 0], pixels[:2, :, 3] = 200, 255
     Image.fromarray(pixels).save(workspace / "input" / "rgba.png")
@@ -114,7 +114,7 @@ def test_exif_turns_the_image_upright(embedded, workspace):
     assert "EXIF" in embedded.notes[0]
 
 
-def test_cmyk_is_converted_and_said(embedded, workspace):
+def test_cmyk_is_converted_with_a_note(embedded, workspace):
     Image.new("CMYK", (5, 5), (0, 255, 255, 0)).save(workspace / "input" / "c.tif")
     image, _ = LoadImage().load_image("c.tif")
     assert image[0, 0, 0, 0] > 0.9 and image[0, 0, 0, 1] < 0.2
@@ -151,13 +151,13 @@ def test_truncated_and_foreign_files_are_refused_before_anything_runs(embedded, 
     assert LoadImage.VALIDATE_INPUTS("whole.jpg") is True
 
 
-def test_a_channel_is_read_of_the_first_frame_alone(embedded, workspace):
+def test_a_channel_is_read_from_the_first_frame_only(embedded, workspace):
     still = [Image.new("RGB", (6, 5), (40 * i, 0, 0)) for i in range(3)]
     still[0].save(workspace / "input" / "a.webp", save_all=True, append_images=still[1:], lossless=True)
     assert torch.equal(LoadImageMask().load_image("a.webp", "red")[0], torch.zeros(1, 5, 6))
 
 
-def test_annotated_names_reach_the_other_folders(embedded, workspace):
+def test_names_with_a_suffix_refer_to_the_other_folders(embedded, workspace):
     saved = SaveImage().save_images(torch.rand(1, 4, 5, 3))["ui"]["images"][0]
     assert saved == {"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}
     assert LoadImage().load_image("ComfyUI_00001_.png [output]")[0].shape == (1, 4, 5, 3)
@@ -192,7 +192,7 @@ def test_batch_numbers_in_names(embedded, workspace):
     assert sorted(p.name for p in (workspace / "output").iterdir()) == ["n0_00001_.png", "n1_00002_.png"]
 
 
-def test_batch_numbers_never_write_over_an_earlier_run(embedded, workspace):
+def test_batch_numbers_never_overwrite_an_earlier_run(embedded, workspace):
     for _ in range(3):
         SaveImage().save_images(torch.rand(2, 4, 4, 3), "n%batch_num%")
     assert sorted(p.name for p in (workspace / "output").iterdir()) == [
@@ -205,7 +205,7 @@ def test_batch_numbers_never_write_over_an_earlier_run(embedded, workspace):
     ]
 
 
-def test_runs_at_once_into_one_folder_keep_every_picture(embedded, workspace):
+def test_concurrent_runs_into_one_folder_keep_every_picture(embedded, workspace):
     def work(worker):
         with host.use(embedded):
             return [
@@ -231,7 +231,7 @@ def test_a_prefix_without_a_name_is_refused(embedded, prefix):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_no_numbers_are_no_picture(embedded, workspace, value):
+def test_values_that_are_not_numbers_are_not_saved(embedded, workspace, value):
     image = torch.zeros(1, 4, 4, 3)
     image[0, 1, 2, 0] = value
     with pytest.raises(UserError, match="not numbers"):

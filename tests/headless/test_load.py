@@ -1,4 +1,4 @@
-"""Workflow files: three formats, and files that are none."""
+"""Workflow files: three formats, and files that are not workflows."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_ui_format_with_a_byte_order_mark(tmp_path, scale_workflow):
     assert load(path).workflow == scale_workflow and load(path).prompt is None
 
 
-def test_a_request_body_gives_its_prompt_and_drawing_but_no_keys(tmp_path, scale_prompt, scale_workflow):
+def test_a_request_body_gives_its_prompt_and_drawing_but_not_its_keys(tmp_path, scale_prompt, scale_workflow):
     body = {
         "prompt": scale_prompt,
         "client_id": "me",
@@ -57,7 +57,7 @@ def test_a_request_body_with_odd_extra_data(tmp_path, scale_prompt, extra):
     assert sorted(loaded.prompt) == ["1", "2", "3"] and loaded.workflow is None
 
 
-def test_a_file_of_countless_lists_is_refused_before_they_take_the_memory(tmp_path):
+def test_a_file_of_countless_lists_is_refused_before_it_exhausts_the_memory(tmp_path):
     (tmp_path / "w.json").write_text("[" + "[]," * 1_100_000 + "[]]")
     with pytest.raises(UserError, match="more than 1,000,000 lists and objects"):
         load(tmp_path / "w.json")
@@ -85,14 +85,14 @@ def test_a_png_prefers_its_prompt_and_falls_back_to_its_workflow(tmp_path, scale
         ('{"a": {"b": 1}}', "class_type"),
     ],
 )
-def test_files_that_are_no_workflow(tmp_path, content, word):
+def test_files_that_are_not_workflows(tmp_path, content, word):
     path = tmp_path / "w.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=word):
         load(path)
 
 
-def test_a_png_without_workflow_a_cut_one_and_a_missing_file(tmp_path):
+def test_a_png_without_a_workflow_a_truncated_one_and_a_missing_file(tmp_path):
     with pytest.raises(UserError, match="does not carry a workflow"):
         load(save_png(tmp_path / "plain.png"))
     (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:20])

@@ -1,6 +1,7 @@
-"""Model files that cannot be used: said from their headers, before anything runs."""
+"""Model files that cannot be used: refused by their headers, before anything runs."""
 
 import json
+import re
 import shutil
 
 import ldm
@@ -94,8 +95,7 @@ def test_checkpoints_that_are_not_run_here(affect, workspace, small, put, case):
     put("checkpoints", "m.safetensors", change(small))
     answer = affect("check", prompt())
     assert answer.code == 2 and len(answer.err.splitlines()) == 1
-    with pytest.raises(UserError, match=words):
-        raise UserError(answer.err)
+    assert re.search(words, answer.err)
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +173,13 @@ def test_folders_that_cannot_be_loaded(affect, own, case):
         ),
     ],
 )
-def test_folders_whose_parts_do_not_belong_together(own, change, words):
+def test_folders_whose_parts_do_not_fit_together(own, change, words):
     change(own)
     with pytest.raises(UserError, match=words):
         load_folder(own)
 
 
-def test_model_names_are_answered_with_the_nearest(affect, workspace, small, put):
+def test_a_wrong_model_name_gets_the_nearest_one(affect, workspace, small, put):
     put("checkpoints", "dream/photo_v1.safetensors", small)
     asked = prompt()
     asked["1"]["inputs"]["ckpt_name"] = "dream/photo_v2.safetensors"
@@ -187,7 +187,7 @@ def test_model_names_are_answered_with_the_nearest(affect, workspace, small, put
     assert answer.code == 2 and "Did you mean 'dream/photo_v1.safetensors'" in answer.err
 
 
-def test_files_of_another_kind_are_told_of(affect, workspace, small, put):
+def test_files_of_another_kind_are_refused(affect, workspace, small, put):
     (
         put("checkpoints", "m.safetensors", small),
         put("loras", "l.safetensors", ldm.vae()),
@@ -263,7 +263,7 @@ def test_a_lora_and_an_embedding_in_a_run(affect, workspace, small, put):
         ),
     ],
 )
-def test_networks_that_give_no_numbers_make_no_black_picture(affect, workspace, small, put, part, key, words):
+def test_networks_that_give_nan_do_not_make_a_black_picture(affect, workspace, small, put, part, key, words):
     put("checkpoints", "m.safetensors", small | {key: torch.full_like(small[key], float("nan"))})
     answer = affect("run", prompt())
     assert answer.code == 1 and words in answer.err and not list((workspace / "output").rglob("*.png"))

@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_image_bit_for_bit(embedded, with_networks,
         ("heun", "exponential", 1.0),
     ],
 )
-def test_ksampler_is_its_parts_put_together(embedded, with_networks, prompt, sampler, scheduler, denoise):
+def test_ksampler_equals_its_parts(embedded, with_networks, prompt, sampler, scheduler, denoise):
     prompt["5"]["inputs"] |= {"sampler_name": sampler, "scheduler": scheduler, "denoise": denoise}
     prompt |= {
         "10": n("RandomNoise", noise_seed=3),
@@ -135,7 +135,7 @@ def test_ksampler_is_its_parts_put_together(embedded, with_networks, prompt, sam
     assert torch.allclose(results["14"].outputs[1][0]["samples"], parts, atol=1e-4)
 
 
-def test_a_noise_mask_keeps_what_is_outside(networks, embedded):
+def test_a_noise_mask_keeps_the_latent_outside_it(networks, embedded):
     model, clip, _ = networks
     latent = {"samples": torch.randn(1, 4, 6, 8, generator=torch.Generator().manual_seed(1))}
     mask = torch.zeros(48, 64)
@@ -160,7 +160,7 @@ def test_every_schedule_is_offered_with_comfyuis_default_first():
     assert set(sampling.SCHEDULERS) == set(SCHEDULES) and sampling.SCHEDULERS[0] == "simple"
 
 
-def test_noise_sources_draw_as_comfyui_draws():
+def test_noise_is_drawn_as_in_comfyui():
     latent = {"samples": torch.zeros(2, 4, 6, 8)}
     generator = torch.Generator("cpu").manual_seed(9)
     assert torch.equal(
@@ -189,7 +189,7 @@ def test_ctrl_c_during_sampling_exits_130_and_leaves_no_file(
     affect, workspace, with_networks, networks, prompt, monkeypatch, request
 ):
     monkeypatch.setattr("comfyui_affect.workflows.headless.run.default_registry", lambda: with_networks)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell is born ignoring it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     calls = []
     real = networks[0].unet.forward

@@ -1,4 +1,4 @@
-"""Choices and file names, compared with what the frontend's own functions give."""
+"""Choices and file names, compared with the results of the frontend's own functions."""
 
 import random
 from datetime import datetime
@@ -64,5 +64,5 @@ def test_fill_in():
     )
 
 
-def test_numbers_are_printed_as_a_browser_prints_them():
+def test_values_are_printed_as_in_a_browser():
     assert [as_text(v) for v in (7.0, 7.5, 3, False, "s", None)] == ["7", "7.5", "3", "false", "s", ""]
