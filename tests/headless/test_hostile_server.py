@@ -289,5 +289,10 @@ def test_addresses_without_a_server():
     for url in ("", "http://", "ftp://x", "http://[::1", "http://x:99999", "http://x:port", "http:///"):
         with pytest.raises(UserError, match="not the address of a server"):
             remote.Server(url)
+    hidden = ("me:secret@x:99999", "me:secret@x:port", "me:secret@[::1", "me:sec/ret@x", "me:secret@")
+    for url in (*hidden, *(f"http://{url}" for url in hidden)):
+        with pytest.raises(UserError, match="not the address of a server") as caught:
+            remote.Server(url)
+        assert "ret" not in str(caught.value)
     with pytest.raises(UserError, match="No ComfyUI answers"):
         remote.Server("http://127.0.0.1:9").registry()

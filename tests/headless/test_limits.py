@@ -3,6 +3,7 @@ error message at once. None of these tests asserts a time; without the limits, n
 
 import copy
 import json
+import random
 
 import pytest
 from comfyui_affect.models.errors import UserError
@@ -120,6 +121,12 @@ def test_choices_nested_too_deep():
     assert choose(r"\{" * 5000, None) == "{" * 5000
 
 
+def test_a_prompt_too_long_to_choose_from():
+    assert choose("{a|a}" * 10_000, random.Random(0)) == "a" * 10_000
+    with pytest.raises(UserError, match="at most 200,000"):
+        choose("{" * 49 + "a|b" * 500_000 + "}" * 49, None)
+
+
 def test_a_very_long_unknown_name(registry, embedded, scale_prompt):
     scale_prompt["2"]["class_type"] = "A" * 1_000_000
     with pytest.raises(WorkflowError) as caught:
@@ -135,6 +142,10 @@ def test_a_very_long_unknown_name(registry, embedded, scale_prompt):
         ('{"1": {"class_type": "Note", "inputs": {"x": "half \\ud83d"}}}', "half of a character"),
         ('{"1": {"class_type": "Note", "inputs": {"\\udc00": 1}}}', "half of a character"),
         ('{"1": {"class_type": "Note", "inputs": {"x": ' + "[" * 300 + "]" * 300 + "}}}", "nested more than 100 deep"),
+        (
+            '{"1": {"class_type": "Note", "inputs": {"is_changed": ' + "[" * 300 + "]" * 300 + "}}}",
+            "nested more than 100 deep",
+        ),
         ("[" * 100_000, "is not JSON"),
         ('{"1": {"class_type": "Note", "inputs": {"x": ' + "9" * 5000 + "}}}", "is not JSON"),
     ],

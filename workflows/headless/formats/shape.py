@@ -27,8 +27,8 @@ MAX_INPUTS = 5_000
 MAX_TYPE = 2_000
 """Characters of a slot's type, which may list several types separated by commas."""
 
-_UNCHECKED = {"is_changed"}
-"""Keys whose values are not checked: ComfyUI writes NaN there."""
+_MAY_BE_NAN = {"is_changed"}
+"""Keys under which ComfyUI writes NaN, alone or in a list: numbers there are not checked, everything else is."""
 
 
 def check_content(content: Any, name: str, most: int | None = None) -> None:
@@ -48,7 +48,7 @@ def check_content(content: Any, name: str, most: int | None = None) -> None:
                 excess = f"lists and objects nested more than {MAX_DEPTH} deep"
             raise UserError(f"'{name}' holds {excess}, which no workflow needs. Save the workflow from ComfyUI again.")
         if isinstance(value, dict):
-            stack += ((v, depth + 1) for k, v in value.items() if k not in _UNCHECKED)
+            stack += ((v, depth + 1) for k, v in value.items() if not (k in _MAY_BE_NAN and _are_numbers(v)))
             stack += ((k, depth + 1) for k in value)
         elif isinstance(value, list):
             stack += ((v, depth + 1) for v in value)
@@ -61,6 +61,10 @@ def check_content(content: Any, name: str, most: int | None = None) -> None:
                 f"'{name}' holds half of a character (a lone surrogate, \\ud800 to \\udfff) in the text "
                 f"{value[:60]!r}. Write that text again."
             )
+
+
+def _are_numbers(value: Any) -> bool:
+    return all(isinstance(one, float) for one in (value if isinstance(value, list) else [value]))
 
 
 def _has_half_character(text: str) -> bool:

@@ -13,6 +13,9 @@ from ....models.errors import UserError
 MAX_CHOICES = 50
 """How deep `{a|b}` choices may be nested."""
 
+MAX_LENGTH = 200_000
+"""Characters of a text with choices. Every level of nesting reads what it holds once more."""
+
 _LINE_END = re.compile(r"[\n\r\u2028\u2029]")
 _DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy?|yy?")
 _NOT_IN_FILE_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
@@ -22,8 +25,11 @@ def choose(text: str, generator: random.Random) -> str:
     """Replaces each `{a|b}` by one of its parts, nested ones too, and removes // and /* */ comments.
 
     `\\{`, `\\|` and `\\}` are the characters themselves. The frontend chooses at random; here the generator decides, so
-    that the same seed gives the same prompt. UserError if choices are nested more than `MAX_CHOICES` deep.
+    that the same seed gives the same prompt. UserError if choices are nested more than `MAX_CHOICES` deep, or if the
+    text is longer than `MAX_LENGTH`.
     """
+    if len(text) > MAX_LENGTH:
+        raise UserError(f"A prompt has {len(text):,} characters, and at most {MAX_LENGTH:,} are read. Make it shorter.")
     text = without_comments(text)
     if _depth(text) > MAX_CHOICES:
         raise UserError(

@@ -96,7 +96,7 @@ class Wire:
             parts, good = urlsplit(""), False
         if not good:
             raise UserError(
-                f"'{one_line(parts.netloc.rpartition('@')[2] or url)}' is not the address of a server. Give one such "
+                f"'{one_line(url.rpartition('@')[2] or 'a login alone')}' is not the address of a server. Give one such "
                 "as http://127.0.0.1:8188."
             )
         self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
