@@ -6,6 +6,7 @@ from comfyui_affect.models.diffusion import checkpoints, embeddings
 from comfyui_affect.models.diffusion.text import TextEncoder, check, parse_weights, tokenize
 from comfyui_affect.models.diffusion.towers import OpenClipTower
 from comfyui_affect.models.errors import UserError
+from comfyui_affect.models.networks.moodifyclip import fitting
 from comfyui_affect.models.networks.tokenizer import CHUNK, END, START, bpe
 from safetensors.torch import save_file
 
@@ -45,6 +46,16 @@ def test_parentheses_nested_too_deeply_are_refused_in_words():
     assert parse_weights("(" * 90 + "x" + ")" * 90) == [("x", pytest.approx(1.1**90))]
     with pytest.raises(UserError, match="nested"):
         parse_weights("(" * 5000 + "x" + ")" * 5000)
+
+
+@pytest.mark.parametrize("text", ["x" * 400_000, "(" * 400_000, "(a:1" * 100_000, "embedding:x " * 50_000])
+def test_prompts_of_megabytes_are_refused_before_they_are_read(text):
+    with pytest.raises(UserError, match="at most 20,000 are read"):
+        check(text)
+    with pytest.raises(UserError, match="at most 20,000 are read"):
+        fitting(text)
+    assert len(tokenize("house " * 3000)) == 40
+    assert fitting("house " * 3000) == "house " * 245 + "house"
 
 
 def test_long_prompts_take_several_chunks():

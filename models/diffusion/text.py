@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UserError
-from ..networks.tokenizer import CHUNK, END, START, bpe
+from ..networks.tokenizer import CHUNK, END, START, check_length, token_ids
 from ..tensors.ranges import finite
 from . import embeddings
 from .protocol import Conditioning
@@ -75,7 +75,8 @@ def _number(text: str) -> float | None:
 
 
 def check(text: str) -> None:
-    """UserError where a prompt cannot be read: parentheses nested too deeply, embeddings that are not there."""
+    """UserError where a prompt cannot be read: too long, parentheses nested too deeply, embeddings that are not
+    there."""
     tokenize(text)
 
 
@@ -88,6 +89,7 @@ def tokenize(
     As in ComfyUI, a piece of the text between two changes of weight is moved to the next chunk whole where it has fewer
     than eight tokens, and else cut where the chunk ends.
     """
+    check_length(text)
     chunks: list[list[tuple[int, float]]] = [[]]
     for group in _token_groups(text, tower, width):
         large = len(group) >= 8
@@ -115,7 +117,7 @@ def _token_groups(text: str, tower: str, width: int | None) -> list[list[tuple[i
             if piece.startswith(embeddings.MARK):
                 ids: list[int] = [*embeddings.tokens(piece.removeprefix(embeddings.MARK), tower, width)]
             else:
-                ids = bpe().encode(piece)
+                ids = token_ids(piece)
             groups.append([(i, weight) for i in ids])
     return groups
 

@@ -10,7 +10,7 @@ from ..diffusion.protocol import Conditioning
 from ..diffusion.text import Tower
 from ..diffusion.towers import OpenClipTower
 from ..networks.moodifyclip import MoodifyScorer, fitting
-from ..networks.tokenizer import CHUNK, END, START, bpe
+from ..networks.tokenizer import CHUNK, END, START, token_ids
 
 
 @torch.no_grad()
@@ -36,5 +36,5 @@ def read_by_unets(clip: Any) -> Tower:
 def as_conditioning(text: str, clip: Any = None) -> list[int]:
     """The token ids of a text as the diffusion models of a CLIP's width read it, padded to 77 at least: SD2's with
     noughts, SD1.5's (and where no CLIP is named) with the end token."""
-    row = [START, *bpe().encode(text), END]
+    row = [START, *token_ids(text), END]
     return row + [0 if clip is not None and _of_sd2(clip) else END] * (CHUNK - len(row))

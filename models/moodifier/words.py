@@ -42,14 +42,14 @@ def said_at(prompt: str, name: str) -> list[int]:
     """Positions of the first place of a name among the tokens that CLIP reads of a prompt (chunks of 77, each with
     its start token); none where it does not stand there."""
     from ..diffusion.text import tokenize
-    from ..networks.tokenizer import END, START, bpe
+    from ..networks.tokenizer import END, START, token_ids
 
     flat = [i for chunk in tokenize(prompt) for i, _ in chunk]
     # A name of several words may begin in one chunk and end in the next: the marks between them are passed over.
     there = [place for place, token in enumerate(flat) if token not in (START, END)]
     tokens = [flat[place] for place in there]
     for form in forms(name):
-        wanted = bpe().encode(form)
+        wanted = token_ids(form)
         for i in range(len(tokens) - len(wanted) + 1):
             if tokens[i : i + len(wanted)] == wanted:
                 return there[i : i + len(wanted)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..errors import UserError
 from .clip import ClipScorer
 from .clip_folder import CONFIG, WEIGHTS, load_folder
 from .tiny_clip import build_clip
-from .tokenizer import END, START, bpe
+from .tokenizer import END, START, token_ids
 
 LENGTH = 248
 KEPT = 20
@@ -108,18 +109,18 @@ class MoodifyScorer(ClipScorer):
 
 def tokens(text: str, length: int = LENGTH) -> list[int]:
     """Start token, the text, end token, noughts: open_clip's form at 248."""
-    ids = [START, *bpe().encode(text)[: length - 2], END]
+    ids = [START, *token_ids(text)[: length - 2], END]
     return ids + [0] * (length - len(ids))
 
 
 def fitting(text: str, length: int = LENGTH) -> str:
     """The text, or as many of its whole sentences (else words) as fit into `length` tokens, with a note."""
-    ids = bpe().encode(text)
+    ids = token_ids(text)
     if len(ids) <= length - 2:
         return text
     sentences, words = ([m.end() for m in re.finditer(end, text)] for end in (r"[.!?](?=\s)", r"\S(?=\s)"))
-    fits = lambda end: len(bpe().encode(text[:end])) <= length - 2
-    kept = text[: next((end for end in [*sentences[::-1], *words[::-1]] if fits(end)), 0)]
+    fitting_ends = lambda ends: ends[: bisect_right(ends, length - 2, key=lambda end: len(token_ids(text[:end])))]
+    kept = text[: (fitting_ends(sentences) or fitting_ends(words) or [0])[-1]]
     host.current().note(
         f'A text of {len(ids)} tokens is longer than MoodifyCLIP\'s {length - 2}: it is cut after "...{kept[-40:]}".'
     )
