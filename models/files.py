@@ -1,6 +1,6 @@
 """Where files live and how they are read and written: safely, or with an error that says what is wrong.
 
-No pickle is ever executed: weights are safetensors, or a published head read with `weights_only=True`.
+Weights are safetensors; `pickled` reads the published files that are not.
 """
 
 from __future__ import annotations
@@ -308,22 +308,6 @@ def load_safetensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, t
         raise UserError(f"The model file '{Path(path).name}' cannot be read: {error}.") from error
 
 
-def load_pickled(path: Path | str) -> Any:
-    """What a `.pth`, `.pt` or `.bin` file holds, read with weights_only: nothing in it is executed. UserError where
-    it holds more than weights, or is damaged."""
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever a damaged archive makes torch raise
-        raise UserError(
-            f"'{Path(path).name}' holds more than weights, or is damaged; it is not loaded. Convert it to safetensors, "
-            "or download it again."
-        ) from error
-
-
 def checksum(path: Path | str) -> str:
     """The SHA-256 of a file's content."""
     found = hashlib.sha256()
@@ -378,8 +362,14 @@ def check_state(model: torch.nn.Module, state: dict[str, torch.Tensor], name: st
 
 
 def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> torch.nn.Module:
-    """Loads a state dict strictly; UserError as `check_state`."""
+    """Loads a state dict strictly; UserError as `check_state`, and where a parameter holds NaN or infinity."""
     check_state(model, state, name)
     own = model.state_dict()
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+    broken = next((k for k, parameter in model.named_parameters() if not parameter.isfinite().all()), None)
+    if broken is not None:
+        raise UserError(
+            f"'{name}' holds values that are no numbers (NaN or infinity), in '{broken}': it is damaged. Download it "
+            "again."
+        )
     return model

@@ -201,11 +201,12 @@ NONE, DAMAGED = "is no emotion head", "holds more than weights, or is damaged"
         ({5: torch.zeros(2)}, NONE),
         ({"state_dict": [1]}, NONE),
         ({"fc.weight": torch.zeros(3)}, "is no head for Mikels'"),
+        ({"fc.weight": torch.zeros(())}, "is no head for Mikels'"),
         (b"", DAMAGED),
         (b"PK\3\4broken", DAMAGED),
         (bytes(100), DAMAGED),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_published_heads_that_are_none_are_refused_in_words(tmp_path, scorer, content, words):
     path = tmp_path / "x.pth"

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from ..errors import UserError, did_you_mean
-from ..files import find_inside, load_pickled, load_safetensors
+from ..files import find_inside, load_safetensors
 from ..host import current
+from ..pickled import load_pickled
 
 MARK = "embedding:"
 SUFFIXES = (".safetensors", ".pt", ".bin")

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import bundled, files, host
 from ..errors import UserError
+from ..pickled import load_pickled
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -77,7 +78,7 @@ def read_published(name: str, path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a network of `PUBLISHED` from torchvision's file, read with weights_only: nothing in it is
     executed. UserError where it is damaged or holds more than weights."""
     try:
-        state = files.load_pickled(path)
+        state = load_pickled(path)
     except UserError as error:
         raise UserError(
             f"The weights of '{name}' in {path} are damaged or hold more than weights. Delete the file and get it "

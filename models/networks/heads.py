@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .. import files
 from ..emotions import MIKELS
 from ..errors import UserError
+from ..pickled import load_pickled
 
 
 class ClipEmotionHead(nn.Module):
@@ -24,7 +25,7 @@ class ClipEmotionHead(nn.Module):
         super().__init__()
         self.scorer = scorer
         shapes = {k: tuple(state[k].shape) for k in ("fc.weight", "hidden.weight") if k in state}
-        hidden = shapes.get("hidden.weight", (shapes["fc.weight"][-1], 0))
+        hidden = shapes.get("hidden.weight", shapes["fc.weight"][-1:])
         if {len(v) for v in shapes.values()} != {2} or shapes["fc.weight"] != (len(MIKELS), hidden[0]):
             raise UserError(
                 f"This file is no head for Mikels' eight emotions: {shapes}. EmoGen's has fc.weight of 8 x 768, "
@@ -58,7 +59,7 @@ def read_head(path: Any) -> dict[str, torch.Tensor]:
     if str(path).endswith(".safetensors"):
         state, _ = files.load_safetensors(path)
     else:
-        state = files.load_pickled(path)
+        state = load_pickled(path)
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     state = {str(k).removeprefix("module."): v for k, v in state.items()} if isinstance(state, dict) else {}
     if not isinstance(state.get("fc.weight"), torch.Tensor):
