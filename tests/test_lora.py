@@ -182,8 +182,34 @@ def test_dora_gives_columns_and_pefts_rows_the_lengths_of_the_file():
             "do not fit one another",
         ),
         (lambda k: (k.lora("x", (8, 6)), k.update({"x.dora_scale": torch.ones(5)})), "magnitudes"),
+        (lambda k: (k.lora("x", (8, 6)), k.update({"x.alpha": torch.ones(3)})), r"alpha \[3\]"),
+        (
+            lambda k: k.update(
+                {"x.lora_up.weight": torch.ones(8, 0), "x.lora_down.weight": torch.ones(0, 6), "x.alpha": torch.ones(1)}
+            ),
+            "rank of 0",
+        ),
+        (
+            lambda k: k.update({"x.lora_up.weight": torch.ones(()), "x.lora_down.weight": torch.ones(())}),
+            "do not fit one another",
+        ),
+        (lambda k: k.update({"x.diff": torch.ones(())}), r"\[\] for \[8, 6\]"),
+        (
+            lambda k: k.update({"x.lora_up.weight": torch.ones(10**6, 1), "x.lora_down.weight": torch.ones(1, 10**6)}),
+            r"\[1000000, 1000000\] for \[8, 6\]",
+        ),
+        (
+            lambda k: k.update(
+                {f"x.hada_w{i}_{end}": torch.ones(1, 10**5) for i in (1, 2) for end in "ab"}
+                | {f"x.hada_t{i}": torch.ones(1, 1, 9, 9) for i in (1, 2)}
+            ),
+            r"\[100000, 100000, 9, 9\] for \[8, 6\]",
+        ),
     ],
-    ids=["half a LoHa", "half a LoRA", "OFT", "shape", "ranks", "DoRA"],
+    ids=[
+        *("half a LoHa", "half a LoRA", "OFT", "shape", "ranks", "DoRA", "alpha", "no rank", "numbers", "a number"),
+        *("4 TB", "3 TB"),
+    ],
 )
 def test_parts_that_cannot_be_applied_say_why(add, words):
     with pytest.raises(DoesNotFit, match=words):

@@ -95,6 +95,8 @@ def changed(parts: Parts, weight: torch.Tensor, strength: float) -> torch.Tensor
     parts = {name: part.to(weight.device, torch.float32) for name, part in parts.items()}
     if "set_weight" in parts:
         return _shaped(parts["set_weight"], weight)
+    # First without memory: two thin matrices in a small file may make one that no memory holds.
+    _shaped(_difference({name: part.to("meta") for name, part in parts.items() if name != "alpha"}), weight)
     difference = _shaped(_difference(parts), weight)
     if "dora_scale" in parts:
         return _decomposed(weight, difference, parts["dora_scale"], strength)
@@ -110,7 +112,7 @@ def changed_bias(parts: Parts, bias: torch.Tensor, strength: float) -> torch.Ten
 
 
 def _shaped(difference: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    if len(difference) != len(weight) or difference.numel() != weight.numel():
+    if difference.shape[:1] != weight.shape[:1] or difference.numel() != weight.numel():
         raise DoesNotFit(f"{list(difference.shape)} for {list(weight.shape)}")
     return difference.reshape(weight.shape)
 
@@ -129,7 +131,7 @@ def _difference(parts: Parts) -> torch.Tensor:
                 return parts[name]
     except KeyError as error:
         raise DoesNotFit(f"its {error.args[0]} is missing") from error
-    except (RuntimeError, IndexError) as error:  # matrices that cannot be multiplied
+    except (RuntimeError, IndexError, TypeError) as error:  # matrices that cannot be multiplied, or are none
         raise DoesNotFit("its matrices do not fit one another") from error
     raise DoesNotFit(
         "of a kind that needs ComfyUI (OFT, BOFT or GLoRA)" if "elsewhere" in parts else "without matrices"
@@ -137,7 +139,11 @@ def _difference(parts: Parts) -> torch.Tensor:
 
 
 def _scale(parts: Parts, rank: int) -> float:
-    return float(parts["alpha"]) / rank if "alpha" in parts else 1.0
+    if "alpha" not in parts:
+        return 1.0
+    if parts["alpha"].numel() != 1 or rank == 0:
+        raise DoesNotFit(f"its alpha {list(parts['alpha'].shape)} for a rank of {rank}")
+    return float(parts["alpha"]) / rank
 
 
 def _lora(parts: Parts) -> torch.Tensor:
