@@ -58,8 +58,14 @@ BYTES_A_PIXEL = 16
 _WORKING = 8
 """Bytes a pixel of the frame in hand: Pillow's own, and a converted or turned copy."""
 
-_SMALL = 1024
+_SMALL = 4096
 """A frame counts as so many pixels at least: each has a cost of its own."""
+
+_IN_PYTHON = {"ppm": 16_000_000, "bmp_rle": 16_000_000, "ppm_plain": 500_000}
+"""Pillow's decoders that are written in Python, and the bytes of a file that they read in some seconds."""
+
+_MOST_EXIF = 200
+"""Blocks of EXIF in a JPEG, which has one. Pillow joins them, and copies all that it has for each."""
 
 _SCANNED = 4e9
 """Pixels times scans of a progressive JPEG. A file of some kilobytes may hold thousands of scans, each over the
@@ -105,10 +111,21 @@ def opened(path: Path | str, every_frame: bool = False, decode: bool = True) -> 
         from PIL import Image
 
         Image.init()
-        with _file(path) as file, Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        with (
+            _file(path) as file,
+            Image.open(_looked_at(path, file), formats=[name for name in FORMATS if name in Image.OPEN]) as image,
+        ):
             if decode:
                 _bound(path, image, every_frame)
             yield image
+
+
+def _looked_at(path: Path, file: BinaryIO) -> BinaryIO:
+    """The file, at its beginning. Unreadable where its header alone would take minutes."""
+    if file.read(2) == b"\xff\xd8" and (blocks := _count(file, b"Exif\0\0")) > _MOST_EXIF:
+        raise Unreadable(path, f"it holds {blocks} blocks of EXIF, and a JPEG has one", "Save it again.")
+    file.seek(0)
+    return file
 
 
 def _file(path: Path) -> BinaryIO:
@@ -165,6 +182,14 @@ def _bound(path: Path, image: Image, every_frame: bool) -> None:
             f"{what} would take {need / 1e9:.1f} GB of memory, and {memory_limit() / 1e9:g} GB are allowed",
             "Scale it down, or set AFFECT_PICTURE_GB to what this machine can spare.",
         )
+    for codec in {tile[0] for tile in image.tile} & _IN_PYTHON.keys():
+        if path.stat().st_size > _IN_PYTHON[codec]:
+            raise Unreadable(
+                path,
+                f"of its kind ({image.format}, {codec}) files of at most {_IN_PYTHON[codec] / 1e6:g} MB are read, "
+                "larger ones would take minutes",
+                "Save it as PNG.",
+            )
     if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
         with open_regular(path) as file:
             scans = _count(file, b"\xff\xda")
@@ -177,11 +202,12 @@ def _bound(path: Path, image: Image, every_frame: bool) -> None:
 
 
 def _count(file: BinaryIO, mark: bytes) -> int:
-    """How often two bytes stand in a file, which is read in pieces."""
+    """How often some bytes stand in the rest of a file, which is read in pieces."""
     found, last = 0, b""
     while piece := file.read(1 << 20):
-        found += (last + piece).count(mark)
-        last = piece[-1:]
+        piece = last + piece
+        found += piece.count(mark)
+        last = piece[1 - len(mark) :]
     return found
 
 

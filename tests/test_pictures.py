@@ -137,6 +137,41 @@ def test_a_jpeg_of_thousands_of_scans(tmp_path):
     assert read(tmp_path / "b.jpg").size == (3000, 3000)
 
 
+def test_a_jpeg_of_thousands_of_exif_blocks(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "JPEG")
+    start, rest = buffer.getvalue()[:2], buffer.getvalue()[2:]
+    (tmp_path / "a.jpg").write_bytes(start + b"\xff\xe1\0\x20Exif\0\0" + bytes(24) + rest)
+    assert read(tmp_path / "a.jpg").size == (8, 8)
+    (tmp_path / "a.jpg").write_bytes(start + (b"\xff\xe1\0\x20Exif\0\0" + bytes(24)) * 200_000 + rest)
+    with pytest.raises(Unreadable, match="holds 200000 blocks of EXIF"):
+        read(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "head, small, large",
+    [
+        (b"P3 2 2 255\n", b"7 " * 12, b"#\n" * 5_000_000),
+        (b"P6 3000 3000 254\n", b"", bytes(27_000_000)),
+    ],
+)
+def test_what_is_decoded_slowly_is_bounded_by_its_size(tmp_path, head, small, large):
+    (tmp_path / "a.ppm").write_bytes(head + large)
+    with pytest.raises(Unreadable, match="would take minutes. Save it as PNG"):
+        read(tmp_path / "a.ppm")
+    if small:
+        (tmp_path / "a.ppm").write_bytes(head + small)
+        assert read(tmp_path / "a.ppm").getpixel((1, 1)) == (7, 7, 7)
+
+
+def test_frames_of_one_pixel_are_not_free(tmp_path):
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    (tmp_path / "a.gif").write_bytes(head + frame * 90_000 + b";")
+    with pytest.raises(Unreadable, match="its 90000 frames of 1 x 1 pixels would take 5.9 GB"):
+        list(frames(tmp_path / "a.gif"))
+
+
 def test_whatever_a_decoder_raises_is_a_sentence(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     for error in (
