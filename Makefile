@@ -18,7 +18,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python -e ".[headless,training,fast,dev]"
+	$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python -e ".[headless,training,fast,photo,dev]"
 	$(BIN)/python -c "import torchvision" 2>/dev/null || \
 		$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --reinstall torch torchvision
 	touch $@

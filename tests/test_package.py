@@ -174,6 +174,24 @@ CONTRACT = {
         },
         "IMAGE IMAGE",
     ),
+    "AffectGradeFit": (
+        "Grade from Edit",
+        {
+            "image": "IMAGE",
+            "edited": "IMAGE",
+            "detail": ("FLOAT", 0.5),
+            "align": ("BOOLEAN", True),
+            "mask": "MASK",
+        },
+        "IMAGE AFFECT_GRADE IMAGE STRING",
+    ),
+    "AffectGradeApply": (
+        "Apply Grade",
+        {"image": "IMAGE", "grade": "AFFECT_GRADE", "strength": ("FLOAT", 1.0), "mask": "MASK"},
+        "IMAGE",
+    ),
+    "AffectGradeSave": ("Save Grade", {"grade": "AFFECT_GRADE", "name": "STRING", "format": ["local", "cube"]}, ""),
+    "AffectGradeLoad": ("Load Grade", {"name": "STRING"}, "AFFECT_GRADE"),
     "AffectEmoLatLoader": ("Load EmoLat", {"model": ["tiny"]}, "AFFECT_EMOLAT"),
     "AffectEmoLatCodebookSampler": (
         "EmoLat Codebook Sampler",

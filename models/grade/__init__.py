@@ -3,6 +3,11 @@
 grid   the grade itself, a bilateral grid of affine colour transforms
 fit    the grade that makes an edit of its source, in closed form
 align  where an edit lies on its source
+edit   an edit brought back to its source's own pixels
 apply  a grade on a picture of any size
 cube   3D lookup tables, which other programs read
+transfer  the global sentiment transfer with a grade in place of pixels
 """
+
+FORMATS = {"local": ".safetensors", "cube": ".cube"}
+"""How a grade is saved -> the file's suffix: as it is, or as a 3D lookup table."""

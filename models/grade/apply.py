@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from .cube import Cube
 from .grid import Grid
 
 try:
@@ -25,7 +26,7 @@ STRIP = 1 << 19
 
 
 def apply_grade(
-    image: torch.Tensor, grade: Grid, strength: float = 1.0, mask: torch.Tensor | None = None
+    image: torch.Tensor, grade: Grid | Cube, strength: float = 1.0, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Images [B, H, W, C] in 0..1 -> the same, graded and clamped to 0..1, in float32. A fourth channel (alpha) is
     kept.
@@ -41,7 +42,7 @@ def apply_grade(
 
 
 def grade_pixels(
-    pixels: np.ndarray[Any, Any], grade: Grid, strength: float = 1.0, mask: np.ndarray[Any, Any] | None = None
+    pixels: np.ndarray[Any, Any], grade: Grid | Cube, strength: float = 1.0, mask: np.ndarray[Any, Any] | None = None
 ) -> np.ndarray[Any, Any]:
     """[H, W, 3 or 4] of uint8, uint16 or float32 (0..1) -> the same type, graded; rounded to the nearest value.
     Alpha is kept. mask [H, W] in 0..1."""
@@ -52,19 +53,26 @@ def grade_pixels(
         )
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise UserError(f"The mask is {list(mask.shape)} and the picture {list(pixels.shape[:2])}: make them equal.")
-    grid = grade.scaled(strength).coefficients.permute(2, 1, 3, 0).contiguous().numpy()  # [H, D, W, 12]
+    if strength == 0:
+        return pixels.copy()  # to the last bit
+    grade = grade.scaled(strength)
     out = pixels.copy() if pixels.shape[2] == 4 else np.empty_like(pixels)
     full = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(pixels.dtype, 1.0)
-    if grade_rows is not None:
+    if grade_rows is not None and isinstance(grade, Grid):
+        grid = grade.coefficients.permute(2, 1, 3, 0).contiguous().numpy()  # [H, D, W, 12]
         cover = np.empty((0, 0), np.float32) if mask is None else mask.astype(np.float32, copy=False)
         grade_rows(np.ascontiguousarray(pixels), out, grid, np.float32(full), cover)
     else:
-        _in_torch(pixels, out, grade.scaled(strength), full, mask)
+        _in_torch(pixels, out, grade, full, mask)
     return out
 
 
 def _in_torch(
-    pixels: np.ndarray[Any, Any], out: np.ndarray[Any, Any], grade: Grid, full: float, mask: np.ndarray[Any, Any] | None
+    pixels: np.ndarray[Any, Any],
+    out: np.ndarray[Any, Any],
+    grade: Grid | Cube,
+    full: float,
+    mask: np.ndarray[Any, Any] | None,
 ) -> None:
     h, w = pixels.shape[:2]
     rows = max(1, STRIP // w)
@@ -78,8 +86,10 @@ def _in_torch(
         out[top : top + rows, :, :3] = graded if full == 1.0 else np.rint(graded * np.float32(full))
 
 
-def _strip(grade: Grid, image: torch.Tensor, top: int, height: int) -> torch.Tensor:
+def _strip(grade: Grid | Cube, image: torch.Tensor, top: int, height: int) -> torch.Tensor:
     """`Grid.slice` of a strip [1, 3, h, W] that begins at row `top` of a picture `height` rows high."""
+    if isinstance(grade, Cube):
+        return grade.slice(image)
     grid = grade.coefficients
     n = grid.shape[2]
     if n > 1:

