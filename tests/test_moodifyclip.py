@@ -295,6 +295,11 @@ FOLDERS = {
     "no towers": (lambda d: config_of(d, lambda c: c.update(model_cfg=[])), "describes no CLIP"),
     "no json": (lambda d: (d / "open_clip_config.json").write_text("{"), "describes no CLIP"),
     "deep": (lambda d: (d / "open_clip_config.json").write_text("[" * 100_000), "describes no CLIP"),
+    "a long text": (
+        lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(context_length=40_000)),
+        "asks for 40000 tokens",
+    ),
+    "no deviation": (lambda d: config_of(d, lambda c: c["preprocess_cfg"].update(std=[0, 0, 0])), "std's above 0"),
     "mean": (lambda d: config_of(d, lambda c: c["preprocess_cfg"].update(mean=[0, "x", 1])), "three numbers"),
 }
 

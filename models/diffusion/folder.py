@@ -3,10 +3,10 @@ safetensors."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ..configurations import read_config
 from ..errors import UserError
 from ..files import check_safetensors
 from ..host import current
@@ -58,7 +58,7 @@ def load_folder(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE]:
             (49407, 0),
         )
     scheduler = path / "scheduler" / "scheduler_config.json"
-    prediction = _config(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
+    prediction = read_config(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
     if prediction not in ("epsilon", "v_prediction"):
         raise UserError(
             f"The model in '{path.name}' predicts '{prediction}', which is not sampled here (epsilon and v_prediction "
@@ -77,7 +77,8 @@ def check_folder(path: Path) -> dict[str, str | None]:
         )
     parts = [name for name in _STEMS if (path / name).is_dir()]
     found = {name: _variant(path / name, _STEMS[name], path.name) for name in parts}
-    unet, vae = _config(path / "unet" / "config.json"), _config(path / "vae" / "config.json")
+    configs = {name: read_config(path / name / "config.json") for name in parts}
+    unet, vae = configs["unet"], configs["vae"]
     channels, wanted = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if channels != wanted:
         raise UserError(takes_more(path.name, channels, wanted))
@@ -118,18 +119,3 @@ def _variant(folder: Path, stem: str, model: str) -> str | None:
         + (f", only {others}" if others else "")
         + ". Download the folder again."
     )
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"'{path.parent.name}/{path.name}' of the diffusers folder '{path.parent.parent.name}' cannot be read: "
-            f"{error}. Download the folder again."
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(
-            f"'{path.parent.name}/{path.name}' of the diffusers folder '{path.parent.parent.name}' is no object."
-        )
-    return content

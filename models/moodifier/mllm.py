@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import diffusion, files, host
+from ..configurations import read_config
 from ..errors import UserError
 from .chat_server import Server, shrunk
 from .instruction import BrokenAnswer, Change, Instruction, by_rules, complete, names, parse
@@ -195,12 +196,14 @@ class Local:
                     "choose openai-compatible or rules."
                 ) from error
             where = dict(local_files_only=True, trust_remote_code=False)
+            if (self.folder / "config.json").is_file():
+                read_config(self.folder / "config.json")
             try:
                 processor = AutoProcessor.from_pretrained(self.folder, **where)
                 model = AutoModelForImageTextToText.from_pretrained(
                     self.folder, use_safetensors=True, dtype="auto", **where
                 )
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:  # whatever a wrong config or wrong weights make the library raise
                 raise UserError(
                     f"The folder {self.folder} holds no vision-language model that transformers can load: "
                     f"{' '.join(str(error).split())[:300]}"

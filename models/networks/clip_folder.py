@@ -8,17 +8,18 @@ random weights where it finds none.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import files
+from ..configurations import MOST_LAYERS
 from ..errors import UserError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-_MOST_LAYERS = 500
+_MOST_TOKENS = 4096
+"""Tokens that a text tower reads: its mask is as large as their square."""
 
 
 def load_folder(folder: Path) -> Any:
@@ -63,7 +64,7 @@ def _config(path: Path) -> dict[str, Any]:
         towers = [model["vision_cfg"], model["text_cfg"]]
         if not all(isinstance(part, dict) for part in (model, seen, *towers)):
             raise TypeError("its parts are no objects")
-        layers = [int(tower["layers"]) for tower in towers]
+        layers, tokens = [int(tower["layers"]) for tower in towers], int(towers[1].get("context_length", 77))
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{path.name}' in {path.parent} describes no CLIP of two transformers: {type(error).__name__}: {error}."
@@ -82,18 +83,19 @@ def _config(path: Path) -> dict[str, Any]:
             f"'{path.name}' in {path.parent} names a model of another library ('{foreign}'), whose code or weights "
             "would be loaded from elsewhere. Only open_clip's own towers are loaded here."
         )
-    if max(layers) > _MOST_LAYERS:
-        raise UserError(
-            f"'{path.name}' in {path.parent} asks for {max(layers)} layers; no CLIP has more than {_MOST_LAYERS}."
-        )
+    for asked, most, what in ((max(layers), MOST_LAYERS, "layers"), (tokens, _MOST_TOKENS, "tokens")):
+        if asked > most:
+            raise UserError(f"'{path.name}' in {path.parent} asks for {asked} {what}; no CLIP has more than {most}.")
     for key in ("mean", "std"):
         values = seen.get(key)
         if values is not None and not (
             isinstance(values, list)
             and len(values) == 3
-            and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+            and all(type(v) in (int, float) and abs(v) < 1e6 and (v > 0 or key == "mean") for v in values)
         ):
-            raise UserError(f"'{path.name}' in {path.parent}: preprocess_cfg's {key} must be three numbers.")
+            raise UserError(
+                f"'{path.name}' in {path.parent}: preprocess_cfg's {key} must be three numbers, and std's above 0."
+            )
     return {
         "model_cfg": model,
         "preprocess_cfg": asdict(PreprocessCfg()) | {k: v for k, v in seen.items() if v is not None},

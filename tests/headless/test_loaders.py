@@ -259,7 +259,7 @@ def test_a_lora_and_an_embedding_in_a_run(affect, workspace, small, put):
         (
             "the text encoder",
             "cond_stage_model.transformer.text_model.final_layer_norm.bias",
-            "The text encoder gave values that are no numbers",
+            "'the text encoder' holds values that are no numbers",
         ),
     ],
 )
