@@ -167,6 +167,13 @@ def test_a_damaged_index_is_made_anew(folder, notes, damage):
     assert len(open_gallery(folder).pictures) == 12 and ("made anew" in notes[0])
 
 
+def test_an_index_of_terabytes_is_not_read(folder, notes):
+    open_gallery(folder)
+    os.truncate(folder / index.INDEX, 64 + 10**9 * index.RECORD)  # a file of holes, which takes no room
+    assert len(open_gallery(folder).pictures) == 12 and "far more pictures than there are" in notes[0]
+    assert (folder / index.INDEX).stat().st_size == 64 + 12 * index.RECORD
+
+
 HEAD = b"affect gallery 2 scharr 0123456789abcdef\n".ljust(64)
 
 
@@ -233,6 +240,11 @@ def test_a_table_that_csv_cannot_read_is_spoken_of(folder, notes):
     (folder / "labels.csv").write_text('file,noun\n"' + "x" * 200_000 + '",a\n')
     with pytest.raises(UserError, match="'labels.csv' in the gallery cannot be read"):
         open_gallery(folder)
+
+
+def test_a_table_is_read_by_its_cells_however_wide_its_first_line(folder, notes):
+    (folder / "labels.csv").write_text("file" + "," * 100_000 + "\n" + "misty_lake/0.png\n" * 100_000)
+    assert [p.path for p in open_gallery(folder).pictures] == ["misty_lake/0.png"]
 
 
 def test_statistics_never_belong_to_other_pictures(folder, notes):

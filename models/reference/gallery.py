@@ -173,7 +173,7 @@ def _updated(
     cached statistics)."""
     path = index_path(folder, kind)
     with locked(path, folder):
-        index = Index(path, kind)
+        index = Index(path, kind, most=10_000 + 20 * len(labelled))
         fresh = [f for f in labelled if index.known.get(f[0], (0, None))[1] != [f[1], f[2]]]
         stale = len(index.rows) - (len(labelled) - len(fresh))
         if len(index.rows) > COMPACT_FROM and stale > len(index.rows) // 2:

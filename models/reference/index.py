@@ -100,23 +100,28 @@ def _record(
 class Index:
     """An index file: its records, memory-mapped, and what is known of them."""
 
-    def __init__(self, path: Path, edges: str):
+    def __init__(self, path: Path, edges: str, most: int):
+        """most  records that the file may have: one of far more than there are pictures would be read for hours"""
         self.path, self.edges = path, edges
-        self.open()
+        self.open(most)
 
-    def open(self) -> None:
+    def open(self, most: int | None = None) -> None:
         """Reads the file's state: `rows` [n, RECORD] uint8 and `known`, path -> (its last record, [bytes, time], why
-        it was skipped or ""). A file of another version is removed; what a killed build left behind the last whole
-        record is cut off."""
+        it was skipped or ""). A file of another version, or of more than `most` records, is removed; what a
+        killed build left behind the last whole record is cut off."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         start = _start(self.path) if size else b""
         head = b"%s %s " % (_MAGIC, self.edges.encode())
         if size and not (
             len(start) == HEADER
+            and (most is None or size < HEADER + RECORD * (most + 1))
             and start.startswith(head)
             and re.fullmatch(rb"[0-9a-f]{16}", start[len(head) :].rstrip())
         ):
-            host.current().note(f"The gallery's index '{self.path}' is damaged or of another version: it is made anew.")
+            host.current().note(
+                f"The gallery's index '{self.path}' is damaged, of another version or of far more "
+                "pictures than there are: it is made anew."
+            )
             self.path.unlink()
             size = 0
         self.id = start.split()[-1] if size else b""

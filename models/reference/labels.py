@@ -90,10 +90,10 @@ def _table(path: Path) -> list[dict[str, str]]:
     lines = text.splitlines()
     between = max(",;\t", key=lines[0].count) if lines else ","
     try:
-        return [
-            {(k or "").strip().lower(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
-            for row in csv.DictReader(lines, delimiter=between)
-        ]
+        # Not DictReader: it fills short rows up to the width of the first line, which may have 100,000 columns.
+        rows = (row for row in csv.reader(lines, delimiter=between) if row)
+        keys = [key.strip().lower() for key in next(rows, [])]
+        return [{key: cell.strip() for key, cell in zip(keys, row)} for row in rows]
     except csv.Error as error:
         raise UserError(
             f"The table '{path.name}' in the gallery cannot be read: {error}. Save it again as CSV."
