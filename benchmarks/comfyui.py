@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import sys
 import tempfile
@@ -16,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..models import files, pictures
+from ..models import pictures
 from ..models.errors import UserError
 from .comfyui_server import ComfyUI, start, stop
+from .figures import SHARE, Figures
 
 SAMPLERS = ("euler", "heun", "dpmpp_2m")
 SCHEDULERS = ("normal", "karras", "simple", "sgm_uniform", "exponential")
@@ -37,17 +37,7 @@ OPTIONAL = (
     "tensorboard",
 )
 
-UNITS = {
-    "startup": "s",
-    "interrupt": "s",
-    "memory_growth": "share",
-    "pixel_difference": "mean absolute, 0..1",
-    "closed_gate_overhead": "share of a plain step",
-    "off_overhead": "share of a plain step",
-    "decode_share": "share of a plain step",
-    "clip_share": "share of a plain step",
-}
-
+STEP = "share of a plain step"
 
 LIMITS = {
     "startup": 0.2,
@@ -64,6 +54,7 @@ all: 5 % is what two measurements of one thing differ by here.)"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `affect bench comfyui`."""
     parser.add_argument(
         "--comfyui",
         type=Path,
@@ -84,38 +75,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    """Starts a ComfyUI, measures and stops it. Exit code 1 where a figure is beyond its limit."""
     if not args.comfyui:
         raise UserError("Say where ComfyUI is: --comfyui FOLDER, or the environment variable COMFYUI_PATH.")
-    figures: dict[str, float] = {}
+    figures = Figures()
     wanted = lambda part: args.only in (None, part)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         if wanted("startup"):
-            figures["startup_without_optional"] = _startup(args, base / "bare", _blocked(base / "bare", OPTIONAL))
-            figures["startup_without_any_one"] = max(
-                _startup(args, base / name, _blocked(base / name, (name,))) for name in OPTIONAL
-            )
+            without = _startup(args, base / "bare", _blocked(base / "bare", OPTIONAL))
+            figures.put("startup_without_optional", without, "s")
+            without = max(_startup(args, base / name, _blocked(base / name, (name,))) for name in OPTIONAL)
+            figures.put("startup_without_any_one", without, "s")
         comfy = start(args.comfyui, args.python, base / "full", packs=[Path(__file__).parent / "comfyui_timing"])
         try:
-            figures["startup"] = loading_time(comfy)
-            figures |= overhead(comfy, base) if wanted("overhead") else {}
-            figures |= agreement(comfy, base) if wanted("agreement") else {}
-            figures |= {"interrupt": interrupt(comfy, base)} if wanted("interrupt") else {}
-            figures |= memory(comfy, base, args.prompts) if wanted("memory") else {}
+            figures.put("startup", loading_time(comfy), "s")
+            if wanted("overhead"):
+                figures.put_all(overhead(comfy, base))
+            if wanted("agreement"):
+                figures.put_all(agreement(comfy, base))
+            if wanted("interrupt"):
+                figures.put("interrupt", interrupt(comfy, base), "s")
+            if wanted("memory"):
+                figures.put_all(memory(comfy, base, args.prompts))
         finally:
             stop(comfy)
-    for name, value in figures.items():
-        beyond = f"   more than {LIMITS[name]:g}" if value > LIMITS.get(name, float("inf")) else ""
-        print(f"{name:<32}{value:.4g}  {UNITS.get(name, '')}{beyond}")
-    if args.json:
-        result = {
-            "name": "comfyui",
-            "machine": platform.processor() or platform.machine(),
-            "figures": figures,
-            "unit": UNITS,
-        }
-        files.write_atomically(args.json, lambda p: p.write_text(json.dumps(result, indent=1) + "\n"))
-    return int(any(figures.get(name, 0.0) > limit for name, limit in LIMITS.items()))
+    figures.write(args.json, "comfyui", prompts=args.prompts, only=args.only)
+    beyond = {name: limit for name, limit in LIMITS.items() if figures.get(name, 0.0) > limit}
+    for name, limit in beyond.items():
+        print(f"{name} is more than {limit:g} {figures.unit[name]}")
+    return int(bool(beyond))
 
 
 def loading_time(comfy: ComfyUI) -> float:
@@ -211,7 +200,7 @@ def _sampled(prompt: dict[str, Any], guider: str = "6", name: str = "affect") ->
     }
 
 
-def overhead(comfy: ComfyUI, base: Path) -> dict[str, float]:
+def overhead(comfy: ComfyUI, base: Path) -> Figures:
     """What the guider adds to a plain CFGGuider's step: with a gate that stays closed, beyond the decode and the CLIP
     pass, which stand apart; and at intensity 0."""
     prompt = _graph(steps=20, threshold=100.0)
@@ -236,16 +225,17 @@ def overhead(comfy: ComfyUI, base: Path) -> dict[str, float]:
     prompt["35"] = _node("EmptyImage", width=128, height=128, batch_size=1, color=0)
     text = next(o["text"] for o in comfy.run(prompt, base) if "text" in o)
     t = json.loads(text)
-    return {
-        "closed_gate_overhead": (t["closed"] - t["plain"] - t["decode"] - t["clip"]) / t["plain"],
-        "off_overhead": t["off"] / t["plain"] - 1,
-        "decode_share": t["decode"] / t["plain"],
-        "clip_share": t["clip"] / t["plain"],
-        "plain_step_ms": 1000 * t["plain"],
-    }
+    figures = Figures()
+    closed = (t["closed"] - t["plain"] - t["decode"] - t["clip"]) / t["plain"]
+    figures.put("closed_gate_overhead", closed, STEP)
+    figures.put("off_overhead", t["off"] / t["plain"] - 1, STEP)
+    figures.put("decode_share", t["decode"] / t["plain"], STEP)
+    figures.put("clip_share", t["clip"] / t["plain"], STEP)
+    figures.put("plain_step_ms", 1000 * t["plain"], "ms")
+    return figures
 
 
-def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:
+def agreement(comfy: ComfyUI, base: Path) -> Figures:
     """The largest mean absolute pixel difference between ComfyUI and the embedded host, plain and guided, over three
     samplers by every schedule that both have."""
     import numpy as np
@@ -269,7 +259,10 @@ def agreement(comfy: ComfyUI, base: Path) -> dict[str, float]:
                     here = execute(prepare(Loaded(prompt, None)))
                 a, b = (np.asarray(pictures.read(o[0]["path"]), dtype=float) / 255 for o in (there, here))
                 worst[kind] = max(worst[kind], float(np.abs(a - b).mean()))
-    return worst
+    figures = Figures()
+    for kind, difference in worst.items():
+        figures.put(kind, difference, "mean absolute, 0..1")
+    return figures
 
 
 def interrupt(comfy: ComfyUI, base: Path) -> float:
@@ -288,10 +281,13 @@ def interrupt(comfy: ComfyUI, base: Path) -> float:
     return seconds
 
 
-def memory(comfy: ComfyUI, base: Path, prompts: int) -> dict[str, float]:
+def memory(comfy: ComfyUI, base: Path, prompts: int) -> Figures:
     """How much the server's memory grows from the tenth prompt to the last, as a share."""
     after = {}
     for i in range(1, prompts + 1):
         comfy.run(_sampled(_graph(seed=100 + i, steps=3, inner=2, threshold=-100.0)), base)
         after[i] = comfy.memory()
-    return {"memory_growth": after[prompts] / after[min(10, prompts)] - 1, "memory_gb": after[prompts] / 2**30}
+    figures = Figures()
+    figures.put("memory_growth", after[prompts] / after[min(10, prompts)] - 1, SHARE)
+    figures.put("memory_gb", after[prompts] / 2**30, "GB")
+    return figures

@@ -80,21 +80,12 @@ def start(
     packs    further node packs to load
     api_nodes  whether it loads the nodes that call services for money, which official templates hold
     """
-    for folder in ("custom_nodes", "models/checkpoints", "models/loras", "models/controlnet", "input", "output"):
-        (base / folder).mkdir(parents=True, exist_ok=True)
-    for name, folder in (("ComfyUI-Affect", ROOT), *((p.name, p) for p in packs or ())):
-        if not (base / "custom_nodes" / name).exists():
-            (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
-    shutil.copy(ROOT / "workflows" / "examples" / "example.png", base / "input")  # ComfyUI's own folder has one too
+    _base_folder(base, packs or [])
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     log = base / "server.log"
-    environment = (
-        {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-        | {"OMP_WAIT_POLICY": "PASSIVE"}
-        | (environment or {})
-    )
+    own = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"OMP_WAIT_POLICY": "PASSIVE"}
     process = subprocess.Popen(
         [
             python,
@@ -115,7 +106,7 @@ def start(
         cwd=comfyui,
         stdout=log.open("w"),
         stderr=subprocess.STDOUT,
-        env=environment,
+        env=own | (environment or {}),
     )
     comfy = ComfyUI(process, f"http://127.0.0.1:{port}", base, log)
     for _ in range(600):  # five minutes: it takes seconds, and far longer where other work keeps the cores busy
@@ -130,7 +121,18 @@ def start(
     raise RuntimeError(f"ComfyUI does not answer:\n{comfy.log[-4000:]}")
 
 
+def _base_folder(base: Path, packs: list[Path]) -> None:
+    """A base folder with this package and further packs as links, and the templates' picture."""
+    for folder in ("custom_nodes", "models/checkpoints", "models/loras", "models/controlnet", "input", "output"):
+        (base / folder).mkdir(parents=True, exist_ok=True)
+    for name, folder in (("ComfyUI-Affect", ROOT), *((p.name, p) for p in packs)):
+        if not (base / "custom_nodes" / name).exists():
+            (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
+    shutil.copy(ROOT / "workflows" / "examples" / "example.png", base / "input")  # ComfyUI's own folder has one too
+
+
 def stop(comfy: ComfyUI) -> None:
+    """Ends the server; by force where it does not end in twenty seconds."""
     comfy.process.send_signal(signal.SIGTERM)
     try:
         comfy.process.wait(20)

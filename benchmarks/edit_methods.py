@@ -43,6 +43,7 @@ class Edit:
 
 @lru_cache(maxsize=1)
 def pipeline() -> tuple[Any, Any, Any]:
+    """(model, text encoder, autoencoder) of the tiny model, loaded once."""
     return tiny.load_pipeline()
 
 
@@ -52,6 +53,7 @@ def _moodify() -> Any:
 
 
 def conditioning(text: str, encoder: str) -> Conditioning:
+    """A text by MoodifyCLIP ("moodify") or by the model's own encoder ("clip")."""
     return encode(_moodify(), text) if encoder == "moodify" else pipeline()[1].encode(text)
 
 

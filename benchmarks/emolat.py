@@ -24,14 +24,14 @@ from ..models.emolat.transfer import TransferNet
 from ..models.emotions import MIKELS, OPPOSITE, EmotionTarget
 from ..models.errors import UserError
 from ..models.networks.backbones import Backbone
-from ..models.plots import contact_sheet
 from ..models.tensors.uint8 import image_of
 from ..training.config import overridden, read
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.emolat import DataConfig, read_data
 from ..training.loop import split
 from ..training.transfer import TransferConfig, train_transfer, with_network
-from . import clipstyler, measure, memory
+from . import arguments, clipstyler, measure, memory
+from .figures import DISTANCE, MMD, SHARE, SSIM, Figures, numbered
 from .store import fingerprint
 
 CODE = (
@@ -46,87 +46,34 @@ CODE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)"
-    )
+    """The options of `affect bench emolat`."""
+    arguments.outputs(parser, "runs/bench-emolat", "runs and pictures")
     parser.add_argument("--model", default="tiny", help="the EmoLat (default: %(default)s)")
-    parser.add_argument("--n", type=int, default=64, help="held-out scenes (default: %(default)s)")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
-    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
+    arguments.held_out(parser, 64)
+    arguments.overrides(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    if args.n < 4:
-        raise UserError(f"Intervals take four scenes at least, got --n {args.n}.")
+    """Trains what is missing, makes and measures the images, and writes figures and a sheet."""
+    arguments.at_least(args.n, 4, "four scenes")
     emolat = load_emolat(args.model)
     # What other code, weights or settings made is kept apart; the baseline knows nothing of EmoLat's.
     ours = args.out / fingerprint(CODE, ("vgg", "clip"), f"{digest(emolat)} {args.overrides}")
     theirs = args.out / fingerprint(clipstyler.CODE, ("vgg", "clip"))
     ours.mkdir(parents=True, exist_ok=True)
-    bare = without_codes(emolat, args.out, ours, args.overrides)
-    figures: dict[str, float] = {}
-    shown = []
-    for towards in ("opposite", "seven"):
-        jobs = tasks(args.n if towards == "opposite" else max(1, args.n // 2), args.split, towards)
-        source = torch.stack([picture(layout, emotion, i) for i, (layout, emotion, _) in enumerate(jobs)])
-        truth = torch.stack([picture(layout, target, i) for i, (layout, _, target) in enumerate(jobs)])
-        prefix = "" if towards == "opposite" else "seven."
-        names = [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)]
-        results = {
-            name: measure.made(
-                ours / "images" / f"{name}-{towards}-{args.split}",
-                names,
-                lambda i: one_pass(network, source[i : i + 1], jobs[i][2], i),
-            )
-            for name, network in (("with", emolat), ("without", bare))
-        }
-        results["baseline"] = clipstyler.make_all(
-            theirs / "images" / f"{towards}-{args.split}",
-            [(name, source[i : i + 1], jobs[i][1], jobs[i][2], i) for i, name in enumerate(names)],
-        )
-        shown_to = {**results, "source": source, "truth": truth}
-        each = {name: seen(x, source, truth, jobs) for name, x in shown_to.items()}
-        for name, x in shown_to.items():
-            figures |= judged(x, truth, jobs, f"{prefix}{name}", each[name])
-        layouts = [layout for layout, *_ in jobs]
-        for key, network in (
-            ("lpips", ""),
-            ("densenet", "tiny-densenet"),
-        ):  # EmoLat learned through the VGG; not through this one
-            own = measure.distances(source, truth, network)
-            nearer = (measure.distances(results["with"], truth, network) < own).float()
-            figures |= measure.with_mean(f"{prefix}{key}_better_fraction", nearer, layouts, share=True)
-        for rival in ("without", "baseline"):
-            for key, values in each["with"].items():
-                less = values - each[rival][key]
-                figures |= measure.with_interval(
-                    f"{prefix}with_less_{rival}.{key}", float(less.mean()), measure.grouped_interval(less, layouts)
-                )
-        if towards == "opposite":
-            shown = [
-                (t[i], label)
-                for i in range(min(12, len(jobs)))
-                for t, label in (
-                    (source, jobs[i][1]),
-                    (results["with"], jobs[i][2]),
-                    (results["without"], "without codes"),
-                    (results["baseline"], "CLIPstyler-like"),
-                    (truth, "truth"),
-                )
-            ]
-    measure.save_picture(
-        args.out / f"emolat-{args.split}.png",
-        contact_sheet([t.permute(1, 2, 0).numpy() for t, _ in shown], [label for _, label in shown], columns=10),
-    )
-    figures["seconds_512"] = seconds(emolat)
-    figures["paper_sized.seconds_512"], figures["paper_sized.peak_memory_gb"] = memory.alone(_paper_sized)
-    figures["streamed_10.peak_memory_gb"], figures["streamed_100.peak_memory_gb"] = memory.alone(_streamed, args.model)
-    measure.write(
+    networks = {"with": emolat, "without": without_codes(emolat, args.out, ours, args.overrides)}
+    figures = Figures()
+    for towards, prefix in (("opposite", ""), ("seven", "seven.")):
+        figures.put_all(_towards(args, towards, networks, ours, theirs), prefix)
+    figures.put("seconds_512", seconds(emolat), "s")
+    took, peak = memory.alone(_paper_sized)
+    figures.put("paper_sized.seconds_512", took, "s")
+    figures.put("paper_sized.peak_memory_gb", peak, "GB")
+    for n, peak in zip((10, 100), memory.alone(_streamed, args.model)):
+        figures.put(f"streamed_{n}.peak_memory_gb", peak, "GB")
+    figures.write(
         args.json,
         "emolat",
-        figures,
-        {key: _unit(key) for key in figures},
         fingerprint=ours.name,
         model=args.model,
         digest=digest(emolat),
@@ -140,18 +87,41 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _unit(key: str) -> str:
-    units = {
-        "better": "share",
-        "lpips": "distance",
-        "reconstruction": "grey levels",
-        "fid": "distance",
-        "kid": "squared MMD",
-        "ssim": "SSIM",
-        "seconds": "s",
-        "memory": "GB",
+def _towards(args: argparse.Namespace, towards: str, networks: dict[str, EmoLat], ours: Path, theirs: Path) -> Figures:
+    """The figures towards the "opposite" emotion (with a sheet of pictures), or towards all "seven" others."""
+    jobs = tasks(args.n if towards == "opposite" else max(1, args.n // 2), args.split, towards)
+    layouts = [layout for layout, *_ in jobs]
+    source, truth = pictures(jobs)
+    results = {
+        name: made(network, ours / "images" / f"{name}-{towards}-{args.split}", jobs, source)
+        for name, network in networks.items()
     }
-    return next((unit for part, unit in units.items() if part in key), "share")
+    results["baseline"] = clipstyler.make_all(
+        theirs / "images" / f"{towards}-{args.split}",
+        [(name, source[i : i + 1], jobs[i][1], jobs[i][2], i) for i, name in enumerate(names(jobs))],
+    )
+    figures = Figures()
+    each = {name: seen(x, source, truth, jobs) for name, x in (results | {"source": source, "truth": truth}).items()}
+    for name, x in (results | {"source": source, "truth": truth}).items():
+        figures.put_all(judged(x, truth, jobs, each[name]), f"{name}.")
+    # EmoLat learned through the VGG, and not through the DenseNet.
+    for key, network in (("lpips", ""), ("densenet", "tiny-densenet")):
+        own = measure.distances(source, truth, network)
+        nearer = (measure.distances(results["with"], truth, network) < own).float()
+        figures.put_mean(f"{key}_better_fraction", nearer, SHARE, counted=True, groups=layouts)
+    for rival in ("without", "baseline"):
+        for key, values in each["with"].items():
+            figures.put_difference(f"with_less_{rival}.{key}", values, each[rival][key], UNITS[key], groups=layouts)
+    if towards == "opposite":
+        shown = {"with": None, "without": "without codes", "baseline": "CLIPstyler-like"}
+        rows = range(min(12, len(jobs)))
+        measure.save_sheet(
+            args.out / f"emolat-{args.split}.png",
+            [x[i] for i in rows for x in (source, *(results[name] for name in shown), truth)],
+            [word for i in rows for word in (jobs[i][1], *(w or jobs[i][2] for w in shown.values()), "truth")],
+            columns=10,
+        )
+    return figures
 
 
 Job = tuple[int, str, str]
@@ -173,38 +143,61 @@ def picture(layout: int, emotion: str, seed: int) -> torch.Tensor:
 
 
 def one_pass(emolat: EmoLat, image: torch.Tensor, target: str, seed: int) -> torch.Tensor:
+    """image [1, 3, H, W] in 0..1 -> the same, repainted by one code of the target emotion."""
     emotion = EmotionTarget.of(target)
     return repaint(emolat, image, emolat.sample(emotion, 1, 1.0, seed)).cpu()
 
 
-def labels_of(jobs: list[Job]) -> torch.Tensor:
-    return torch.tensor([MIKELS.index(target) for *_, target in jobs])
+def pictures(jobs: list[Job]) -> tuple[torch.Tensor, torch.Tensor]:
+    """[n, 3, 128, 128] each: the scenes under their own emotion, and under the target."""
+    source = torch.stack([picture(layout, emotion, i) for i, (layout, emotion, _) in enumerate(jobs)])
+    return source, torch.stack([picture(layout, target, i) for i, (layout, _, target) in enumerate(jobs)])
 
 
-def judged(
-    x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], name: str, found: dict[str, torch.Tensor]
-) -> dict[str, float]:
+def names(jobs: list[Job]) -> list[str]:
+    """What each job's image is called."""
+    return [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)]
+
+
+def made(emolat: EmoLat, folder: Path, jobs: list[Job], source: torch.Tensor) -> torch.Tensor:
+    """[n, 3, H, W]: each job's image repainted in one pass, kept in a folder."""
+    return measure.made(folder, names(jobs), lambda i: one_pass(emolat, source[i : i + 1], jobs[i][2], i))
+
+
+UNITS = {
+    "acc8": SHARE,
+    "acc2": SHARE,
+    "ssim": SSIM,
+    "reconstruction_error": "grey levels",
+    "lpips_counterfactual": DISTANCE,
+}
+"""What `seen` measures, and in which unit."""
+
+
+def judged(x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], found: dict[str, torch.Tensor]) -> Figures:
     """The paper's figures (section V-A) and the distance to the truth: the means of `found` (as `seen` gives it of
-    x), and the distances of the whole sets. Acc-2 is the share on the target's side of positive and negative; the
-    reconstruction error the mean absolute difference from the source in grey levels."""
+    x), and the distances of the whole sets."""
     layouts = [layout for layout, *_ in jobs]
-    out: dict[str, float] = {}
+    out = Figures()
     for key, values in found.items():
-        out |= measure.with_mean(f"{name}.{key}", values, layouts, share=key in ("acc8", "acc2"))
-    out |= {f"{name}.acc8_low": out[f"{name}.acc8.low"], f"{name}.acc8_high": out[f"{name}.acc8.high"]}
-    features = measure.image_features(x), measure.image_features(truth)
-    for key, statistic in (("fid", metrics.frechet_distance), ("kid", metrics.kernel_distance)):
-        out |= measure.with_interval(
-            f"{name}.{key}",
-            statistic(*features),
-            metrics.jackknife_interval(statistic, *features, number=measure.numbered(layouts)),
-        )
+        out.put_mean(key, values, UNITS[key], counted=UNITS[key] == SHARE, groups=layouts)
+    out.put("acc8_low", out["acc8.low"], SHARE)
+    out.put("acc8_high", out["acc8.high"], SHARE)
+    features, number = (measure.image_features(x), measure.image_features(truth)), numbered(layouts)
+    for key, statistic, unit in (
+        ("fid", metrics.frechet_distance, DISTANCE),
+        ("kid", metrics.kernel_distance, MMD),
+    ):
+        interval = metrics.jackknife_interval(statistic, *features, number=number)
+        out.put(key, statistic(*features), unit, interval)
     return out
 
 
 def seen(x: torch.Tensor, source: torch.Tensor, truth: torch.Tensor, jobs: list[Job]) -> dict[str, torch.Tensor]:
-    """What `judged` takes the means of: [n] each."""
-    labels, p = labels_of(jobs), measure.probabilities(x, "tiny-b")
+    """Quantity (a key of `UNITS`) -> [n]. acc8: 1 where tiny-b names the target; acc2: 1 where it sees the target's
+    side of positive and negative; reconstruction_error: the mean absolute difference from the source."""
+    labels = torch.tensor([MIKELS.index(target) for *_, target in jobs])
+    p = measure.probabilities(x, "tiny-b")
     return {
         "acc8": (p.argmax(dim=1) == labels).float(),
         "acc2": ((p[:, :4].sum(dim=1) > 0.5) == (labels < 4)).float(),
@@ -228,8 +221,8 @@ def without_codes(emolat: EmoLat, caches: Path, out: Path, overrides: list[str])
     with the same draws. Made once, and kept in `out`. UserError for a file that does not say it."""
     if "transfer" not in emolat.training_config:
         raise UserError(
-            "This EmoLat's file does not say how its transfer network was trained, so none can be trained alike without "
-            "codes. Train it again with `affect train transfer`."
+            "This EmoLat's file does not say how its transfer network was trained, so none can be trained alike "
+            "without codes. Train it again with `affect train transfer`."
         )
     path = out / "without.safetensors"
     if not path.is_file():

@@ -6,6 +6,7 @@ scenes, not of other trainings.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,41 +14,39 @@ import torch
 
 from ..models import host
 from ..models.emolat.losses import Weights
-from ..models.emolat.space import load, load_emolat, save
+from ..models.emolat.space import EmoLat, load, load_emolat, save
 from ..models.errors import UserError
-from ..models.plots import contact_sheet
 from ..training.config import overridden, read
-from ..training.emolat import DataConfig, read_data
-from ..training.loop import split
+from ..training.emolat import Data, DataConfig, read_data
+from ..training.loop import LoopConfig, split
 from ..training.transfer import TransferConfig, train_transfer, with_network
-from . import measure
-from .emolat import CODE, _unit, digest, judged, one_pass, picture, seen, tasks
+from . import arguments, measure
+from .emolat import CODE, UNITS, digest, judged, made, pictures, seen, tasks
+from .figures import Figures
 from .store import fingerprint
 
 LOSSES = tuple(f.name for f in fields(Weights))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)"
-    )
+    """The options of `affect bench emolat-ablation`."""
+    arguments.outputs(parser, "runs/bench-emolat", "runs and pictures")
     parser.add_argument("--model", default="tiny", help="whose codebooks and training (default: %(default)s)")
     parser.add_argument(
         "--share", type=float, default=0.25, help="of the steps that it was trained (default: %(default)s)"
     )
-    parser.add_argument("--n", type=int, default=64, help="held-out scenes (default: %(default)s)")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
-    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
+    arguments.held_out(parser, 64)
+    arguments.overrides(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    if args.n < 4:
-        raise UserError(f"Intervals take four scenes at least, got --n {args.n}.")
+    """Trains what is missing, makes and measures the images, and writes figures and a sheet."""
+    arguments.at_least(args.n, 4, "four scenes")
     emolat, device = load_emolat(args.model), host.current().device
     if "transfer" not in emolat.training_config:
         raise UserError(
-            "This EmoLat's file does not say how its transfer network was trained. Train it again with `affect train transfer`."
+            "This EmoLat's file does not say how its transfer network was trained. Train it again with "
+            "`affect train transfer`."
         )
     config = overridden(emolat.training_config, args.overrides)
     own, loop = split(config["transfer"], TransferConfig, "transfer")
@@ -59,52 +58,31 @@ def main(args: argparse.Namespace) -> int:
     )
     out.mkdir(parents=True, exist_ok=True)
     jobs = tasks(args.n, args.split, "opposite")
-    source = torch.stack([picture(layout, emotion, i) for i, (layout, emotion, _) in enumerate(jobs)])
-    truth = torch.stack([picture(layout, target, i) for i, (layout, _, target) in enumerate(jobs)])
-    figures: dict[str, float] = {}
+    source, truth = pictures(jobs)
+    figures = Figures()
     shown, each = {"source": source}, {}
     for left_out in ("", *(name for name in LOSSES if getattr(own, name))):
         name = f"no_{left_out}" if left_out else "all"
-        path = out / f"{name}.safetensors"
-        if not path.is_file():
-            data = read_data(read(DataConfig, config["data"], "[data]"), emolat.config, args.out, device)
-            torch.manual_seed(loop.seed)
-            variant = with_network(emolat, emolat.config)
-            weights = replace(own, **{left_out: 0.0}) if left_out else own
-            variant.network.load_state_dict(
-                train_transfer(data, variant, weights, loop, out, device, name).state_dict()
-            )
-            save(path, variant)
-        trained = load(path)
-        shown[name] = measure.made(
-            out / "images" / f"{name}-{args.split}",
-            [f"{i:04d}-{layout}-{target}" for i, (layout, _, target) in enumerate(jobs)],
-            lambda i: one_pass(trained, source[i : i + 1], jobs[i][2], i),
-        )
+        weights = replace(own, **{left_out: 0.0}) if left_out else own
+        data = lambda: read_data(read(DataConfig, config["data"], "[data]"), emolat.config, args.out, device)
+        network = trained(out, name, emolat, weights, loop, data, device)
+        shown[name] = made(network, out / "images" / f"{name}-{args.split}", jobs, source)
         each[name] = seen(shown[name], source, truth, jobs)
-        figures |= judged(shown[name], truth, jobs, name, each[name])
-        for key, values in each[name].items():
-            if name != "all":
-                figures |= measure.with_interval(
-                    f"all_less_{name}.{key}",
-                    float((each["all"][key] - values).mean()),
-                    measure.paired_interval(each["all"][key], values),
-                )
+        figures.put_all(judged(shown[name], truth, jobs, each[name]), f"{name}.")
+        for key, values in each[name].items() if left_out else ():
+            figures.put_difference(f"all_less_{name}.{key}", each["all"][key], values, UNITS[key])
     shown["truth"] = truth
-    measure.save_picture(
+    rows = range(min(8, len(jobs)))
+    measure.save_sheet(
         args.out / f"emolat-ablation-{args.split}.png",
-        contact_sheet(
-            [x[i].permute(1, 2, 0).numpy() for i in range(min(8, len(jobs))) for x in shown.values()],
-            [f"{name}\n{jobs[i][2]}" for i in range(min(8, len(jobs))) for name in shown],
-            columns=len(shown),
-            cell=112,
-        ),
+        [x[i] for i in rows for x in shown.values()],
+        [f"{name}\n{jobs[i][2]}" for i in rows for name in shown],
+        columns=len(shown),
+        cell=112,
     )
-    measure.write(
+    figures.write(
         args.json,
         "emolat-ablation",
-        figures,
-        {key: _unit(key) for key in figures},
         fingerprint=out.name,
         model=args.model,
         digest=digest(emolat),
@@ -116,3 +94,24 @@ def main(args: argparse.Namespace) -> int:
         lpips=measure.distance_name(),
     )
     return 0
+
+
+def trained(
+    out: Path,
+    name: str,
+    emolat: EmoLat,
+    weights: TransferConfig,
+    loop: LoopConfig,
+    data: Callable[[], Data],
+    device: torch.device,
+) -> EmoLat:
+    """An EmoLat whose transfer network is trained with these weights; made once, and kept in `out`."""
+    path = out / f"{name}.safetensors"
+    if not path.is_file():
+        given = data()
+        torch.manual_seed(loop.seed)
+        variant = with_network(emolat, emolat.config)
+        network = train_transfer(given, variant, weights, loop, out, device, name)
+        variant.network.load_state_dict(network.state_dict())
+        save(path, variant)
+    return load(path)

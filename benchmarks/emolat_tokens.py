@@ -11,16 +11,18 @@ import torch
 from ..models.emolat.space import load_emolat
 from ..models.errors import UserError
 from ..models.muse import MuseConfig
-from . import measure, memory
+from . import arguments, measure, memory
+from .figures import INNER_STEPS, SHARE, Figures
 from .methods import make_all
 from .muse import MUSE, PROMPT
 from .store import Store
-from .tasks import add_arguments, generation
+from .tasks import generation
 
-__all__ = ["add_arguments", "main"]
+add_arguments = arguments.held_out_prompts
 
 
 def main(args: argparse.Namespace) -> int:
+    """Makes what is missing, measures it, and writes the figures."""
     if load_emolat("tiny").token_map is None:
         raise UserError(
             "The bundled EmoLat has no projection onto emotional tokens. Train it: `affect train emolat-tokens`."
@@ -36,42 +38,20 @@ def main(args: argparse.Namespace) -> int:
     make_all(
         args.out, [(method, tasks) for method in methods.values()], batch=memory.fitting_batch(), label="first tokens"
     )
-    figures: dict[str, float] = {}
+    figures = Figures()
     steps: dict[str, torch.Tensor] = {}
     found: dict[str, dict[str, torch.Tensor]] = {}
     for name, method in methods.items():
         store = Store(args.out, method)
         images = store.images(tasks)
         found[name] = measure.seen(images, tasks)
-        figures |= measure.described(images, tasks, name, found[name])
+        figures.put_all(measure.described(images, tasks, name, found[name]))
         steps[name] = torch.tensor([float(note.get("inner_steps", 0)) for note in store.notes(tasks)])
     for name in ("random", "emolat"):
-        figures[f"{name}.inner_steps"] = float(steps[name].mean())
+        figures.put(f"{name}.inner_steps", float(steps[name].mean()), INNER_STEPS)
     saved = (steps["random"] - steps["emolat"]) / steps["random"].mean()
-    figures |= measure.with_interval(
-        "inner_steps_saved", float(saved.mean()), measure.paired_interval(saved, torch.zeros_like(saved))
-    )
-    figures |= measure.compared(
-        found["emolat"], found["random"], "emolat_less_random"
-    )  # fewer steps may be a worse image
-    measure.write(
-        args.json,
-        "emolat-tokens",
-        figures,
-        {key: _unit(key) for key in figures},
-        fingerprint=measure.fingerprint_of_figures(),
-        n=args.n,
-        split=args.split,
-    )
+    figures.put_difference("inner_steps_saved", saved, torch.zeros_like(saved), SHARE)
+    # Fewer steps may be a worse image.
+    figures.put_all(measure.compared(found["emolat"], found["random"], "emolat_less_random"))
+    figures.write(args.json, "emolat-tokens", fingerprint=measure.fingerprint_of_figures(), n=args.n, split=args.split)
     return 0
-
-
-def _unit(key: str) -> str:
-    return next(
-        (
-            unit
-            for part, unit in ((".inner_steps", "steps an image"), ("clip", "100 cosine"), ("kid", "squared MMD"))
-            if part in key
-        ),
-        "share",
-    )

@@ -28,10 +28,12 @@ from ..models.plots import curve
 from ..training.config import load_config, read
 from ..training.emolat import Data, DataConfig, SpaceConfig, read_data, real_vectors, start_books, train_space
 from ..training.loop import split
-from . import measure
+from . import arguments, measure
+from .figures import SHARE, Figures
 from .store import fingerprint
 
 DRAWS = 256
+ENTRIES = "entries"
 CODE = (
     "training.emolat:read_data",
     "training.emolat:real_vectors",
@@ -44,17 +46,16 @@ FIRST_SEED = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-emolat"), help="runs and pictures (default: %(default)s)"
-    )
+    """The options of `affect bench emolat-train`."""
+    arguments.outputs(parser, "runs/bench-emolat", "runs and pictures")
     parser.add_argument("--config", default="emolat")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant (default: %(default)s)")
     parser.add_argument("--graphs", type=int, default=2048, help="graphs encoded for the speed (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
+    arguments.overrides(parser)
 
 
 def main(args: argparse.Namespace) -> int:
+    """Trains each variant with each seed where that is missing, and writes figures, maps and curves."""
     if args.seeds < 1:
         raise UserError(f"--seeds counts trainings: 1 or more, not {args.seeds}.")
     config = load_config(args.config, args.overrides)
@@ -73,59 +74,49 @@ def main(args: argparse.Namespace) -> int:
     vgg = load_backbone(model.vgg)
     vectors, emotions = real_vectors(vgg, data, args.out), data.graphs.emotions
     # The books begin on the other half of the images.
-    probe, figures["probe_accuracy_real"] = train_probe(vectors[0::2], emotions[0::2])
-    figures |= measured(
-        probe, start_books(vectors[1::2], emotions[1::2], model, loop.seed).to(emotions.device), "_untrained"
-    )
+    probe, accuracy = train_probe(vectors[0::2], emotions[0::2])
+    figures.put("probe_accuracy_real", accuracy, SHARE)
+    books = start_books(vectors[1::2], emotions[1::2], model, loop.seed).to(emotions.device)
+    figures.put_all(measured(probe, books, "_untrained"))
     variants = {"": own, "_no_adversary": replace(own, adversary=0.0), "_no_dispersion": replace(own, dispersion=0.0)}
     for name, variant in variants.items():
-        found: list[dict[str, float]] = []
+        found: list[Figures] = []
         for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
             torch.manual_seed(seed)
             run = f"emolat{name}-{seed}"
             space = train_space(data, vectors, model, variant, replace(loop, seed=seed), out, run)
-            found.append(
-                measured(probe, space.codebooks, name) | _followed(out / run, args.out / run, model.entries, name)
-            )
+            found.append(measured(probe, space.codebooks, name))
+            found[-1].put_all(_followed(out / run, args.out / run, model.entries, name))
             emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)
             emolat.codebooks.load_state_dict(space.codebooks.state_dict())
             save(out / f"{run}.safetensors", emolat)
             for method in ("t-SNE", "PCA"):
                 measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
-            found[-1] |= {
-                f"map_clustered{name}": clustered(*map_points(emolat, "t-SNE")),
-                f"perplexity_end{name}": float(space.codebooks.perplexity().min()),
-                f"perplexity_before_settling{name}": float(space.counted.min()),
-            }
-        figures |= {key: over_seeds(key, [f[key] for f in found]) for key in found[0]}
-        if args.seeds > 1:
-            figures |= {
-                f"{key}.seed_{FIRST_SEED + i}": f[key]
-                for i, f in enumerate(found)
-                for key in f
-                if not key.endswith((".low", ".high"))
-            }
-    measure.write(
-        args.json,
-        "emolat-train",
-        figures,
-        {key: _unit(key) for key in figures},
-        fingerprint=out.name,
-        config=used,
-        seeds=args.seeds,
-    )
+            found[-1].put(f"map_clustered{name}", clustered(*map_points(emolat, "t-SNE")), SHARE)
+            found[-1].put(f"perplexity_end{name}", float(space.codebooks.perplexity().min()), ENTRIES)
+            found[-1].put(f"perplexity_before_settling{name}", float(space.counted.min()), ENTRIES)
+        figures.put_all(over_seeds(found))
+    figures.write(args.json, "emolat-train", fingerprint=out.name, config=used, seeds=args.seeds)
     return 0
 
 
-def over_seeds(key: str, values: list[float]) -> float:
-    """One figure of several trainings: the mean, but of what must hold to the end of each (use, finite losses) the
-    worst, and of intervals the outer ends."""
-    if key.startswith(("perplexity", "losses_finite")) or key.endswith(".low"):
-        return min(values)
-    return max(values) if key.endswith(".high") else sum(values) / len(values)
+def over_seeds(found: list[Figures]) -> Figures:
+    """Each figure of several trainings: the mean, but of what must hold to the end of each (use, finite losses) the
+    worst, and of intervals the outer ends. Where there are several, each seed's own figure beside it."""
+    out = Figures()
+    for key, unit in found[0].unit.items():
+        values = [figures[key] for figures in found]
+        if key.startswith(("perplexity", "losses_finite")) or key.endswith(".low"):
+            out.put(key, min(values), unit)
+        else:
+            out.put(key, max(values) if key.endswith(".high") else sum(values) / len(values), unit)
+        if len(found) > 1 and not key.endswith((".low", ".high")):
+            for seed, value in enumerate(values, FIRST_SEED):
+                out.put(f"{key}.seed_{seed}", value, unit)
+    return out
 
 
-def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, float]:
+def _followed(run: Path, picture: Path, entries: int, name: str) -> Figures:
     """The least perplexity of a training's books on its way, by running average (`perplexity`, what trainings
     usually log) and counted over all graphs at one step (`perplexity_counted`, from the second line on: at the first
     nothing is learned), and its curves as pictures."""
@@ -156,22 +147,17 @@ def _followed(run: Path, picture: Path, entries: int, name: str) -> dict[str, fl
     )
     perplexity, counted = ([row[key] for row in log] for key in ("perplexity", "counted"))
     finite = all(math.isfinite(value) for row in log for value in row.values())
-    return {
-        f"perplexity_min{name}": min(perplexity),
-        f"perplexity_min_second_half{name}": min(perplexity[len(perplexity) // 2 :]),
-        f"perplexity_counted_min{name}": min(counted[1:] or counted),
-        f"perplexity_counted_last{name}": counted[-1],
-        f"losses_finite{name}": float(finite),
-    }
-
-
-def _unit(key: str) -> str:
-    units = {"speedup": "times", "perplexity": "entries", "separation": "ratio", "graphs": "graphs/s"}
-    return next((unit for part, unit in units.items() if part in key), "share")
+    figures = Figures()
+    figures.put(f"perplexity_min{name}", min(perplexity), ENTRIES)
+    figures.put(f"perplexity_min_second_half{name}", min(perplexity[len(perplexity) // 2 :]), ENTRIES)
+    figures.put(f"perplexity_counted_min{name}", min(counted[1:] or counted), ENTRIES)
+    figures.put(f"perplexity_counted_last{name}", counted[-1], ENTRIES)
+    figures.put(f"losses_finite{name}", float(finite), SHARE)
+    return figures
 
 
 @torch.no_grad()
-def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int = 128) -> dict[str, float]:
+def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int = 128) -> Figures:
     """Graphs a second, 64 at a time with every word's features looked up, against one graph at a time whose words go
     through the text tower anew. Both in turn, three rounds; the best of each counts. The features of both are
     compared first."""
@@ -206,7 +192,11 @@ def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int 
         for i in index[:alone].tolist():
             one(i)
         single.append(alone / (time.perf_counter() - start))
-    return {"speedup": max(batched) / max(single), "graphs_batched": max(batched), "graphs_single": max(single)}
+    figures = Figures()
+    figures.put("speedup", max(batched) / max(single), "times")
+    figures.put("graphs_batched", max(batched), "graphs/s")
+    figures.put("graphs_single", max(single), "graphs/s")
+    return figures
 
 
 def train_probe(vectors: torch.Tensor, emotions: torch.Tensor, steps: int = 3000) -> tuple[nn.Module, float]:
@@ -237,15 +227,14 @@ def train_probe(vectors: torch.Tensor, emotions: torch.Tensor, steps: int = 3000
 
 
 @torch.no_grad()
-def measured(probe: nn.Module, books: Codebooks, name: str) -> dict[str, float]:
+def measured(probe: nn.Module, books: Codebooks, name: str) -> Figures:
     """What a probe makes of codes sampled as inference samples them, and how far the books lie apart."""
     labels = torch.arange(len(MIKELS), device=books.entries.device).repeat_interleave(DRAWS)
     codes = books.sample(labels, 1, 1.0, torch.Generator().manual_seed(0))[:, 0]
     share = metrics.accuracy(probe(codes).cpu(), labels.cpu())
     entries = books.entries.detach()
-    return {
-        **measure.with_interval(f"probe_accuracy{name}", share, metrics.wilson_interval(share, len(codes))),
-        f"separation{name}": separation(
-            entries.flatten(0, 1), torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1])
-        ),
-    }
+    apart = separation(entries.flatten(0, 1), torch.arange(len(MIKELS)).repeat_interleave(entries.shape[1]))
+    figures = Figures()
+    figures.put(f"probe_accuracy{name}", share, SHARE, metrics.wilson_interval(share, len(codes)))
+    figures.put(f"separation{name}", apart, "ratio")
+    return figures

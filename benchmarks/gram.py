@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from dataclasses import replace
@@ -17,9 +18,9 @@ import torch
 from ..models import host
 from ..models.gram import GramConfig, GramLoss, transfer
 from ..models.networks.backbones import Backbone, load_backbone
-from ..models.plots import contact_sheet
 from ..training.data.photos import photograph, square
-from . import measure, memory
+from . import arguments, measure, memory
+from .figures import SHARE, Figures, machine
 from .gram_quality import VGG_WEIGHTS, eight_bit, given, quality, tensor_of
 from .store import fingerprint, kept
 
@@ -46,38 +47,32 @@ CODE = ("benchmarks.gram:speed", "benchmarks.gram:_peak")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-gram"), help="images and pictures (default: %(default)s)"
-    )
-    parser.add_argument("--scenes", type=int, default=46)
+    """The options of `affect bench gram`."""
+    arguments.outputs(parser, "runs/bench-gram")
+    parser.add_argument("--scenes", type=int, default=46, help="held-out scenes (default: %(default)s)")
     parser.add_argument(
         "--gallery", type=int, default=2000, help="pictures to find references among (default: %(default)s)"
     )
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
-    parser.add_argument(
-        "--only", nargs="+", default=PARTS, choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
-    )
+    arguments.parts(parser, PARTS)
 
 
 def main(args: argparse.Namespace) -> int:
+    """Measures the parts that are not kept yet, and writes all figures."""
     # Times and memory of another machine are made anew.
-    folder = args.out / fingerprint(CODE, ("densenet",), f"{measure.machine()} {torch.get_num_threads()}")
-    figures: dict[str, float] = {}
+    folder = args.out / fingerprint(CODE, ("densenet",), f"{machine()} {torch.get_num_threads()}")
+    figures = Figures()
     if "speed" in args.only:
-        figures |= speed(args.out, folder)
+        figures.put_all(speed(args.out, folder))
     if "memory" in args.only:
-        for name in ("tiny", "densenet121"):
-            figures["peak_memory_gb_1024" + "_densenet121" * (name != "tiny")] = kept(
-                folder / f"memory-{name}.json", lambda: memory.alone(_peak, name)
-            )
+        for name, end in (("tiny", ""), ("densenet121", "_densenet121")):
+            peak = kept(folder / f"memory-{name}.json", lambda name=name: memory.alone(_peak, name))
+            figures.put(f"peak_memory_gb_1024{end}", peak, "GB")
     if "quality" in args.only:
-        figures |= quality(args.out, args.scenes, args.gallery, args.split)
-    measure.write(
+        figures.put_all(quality(args.out, args.scenes, args.gallery, args.split))
+    figures.write(
         args.json,
         "gram",
-        figures,
-        {key: _unit(key) for key in figures},
         fingerprint=folder.name,
         fingerprint_quality=given(args.gallery, args.split),
         parts=list(args.only),
@@ -87,24 +82,10 @@ def main(args: argparse.Namespace) -> int:
         network="tiny-densenet",
         lpips=measure.distance_name(),
         vgg_weights=VGG_WEIGHTS,
-        sentiment_gain="of tiny-b's probability of the four emotions of the reference's polarity; emotion_gain: of its own emotion",
+        sentiment_gain="of tiny-b's probability of the four emotions of the reference's polarity; "
+        "emotion_gain: of its own emotion",
     )
     return 0
-
-
-def _unit(key: str) -> str:
-    units = {
-        "memory": "GB",
-        "lpips_better": "share",
-        "lpips": "distance",
-        "ssim": "SSIM",
-        "rate_": "Adam's rate",
-        "time_ratio": "share of Adam's time",
-        "load_": "processes",
-        "loss_ratio": "of Adam's loss",
-        "iou": "intersection over union",
-    }
-    return next((unit for part, unit in units.items() if part in key), "share")
 
 
 def _photo(name: str, side: int) -> torch.Tensor:
@@ -118,31 +99,34 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def speed(out: Path, folder: Path, side: int = 512) -> dict[str, float]:
+def speed(out: Path, folder: Path, side: int = 512) -> Figures:
     """Wall time until the loss of the final 8-bit image is that of 500 Adam iterations at the best of its rates.
     Ours is asked for ever more evaluations until it is there, and such a run's time counts, from the very start; a
     user does not know how many that takes: `_by_itself` is the solver stopping by itself. Medians of three, in turn
     with Adam's."""
-    figures: dict[str, float] = {}
+    figures = Figures()
+    units = {
+        "time_ratio": "share of Adam's time",
+        "loss_ratio": "of Adam's loss",
+        "rate": "Adam's rate",
+        "load": "processes",
+    }
     for loss, smoothness in LOSSES.items():
-        pairs = {
-            names[0]: kept(
-                folder / f"{loss}speed-{names[0]}-{names[1]}.json", lambda: _pair(out, names, side, smoothness)
-            )
-            for names in SPEED_PAIRS
-        }
-        column = lambda key: [pair[key] if pair[key] is not None else float("inf") for pair in pairs.values()]
-        figures |= {
-            f"{loss}time_ratio_512": float(np.median(column("time_ratio"))),
-            f"{loss}reached_fraction": float(np.mean(np.isfinite(column("time_ratio")))),
-            f"{loss}time_ratio_512_by_itself": float(np.median(column("time_ratio_by_itself"))),
-            f"{loss}loss_ratio_512_by_itself": float(np.median(column("loss_ratio_by_itself"))),
-            **{
-                f"{loss}{key}_512.{name}": column(key)[i]
-                for i, name in enumerate(pairs)
-                for key in ("time_ratio", "loss_ratio", "rate", "load")
-            },
-        }
+        pairs = []
+        for names in SPEED_PAIRS:
+            path = folder / f"{loss}speed-{names[0]}-{names[1]}.json"
+            measured = lambda names=names, smoothness=smoothness: _pair(out, names, side, smoothness)
+            pairs.append(kept(path, measured))
+        column = lambda key, pairs=pairs: [math.inf if pair[key] is None else pair[key] for pair in pairs]
+        ratios = column("time_ratio")
+        figures.put(f"{loss}time_ratio_512", float(np.median(ratios)), units["time_ratio"])
+        figures.put(f"{loss}reached_fraction", float(np.mean(np.isfinite(ratios))), SHARE)
+        for key in ("time_ratio", "loss_ratio"):
+            by_itself = float(np.median(column(f"{key}_by_itself")))
+            figures.put(f"{loss}{key}_512_by_itself", by_itself, units[key])
+        for key, unit in units.items():
+            for (name, _), value in zip(SPEED_PAIRS, column(key)):
+                figures.put(f"{loss}{key}_512.{name}", value, unit)
     return figures
 
 
@@ -177,16 +161,15 @@ def _pair(out: Path, names: tuple[str, str], side: int, smoothness: float) -> di
     seconds, took, by_itself = np.median(times, axis=0).tolist()
     there = "" if got <= want else f", not there ({got:.3f})"
     host.current().note(
-        f"{names[0]}: Adam {seconds:.1f} s to {want:.3f} at {rate:g}, ours {took:.1f} s by {evaluations} evaluations{there}"
+        f"{names[0]}: Adam {seconds:.1f} s to {want:.3f} at {rate:g}, "
+        f"ours {took:.1f} s by {evaluations} evaluations{there}"
     )
-    measure.save_picture(
+    measure.save_sheet(
         out / f"speed-{names[0]}{'-smooth' * bool(smoothness)}.png",
-        contact_sheet(
-            [x[0].permute(1, 2, 0).cpu().numpy() for x in (source, reference, image)],
-            [names[0], names[1], f"{took:.1f} s\nAdam: {seconds:.1f} s"],
-            3,
-            cell=256,
-        ),
+        [x[0] for x in (source, reference, image)],
+        [names[0], names[1], f"{took:.1f} s\nAdam: {seconds:.1f} s"],
+        3,
+        cell=256,
     )
     return {
         "time_ratio": took / seconds if got <= want else None,

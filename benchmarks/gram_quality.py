@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from ..models.tensors.uint8 import image_of
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.data.photos import photograph, square
 from . import measure
+from .figures import DISTANCE, SHARE, SSIM, Figures
 from .store import fingerprint
 
+IOU = "intersection over union"
 POSITIVE = torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0])
 USUAL = GramConfig(iterations=150)
 """As many evaluations as the templates make."""
@@ -55,6 +58,7 @@ def tensor_of(image: np.ndarray) -> torch.Tensor:
 
 
 def eight_bit(image: torch.Tensor) -> torch.Tensor:
+    """An image in 0..1, rounded as a file of 8 bits has it."""
     return (image * 255).round() / 255
 
 
@@ -109,7 +113,7 @@ def given(size: int, split: str) -> str:
     return fingerprint(CODE, ("densenet", "vgg", "tiny-b"), f"{size} {split} {measure.distance_name()}")
 
 
-def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
+def quality(root: Path, scenes: int, size: int, split: str) -> Figures:
     """Held-out scenes, each with the picture of the opposite emotion and its own noun that SSIM finds among `size`.
     One process a core, one thread each."""
     from tqdm import tqdm
@@ -126,37 +130,38 @@ def quality(root: Path, scenes: int, size: int, split: str) -> dict[str, float]:
         for _ in tqdm(pool.map(_transfers, jobs), total=len(jobs), desc="transfers", disable=not jobs):
             pass
     rows = [json.loads(file(i).read_text(encoding="utf-8")) for i in range(len(layouts))]
+    figures = _of_rows(rows)
+    for loss in LOSSES:
+        figures.put_all(networks(rows, loss))
+    _draw(root, split, rows, folder, figures)
+    photographs(root, pictures, edges)
+    return figures
+
+
+def _of_rows(rows: list[dict[str, float]]) -> Figures:
+    """The means over scenes of what `_transfers` measured of each."""
     column = lambda key: torch.tensor([row[key] for row in rows], dtype=torch.float64)
     usual = f"densenet_{USUAL.sentiment_weight:g}"
-    lpips_random = torch.stack([column(f"random_{k}.lpips") for k in range(RANDOM)]).mean(dim=0)
-    figures = {
-        "lpips_random": lpips_random,
-        "lpips_source": column("lpips_source"),
-        "lpips_random_less_retrieved": lpips_random - column(f"{usual}.lpips"),
-        "ssim_counterfactual": column("ssim_counterfactual"),
-        "layout_iou_ssim": column("layout_iou_ssim"),
-        "layout_iou_perceptual": column("layout_iou_perceptual"),
-        "layout_iou_ssim_less_perceptual": column("layout_iou_ssim") - column("layout_iou_perceptual"),
-    }
+    retrieved = column(f"{usual}.lpips")
+    random = torch.stack([column(f"random_{k}.lpips") for k in range(RANDOM)]).mean(dim=0)
+    overlap, overlap_perceptual = column("layout_iou_ssim"), column("layout_iou_perceptual")
+    figures = Figures()
+    figures.put_mean("lpips_random", random, DISTANCE)
+    figures.put_mean("lpips_source", column("lpips_source"), DISTANCE)
+    figures.put_mean("lpips_random_less_retrieved", random - retrieved, DISTANCE)
+    figures.put_mean("ssim_counterfactual", column("ssim_counterfactual"), SSIM)
+    figures.put_mean("layout_iou_ssim", overlap, IOU)
+    figures.put_mean("layout_iou_perceptual", overlap_perceptual, IOU)
+    figures.put_mean("layout_iou_ssim_less_perceptual", overlap - overlap_perceptual, IOU)
     for prefix, name in (*((loss, f"{loss}{usual}") for loss in LOSSES), ("last.", "last")):
-        figures |= {
-            f"{prefix}sentiment_gain": column(f"{name}.gain"),
-            f"{prefix}emotion_gain": column(f"{name}.emotion_gain"),
-            f"{prefix}lpips_better_fraction": (column(f"{name}.lpips") < column("lpips_source")).double(),
-            f"{prefix}lpips_retrieved": column(f"{name}.lpips"),
-            f"{prefix}ssim_mean": column(f"{name}.ssim"),
-        }
-    out = networks(rows, "") | networks(rows, "paper.")
-    for key, values in figures.items():
-        mean = float(values.mean())
-        out |= measure.with_interval(
-            key,
-            mean,
-            metrics.wilson_interval(mean, len(values)) if "fraction" in key else metrics.mean_interval(values),
-        )
-    _draw(root, split, rows, folder, out)
-    photographs(root, pictures, edges)
-    return out
+        distance = column(f"{name}.lpips")
+        better = (distance < column("lpips_source")).double()
+        figures.put_mean(f"{prefix}sentiment_gain", column(f"{name}.gain"), SHARE)
+        figures.put_mean(f"{prefix}emotion_gain", column(f"{name}.emotion_gain"), SHARE)
+        figures.put_mean(f"{prefix}lpips_better_fraction", better, SHARE, counted=True)
+        figures.put_mean(f"{prefix}lpips_retrieved", distance, DISTANCE)
+        figures.put_mean(f"{prefix}ssim_mean", column(f"{name}.ssim"), SSIM)
+    return figures
 
 
 def _job(file: Path, i: int, layout: int, pictures: list[Any], edges: np.ndarray) -> Job:
@@ -228,18 +233,14 @@ def _transfers(job: Job) -> None:
     files.write_atomically(job.file, lambda p: p.write_text(json.dumps(row), encoding="utf-8"))
 
 
-def networks(rows: list[dict[str, float]], loss: str) -> dict[str, float]:
+def networks(rows: list[dict[str, float]], loss: str) -> Figures:
     """SSIM by DenseNet and by VGG with one of `LOSSES` at one sentiment gain: DenseNet's at its usual weight, or the
     largest that VGG reaches if that is less. The interval is the bootstrap's over scenes, the same scenes for both."""
-    weights = [f"{loss}densenet_{w:g}" for w in DENSENET_WEIGHTS], [f"{loss}vgg_{w:g}" for w in VGG_WEIGHTS]
-    points = np.array(
-        [
-            [[row[f"{name}.gain"], row[f"{name}.ssim"]] for name in names]
-            for row in rows
-            for names in (sum(weights, []),)
-        ]
-    )
-    densenet, vgg = points[:, : len(weights[0])], points[:, len(weights[0]) :]
+    names = [
+        [f"{loss}{network}_{weight:g}" for weight in weights]
+        for network, weights in (("densenet", DENSENET_WEIGHTS), ("vgg", VGG_WEIGHTS))
+    ]
+    densenet, vgg = (np.array([[[row[f"{n}.gain"], row[f"{n}.ssim"]] for n in own] for row in rows]) for own in names)
 
     def at(chosen: np.ndarray) -> tuple[float, float, float]:
         ours, theirs = densenet[chosen].mean(axis=0), vgg[chosen].mean(axis=0)
@@ -249,21 +250,20 @@ def networks(rows: list[dict[str, float]], loss: str) -> dict[str, float]:
     gain, ours, theirs = at(np.arange(len(rows)))
     draws = np.random.default_rng(0).integers(len(rows), size=(500, len(rows)))
     less = [a - b for _, a, b in map(at, draws)]
-    return {
-        f"{loss}vgg.sentiment_gain_compared": gain,
-        f"{loss}vgg.ssim_mean_densenet": ours,
-        f"{loss}ssim_mean_vgg": theirs,
-        **measure.with_interval(
-            f"{loss}vgg.densenet_less_vgg", ours - theirs, tuple(np.nanquantile(less, (0.025, 0.975)).tolist())
-        ),
-    }
+    figures = Figures()
+    figures.put(f"{loss}vgg.sentiment_gain_compared", gain, SHARE)
+    figures.put(f"{loss}vgg.ssim_mean_densenet", ours, SSIM)
+    figures.put(f"{loss}ssim_mean_vgg", theirs, SSIM)
+    interval = tuple(np.nanquantile(less, (0.025, 0.975)).tolist())
+    figures.put(f"{loss}vgg.densenet_less_vgg", ours - theirs, SSIM, interval)
+    return figures
 
 
 def ssim_at(points: np.ndarray, gain: float) -> float:
     """points [k, 2] of (gain, SSIM) along rising weights -> the highest SSIM where the line through them has that
     gain; not a number where it never does."""
     found = [float("nan")]
-    for (g, s), (h, t) in zip(points, points[1:]):
+    for (g, s), (h, t) in pairwise(points):
         if min(g, h) <= gain <= max(g, h):
             found.append(s + (t - s) * ((gain - g) / (h - g) if h != g else 0.0))
     return float(np.nanmax(found)) if len(found) > 1 else found[0]
@@ -283,7 +283,7 @@ def photographs(root: Path, pictures: list[Any], edges: np.ndarray, side: int = 
     measure.save_picture(root / "photographs.jpg", contact_sheet(shown, words, columns=6, cell=192))
 
 
-def _draw(root: Path, split: str, rows: list[dict[str, float]], folder: Path, figures: dict[str, float]) -> None:
+def _draw(root: Path, split: str, rows: list[dict[str, float]], folder: Path, figures: Figures) -> None:
     shown = [measure.read_picture(path).permute(1, 2, 0).numpy() for path in sorted(folder.glob("scene-*-?-*.png"))]
     measure.save_picture(
         root / f"transfers-{split}.png",

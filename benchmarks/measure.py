@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import platform
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,12 +14,16 @@ from ..models.emotions import MIKELS
 from ..models.networks.classifiers import load_classifier
 from ..models.networks.perceptual import PerceptualDistance
 from ..models.networks.scorers import load_scorer
+from ..models.plots import contact_sheet
 from ..models.tensors.uint8 import image_of, to_uint8
+from .figures import COSINE, MMD, SHARE, Figures, Interval
 from .store import CODE, WEIGHTS, fingerprint
 from .tasks import Task, scene
 
 JUDGES = ("tiny-a", "tiny-b", "tiny-c")
 AMONG = 64
+UNITS = {"tiny_a": SHARE, "tiny_b": SHARE, "tiny_c": SHARE, "own_prompt_r1": SHARE, "clip": COSINE}
+"""What `seen` measures of each image, and in which unit."""
 
 
 @cache
@@ -82,18 +82,14 @@ def made(folder: Path, names: Sequence[str], make: Callable[[int], torch.Tensor]
 
 
 def labels(tasks: Sequence[Task]) -> torch.Tensor:
+    """[n]: the number of the emotion that each task asks for."""
     return torch.tensor([MIKELS.index(task.emotion) for task in tasks])
 
 
-def with_interval(key: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
-    """A figure and its 95 % interval as three entries."""
-    return {key: value, f"{key}.low": interval[0], f"{key}.high": interval[1]}
-
-
 def seen(images: torch.Tensor, tasks: Sequence[Task]) -> dict[str, torch.Tensor]:
-    """For each image [n]: tiny_a, tiny_b, tiny_c, 1 where that judge names the emotion asked for, else 0; and by
-    tiny-eval own_prompt_r1, 1 where an image's own prompt is the nearest of 64 (as many images as make whole groups
-    of 64), and clip, the CLIP score (100 cosine)."""
+    """Quantity (a key of `UNITS`) -> [n]: tiny_a, tiny_b and tiny_c, 1 where that judge names the emotion asked for,
+    else 0; and by tiny-eval own_prompt_r1, 1 where an image's own prompt is the nearest of 64 (as many images as make
+    whole groups of 64), and clip, the CLIP score (100 cosine)."""
     by_judge = {
         judge.replace("-", "_"): (probabilities(images, judge).argmax(dim=1) == labels(tasks)).float()
         for judge in JUDGES
@@ -109,78 +105,33 @@ def seen(images: torch.Tensor, tasks: Sequence[Task]) -> dict[str, torch.Tensor]
 
 def described(
     images: torch.Tensor, tasks: Sequence[Task], prefix: str, found: dict[str, torch.Tensor] | None = None
-) -> dict[str, float]:
-    """The means of `seen` (`found`, where it has been asked already) with their intervals (Wilson's, of shares), and
-    where the tasks have layouts kid: the kernel distance to the very layouts rendered under the emotions asked for,
-    with its jackknife interval."""
-    figures: dict[str, float] = {}
+) -> Figures:
+    """The means of `seen` (`found`, where it has been asked already), and where the tasks have layouts kid: the
+    kernel distance to the very layouts rendered under the emotions asked for, with its jackknife interval."""
+    figures = Figures()
     for key, values in (found or seen(images, tasks)).items():
-        mean = float(values.mean())
-        interval = metrics.mean_interval(values) if key == "clip" else metrics.wilson_interval(mean, len(values))
-        figures |= with_interval(f"{prefix}.{key}", mean, interval)
+        figures.put_mean(f"{prefix}.{key}", values, UNITS[key], counted=UNITS[key] == SHARE)
     if tasks[0].layout >= 0:
-        both = image_features(images), _real_features(tuple(tasks))
-        figures |= with_interval(
-            f"{prefix}.kid", metrics.kernel_distance(*both), metrics.jackknife_interval(metrics.kernel_distance, *both)
-        )
+        figures.put(f"{prefix}.kid", *kernel_distance(image_features(images), _real_features(tuple(tasks))))
     return figures
 
 
-def compared(
-    ours: dict[str, torch.Tensor],
-    theirs: dict[str, torch.Tensor],
-    prefix: str,
-    keys: Sequence[str] = ("tiny_b", "tiny_c", "own_prompt_r1", "clip"),
-) -> dict[str, float]:
-    """Ours less theirs (each as `seen` gives it, of the same tasks), with the paired bootstrap's interval."""
-    out: dict[str, float] = {}
-    for key in keys:
-        out |= with_interval(
-            f"{prefix}.{key}", float((ours[key] - theirs[key]).mean()), paired_interval(ours[key], theirs[key])
-        )
-    return out
+def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> tuple[float, str, Interval]:
+    """(the kernel distance of features a and b, its unit, its interval), as `Figures.put` takes them."""
+    return metrics.kernel_distance(a, b), MMD, metrics.jackknife_interval(metrics.kernel_distance, a, b)
+
+
+def compared(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], prefix: str) -> Figures:
+    """Ours less theirs (each as `seen` gives it, of the same tasks)."""
+    figures = Figures()
+    for key in ("tiny_b", "tiny_c", "own_prompt_r1", "clip"):
+        figures.put_difference(f"{prefix}.{key}", ours[key], theirs[key], UNITS[key])
+    return figures
 
 
 @lru_cache(maxsize=4)
 def _real_features(tasks: tuple[Task, ...]) -> torch.Tensor:
     return image_features(torch.stack([scene(t, t.emotion) for t in tasks]))
-
-
-def paired_interval(a: torch.Tensor, b: torch.Tensor, draws: int = 2000) -> tuple[float, float]:
-    """The bootstrap's 95 % interval of mean(a - b), a and b [n] measured on the same tasks."""
-    difference = a.double() - b.double()
-    index = torch.randint(len(difference), (draws, len(difference)), generator=torch.Generator().manual_seed(0))
-    means = difference[index].mean(dim=1)
-    return float(means.quantile(0.025)), float(means.quantile(0.975))
-
-
-def with_mean(key: str, values: torch.Tensor, groups: Sequence[Any], share: bool) -> dict[str, float]:
-    """The mean of values [n] with its interval: Wilson's for a `share` (values of 0 and 1), the normal one for
-    others, the bootstrap over groups where values have one in common (a layout)."""
-    mean = float(values.double().mean())
-    if len(set(groups)) < len(groups):
-        return with_interval(key, mean, grouped_interval(values, groups))
-    return with_interval(
-        key, mean, metrics.wilson_interval(mean, len(values)) if share else metrics.mean_interval(values)
-    )
-
-
-def numbered(groups: Sequence[Any]) -> torch.Tensor:
-    """[n]: each group's number, in the order in which they come."""
-    names = {name: i for i, name in enumerate(dict.fromkeys(groups))}
-    return torch.tensor([names[g] for g in groups])
-
-
-def grouped_interval(values: torch.Tensor, groups: Sequence[Any], draws: int = 2000) -> tuple[float, float]:
-    """The bootstrap's 95 % interval of the mean of values [n], drawn by group: values of one group (a layout) go
-    together."""
-    number = numbered(groups)
-    n = int(number.max()) + 1
-    sums = torch.zeros(n, dtype=torch.float64).index_add(0, number, values.double())
-    counts = torch.zeros(n, dtype=torch.float64).index_add(0, number, torch.ones(len(values), dtype=torch.float64))
-    index = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(0))
-    means = sums[index].sum(dim=1) / counts[index].sum(dim=1)
-    return float(means.quantile(0.025)), float(means.quantile(0.975))
 
 
 def fingerprint_of_figures() -> str:
@@ -190,45 +141,19 @@ def fingerprint_of_figures() -> str:
     )
 
 
-def machine() -> str:
-    """What the figures were measured on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return f"{device}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-
-
-def write(path: Path | None, name: str, figures: dict[str, float], unit: dict[str, str], **settings: Any) -> None:
-    """Prints the figures, and writes them where a path is given: {"name", "machine", "figures", "unit", "settings"}.
-    The settings say what was run: a file of other settings, code or models is told apart by them. Threads and the
-    machine's load stand beside them, for times."""
-    figures = {key: value if math.isfinite(value) else None for key, value in figures.items()}  # JSON knows no infinity
-    for key, value in figures.items():
-        if value is None:
-            print(f"{key:<44}not reached")
-        elif not key.endswith((".low", ".high")):
-            interval = (
-                f"   {figures[f'{key}.low']:.3f} .. {figures[f'{key}.high']:.3f}"
-                if figures.get(f"{key}.low") is not None
-                else ""
-            )
-            print(f"{key:<44}{value:>9.4g}{interval}")
-    if path:
-        result = {
-            "name": name,
-            "machine": machine(),
-            "threads": torch.get_num_threads(),
-            "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
-            "figures": figures,
-            "unit": unit,
-            "settings": settings,
-        }
-        files.write_atomically(path, lambda p: p.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8"))
-
-
 def save_picture(path: Path, array: Any) -> None:
     """array [H, W, 3] in 0..1 as a PNG or JPEG."""
     from PIL import Image
 
     files.write_atomically(path, lambda p: Image.fromarray(to_uint8(array)).save(p))
+
+
+def save_sheet(
+    path: Path, images: Sequence[torch.Tensor], labels: Sequence[str], columns: int, cell: int | None = None
+) -> None:
+    """Images [3, H, W] side by side, each with its label below."""
+    arrays = [image.permute(1, 2, 0).cpu().numpy() for image in images]
+    save_picture(path, contact_sheet(arrays, labels, columns, **({"cell": cell} if cell else {})))
 
 
 def read_picture(path: Path) -> torch.Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Method:
     strength: float = 0.0
     recurrences: int = 1
     start: str = "random"
-    muse: MuseConfig = MuseConfig()
+    muse: MuseConfig = field(default_factory=MuseConfig)
 
 
 @lru_cache(maxsize=1)
@@ -109,25 +110,7 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
         with torch.no_grad():
             latent = vae.encode(torch.stack([scene(t, t.source) for t in tasks]).to(host.current().device)).cpu()
     if method.kind == "universal":
-        contexts = model.context(positive), model.context(negative)
-        labels = torch.tensor([MIKELS.index(t.emotion) for t in tasks], device=model.device)
-        fresh = iter(range(1, 10**6))
-        torch.manual_seed(tasks[0].seed)  # of the views
-        start = noise.to(model.device) * float((sigmas[0] ** 2 + 1) ** 0.5)
-        samples = model.latent_out(
-            universal_guidance(
-                model,
-                vae,
-                lambda image: F.cross_entropy(_seen(method, image), labels, reduction="none"),
-                start,
-                sigmas.to(model.device),
-                *contexts,
-                method.cfg,
-                method.strength,
-                method.recurrences,
-                lambda: _noise(tasks, 1_000_003 * next(fresh)).to(model.device),
-            )
-        )
+        samples = _universal(method, tasks, positive, negative, noise, sigmas)
     elif method.kind == "sdedit":
         samples = CFGGuider(model, positive, negative, method.cfg).sample(
             noise, latent, Sampler("euler"), schedule("karras", model.sigma_table, method.steps, method.strength)
@@ -137,47 +120,72 @@ def make(method: Method, tasks: Sequence[Task]) -> tuple[torch.Tensor, list[dict
             context = model.context(positive)
             inverted = ddim_inversion(lambda x, s: model(x, s, context), model.latent_in(latent), sigmas)
             latent, noise = model.latent_out(inverted).cpu(), torch.zeros_like(latent)
+        guider: Any = CFGGuider(model, positive, negative, method.cfg)
         if method.kind == "muse":
-            gate = (
-                None
-                if method.threshold is None
-                else TimingGate(
-                    _scorer(), tuple(t.prompt for t in tasks), method.threshold, force_open_at=method.force_open_at
-                )
-            )
-            # Each image's own first tokens, whatever batch it is in and wherever it stands there.
-            drawn = EmotionTokens(torch.cat([_first(method, positive[0][0][[i]], t) for i, t in enumerate(tasks)]))
-            guider: Any = muse_guider(
-                model,
-                vae,
-                _classifier(method.guide),
-                positive,
-                negative,
-                [t.target for t in tasks],
-                method.muse,
-                gate,
-                drawn,
-            )
-        else:
-            guider = CFGGuider(model, positive, negative, method.cfg)
+            guider = _muse(method, tasks, positive, negative)
         samples = guider.sample(noise, latent, Sampler("euler"), sigmas)
         if method.kind == "muse":
-            trace = guider.method.traces.get(samples)[0]
-            notes = [
-                {
-                    "opened_at": trace.opened_at[i],
-                    "inherent": trace.inherent[i],
-                    "inner_steps": sum(_moves([row[i] for row in call.losses]) for call in trace.calls),
-                }
-                for i in range(len(tasks))
-            ]
+            notes = _notes(guider.method.traces.get(samples)[0], len(tasks))
     with torch.no_grad():
         return vae.decode(samples.to(host.current().device)).cpu(), notes
 
 
+def _universal(
+    method: Method,
+    tasks: Sequence[Task],
+    positive: list[Any],
+    negative: list[Any],
+    noise: torch.Tensor,
+    sigmas: torch.Tensor,
+) -> torch.Tensor:
+    """Latents [B, C, 16, 16] by universal guidance."""
+    model, _, vae = _models()
+    labels = torch.tensor([MIKELS.index(t.emotion) for t in tasks], device=model.device)
+    fresh = iter(range(1, 10**6))
+    contexts = model.context(positive), model.context(negative)
+    torch.manual_seed(tasks[0].seed)  # of the views
+    samples = universal_guidance(
+        model,
+        vae,
+        lambda image: F.cross_entropy(_seen(method, image), labels, reduction="none"),
+        noise.to(model.device) * float((sigmas[0] ** 2 + 1) ** 0.5),
+        sigmas.to(model.device),
+        *contexts,
+        method.cfg,
+        method.strength,
+        method.recurrences,
+        lambda: _noise(tasks, 1_000_003 * next(fresh)).to(model.device),
+    )
+    return model.latent_out(samples)
+
+
+def _muse(method: Method, tasks: Sequence[Task], positive: list[Any], negative: list[Any]) -> Any:
+    """MUSE's guider, each image with its own target and its own first tokens, whatever batch it is in."""
+    model, _, vae = _models()
+    gate = None
+    if method.threshold is not None:
+        prompts = tuple(t.prompt for t in tasks)
+        gate = TimingGate(_scorer(), prompts, method.threshold, force_open_at=method.force_open_at)
+    drawn = EmotionTokens(torch.cat([_first(method, positive[0][0][[i]], t) for i, t in enumerate(tasks)]))
+    targets, guide = [t.target for t in tasks], _classifier(method.guide)
+    return muse_guider(model, vae, guide, positive, negative, targets, method.muse, gate, drawn)
+
+
+def _notes(trace: Any, n: int) -> list[dict[str, Any]]:
+    """What a run says of each of its n images: when the gate opened, the inherent emotion, the inner steps."""
+    return [
+        {
+            "opened_at": trace.opened_at[i],
+            "inherent": trace.inherent[i],
+            "inner_steps": sum(_moves([row[i] for row in call.losses]) for call in trace.calls),
+        }
+        for i in range(n)
+    ]
+
+
 def _moves(losses: list[float | None]) -> int:
     """Inner steps of one image in one call: an image that is done repeats its last loss."""
-    return sum(a != b for a, b in zip(losses, losses[1:]))
+    return sum(a != b for a, b in pairwise(losses))
 
 
 def _job(root: Path, expected: str, method: Method, tasks: list[Task]) -> int:

@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,11 @@ from torch.nn import functional as F
 
 from ..models import files, host, metrics
 from ..models.emotions import MIKELS
-from ..models.errors import UserError
 from ..models.moodifier import masks
 from ..models.networks.backbones import load_backbone, taps
-from ..models.plots import contact_sheet
-from . import measure
+from . import arguments, measure
 from .edit_methods import Edit, edited, pipeline
+from .figures import COSINE, DISTANCE, SHARE, SSIM, Figures
 from .moodifier_cases import Case, attended, cases, grounded
 from .store import fingerprint
 
@@ -44,8 +44,7 @@ TRIED: dict[str, list[dict[str, float]]] = {
 """Settings of each way to edit; the one that comes nearest to the truth on validation scenes counts, a rival's for
 each of its rows, ours as "both" has it for all of ours. Guidance of 2.3 and shares of 0.7 are those with which
 InfEdit's authors ran their benchmark. Fewer steps serve the two that draw new noise at each; to img2img and
-inversion their number was all one: on 64 validation scenes, with the mask, 4.80 with 12 steps, 4.81 with 25, 4.81
-with 50, and 4.83 with 12 or 25."""
+inversion their number makes no difference (docs/results/moodifier.md)."""
 
 TUNED_ON = 24
 """Validation scenes on which that is chosen."""
@@ -83,32 +82,51 @@ keeps more by the four others."""
 CODE = ("benchmarks.edit_methods:edited", "benchmarks.moodifier_cases")
 
 
+UNITS = {
+    "structure": DISTANCE,
+    "structure_outside": DISTANCE,
+    "psnr": "dB",
+    "psnr_whole": "dB",
+    "lpips": DISTANCE,
+    "lpips_whole": DISTANCE,
+    "mse": "squared",
+    "mse_whole": "squared",
+    "ssim": SSIM,
+    "ssim_whole": SSIM,
+    "clip": COSINE,
+    "clip_region": COSINE,
+    "tiny_b": SHARE,
+    "lpips_counterfactual": DISTANCE,
+    "lpips_masked_truth": DISTANCE,
+}
+"""What `judged` measures, and in which unit."""
+
+SETTINGS = {
+    "steps": "steps",
+    "cfg": "guidance scale",
+    "cross_replace": "of the steps",
+    "self_replace": "of the steps",
+    "strength": "of the steps",
+}
+"""The settings that are tried, and their units."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-moodifier"), help="images and pictures (default: %(default)s)"
-    )
-    parser.add_argument("--n", type=int, default=64, help="held-out scenes (default: %(default)s)")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=list(METHODS),
-        choices=list(METHODS),
-        metavar="METHOD",
-        help=f"of {', '.join(METHODS)}",
-    )
+    """The options of `affect bench moodifier`."""
+    arguments.outputs(parser, "runs/bench-moodifier")
+    arguments.held_out(parser, 64)
+    arguments.parts(parser, list(METHODS), "METHOD")
 
 
 def main(args: argparse.Namespace) -> int:
+    """Makes what is missing, measures it, and writes figures and a sheet."""
+    arguments.at_least(args.n, 2, "two scenes")
     weights = ("unet", "vae", "clip")
     folders = {
         "clip": args.out / fingerprint(CODE, weights),
         "moodify": args.out / fingerprint(CODE, (*weights, "moodifyclip")),
     }
     found = cases(args.n, args.split)
-    if len(found) < 2:
-        raise UserError(f"Intervals take two scenes at least, got --n {args.n}.")
     where = [grounded(case) for case in found]
     figures = grounding(found)
     source, truth, region = (
@@ -116,57 +134,29 @@ def main(args: argparse.Namespace) -> int:
     )
     # What no method makes: the source, what the autoencoder leaves of it, the truth, and the truth inside the region
     # alone, which is what a faultless edit behind a mask would be.
-    results, rows = (
-        {
-            "source": source,
-            "round_trip": torch.cat([round_trip(case.source[None]) for case in found]),
-            "truth": truth,
-            "ideal": torch.where(region > 0.5, truth, source),
-        },
-        {},
-    )
+    results = {
+        "source": source,
+        "round_trip": torch.cat([round_trip(case.source[None]) for case in found]),
+        "truth": truth,
+        "ideal": torch.where(region > 0.5, truth, source),
+    }
     chosen: dict[str, dict[str, float]] = {}
     for name in args.only:
         tuned = "both" if METHODS[name].kind == "blend" else name
         if tuned not in chosen:
             chosen[tuned], tried = nearest(folders, tuned)
-            figures |= tried
+            figures.put_all(tried)
         method = replace(METHODS[name], **chosen[tuned])
         results[name] = made(folders[method.encoder], f"{name}-{args.split}", method, found, where)
-    for name, x in results.items():
-        rows[name] = judged(x, found)
-        for key, values in rows[name].items():
-            interval = (
-                metrics.wilson_interval(float(values.mean()), len(values))
-                if key == "tiny_b"
-                else metrics.mean_interval(values)
-            )
-            figures |= measure.with_interval(f"{name}.{key}", float(values.mean()), interval)
-    figures |= orders(rows)
-    shown = [
-        ("source", lambda i: found[i].source),
-        ("mask", lambda i: where[i][0].expand(3, -1, -1)),
-        *((name, lambda i, name=name: results[name][i]) for name in args.only),
-        ("truth", lambda i: found[i].truth),
-    ]
-    measure.save_picture(
-        args.out / f"moodifier-{args.split}.png",
-        contact_sheet(
-            [get(i).permute(1, 2, 0).numpy() for i in range(min(10, len(found))) for _, get in shown],
-            [
-                f"{name}\n{found[i].target}" if name == "truth" else name
-                for i in range(min(10, len(found)))
-                for name, _ in shown
-            ],
-            columns=len(shown),
-            cell=110,
-        ),
-    )
-    measure.write(
+    rows = {name: judged(x, found) for name, x in results.items()}
+    for name, row in rows.items():
+        for key, values in row.items():
+            figures.put_mean(f"{name}.{key}", values, UNITS[key], counted=key == "tiny_b")
+    figures.put_all(orders(rows))
+    _draw(args, found, where, results)
+    figures.write(
         args.json,
         "moodifier",
-        figures,
-        {key: _unit(key) for key in figures},
         n=len(found),
         split=args.split,
         lpips=measure.distance_name(),
@@ -178,30 +168,38 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def orders(rows: dict[str, dict[str, torch.Tensor]]) -> dict[str, float]:
+def _draw(
+    args: argparse.Namespace, found: list[Case], where: list[torch.Tensor], results: dict[str, torch.Tensor]
+) -> None:
+    """The first scenes: source, mask, every method, truth."""
+    rows = range(min(10, len(found)))
+    images, labels = [], []
+    for i in rows:
+        images += [found[i].source, where[i][0].expand(3, -1, -1), *(results[name][i] for name in args.only)]
+        images.append(found[i].truth)
+        labels += ["source", "mask", *args.only, f"truth\n{found[i].target}"]
+    path = args.out / f"moodifier-{args.split}.png"
+    measure.save_sheet(path, images, labels, columns=len(images) // len(rows), cell=110)
+
+
+def orders(rows: dict[str, dict[str, torch.Tensor]]) -> Figures:
     """The paper's orders as mean differences on the same scenes, positive where they hold, with 95 % intervals:
     Table 5 with both text encoders, MoodifyCLIP's over CLIP's, Table 4 against InfEdit; and by how much "both" (and
     "clip_text", which reads the texts by the rivals' own encoder) lies nearer to the truth than each rival with the
     same mask (and InfEdit without)."""
-    figures: dict[str, float] = {}
+    figures = Figures()
 
     def differ(name: str, a: str, b: str, key: str, sign: int) -> None:
         """sign 1: a's figure should be the larger."""
         if a in rows and b in rows:
-            x, y = sign * rows[a][key], sign * rows[b][key]
-            figures.update(measure.with_interval(name, float((x - y).mean()), measure.paired_interval(x, y)))
+            figures.put_difference(name, sign * rows[a][key], sign * rows[b][key], UNITS[key])
 
     for key, names in TABLE_5.items():
-        for a, b in zip(names, names[1:]):
-            differ(f"order.{key}.{a}-{b}", a, b, key, 1 if key == "clip" else -1)
-            differ(
-                f"order.{key}.{WITH_CLIP[a]}-{WITH_CLIP[b]}",
-                WITH_CLIP[a],
-                WITH_CLIP[b],
-                key,
-                1 if key == "clip" else -1,
-            )
-        differ(f"order.{key}.both-clip_text", "both", "clip_text", key, 1 if key == "clip" else -1)
+        sign = 1 if key == "clip" else -1
+        for a, b in pairwise(names):
+            differ(f"order.{key}.{a}-{b}", a, b, key, sign)
+            differ(f"order.{key}.{WITH_CLIP[a]}-{WITH_CLIP[b]}", WITH_CLIP[a], WITH_CLIP[b], key, sign)
+        differ(f"order.{key}.both-clip_text", "both", "clip_text", key, sign)
     for key, sign in TABLE_4.items():
         differ(f"order.table4.{key}", "both", "infedit", key, sign)
     for rival in ("infedit", "infedit_masked", "img2img_masked", "inversion_masked"):
@@ -211,7 +209,7 @@ def orders(rows: dict[str, dict[str, torch.Tensor]]) -> dict[str, float]:
     return figures
 
 
-def nearest(folders: dict[str, Path], name: str) -> tuple[dict[str, float], dict[str, float]]:
+def nearest(folders: dict[str, Path], name: str) -> tuple[dict[str, float], Figures]:
     """(those of a method's `TRIED` settings that come nearest to the truth on validation scenes, figures: the
     settings, and the distance there of each that was tried). `folders`: where images are kept, by text encoder."""
     found = cases(TUNED_ON, "val")
@@ -221,11 +219,13 @@ def nearest(folders: dict[str, Path], name: str) -> tuple[dict[str, float], dict
         float(measure.distances(made(out, f"{name}-val", replace(METHODS[name], **given), found, where), truth).mean())
         for given in settings
     ]
-    best = away.index(min(away))
-    return settings[best], {
-        **{f"{name}.{key}": value for key, value in settings[best].items()},
-        **{f"{name}.val_lpips_{'_'.join(f'{v:g}' for v in given.values())}": d for given, d in zip(settings, away)},
-    }
+    best = settings[away.index(min(away))]
+    figures = Figures()
+    for key, value in best.items():
+        figures.put(f"{name}.{key}", value, SETTINGS[key])
+    for given, distance in zip(settings, away):
+        figures.put(f"{name}.val_lpips_{'_'.join(f'{v:g}' for v in given.values())}", distance, DISTANCE)
+    return best, figures
 
 
 @torch.no_grad()
@@ -235,34 +235,16 @@ def round_trip(image: torch.Tensor) -> torch.Tensor:
     return vae.decode(vae.encode(image)).cpu()
 
 
-def _unit(key: str) -> str:
-    """A figure is the second part of its key ("both.clip", "lead.lpips.infedit"), or the third of "order.table4"."""
-    parts = key.replace("order.table4.", "order.").split(".") + [""]
-    units = {
-        "psnr": "dB",
-        "lpips": "distance",
-        "val_lpips": "distance",
-        "structure": "distance",
-        "mse": "squared",
-        "clip": "100 cosine",
-        "strength": "of the steps",
-        "steps": "steps",
-        "cfg": "guidance scale",
-        "cross_replace": "of the steps",
-        "self_replace": "of the steps",
-    }
-    return next((unit for part, unit in units.items() if parts[1].startswith(part)), "share")
-
-
 # -- where --------------------------------------------------------------------------------------------------------
 
 
 def iou(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Intersection over union of two masks in 0..1, each cut at a half."""
     a, b = a > 0.5, b > 0.5
     return float((a & b).sum() / (a | b).sum().clamp(min=1))
 
 
-def grounding(found: list[Case]) -> dict[str, float]:
+def grounding(found: list[Case]) -> Figures:
     """IoU of each named object's attention mask with its true mask; of saliency's; and what the latent's grid
     allows: of the true mask brought down to the grid (a cell counts where more than half of it is covered) and back.
     A mask drawn to the image's own edges, as ours is, may pass that. Intervals by scene."""
@@ -277,18 +259,13 @@ def grounding(found: list[Case]) -> dict[str, float]:
             mine = masks.attention_mask(maps[:, [g, -1]], image)[0]
             rows.append((i, name, tuple(iou(m, truth) for m in (mine, salient, ceiling))))
     groups, every = [i for i, *_ in rows], torch.tensor([ious for *_, ious in rows], dtype=torch.float64)
-    figures: dict[str, float] = {}
+    figures = Figures()
     for k, kind in enumerate(("attention", "saliency", "ceiling")):
-        figures |= measure.with_interval(
-            f"iou_{kind}", float(every[:, k].mean()), measure.grouped_interval(every[:, k], groups)
-        )
+        figures.put_mean(f"iou_{kind}", every[:, k], SHARE, groups=groups)
         for name in sorted({name for _, name, _ in rows}):
-            figures[f"iou_{kind}.{name}"] = float(np.mean([ious[k] for _, n, ious in rows if n == name]))
-    less = every[:, 0] - every[:, 1]
-    figures |= measure.with_interval(
-        "iou_attention_less_saliency", float(less.mean()), measure.grouped_interval(less, groups)
-    )
-    figures["iou_attention_of_ceiling"] = figures["iou_attention"] / figures["iou_ceiling"]
+            figures.put(f"iou_{kind}.{name}", float(np.mean([ious[k] for _, n, ious in rows if n == name])), SHARE)
+    figures.put_difference("iou_attention_less_saliency", every[:, 0], every[:, 1], SHARE, groups)
+    figures.put("iou_attention_of_ceiling", figures["iou_attention"] / figures["iou_ceiling"], SHARE)
     return figures
 
 
@@ -310,10 +287,10 @@ def made(out: Path, name: str, method: Edit, found: list[Case], where: list[torc
 
 @torch.no_grad()
 def judged(x: torch.Tensor, found: list[Case]) -> dict[str, torch.Tensor]:
-    """[n] each: the paper's figures outside the true region of change and (`_whole`) over the image, except
-    `structure`, which is over the image as in the paper's tables (`structure_outside`: with the region put back to the
-    source's); CLIP's similarity to the emotion (`clip_region`: with the source outside the region for everybody), and
-    the distance to the truth.
+    """Quantity (a key of `UNITS`) -> [n]: the paper's figures outside the true region of change and (`_whole`) over
+    the image, except `structure`, which is over the image as in the paper's tables (`structure_outside`: with the
+    region put back to the source's); CLIP's similarity to the emotion (`clip_region`: with the source outside the
+    region for everybody), and the distance to the truth.
 
     The true counterfactual changes light and palette everywhere, which a mask forbids; `lpips_masked_truth` is
     therefore the distance to what an ideal edit inside the region would be: the truth there, the source elsewhere.
@@ -324,7 +301,8 @@ def judged(x: torch.Tensor, found: list[Case]) -> dict[str, torch.Tensor]:
     device = host.current().device
     seen_by = taps(load_backbone("tiny-vgg").to(device), ("relu4_4",))
     last = lambda images: [maps.cpu() for maps in seen_by(images.to(device))]
-    structure = lambda images, before=last(source)[0]: metrics.structure_distance(before, last(images)[0])
+    before = last(source)[0]
+    structure = lambda images: metrics.structure_distance(before, last(images)[0])
     labels = torch.tensor([MIKELS.index(case.target) for case in found])
     text = measure.text_features([f"an image of {case.target}" for case in found])
     return {

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,8 @@ from ..training.config import load_config
 from ..training.data.moodscenes import layout_seeds, make_scene
 from ..training.loop import split
 from ..training.moodifyclip import MoodifyConfig, base_clip, captions_of, train
-from . import measure
+from . import arguments
+from .figures import SHARE, Figures, Interval
 from .store import fingerprint
 
 COLUMNS = ("top1", "top2", "top3", "i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")
@@ -49,24 +49,18 @@ def variants(config: MoodifyConfig) -> dict[str, MoodifyConfig]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-moodifyclip"), help="runs (default: %(default)s)")
+    """The options of `affect bench moodifyclip`. Two processes may train different variants into one --out."""
+    arguments.outputs(parser, "runs/bench-moodifyclip", "runs")
     parser.add_argument("--config", default="moodifyclip")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="test", choices=("val", "test"), help="layouts (tune on val)")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=VARIANTS,
-        choices=VARIANTS,
-        metavar="VARIANT",
-        help=f"of {', '.join(VARIANTS)}: two processes may train different ones into one --out",
-    )
+    arguments.parts(parser, VARIANTS, "VARIANT")
     parser.add_argument("--scenes", type=int, default=800, help="held-out scenes (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="SECTION.KEY=VALUE")
+    arguments.overrides(parser)
 
 
 def main(args: argparse.Namespace) -> int:
+    """Trains each variant with each seed where that is missing; writes the figures again after each seed."""
     if args.scenes < AMONG:
         raise UserError(f"Retrieval is among {AMONG} scenes: give --scenes {AMONG} or more, not {args.scenes}.")
     config = load_config(args.config, args.overrides)
@@ -82,11 +76,10 @@ def main(args: argparse.Namespace) -> int:
         ("clip",),
         json.dumps(config, sort_keys=True),
     )
-    figures: dict[str, float] = {}
-    for key, value in figures_of(
-        clip, images, labels, captions
-    ).items():  # one model: the interval is that of so many scenes
-        figures |= measure.with_interval(f"base.{key}", value, metrics.wilson_interval(value, args.scenes))
+    base = figures_of(clip, images, labels, captions)
+    figures = Figures()
+    for key, value in base.items():  # one model: the interval is that of its scenes
+        figures.put(f"base.{key}", value, SHARE, metrics.wilson_interval(value, args.scenes))
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
         for name in args.only:
@@ -97,12 +90,12 @@ def main(args: argparse.Namespace) -> int:
             found["drift"] = drift_of(clip, model, captions)
             rows.setdefault(name, []).append(found)
             torch.save(model.state_dict(), out / run / "model.pt")
-        every = figures | compared(rows, figures)
-        measure.write(
+        every = Figures()
+        every.put_all(figures)
+        every.put_all(compared(rows, base))
+        every.write(
             args.json,
             "moodifyclip",
-            every,
-            dict.fromkeys(every, "share"),
             seeds=seed + 1,
             scenes=args.scenes,
             split=args.split,
@@ -115,27 +108,28 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def compared(rows: dict[str, list[dict[str, float]]], base: dict[str, float]) -> dict[str, float]:
+def compared(rows: dict[str, list[dict[str, float]]], base: dict[str, float]) -> Figures:
     """The means of each variant over seeds, and what all losses gain over GL alone and over the base."""
-    figures: dict[str, float] = {}
+    figures = Figures()
     for name, seeds in rows.items():
         for key in seeds[0]:
-            figures |= over_seeds(f"{name}.{key}", [row[key] for row in seeds])
+            figures.put(f"{name}.{key}", *over_seeds([row[key] for row in seeds]))
     for key in COLUMNS:
         if "full" in rows:
-            figures |= over_seeds(f"order.full-base.{key}", [row[key] - base[f"base.{key}"] for row in rows["full"]])
+            figures.put(f"order.full-base.{key}", *over_seeds([row[key] - base[key] for row in rows["full"]]))
         if {"full", "gl"} <= set(rows):
-            figures |= over_seeds(f"order.full-gl.{key}", [a[key] - b[key] for a, b in zip(rows["full"], rows["gl"])])
+            gains = [a[key] - b[key] for a, b in zip(rows["full"], rows["gl"])]
+            figures.put(f"order.full-gl.{key}", *over_seeds(gains))
     return figures
 
 
-def over_seeds(key: str, values: list[float]) -> dict[str, float]:
-    """The mean over so few seeds with Student's interval."""
+def over_seeds(values: list[float]) -> tuple[float, str, Interval | None]:
+    """The mean over a few seeds, its unit (every figure here is a share), and Student's interval; None for one seed."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
-        return {key: mean}
+        return mean, SHARE, None
     half = {2: 12.7, 3: 4.30, 4: 3.18, 5: 2.78}.get(n, 2.0) * float(np.std(values, ddof=1)) / n**0.5
-    return measure.with_interval(key, mean, (mean - half, mean + half))
+    return mean, SHARE, (mean - half, mean + half)
 
 
 def scenes(n: int, split_name: str = "test") -> tuple[torch.Tensor, torch.Tensor, list[list[str]]]:

@@ -6,20 +6,19 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from ..models import metrics
 from ..models.emotions import MIKELS, EmotionTarget
-from ..models.errors import UserError
-from ..models.plots import contact_sheet, curve
-from . import measure, memory
+from ..models.plots import curve
+from . import arguments, measure, memory
+from .figures import INNER_STEPS, SHARE, SPEARMAN, Figures
 from .methods import Method, make_all
 from .muse import MUSE, PROMPT
 from .store import Store
-from .tasks import Task, add_arguments, generation
-
-__all__ = ["add_arguments", "main"]
+from .tasks import Task, generation
 
 THRESHOLDS = (0.0, 24.0, 30.0, 36.0, 42.0, 48.0)
 """From the first steps to a gate that stays closed for most: half of the validation prompts' best scores lie above
@@ -52,9 +51,12 @@ def variants() -> dict[str, Method]:
     }
 
 
+add_arguments = arguments.held_out_prompts
+
+
 def main(args: argparse.Namespace) -> int:
-    if args.n < 2:
-        raise UserError(f"Intervals take two prompts at least, got --n {args.n}.")
+    """Makes what is missing, measures it, and writes the figures and sheets."""
+    arguments.at_least(args.n, 2, "two prompts")
     tasks = generation(args.n, args.split)
     methods = variants()
     make_all(
@@ -63,38 +65,35 @@ def main(args: argparse.Namespace) -> int:
     before = measure.probabilities(Store(args.out, PROMPT).images(tasks), "tiny-a")
     ends = [MIKELS[int(row.argmax())] for row in before]  # what the plain image feels like
     images, held = {}, {}
-    figures: dict[str, float] = {}
+    figures = Figures()
     for name, method in methods.items():
         store = Store(args.out, method)
         images[name], notes = store.images(tasks), store.notes(tasks)
-        figures |= measure.described(images[name], tasks, name)
-        figures[f"{name}.inner_steps"] = sum(note["inner_steps"] for note in notes) / len(notes)
+        figures.put_all(measure.described(images[name], tasks, name))
+        figures.put(f"{name}.inner_steps", sum(note["inner_steps"] for note in notes) / len(notes), INNER_STEPS)
         # What the loss holds down is what it saw when the gate opened; where some gates never open, what the plain
         # image is.
         inherent = [note["inherent"] for note in notes] if name in SUPPRESSION else ends
         held[name] = _held_down(measure.probabilities(images[name], "tiny-b"), inherent, tasks)
         for key, values in held[name].items():
-            figures |= measure.with_interval(f"{name}.{key}", float(values.mean()), metrics.mean_interval(values))
+            figures.put_mean(f"{name}.{key}", values, SHARE)
     for name in SUPPRESSION[1:]:
         for key in ("p_inherent", "p_similar"):
             ours, without = held[name][key], held["target_only"][key]
-            figures |= measure.with_interval(
-                f"{name}_less_target_only.{key}", float((ours - without).mean()), measure.paired_interval(ours, without)
-            )
+            figures.put_difference(f"{name}_less_target_only.{key}", ours, without, SHARE)
     gates = [f"gate_{t:g}" for t in THRESHOLDS]
     for key in ("tiny_b", "own_prompt_r1", "clip"):
-        figures[f"gate_rank.{key}"] = metrics.rank_correlation(list(THRESHOLDS), [figures[f"{g}.{key}"] for g in gates])
-    measure.write(
-        args.json,
-        "muse-ablation",
-        figures,
-        {key: _unit(key) for key in figures},
-        fingerprint=measure.fingerprint_of_figures(),
-        n=args.n,
-        split=args.split,
-    )
+        rank = metrics.rank_correlation(list(THRESHOLDS), [figures[f"{g}.{key}"] for g in gates])
+        figures.put(f"gate_rank.{key}", rank, SPEARMAN)
+    figures.write(args.json, "muse-ablation", fingerprint=measure.fingerprint_of_figures(), n=args.n, split=args.split)
+    _draw(args.out, tasks, images, figures, gates)
+    return 0
+
+
+def _draw(out: Path, tasks: list[Task], images: dict[str, torch.Tensor], figures: Figures, gates: list[str]) -> None:
+    """The gate's curve, and what each variant made of the first prompts."""
     measure.save_picture(
-        args.out / "gate.png",
+        out / "gate.png",
         curve(
             {
                 **{key: [figures[f"{g}.{key}"] for g in gates] for key in ("tiny_a", "tiny_b", "own_prompt_r1")},
@@ -106,31 +105,13 @@ def main(args: argparse.Namespace) -> int:
         ),
     )
     shown = ("no_tokens", "target_only", "suppress_1", "suppress_100", *gates)
-    measure.save_picture(
-        args.out / "ablation.png",
-        contact_sheet(
-            [images[name][i].permute(1, 2, 0).numpy() for i in range(min(8, len(tasks))) for name in shown],
-            [f"{name}\n{tasks[i].emotion}" for i in range(min(8, len(tasks))) for name in shown],
-            columns=len(shown),
-            cell=112,
-        ),
-    )
-    return 0
-
-
-def _unit(key: str) -> str:
-    return next(
-        (
-            unit
-            for part, unit in (
-                ("rank", "Spearman"),
-                ("clip", "100 cosine"),
-                ("kid", "squared MMD"),
-                ("inner_steps", "steps an image"),
-            )
-            if part in key
-        ),
-        "share",
+    rows = range(min(8, len(tasks)))
+    measure.save_sheet(
+        out / "ablation.png",
+        [images[name][i] for i in rows for name in shown],
+        [f"{name}\n{tasks[i].emotion}" for i in rows for name in shown],
+        columns=len(shown),
+        cell=112,
     )
 
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ..models.emotions import MIKELS, WHEEL
-from ..models.plots import contact_sheet
-from . import measure, memory
+from . import arguments, measure, memory
 from .methods import Method, make_all
 from .muse import INTENSITIES, MUSE, PROMPT
 from .muse_ablation import suppressed
@@ -27,9 +25,8 @@ Column = tuple[str, Method, Sequence[Task]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)"
-    )
+    """The options of `affect bench muse-knobs`."""
+    arguments.outputs(parser, "runs/bench", json=False)
     parser.add_argument("--rows", type=int, default=4, help="prompts (default: %(default)s)")
 
 
@@ -50,6 +47,7 @@ def sheets(tasks: list[Task]) -> dict[str, list[Column]]:
 
 
 def main(args: argparse.Namespace) -> int:
+    """Makes what is missing and draws one sheet a knob."""
     tasks = generation(args.rows, "val")
     every = sheets(tasks)
     make_all(
@@ -61,18 +59,12 @@ def main(args: argparse.Namespace) -> int:
     for name, columns in every.items():
         made = [(label, list(row), Store(args.out, method).images(list(row))) for label, method, row in columns]
         sure = [measure.probabilities(images, "tiny-b") for *_, images in made]
-        measure.save_picture(
+        measure.save_sheet(
             args.out / f"knob-{name}.jpg",
-            contact_sheet(
-                [images[i].permute(1, 2, 0).numpy() for i in range(len(tasks)) for *_, images in made],
-                [
-                    f"{label}\n{_says(p[i], row[i])}"
-                    for i in range(len(tasks))
-                    for (label, row, _), p in zip(made, sure)
-                ],
-                columns=len(columns),
-                cell=112,
-            ),
+            [images[i] for i in range(len(tasks)) for *_, images in made],
+            [f"{label}\n{_says(p[i], row[i])}" for i in range(len(tasks)) for (label, row, _), p in zip(made, sure)],
+            columns=len(columns),
+            cell=112,
         )
     return 0
 

@@ -10,7 +10,6 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,30 +21,15 @@ from ..models.emotions import MIKELS, EmotionTarget
 from ..models.muse import EmotionTokens, Muse, MuseConfig, MuseRun, TimingGate, muse_guider
 from ..models.networks.classifiers import load_classifier
 from ..models.networks.scorers import load_scorer
-from ..models.plots import bars, contact_sheet
-from . import measure, memory
+from ..models.plots import bars
+from . import arguments, measure, memory
+from .figures import INNER_STEPS, Figures
 from .methods import _texts, make, make_all
 from .muse import MUSE, PROMPT, UNIVERSAL
 from .store import Store, kept
 from .tasks import generation
 
-_UNIT = {
-    "speedup": "times",
-    "speedup_batched_pair": "times",
-    "inner_step_ratio": "plain forward passes",
-    "inner_step_ratio_content": "plain forward passes",
-    "total_ratio": "times plain sampling",
-    "universal_ratio": "times plain sampling",
-    "max_abs_diff": "pixel, 0..1",
-    "batch_of_eight_speedup": "times",
-    "peak_memory_gb": "GB",
-    "inner_loop_memory_gb": "GB",
-    "checkpointed_memory_gb": "GB",
-    "checkpointing_saves": "share of the inner loop's own memory",
-    "forward_ms": "ms",
-    "total_seconds": "s",
-    "plain_seconds": "s",
-}
+TIMES, PLAIN = "times", "times plain sampling"
 
 
 class _UncondInside(MuseRun[Any]):
@@ -88,10 +72,8 @@ class _Pair(_UncondInside):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)"
-    )
+    """The options of `affect bench muse-speed`."""
+    arguments.outputs(parser, "runs/bench")
     parser.add_argument(
         "--rounds", type=int, default=5, help="repetitions, of which the fastest counts (default: %(default)s)"
     )
@@ -101,10 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    """Measures the parts that are not kept yet, and writes all figures."""
     from tqdm import tqdm
 
     fingerprint = measure.fingerprint_of_figures()
-    figures: dict[str, float] = {}
+    figures = Figures()
     parts = {
         "uncond": _uncond,
         "inner": _inner_step,
@@ -114,17 +97,10 @@ def main(args: argparse.Namespace) -> int:
         "warm": _warm_start,
     }
     for name, part in tqdm(parts.items(), desc="speed"):
-        figures |= kept(args.out / fingerprint / f"speed-{name}.json", lambda: part(args))
-    figures |= _fewer_steps(args)
-    measure.write(
-        args.json,
-        "muse-speed",
-        figures,
-        {key: _unit(key) for key in figures},
-        fingerprint=fingerprint,
-        n=args.n,
-        rounds=args.rounds,
-    )
+        path = args.out / fingerprint / f"speed-{name}.json"
+        figures.put_all(Figures.from_json(kept(path, lambda part=part: part(args).as_json())))
+    figures.put_all(_fewer_steps(args))
+    figures.write(args.json, "muse-speed", fingerprint=fingerprint, n=args.n, rounds=args.rounds)
     measure.save_picture(
         args.out / "speed.png",
         bars(
@@ -138,10 +114,6 @@ def main(args: argparse.Namespace) -> int:
         ),
     )
     return 0
-
-
-def _unit(key: str) -> str:
-    return _UNIT.get(key.removesuffix("_no_views")) or ("steps an image" if "inner_steps" in key else "share")
 
 
 def guider(
@@ -165,6 +137,7 @@ def start(made: MethodGuider, x: torch.Tensor) -> MuseRun[Any]:
 
 
 def run(made: CFGGuider, batch: int = 1, steps: int = 20) -> torch.Tensor:
+    """Latents [batch, C, 16, 16] of a whole run with the noise of seed 0."""
     latent = torch.zeros(batch, tiny.LATENT_CHANNELS, 16, 16)
     return made.sample(
         prepare_noise(latent, 0), latent, Sampler("euler"), schedule("karras", made.model.sigma_table, steps)
@@ -195,10 +168,10 @@ FIXED = replace(MUSE.muse, max_inner_steps=10, stop_loss=-1e9)
 """No early stop, so that every variant makes the same number of steps."""
 
 
-def _uncond(args: argparse.Namespace) -> dict[str, float]:
+def _uncond(args: argparse.Namespace) -> Figures:
     """What it saves to make the unconditional pass once a step, and that the images are the same: with the views as
     they are set, and as the paper has the loop, without."""
-    figures: dict[str, float] = {}
+    figures = Figures()
     for end, config in (("", FIXED), ("_no_views", replace(FIXED, views=0))):
         ours, inside = guider(FEAR, config), guider(FEAR, config, _UncondInside)
         paired = guider(FEAR, config, _Pair)
@@ -206,22 +179,17 @@ def _uncond(args: argparse.Namespace) -> dict[str, float]:
         with torch.no_grad():
             a, b = (vae.decode(run(g).to(ours.model.device)).cpu() for g in (ours, inside))
         if not end:
-            measure.save_picture(
-                args.out / "speed-same.png",
-                contact_sheet(
-                    [x[0].permute(1, 2, 0).numpy() for x in (a, b)], ["once a step", "in every inner step"], 2, cell=256
-                ),
+            measure.save_sheet(
+                args.out / "speed-same.png", [a[0], b[0]], ["once a step", "in every inner step"], 2, cell=256
             )
         once, each, pair = fastest(args.rounds, *(lambda g=g: run(g, steps=4) for g in (ours, inside, paired)))
-        figures |= {
-            f"max_abs_diff{end}": float((a - b).abs().max()),
-            f"speedup{end}": each / once,
-            f"speedup_batched_pair{end}": pair / once,
-        }
+        figures.put(f"max_abs_diff{end}", float((a - b).abs().max()), "pixel, 0..1")
+        figures.put(f"speedup{end}", each / once, TIMES)
+        figures.put(f"speedup_batched_pair{end}", pair / once, TIMES)
     return figures
 
 
-def _inner_step(args: argparse.Namespace) -> dict[str, float]:
+def _inner_step(args: argparse.Namespace) -> Figures:
     """One inner step (the mean of ten) over one plain pass of UNet, VAE decoder and classifier: as it is without the
     content's weight, as the paper has it (no views either), and as the benchmark runs it, with the weight and its
     CLIP."""
@@ -246,33 +214,37 @@ def _inner_step(args: argparse.Namespace) -> dict[str, float]:
         return job
 
     plain, *both = fastest(args.rounds, forward, *(inner(each, steps) for each in kinds.values() for steps in (2, 12)))
-    return {key: (many - few) / 10 / plain for key, few, many in zip(kinds, both[::2], both[1::2])} | {
-        "forward_ms": 1000 * plain
-    }
+    figures = Figures()
+    for key, few, many in zip(kinds, both[::2], both[1::2]):
+        figures.put(key, (many - few) / 10 / plain, "plain forward passes")
+    figures.put("forward_ms", 1000 * plain, "ms")
+    return figures
 
 
-def _whole(args: argparse.Namespace) -> dict[str, float]:
+def _whole(args: argparse.Namespace) -> Figures:
     """One image by MUSE and by universal guidance, as `affect bench muse` makes them, over the plain image's time."""
     task = generation(1)
     plain, universal, muse = fastest(
         max(1, args.rounds // 2),
         *(lambda m=m: make(m, task) for m in (PROMPT, replace(UNIVERSAL, strength=32.0), MUSE)),
     )
-    return {
-        "total_ratio": muse / plain,
-        "universal_ratio": universal / plain,
-        "total_seconds": muse,
-        "plain_seconds": plain,
-    }
+    figures = Figures()
+    figures.put("total_ratio", muse / plain, PLAIN)
+    figures.put("universal_ratio", universal / plain, PLAIN)
+    figures.put("total_seconds", muse, "s")
+    figures.put("plain_seconds", plain, "s")
+    return figures
 
 
-def _eight(args: argparse.Namespace) -> dict[str, float]:
+def _eight(args: argparse.Namespace) -> Figures:
     """The eight emotions of one prompt as one batch, against one after the other."""
     tasks = [replace(generation(1)[0], emotion=name) for name in MIKELS]
     together, alone = fastest(
         max(1, args.rounds // 3), lambda: make(MUSE, tasks), lambda: [make(MUSE, [t]) for t in tasks]
     )
-    return {"batch_of_eight_speedup": alone / together}
+    figures = Figures()
+    figures.put("batch_of_eight_speedup", alone / together, TIMES)
+    return figures
 
 
 def _peak(steps: int, save_memory: bool) -> float:
@@ -288,18 +260,19 @@ def _peak(steps: int, save_memory: bool) -> float:
     return (torch.cuda.max_memory_allocated() if x.device.type == "cuda" else memory.peak()) / 1e9
 
 
-def _memory(args: argparse.Namespace) -> dict[str, float]:
+def _memory(args: argparse.Namespace) -> Figures:
     """Peak memory of the inner loop on a batch of eight; each measurement is a process of its own."""
     without, full, saving = (memory.alone(_peak, *settings) for settings in ((0, False), (2, False), (2, True)))
-    return {
-        "peak_memory_gb": full,
-        "inner_loop_memory_gb": full - without,
-        "checkpointed_memory_gb": saving - without,
-        "checkpointing_saves": 1 - (saving - without) / max(full - without, 1e-9),
-    }
+    figures = Figures()
+    figures.put("peak_memory_gb", full, "GB")
+    figures.put("inner_loop_memory_gb", full - without, "GB")
+    figures.put("checkpointed_memory_gb", saving - without, "GB")
+    saved = 1 - (saving - without) / max(full - without, 1e-9)
+    figures.put("checkpointing_saves", saved, "share of the inner loop's own memory")
+    return figures
 
 
-def _warm_start(args: argparse.Namespace) -> dict[str, float]:
+def _warm_start(args: argparse.Namespace) -> Figures:
     """Inner steps, time and tiny-b's accuracy from tokens that an image of another prompt was given for the same
     emotion, against tokens drawn at random; all open when the gate does by itself."""
     tasks = generation(8 + args.n)[8:]
@@ -324,7 +297,7 @@ def _warm_start(args: argparse.Namespace) -> dict[str, float]:
     first = generation(8)
     noises = lambda rows: torch.cat([prepare_noise(torch.zeros(1, tiny.LATENT_CHANNELS, 16, 16), t.seed) for t in rows])
     _, _, saved = sampled([t.prompt for t in first], [t.target for t in first], noises(first), None)
-    figures: dict[str, float] = {}
+    figures = Figures()
     for name in ("cold", "warm"):
         images, steps, start = [], 0, time.perf_counter()
         for part in (tasks[i : i + 8] for i in range(0, len(tasks), 8)):
@@ -338,18 +311,14 @@ def _warm_start(args: argparse.Namespace) -> dict[str, float]:
             )
             with torch.no_grad():
                 images.append(vae.decode(out.to(model.device)).cpu())
-        figures |= {
-            f"{name}_start.inner_steps": steps / len(tasks),
-            f"{name}_start.seconds": (time.perf_counter() - start) / len(tasks),
-        }
-        figures |= {
-            key: v
-            for key, v in measure.described(torch.cat(images), tasks, f"{name}_start").items()
-            if ".kid" not in key
-        }
-    return figures | {
-        "warm_start_inner_steps": figures["warm_start.inner_steps"] / max(1, figures["cold_start.inner_steps"])
-    }
+        seconds = time.perf_counter() - start
+        figures.put(f"{name}_start.inner_steps", steps / len(tasks), INNER_STEPS)
+        figures.put(f"{name}_start.seconds", seconds / len(tasks), "s")
+        found = measure.described(torch.cat(images), tasks, f"{name}_start")
+        figures.put_all(found.select(lambda key: ".kid" not in key))
+    ratio = figures["warm_start.inner_steps"] / max(1, figures["cold_start.inner_steps"])
+    figures.put("warm_start_inner_steps", ratio, "share of the cold start's")
+    return figures
 
 
 FEWER = {
@@ -362,16 +331,16 @@ FEWER = {
 }
 
 
-def _fewer_steps(args: argparse.Namespace) -> dict[str, float]:
+def _fewer_steps(args: argparse.Namespace) -> Figures:
     """Inner steps and accuracy where the loop stops sooner."""
     tasks = generation(args.n)
     methods = {name: replace(MUSE, muse=replace(MUSE.muse, **settings)) for name, settings in FEWER.items()}
     make_all(args.out, [(m, tasks) for m in methods.values()], batch=memory.fitting_batch(), label="fewer steps")
-    figures: dict[str, float] = {}
+    figures = Figures()
     for name, method in methods.items():
         store = Store(args.out, method)
-        figures |= {
-            key: v for key, v in measure.described(store.images(tasks), tasks, name).items() if ".kid" not in key
-        }
-        figures[f"{name}.inner_steps"] = sum(note["inner_steps"] for note in store.notes(tasks)) / len(tasks)
+        found = measure.described(store.images(tasks), tasks, name)
+        figures.put_all(found.select(lambda key: ".kid" not in key))
+        inner_steps = sum(note["inner_steps"] for note in store.notes(tasks)) / len(tasks)
+        figures.put(f"{name}.inner_steps", inner_steps, INNER_STEPS)
     return figures

@@ -16,10 +16,12 @@ from ..models import files
 from ..models.errors import UserError
 from ..models.reference import SIDE, Gallery, Picture, nearest, ssim
 from ..models.reference.index import EDGE, Index, header, pack
-from . import measure, memory
+from . import arguments, measure, memory
+from .figures import Figures
 from .store import fingerprint
 
 K = 5
+QUERIES = "share of queries"
 EACH = 50
 """Copies of each scene in the gallery of near-duplicates."""
 
@@ -28,11 +30,9 @@ CODE = ("benchmarks.retrieval:scenes", "benchmarks.retrieval:write_index", "benc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench-retrieval"), help="galleries (default: %(default)s)"
-    )
-    parser.add_argument("--queries", type=int, default=50)
+    """The options of `affect bench retrieval`."""
+    arguments.outputs(parser, "runs/bench-retrieval", "galleries")
+    parser.add_argument("--queries", type=int, default=50, help="pictures to search for (default: %(default)s)")
     parser.add_argument("--sizes", default="1000,10000,50000", help="galleries (default: %(default)s)")
 
 
@@ -106,6 +106,7 @@ def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[st
 
 
 def alone(*settings: Any) -> dict[str, Any]:
+    """`_timed` in a process of its own."""
     return memory.alone(_timed, *settings)
 
 
@@ -167,6 +168,7 @@ def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
 
 
 def main(args: argparse.Namespace) -> int:
+    """Writes the galleries that are missing, searches them, and writes figures and a plot."""
     if ssim.kernels() is None:
         raise UserError(
             "This bench measures the fast path, which takes numba: `pip install numba`, or the extra `fast`."
@@ -179,7 +181,7 @@ def main(args: argparse.Namespace) -> int:
     drawn = min(max(sizes), USUAL)
     edges = scenes(folder, drawn + args.queries)
     edges, queries = edges[:drawn], np.array(edges[drawn:])
-    figures: dict[str, float] = {}
+    figures = Figures()
     found: list[list[list[int]]] = []
     seconds: dict[str, list[float]] = {"numba": [], "numba, cached": []}
     sizes_gb: dict[str, list[float]] = {"numba": [], "numba, cached": []}
@@ -191,56 +193,39 @@ def main(args: argparse.Namespace) -> int:
             sizes_gb[name].append(got["bytes"] / 1e9)
             if n == USUAL:
                 end = "_cached" if cache else ""
-                figures[f"milliseconds{end}"], figures[f"peak_memory_gb{end}"] = (
-                    1000 * got["seconds"],
-                    got["bytes"] / 1e9,
-                )
+                figures.put(f"milliseconds{end}", 1000 * got["seconds"], "ms")
+                figures.put(f"peak_memory_gb{end}", got["bytes"] / 1e9, "GB")
                 found.append(got["found"])
         if n == LARGE:
-            figures["peak_memory_gb_50k"] = sizes_gb["numba"][-1]
-    index = folder / f"{USUAL}.index"
+            figures.put("peak_memory_gb_50k", sizes_gb["numba"][-1], "GB")
     if USUAL in sizes:
-        torch_path = alone(index, queries[:5], False, False)
-        loop = scikit_image(index, queries[0])
-        want = brute_force(index, queries)
-        figures["top5_identical"] = float(np.mean([a == b == c for a, b, c in zip(want, *found)]))
-        figures["torch_identical"] = float(np.mean([a == b for a, b in zip(want, torch_path["found"])]))
-        figures["skimage_seconds"], figures["torchmetrics_seconds"] = loop, torchmetrics_seconds(index, queries[0])
-        figures["speedup_vs_skimage"] = loop / (figures["milliseconds"] / 1000)
-        figures["speedup_vs_skimage_cached"] = loop / (figures["milliseconds_cached"] / 1000)
-        figures["speedup_torch_path"] = loop / torch_path["seconds"]
-    figures |= _near_duplicates(folder, edges, queries)
-    measure.write(
-        args.json,
-        "retrieval",
-        figures,
-        {key: _unit(key) for key in figures},
-        fingerprint=folder.name,
-        queries=args.queries,
-        sizes=sizes,
-    )
+        figures.put_all(_beside_others(folder / f"{USUAL}.index", queries, found, figures))
+    figures.put_all(_near_duplicates(folder, edges, queries))
+    figures.write(args.json, "retrieval", fingerprint=folder.name, queries=args.queries, sizes=sizes)
     _plot(args.out / "retrieval.png", sizes, seconds, sizes_gb)
     return 0
 
 
-def _unit(key: str) -> str:
-    return next(
-        (
-            unit
-            for part, unit in (
-                ("identical", "share of queries"),
-                ("visited", "share of the gallery"),
-                ("memory", "GB"),
-                ("milliseconds", "ms"),
-                ("seconds", "s"),
-            )
-            if part in key
-        ),
-        "times",
-    )
+def _beside_others(index: Path, queries: np.ndarray, found: list[list[list[int]]], ours: Figures) -> Figures:
+    """Whether what was `found` (without and with the cache) is what brute force finds, and how many times as fast as
+    others `ours` is."""
+    torch_path = alone(index, queries[:5], False, False)
+    loop = scikit_image(index, queries[0])
+    want = brute_force(index, queries)
+    figures = Figures()
+    identical = float(np.mean([a == b == c for a, b, c in zip(want, *found)]))
+    figures.put("top5_identical", identical, QUERIES)
+    identical = float(np.mean([a == b for a, b in zip(want, torch_path["found"])]))
+    figures.put("torch_identical", identical, QUERIES)
+    figures.put("skimage_seconds", loop, "s")
+    figures.put("torchmetrics_seconds", torchmetrics_seconds(index, queries[0]), "s")
+    figures.put("speedup_vs_skimage", loop / (ours["milliseconds"] / 1000), "times")
+    figures.put("speedup_vs_skimage_cached", loop / (ours["milliseconds_cached"] / 1000), "times")
+    figures.put("speedup_torch_path", loop / torch_path["seconds"], "times")
+    return figures
 
 
-def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: int = EACH) -> dict[str, float]:
+def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: int = EACH) -> Figures:
     """The share of a gallery of near-duplicates (`USUAL` / each scenes, `each` copies of each with noise) that a
     search for such a copy scores, and whether it finds what a search without bounds does."""
     path = root / "near-duplicates.index"
@@ -263,10 +248,11 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: i
         [np.clip(edges[i].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(np.uint8) for i in chosen]
     )
     bounded, scan = (alone(path, copies, cache, True) for cache in (True, False))
-    return {
-        "visited_near_duplicates": bounded["visited"],
-        "near_duplicates_identical": float(np.mean([a == b for a, b in zip(bounded["found"], scan["found"])])),
-    }
+    figures = Figures()
+    figures.put("visited_near_duplicates", bounded["visited"], "share of the gallery")
+    identical = float(np.mean([a == b for a, b in zip(bounded["found"], scan["found"])]))
+    figures.put("near_duplicates_identical", identical, QUERIES)
+    return figures
 
 
 def _plot(path: Path, sizes: list[int], seconds: dict[str, list[float]], memory: dict[str, list[float]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 
@@ -33,7 +34,7 @@ def universal_guidance(
     that is s sigma grad_x L, and the clean latent moves by -s sigma^2 grad_x L. Going back from z_{t-1} to z_t is
     adding noise of variance sigma_t^2 - sigma_{t-1}^2.
     """
-    for now, then in zip(sigmas[:-1], sigmas[1:]):
+    for now, then in pairwise(sigmas):
         level = now * x.new_ones(len(x))
         for again in reversed(range(recurrences)):
             with denoiser.gradients(), autoencoder.gradients():

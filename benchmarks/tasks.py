@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,16 +35,6 @@ class Task:
         return first.mix(EmotionTarget.of(self.second, self.intensity)) if self.second else first
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of a benchmark over held-out prompts."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="images and pictures (default: %(default)s)"
-    )
-    parser.add_argument("--n", type=int, default=64, help="held-out prompts (default: %(default)s)")
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"))
-
-
 def generation(n: int, split: str = "test") -> list[Task]:
     """n captions of held-out layouts without a word of feeling, the eight emotions in turn."""
     out = []
@@ -68,7 +56,9 @@ def editing(n: int, split: str = "test") -> list[Task]:
     for i, layout in enumerate(layout_seeds(split, n, seed=65)):
         rng = np.random.default_rng([65, i])
         target = MIKELS[i % len(MIKELS)]
-        source = next(e for e in iter(lambda: sample_emotion(int(layout), rng), None) if e != target)
+        source = target
+        while source == target:
+            source = sample_emotion(int(layout), rng)
         caption = make_scene(int(layout), None, 0).content_caption(rng)
         out.append(Task(caption, target, 20_000 + i, int(layout), source=source))
     return out

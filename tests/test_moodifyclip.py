@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from bench import assert_as_published, assert_within, run
 from comfyui_affect.models import tiny
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.moodifier import losses, text_encoder
@@ -425,40 +426,20 @@ def test_training_goes_on_to_the_same_weights_and_every_loss_moves_some(few_scen
         assert only == "drift" or any(key.startswith("transformer.") for key in changed)
 
 
-def test_bench_moodifyclip_has_every_figure(few_scenes, tmp_path, monkeypatch):
-    import argparse
-    import json
-
+def test_bench_moodifyclip(few_scenes, tmp_path, monkeypatch):
     from comfyui_affect.benchmarks import moodifyclip as bench
 
     monkeypatch.setattr(bench, "AMONG", 8)
-    parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    bench.main(
-        parser.parse_args(
-            [
-                "--scenes",
-                "16",
-                "--seeds",
-                "2",
-                "--json",
-                str(tmp_path / "f.json"),
-                "--out",
-                str(tmp_path),
-                "moodifyclip.steps=1",
-                "moodifyclip.batch=4",
-            ]
-        )
-    )
-    figures = json.loads((tmp_path / "f.json").read_text())["figures"]
-    columns = ("top1", "top2", "top3", "phrase_top1", "i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5")
-    assert not [
-        key
-        for key in (f"{name}.{column}" for name in ("base", "gl", "gl_fg", "gl_ot", "full") for column in columns)
-        if key not in figures
-    ]
-    assert (
-        "order.full-gl.top1" in figures
-        and "full.drift" in figures
-        and 0 <= figures["full.top1"] <= figures["full.top3"] <= 1
-    )
+    settings = ("moodifyclip.steps=1", "moodifyclip.batch=4")
+    found = run(bench, tmp_path, "--scenes", "16", "--seeds", "2", *settings)
+    figures = found["figures"]
+    assert_as_published(found)
+    assert_within(found)
+    for key in ("top1", "i2t_r1", "t2i_r5"):
+        for a, b in (("full", "gl"), ("full", "base")):
+            less = figures[f"{a}.{key}"] - figures[f"{b}.{key}"]
+            assert figures[f"order.{a}-{b}.{key}"] == pytest.approx(less, abs=1e-6)
+    for name in ("base", "gl", "gl_fg", "gl_ot", "full"):
+        assert figures[f"{name}.top1"] <= figures[f"{name}.top2"] <= figures[f"{name}.top3"]
+        assert figures[f"{name}.i2t_r1"] <= figures[f"{name}.i2t_r5"] and figures[f"{name}.t2i_r1"] > 0
+    assert figures["full.drift"] > 0 < figures["gl.drift"]
