@@ -27,6 +27,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(
             "The bundled EmoLat has no projection onto emotional tokens. Train it: `affect train emolat-tokens`."
         )
+    arguments.at_least(args.n, 3, "three prompts")
     tasks = generation(args.n, args.split)
     unmoved: MuseConfig = replace(MUSE.muse, max_inner_steps=0)
     methods = {

@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Makes what is missing, measures it, and writes the figures and sheets."""
-    arguments.at_least(args.n, 2, "two prompts")
+    arguments.at_least(args.n, 3, "three prompts")
     figures = Figures()
     if args.quick:
         figures.put_all(_generation(args, {"prompt": PROMPT, "word": WORD, "muse": MUSE})[0])

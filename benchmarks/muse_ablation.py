@@ -56,7 +56,7 @@ add_arguments = arguments.held_out_prompts
 
 def main(args: argparse.Namespace) -> int:
     """Makes what is missing, measures it, and writes the figures and sheets."""
-    arguments.at_least(args.n, 2, "two prompts")
+    arguments.at_least(args.n, 3, "three prompts")
     tasks = generation(args.n, args.split)
     methods = variants()
     make_all(

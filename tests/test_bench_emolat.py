@@ -33,7 +33,8 @@ def test_bench_emolat(small_emolat, tmp_path, monkeypatch):
     assert_within(found)
     for prefix in ("", "seven."):
         assert figures[f"{prefix}truth.lpips_counterfactual"] == pytest.approx(0, abs=1e-4)
-        assert figures[f"{prefix}truth.fid"] == pytest.approx(0, abs=1e-3) < figures[f"{prefix}source.fid"]
+        assert figures[f"{prefix}truth.fid"] == pytest.approx(0, abs=1e-3)
+        assert figures[f"{prefix}source.fid"] > 0.01
         for key in ("acc8", "acc2", "ssim", "lpips_counterfactual", "fid", "kid"):
             assert figures[f"{prefix}baseline.{key}"] == pytest.approx(figures[f"{prefix}source.{key}"], abs=1e-5)
         for key in ("acc8", "ssim", "reconstruction_error", "lpips_counterfactual"):
@@ -41,7 +42,8 @@ def test_bench_emolat(small_emolat, tmp_path, monkeypatch):
             assert figures[f"{prefix}with_less_baseline.{key}"] == pytest.approx(less, abs=1e-4)
     assert figures["baseline.reconstruction_error"] == 0 < figures["with.reconstruction_error"]
     assert figures["with.reconstruction_error"] != figures["without.reconstruction_error"]
-    assert figures["source.ssim"] == pytest.approx(1) > figures["with.ssim"]
+    assert figures["source.ssim"] == pytest.approx(1)
+    assert figures["with.ssim"] < 1
     assert figures["with.acc8_low"] == figures["with.acc8.low"] < figures["with.acc8_high"]
     assert (figures["seconds_512"], figures["paper_sized.peak_memory_gb"]) == (0.5, 2.0)
     assert (figures["streamed_10.peak_memory_gb"], figures["streamed_100.peak_memory_gb"]) == (1.0, 2.0)

@@ -70,21 +70,22 @@ def test_bench_muse(made, tmp_path):
     assert figures["edit.lpips_counterfactual"] == pytest.approx(0, abs=0.02)
     assert figures["edit.lpips_gained"] == pytest.approx(own, abs=0.02)
     assert figures["reconstruction.lpips_gained"] == pytest.approx(0, abs=0.02)
-    assert figures["edit.ssim_reconstruction"] == pytest.approx(1, abs=1e-3) > figures["edit.ssim"] + 0.1
+    assert figures["edit.ssim_reconstruction"] == pytest.approx(1, abs=1e-3)
+    assert figures["edit.ssim"] < 0.9
     assert figures["sdedit_0.4.lpips_counterfactual"] > own
     assert figures["intensity_1.p_target"] > figures["intensity_0.p_target"]
     assert figures["intensity_rank_correlation_of_means"] > 0.5
     less = figures["mix.p_first"] - figures["mix.p_between"]
     assert figures["mix.first_less_between"] == pytest.approx(less, abs=1e-4)
-    assert figures["emotion_only.guide_b.diversity"] > 0
+    assert figures["emotion_only.guide_b.diversity"] == pytest.approx(0, abs=1e-6)  # one image an emotion
 
 
-def test_bench_muse_draws_its_sheets_and_refuses_one_prompt(made, tmp_path):
+def test_bench_muse_draws_its_sheets_and_refuses_two_prompts(made, tmp_path):
     made(as_if)
-    run(muse, tmp_path, "--n", "2", "--only", "generation")
+    run(muse, tmp_path, "--n", "3", "--only", "generation")
     assert (tmp_path / "methods-test.png").is_file() and (tmp_path / "universal.png").is_file()
-    with pytest.raises(UserError, match="two prompts"):
-        run(muse, tmp_path, "--n", "1")
+    with pytest.raises(UserError, match="three prompts"):
+        run(muse, tmp_path, "--n", "2")
 
 
 def stamped(probabilities):
