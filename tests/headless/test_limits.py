@@ -190,6 +190,7 @@ def test_is_changed_may_be_nan(workspace):
         (("nodes", 0, "id"), True, r"nodes\[0\].id is True"),
         (("nodes", 1, "inputs", 0, "name"), ["x"], r"nodes\[1\].inputs\[0\].name is a list"),
         (("nodes", 1, "inputs", 0, "link"), {}, r"nodes\[1\].inputs\[0\].link is an object"),
+        (("nodes", 1, "inputs", 0, "type"), "I," * 2000, r"nodes\[1\].inputs\[0\].type has 4,000 characters"),
         (("links", 0, 2), float("inf"), r"links\[0\]\[2\] is inf"),
         (("links", 0), "x", r"links\[0\] is 'x'"),
         (
