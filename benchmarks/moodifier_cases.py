@@ -12,7 +12,7 @@ import torch
 from ..models.emotions import OPPOSITE
 from ..models.moodifier import grounding, masks
 from ..models.moodifier.instruction import plain
-from ..models.moodifier.words import described, said_at
+from ..models.moodifier.words import described, token_positions
 from ..models.tensors.uint8 import image_of
 from ..training.data.moodscenes import layout_seeds, make_scene, sample_emotion
 from ..training.data.moodscenes.captions import _WEATHER_WORD
@@ -52,7 +52,7 @@ def cases(n: int, split: str) -> list[Case]:
         ]
         rng = np.random.default_rng([22, i])
         source_prompt = before.content_caption(rng)
-        names = tuple(dict.fromkeys(o.name for o in changed if said_at(source_prompt, o.name)))
+        names = tuple(dict.fromkeys(o.name for o in changed if token_positions(source_prompt, o.name)))
         if not names:
             continue
         target_prompt = source_prompt

@@ -1,16 +1,16 @@
-"""Global sentiment transfer (section III-B): an image takes over the feature statistics of a reference and keeps its
-own content, by optimising its pixels.
+"""Global sentiment transfer (section III-B): an image's pixels are optimised so that it has a reference's feature
+statistics and its own content.
 
     L = a |f4 - f4(source)|^2 + b mean over five layers |Gram(f) - Gram(f(reference))|^2        (equations 1 to 3)
         + c TV(image - source)                                                                  (ours; 0 is the paper's)
 
 Images are [1, 3, H, W] in 0..1. The paper writes Gram = f^T f, which for features of shape C x HW is a misprint of f
-f^T; dividing it by C H W and squaring by the mean is what makes its weights, 1 and 1,000,000, balance.
+f^T; with a division by C H W and means of squares its weights, 1 and 1,000,000, balance.
 
-Statistics alone leave it open where a colour goes, and the networks' strides like speckles and coloured rims. The third
-term asks for few steps in the change, not in the image, so that every edge of the source stays. On 16 validation scenes
-(gain of tiny-b's probability of the reference's sentiment, SSIM with the source, LPIPS to the counterfactual, 4.57
-being the source's own):
+Statistics do not determine where a colour goes, and the networks' strides produce speckles and coloured rims. The third
+term penalises edges of the change, not of the image, so that every edge of the source stays. On 16 validation scenes
+(gain of tiny-b's probability of the reference's sentiment, SSIM with the source, LPIPS to the counterfactual; the
+source's own LPIPS is 4.57):
 
     c = 0     0.54  0.51  4.27          c = 30    0.53  0.77  4.14
     c = 3     0.55  0.63  4.24          c = 60    0.54  0.80  4.14
@@ -20,6 +20,7 @@ being the source's own):
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -41,25 +42,26 @@ CHECKPOINT_FROM = 768 * 768
 """Images of more pixels than this compute their activations again in the backward pass."""
 
 LARGEST = 1536 * 1536
-"""Larger images are transferred at this size, and the change is enlarged: L-BFGS keeps five pairs of copies of the
-pixels."""
+"""Images of more pixels are transferred at this size, and the change is enlarged: L-BFGS keeps five pairs of copies of
+the pixels."""
 
 SMALLEST = 32
+"""Pixels a side at least: what four poolings need."""
 
 
 @dataclass(frozen=True)
 class GramConfig:
     """The paper's settings (section IV-A), and ours.
 
-    iterations  evaluations of the loss at most; a solver that is done earlier stops
+    iterations  evaluations of the loss at most; a solver may stop earlier
     smoothness  c, the weight of the change's total variation: 0 is the paper's loss
-    layers      "first": relu0 and the first ReLU behind each of the four pools, content on the fourth of the five.
+    layers      "first": relu0 and the first ReLU after each of the four pools, content on the fourth of the five.
                 "last": those four and norm5's ReLU. (Of a VGG: relu1_1 .. relu5_1, content on relu4_1.)
-    solver      "coarse-to-fine": L-BFGS, first on the image at half its size, where broad changes come before fine
-                ones; in bfloat16 on a CPU that computes in it. "adam": the paper's, plain, pixel by pixel
-    rate        Adam's
-    tolerance   the solver stops where the loss has fallen by less than this share in ten evaluations; Adam never
-    colour_only keeps the source's luminance, but where the colour leaves what a screen can show
+    solver      "coarse-to-fine": L-BFGS, first on the image at half its size; in bfloat16 on a CPU that computes in it.
+                "adam": the paper's, on the pixels themselves
+    rate        Adam's learning rate
+    tolerance   L-BFGS stops where the loss has fallen by less than this share in ten evaluations
+    colour_only keeps the source's luminance, except where the colour would leave 0..1
     """
 
     iterations: int = 500
@@ -75,18 +77,18 @@ class GramConfig:
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
-            raise UserError(f"The transfer takes at least 1 iteration, got {self.iterations}.")
+            raise UserError(f"The transfer needs at least 1 iteration, got {self.iterations}.")
         if min(self.content_weight, self.sentiment_weight, self.smoothness) < 0:
-            raise UserError("The transfer's weights are at least 0.")
+            raise UserError("The transfer's weights must be at least 0.")
         for name, value, known in (("layers", self.layers, LAYERS), ("solver", self.solver, SOLVERS)):
             if value not in known:
-                raise UserError(f"The transfer's {name} is one of {', '.join(known)}, not '{value}'.")
+                raise UserError(f"The transfer's {name} must be one of {', '.join(known)}, not '{value}'.")
 
 
 @dataclass
 class Transfer:
-    """What a transfer came to: the image, and the loss after each evaluation with the pixels' number at which it was
-    made."""
+    """The result of a transfer: the image, and for each evaluation the loss and the number of pixels it was taken
+    at."""
 
     image: torch.Tensor
     losses: list[float] = field(default_factory=list)
@@ -97,7 +99,7 @@ class Transfer:
 
 
 def gram(f: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """[1, C, h, w] -> [C, C]: f f^T / (C h w); with weights [1, 1, h, w] in 0..1 the places count by them."""
+    """[1, C, h, w] -> [C, C]: f f^T / (C h w); with `weight` [1, 1, H, W] in 0..1, the weighted mean over places."""
     _, c, h, w = f.shape
     if weight is None:
         rows = f.reshape(c, h * w)
@@ -108,7 +110,7 @@ def gram(f: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
 
 
 class GramLoss:
-    """Equation 1, and the third term, for one image size: image [1, 3, H, W] -> its loss, with gradients to the pixels.
+    """Equation 1 and the third term for one image size: image [1, 3, H, W] -> its loss, differentiable in the pixels.
 
     content    the source at this size
     reference  [1, 3, h, w], of any size
@@ -145,8 +147,8 @@ class GramLoss:
 
 
 def total_variation(change: torch.Tensor, grey: float = 1 / 255) -> torch.Tensor:
-    """[1, C, H, W] -> the mean length of its gradient, quadratic where that is under a grey level: L-BFGS wants no
-    corners."""
+    """[1, C, H, W] -> the mean length of its gradient, quadratic below one grey level, because L-BFGS needs a smooth
+    loss."""
     steps = change.diff(dim=-1)[..., :-1, :].square() + change.diff(dim=-2)[..., :-1].square()
     return ((steps + grey**2).sqrt() - grey).mean()
 
@@ -155,11 +157,11 @@ def total_variation(change: torch.Tensor, grey: float = 1 / 255) -> torch.Tensor
 
 
 class _Enough(Exception):
-    """Ends a solver that has no other way of being stopped."""
+    """Ends torch's L-BFGS, which cannot be stopped otherwise."""
 
 
 class _Run:
-    """Evaluations of one transfer: counts them, shows progress, and says when it is enough."""
+    """Evaluations of one transfer: counted, recorded and shown."""
 
     def __init__(self, config: GramConfig, shown: torch.Tensor):
         self.config, self.result = config, Transfer(shown)
@@ -179,7 +181,7 @@ class _Run:
 
 
 def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """The paper's: Adam from the image itself, pixels clamped after each step."""
+    """The paper's solver: Adam from the image itself, pixels clamped after each step."""
     x = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([x], lr=run.config.rate)
     while run.left > 0:
@@ -197,13 +199,13 @@ def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, mask: torch.Tensor | N
 
 class _Pixels:
     """An image as a function of free values z: sigmoid(logit(start) + K z), K a filter that weighs a frequency f by 1 /
-    f^exponent (1: as photographs' spectra fall; Olah et al. 2017, "Feature Visualization", on preconditioning). Broad
-    changes of colour and light come first, and what the network's strides would like as a fine grid comes last: pixels
-    moved one by one get it at once. The sigmoid is the pixels' bound; its own bounds lie a margin outside, so that
-    black and white can still move.
+    f^exponent (1: the fall of photographs' spectra; Olah et al. 2017, "Feature Visualization", on preconditioning). So
+    broad changes of colour and light come first, and the fine grid that the network's strides favour comes last;
+    without K it comes at once. The sigmoid bounds the pixels; its own bounds lie a margin outside 0..1, so that black
+    and white can still change.
 
-    PyTorch's L-BFGS begins with a step whose values sum to 1, less than a bfloat16 can tell where there are many
-    pixels: z is in units in which that is `first` a pixel.
+    PyTorch's L-BFGS begins with a step whose values sum to 1, which with many pixels is less than bfloat16 resolves: z
+    is in units in which that first step is `first` a pixel.
     """
 
     margin = 0.1
@@ -262,29 +264,27 @@ def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, exp
             raise _Enough
         return value
 
-    try:
+    with suppress(_Enough):
         solver.step(evaluate)
-    except _Enough:
-        pass
     return best
 
 
 EXPONENTS = (0.5, 0.0)
-"""Of a run's sizes, the smaller first: the next one has less left to do that is broad. 1 went further from the
-source than it had to, and came no lower for it (LPIPS to the counterfactual 4.32 where 0.5 came to 4.14, on the
-scenes above)."""
+"""`_Pixels`' exponent at each of a run's sizes, the smaller size first: after it few broad changes remain. With 1 the
+result was further from the source at no lower loss (LPIPS to the counterfactual 4.32, and 4.14 with 0.5, on the scenes
+above)."""
 
 COARSE = 40
-"""Evaluations at most at half the size. More of them, or a quarter before it, take the image where the content at
-full size is dear."""
+"""Evaluations at most at half the size. More of them, or a first pass at a quarter of the size, raise the content loss
+at full size."""
 
 HISTORY = 5
-"""Pairs of steps that L-BFGS remembers; 10 and 25 came no lower in the same number of evaluations, and take longer
-each."""
+"""Pairs of steps that L-BFGS keeps. With 10 and 25 the loss was no lower after as many evaluations, each of which took
+longer."""
 
 
 def _sizes(h: int, w: int) -> list[tuple[int, int]]:
-    """The sizes that a coarse-to-fine run goes through; a side below 256 pixels is not halved."""
+    """The sizes of a coarse-to-fine run, in turn; a side below 256 pixels is not halved."""
     return [(h // 2, w // 2), (h, w)] if min(h, w) >= 256 else [(h, w)]
 
 
@@ -298,13 +298,13 @@ def transfer(
     """Transfers the reference's sentiment to the source.
 
     source     [1, 3, H, W] in 0..1
-    reference  [1, 3, h, w] in 0..1, of any size and shape; brought to the source's number of pixels, because statistics
+    reference  [1, 3, h, w] in 0..1, of any size and shape; resized to the source's number of pixels, because statistics
                depend on scale
-    mask       [1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit. Covering nothing, it
-               returns the source with a note.
+    mask       [1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit. With a mask that covers
+               nothing the source is returned, with a note.
 
-    The start is the source with a dither of half a grey level from the seed: without it a flat area could only move as
-    one.
+    The start is the source with a dither of half a grey level from the seed: without it all pixels of a flat area would
+    get the same gradient. UserError for an image below `SMALLEST`.
     """
     h, w = source.shape[-2:]
     if min(h, w) < SMALLEST:
@@ -317,19 +317,19 @@ def transfer(
     source, reference, mask = ordinary(source), ordinary(reference), ordinary(mask)
     run = _Run(config, source)
     with deterministic(), ordinary_weights(net):
-        there, inside = source, mask
+        small, inside = source, mask
         if h * w > LARGEST:
             share = math.sqrt(LARGEST / (h * w))
             size = int(h * share), int(w * share)
             host.current().note(
                 f"An image of {w} x {h} is transferred at {size[1]} x {size[0]}, and the change enlarged."
             )
-            there, inside = (
+            small, inside = (
                 resized(source, *size),
                 None if mask is None else coverage(mask, *size),
             )
         try:
-            change = _solve(run, net, there, reference, config, inside) - there
+            change = _solve(run, net, small, reference, config, inside) - small
         finally:
             run.bar.close()
         run.result.image = _composed(source, source + resized(change, h, w), mask, config).detach()
@@ -353,13 +353,13 @@ def _solve(
         return _adam(run, GramLoss(net, source, reference, config, mask), x, mask)
     base, sizes, net = source, _sizes(h, w), folded(net)
     for i, size in enumerate(sizes):
-        there = resized(source, *size)
+        content = resized(source, *size)
         style = resized(reference, *(max(SMALLEST, round(side * size[0] / h)) for side in reference.shape[-2:]))
-        small = None if mask is None else coverage(mask, *size)
-        x = (there + resized(x - base, *size)).clamp(0, 1)
+        inside = None if mask is None else coverage(mask, *size)
+        x = (content + resized(x - base, *size)).clamp(0, 1)
         share = run.left if i == len(sizes) - 1 else min(COARSE, math.ceil(run.left / 2))
-        x = _lbfgs(run, GramLoss(net, there, style, config, small), x, share, EXPONENTS[i])
-        base = there
+        x = _lbfgs(run, GramLoss(net, content, style, config, inside), x, share, EXPONENTS[i])
+        base = content
     return x
 
 

@@ -25,7 +25,8 @@ def integer(default: int, between: tuple[int, int], tooltip: str, **options: Any
 
 
 def real(default: float, between: tuple[float, float, float], tooltip: str, **options: Any) -> Input:
-    """A number between a lowest and a highest, in steps of the third; `round=False` keeps what is typed between steps."""
+    """A number between a lowest and a highest, in steps of the third; `round=False` keeps what is typed between
+    steps."""
     low, high, step = between
     return "FLOAT", {"default": default, "min": low, "max": high, "step": step, **options, "tooltip": tooltip}
 

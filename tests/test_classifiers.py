@@ -120,7 +120,7 @@ def test_heads_are_read_without_running_pickles(tmp_path):
         read_head(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="no emotion head"):
+    with pytest.raises(UserError, match="not an emotion head"):
         read_head(tmp_path / "other.pth")
 
 
@@ -189,7 +189,7 @@ def test_the_text_tower_pools_as_open_clip_does():
     assert torch.allclose(pooled, short, atol=1e-5)
 
 
-NONE, DAMAGED = "is no emotion head", "holds more than weights, or is damaged"
+NONE, DAMAGED = "is not an emotion head", "holds more than weights, or is damaged"
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ NONE, DAMAGED = "is no emotion head", "holds more than weights, or is damaged"
         ({"fc.weight": 5}, NONE),
         ({5: torch.zeros(2)}, NONE),
         ({"state_dict": [1]}, NONE),
-        ({"fc.weight": torch.zeros(3)}, "is no head for Mikels'"),
-        ({"fc.weight": torch.zeros(())}, "is no head for Mikels'"),
+        ({"fc.weight": torch.zeros(3)}, "is not a head for Mikels'"),
+        ({"fc.weight": torch.zeros(())}, "is not a head for Mikels'"),
         (b"", DAMAGED),
         (b"PK\3\4broken", DAMAGED),
         (bytes(100), DAMAGED),

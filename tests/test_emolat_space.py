@@ -22,7 +22,7 @@ def batch(pairs, width=8, p=4, seed=0):
 def rows(g, keep, p=None):
     cut = slice(None, p)
     return GraphBatch(
-        g.objects[keep, cut], g.attributes[keep, cut], g.there[keep, cut], g.adjective[keep], g.emotion[keep]
+        g.objects[keep, cut], g.attributes[keep, cut], g.present[keep, cut], g.adjective[keep], g.emotion[keep]
     )
 
 

@@ -138,7 +138,7 @@ def test_words_are_encoded_once_and_graphs_are_lookups(tmp_path):
     rows, words = read_annotations(tmp_path).rows, Words()
     graphs = GraphRows(rows, words, tmp_path, "cpu")
     batch = graphs.batch(torch.tensor([0, 1]))  # awe's row comes first
-    assert batch.objects.shape == (2, 2, 8) and batch.there.tolist() == [[True, False], [True, True]]
+    assert batch.objects.shape == (2, 2, 8) and batch.present.tolist() == [[True, False], [True, True]]
     assert torch.allclose(batch.objects[1, 0], words.text_features(["tree"])[0], atol=1e-6)
     assert torch.allclose(batch.emotion[1], words.text_features(["fear"])[0], atol=1e-6)
     assert not batch.attributes[1, 1].any() and not batch.adjective[0].any() and batch.adjective[1].any()
@@ -228,7 +228,7 @@ def test_both_stages_run_and_save(world):
     assert main(["train", "emolat", *common, "emolat.steps=3", "emolat.batch=4", "emolat.log_every=1"]) == 0
     space = spaces.load(out)
     assert space.network is None and space.codebooks.entries.shape == (8, 8, 256)
-    with pytest.raises(UserError, match="codebooks alone"):
+    with pytest.raises(UserError, match="only codebooks"):
         from comfyui_affect.models.emolat.repaint import repaint
 
         repaint(space, torch.rand(1, 3, 64, 64), space.sample(EmotionTarget.of("awe"), 1, 1.0, 0))
@@ -296,7 +296,7 @@ def test_a_foreign_file_is_refused(world, tmp_path):
     with pytest.raises(UserError, match="64 wide codes.*Expected with tiny-vgg: \\(8, 8, 256\\)"):
         spaces.load(tmp_path / "c.safetensors")
     save_safetensors(tmp_path / "d.safetensors", {"x": torch.zeros(1)}, {})
-    with pytest.raises(UserError, match="holds no EmoLat"):
+    with pytest.raises(UserError, match="does not hold an EmoLat"):
         spaces.load(tmp_path / "d.safetensors")
     for missing in ("emotions", "config"):
         save_safetensors(tmp_path / "e.safetensors", state, {k: v for k, v in metadata.items() if k != missing})
@@ -452,7 +452,7 @@ def test_an_emotion_that_was_never_seen_is_named(world):
     folder, vgg, scorer = world
     emolat = loaded(*world)
     emolat.codebooks.use[MIKELS.index("awe")] = 0.0
-    with pytest.raises(UserError, match="never seen awe"):
+    with pytest.raises(UserError, match="not trained on awe"):
         emolat.sample(EmotionTarget.of("awe").mix(EmotionTarget.of("fear")), 1, 1.0, 0)
     assert emolat.sample(EmotionTarget.of("fear"), 1, 1.0, 0).codes.shape == (1, 256)
     assert float(emolat.codebooks.perplexity()[MIKELS.index("awe")]) == 0

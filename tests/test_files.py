@@ -40,7 +40,7 @@ def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "endless").symlink_to("/dev/zero")
     for name in ("pipe", "endless", "."):
-        with pytest.raises(UserError, match="no regular file"):
+        with pytest.raises(UserError, match="not a regular file"):
             files.open_regular(tmp_path / name)
     (tmp_path / "plain").write_bytes(b"12345")
     assert files.read_text(tmp_path / "plain", 5) == b"12345"

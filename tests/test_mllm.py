@@ -62,16 +62,16 @@ def test_every_object_stands_in_both_prompts():
     found = instruction.complete(given)
     assert found.source_prompt == "a red chair in a warehouse with an armchair"
     assert found.target_prompt == "a broken chair in fog with an old armchair"
-    assert words.said_at(found.source_prompt, "chairs") == [3] and words.stands_in("two trees", "tree")
-    assert not words.stands_in("a warehouse", "house") and not words.said_at("a warehouse", "house")
+    assert words.token_positions(found.source_prompt, "chairs") == [3] and words.occurs_in("two trees", "tree")
+    assert not words.occurs_in("a warehouse", "house") and not words.token_positions("a warehouse", "house")
     assert words.described("a street with trees", "tree", "bare") == "a street with bare trees"
     assert words.described("A house", "house", "old") == "an old house"
     long = "a quiet place " * 40 + "with a lamp"
-    assert words.said_at(long, "lamp")[0] > 77  # chunks have a start token each
+    assert words.token_positions(long, "lamp")[0] > 77  # chunks have a start token each
     over = "word " * 74 + "street lamp"
-    assert words.said_at(over, "street lamp") == [75, 78]  # one in each of two chunks
+    assert words.token_positions(over, "street lamp") == [75, 78]  # one in each of two chunks
     assert (
-        words.stands_in("a house, old", "house")
+        words.occurs_in("a house, old", "house")
         and words.described("trees! and sky", "trees", "bare") == "bare trees! and sky"
     )
     assert instruction.names(["House (left)", "trees!", " Trees ", "", "..."]) == ["house left", "trees"]

@@ -293,9 +293,9 @@ FOLDERS = {
     ),
     "a tower": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(layers=10**9)), "layers"),
     "unknown setting": (lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(evil=1)), "can build"),
-    "no towers": (lambda d: config_of(d, lambda c: c.update(model_cfg=[])), "describes no CLIP"),
-    "no json": (lambda d: (d / "open_clip_config.json").write_text("{"), "describes no CLIP"),
-    "deep": (lambda d: (d / "open_clip_config.json").write_text("[" * 100_000), "describes no CLIP"),
+    "no towers": (lambda d: config_of(d, lambda c: c.update(model_cfg=[])), "does not describe a CLIP"),
+    "no json": (lambda d: (d / "open_clip_config.json").write_text("{"), "does not describe a CLIP"),
+    "deep": (lambda d: (d / "open_clip_config.json").write_text("[" * 100_000), "does not describe a CLIP"),
     "a long text": (
         lambda d: config_of(d, lambda c: c["model_cfg"]["text_cfg"].update(context_length=40_000)),
         "asks for 40000 tokens",

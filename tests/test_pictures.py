@@ -74,7 +74,7 @@ def test_what_never_ends_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "zero.png", "."):
-        with pytest.raises(Unreadable, match="no regular file"):
+        with pytest.raises(Unreadable, match="not a regular file"):
             read(tmp_path / name)
     with pytest.raises(Unreadable, match="No such file") as caught:
         read(tmp_path / "absent.png")

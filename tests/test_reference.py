@@ -164,7 +164,7 @@ def test_a_damaged_index_is_made_anew(folder, notes, damage):
     open_gallery(folder)
     path = folder / index.INDEX
     path.write_bytes(damage(path.read_bytes()))
-    assert len(open_gallery(folder).pictures) == 12 and ("made anew" in notes[0])
+    assert len(open_gallery(folder).pictures) == 12 and "built again" in notes[0]
 
 
 def test_an_index_of_terabytes_is_not_read(folder, notes):
@@ -232,7 +232,7 @@ def test_tables_that_never_end_or_lie_elsewhere_are_not_read(folder, notes, tmp_
     os.mkfifo(folder / "misty_lake" / "pipe.png")
     gallery = open_gallery(folder)
     assert len(gallery.pictures) == 12 and "secret" not in gallery.nouns
-    assert len([n for n in notes if "no regular file, or a link that leaves" in n]) == 4
+    assert len([n for n in notes if "not a regular file, or a link that leaves" in n]) == 4
     assert state(folder)
 
 
@@ -248,7 +248,7 @@ def test_a_table_is_read_by_its_cells_however_wide_its_first_line(folder, notes)
 
 
 def test_statistics_never_belong_to_other_pictures(folder, notes):
-    """The index is made anew after the cache was, so its rows stand in another order."""
+    """The index is built again after the cache was, with its rows in another order."""
     open_gallery(folder, cache=True)
     (folder / "clear_river/0.png").rename(folder / "zz.png")
     (folder / index.INDEX).unlink()
@@ -413,7 +413,7 @@ def test_the_build_command_says_what_no_search_will_find(tmp_path, capsys):
     assert "its CSV lists are not there, such as 'elsewhere/c.png'" in capsys.readouterr().err
     (tmp_path / "labels.csv").unlink()
     gallery = open_gallery(tmp_path)
-    with pytest.raises(UserError, match="stand for no emotion yet.*gloomy"):
+    with pytest.raises(UserError, match="have no emotion yet.*gloomy"):
         gallery.select(emotions=("awe",))
 
 

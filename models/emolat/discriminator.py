@@ -29,7 +29,7 @@ class Discriminator(nn.Module):
 
 
 def fake_label(emotion: torch.Tensor) -> torch.Tensor:
-    """emotion [B] -> [B, 8]: uniform over the seven others. The paper names such a vector without its values."""
+    """emotion [B] -> [B, 8]: uniform over the seven others. (The paper names this vector without its values.)"""
     other = torch.full((len(emotion), len(MIKELS)), 1.0 / (len(MIKELS) - 1), device=emotion.device)
     return other.scatter(1, emotion[:, None], 0.0)
 
@@ -57,7 +57,7 @@ def generator_loss(
     dispersion: torch.Tensor,
     adversary: float = 1.0,
 ) -> torch.Tensor:
-    """Equation 14: logits [B, S, 8] of codes are to be taken for the emotion's own. As printed it lacks y_real, and
-    a uniform answer would minimise it; and it lacks the quantisation's terms, without which no entry would ever
-    move. `adversary` weighs its first term; 0 is the ablation without it."""
+    """Equation 14: the discriminator's logits [B, S, 8] of codes should name the codes' emotion. The printed equation
+    lacks y_real, so that a uniform answer would minimise it, and the quantisation's terms, without which entries would
+    never change. `adversary` weighs the first term; 0 is the ablation without it."""
     return adversary * _cross_entropy(fake, real_label(emotion)) + quantisation - dispersion

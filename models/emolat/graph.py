@@ -1,19 +1,20 @@
 """The emotion semantic graph and its encoder (equations 1 to 6). Graphs of a batch are encoded at once.
 
-An image's graph has commonly up to `MAX_PAIRS` objects, each pointing to its attribute and to the image's one global
-adjective. A second graph adds one node for every such edge, into which the emotion is injected. Without a single object
-there is no edge, and the emotion would be lost: such a graph has the emotion's own node instead.
+An image's graph usually has up to `MAX_PAIRS` objects, each pointing to its attribute and to the image's global
+adjective. A second graph adds one node for every such edge, into which the emotion is injected. A graph without objects
+has no edge that could carry the emotion: it gets a node of the emotion instead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
 
 MAX_PAIRS = 14
-"""What annotations commonly hold at most. Larger graphs are encoded alike, and counted."""
+"""Pairs that annotations usually have at most. Larger graphs are encoded too, and counted."""
 
 
 @dataclass(frozen=True)
@@ -21,23 +22,23 @@ class GraphBatch:
     """The first graphs of a batch (equation 1): text features of their words, padded to the largest graph's pairs P.
 
     objects, attributes  [B, P, D]
-    there                [B, P] bool: which pairs exist
+    present              [B, P] bool: which pairs exist
     adjective, emotion   [B, D]: the global adjective and the emotion word
     """
 
     objects: torch.Tensor
     attributes: torch.Tensor
-    there: torch.Tensor
+    present: torch.Tensor
     adjective: torch.Tensor
     emotion: torch.Tensor
 
     def edges(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(f_oa [B, 2 P, 2 D], which edges exist [B, 2 P]): features of each directed edge's two ends side by side
-        (equation 2), first object to attribute, then object to global adjective."""
+        (equation 2), the edges from object to attribute first, then those from object to global adjective."""
         adjective = self.adjective[:, None].expand_as(self.objects)
         first = torch.cat([self.objects, self.attributes], dim=-1)
         second = torch.cat([self.objects, adjective], dim=-1)
-        return torch.cat([first, second], dim=1), torch.cat([self.there, self.there], dim=1)
+        return torch.cat([first, second], dim=1), torch.cat([self.present, self.present], dim=1)
 
 
 class SemanticInjection(nn.Module):
@@ -55,25 +56,25 @@ class SemanticInjection(nn.Module):
             nn.Linear(2 * width, width),
         )
 
-    def forward(self, emotion: torch.Tensor, edges: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        """emotion [B, D], edges [B, E, 2 D], there [B, E] -> [B, E, D]; nought where there is no edge."""
+    def forward(self, emotion: torch.Tensor, edges: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """emotion [B, D], edges [B, E, 2 D], present [B, E] -> [B, E, D]; 0 where there is no edge."""
         scores = (self.key(edges) @ self.query(emotion)[..., None]).squeeze(-1) / emotion.shape[-1] ** 0.5
-        scores = scores.masked_fill(~there, float("-inf"))
-        weights = torch.nan_to_num(scores.softmax(dim=-1))  # a graph without a single edge has none
-        count = there.sum(dim=1, keepdim=True)
+        scores = scores.masked_fill(~present, float("-inf"))
+        weights = torch.nan_to_num(scores.softmax(dim=-1))  # 0 for a graph without edges
+        count = present.sum(dim=1, keepdim=True)
         return (count * weights)[..., None] * self.value(edges)
 
 
-def adjacency(there: torch.Tensor) -> torch.Tensor:
-    """there [B, P] -> [B, N, N], N = 4 P + 2: which node sends to which in the second graph (equation 5), row to
+def adjacency(present: torch.Tensor) -> torch.Tensor:
+    """present [B, P] -> [B, N, N], N = 4 P + 2: which node sends to which in the second graph (equation 5), row to
     column.
 
     Nodes: P objects, P attributes, the global adjective, P injected nodes of the edges to attributes, P of those to the
     adjective, the emotion's own node of a graph without objects.
     """
-    b, p = there.shape
-    links = there.new_zeros(b, 4 * p + 2, 4 * p + 2)
-    i = torch.arange(p, device=there.device)
+    b, p = present.shape
+    links = present.new_zeros(b, 4 * p + 2, 4 * p + 2)
+    i = torch.arange(p, device=present.device)
     for source, target in (
         (i, p + i),
         (i, 2 * p + 0 * i),
@@ -82,8 +83,8 @@ def adjacency(there: torch.Tensor) -> torch.Tensor:
         (i, 3 * p + 1 + i),
         (2 * p + 0 * i, 3 * p + 1 + i),
     ):
-        links[:, source, target] = there
-    links[:, 2 * p, -1] = ~there.any(dim=1)
+        links[:, source, target] = present
+    links[:, 2 * p, -1] = ~present.any(dim=1)
     return links
 
 
@@ -105,7 +106,7 @@ class GraphEncoder(nn.Module):
     """Graphs -> graph features (equation 6).
 
     width   D of the text features
-    slots   vectors a graph is pooled to, by attention with learned queries: graphs of any size, none cut
+    slots   vectors a graph is pooled to, by attention with learned queries: graphs of any size
     out     width of a pooled vector; two neighbours are one code of 2 out
     """
 
@@ -113,7 +114,7 @@ class GraphEncoder(nn.Module):
         super().__init__()
         self.injection = SemanticInjection(width)
         widths = [width] + [hidden] * layers
-        self.layers = nn.ModuleList(GraphConvolution(a, b) for a, b in zip(widths, widths[1:]))
+        self.layers = nn.ModuleList(GraphConvolution(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
         self.queries = nn.Parameter(torch.randn(slots, hidden) * hidden**-0.5)
         self.pool = nn.MultiheadAttention(hidden, 4, batch_first=True)
@@ -122,18 +123,18 @@ class GraphEncoder(nn.Module):
 
     def forward(self, batch: GraphBatch) -> torch.Tensor:
         """-> [B, slots / 2, 2 out]."""
-        edges, edge_there = batch.edges()
-        injected = self.injection(batch.emotion, edges, edge_there)
+        edges, edges_present = batch.edges()
+        injected = self.injection(batch.emotion, edges, edges_present)
         nodes = torch.cat(
             [batch.objects, batch.attributes, batch.adjective[:, None], injected, batch.emotion[:, None]], dim=1
         )
-        always, bare = torch.ones_like(batch.there[:, :1]), ~batch.there.any(dim=1, keepdim=True)
-        there = torch.cat([batch.there, batch.there, always, edge_there, bare], dim=1)
-        links = adjacency(batch.there)
+        always, bare = torch.ones_like(batch.present[:, :1]), ~batch.present.any(dim=1, keepdim=True)
+        present = torch.cat([batch.present, batch.present, always, edges_present, bare], dim=1)
+        links = adjacency(batch.present)
         for layer, norm in zip(self.layers, self.norms):
             nodes = torch.relu(norm(layer(nodes, links)))
         queries = self.queries.expand(len(nodes), -1, -1)
-        pooled, _ = self.pool(queries, nodes, nodes, key_padding_mask=~there, need_weights=False)
-        # Each of a graph's vectors is standardised over the batch, as the real ones are over their data: without it the
-        # adversary's gradient carries them away, and an emotion's graphs fall together onto one vector a slot.
+        pooled, _ = self.pool(queries, nodes, nodes, key_padding_mask=~present, need_weights=False)
+        # Each of a graph's vectors is standardised over the batch, as the real ones are over their data. Without it
+        # they diverge under the adversary's gradient, and an emotion's graphs collapse onto one vector a slot.
         return self.scale(self.out(pooled).flatten(1)).unflatten(1, (queries.shape[1] // 2, -1))

@@ -16,8 +16,8 @@ Maps = Sequence[torch.Tensor]
 
 
 def content_loss(result: Maps, source: Maps) -> torch.Tensor:
-    """Equation 20: the distance of the coarsest maps, each channel normalised over its places, so that what counts
-    is where things are, not how bright (as AdaIN's followers take it)."""
+    """Equation 20: the distance of the coarsest maps, each channel normalised over its places (as in work after AdaIN):
+    positions count, brightness does not."""
     return F.mse_loss(_normalised(result[-1]), _normalised(source[-1]))
 
 
@@ -44,16 +44,16 @@ def identity_loss(
 
 
 def adversary_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Equation 23 as the discriminator sees it: logits of references and of results, with and without their text
-    side by side in the last dimension."""
+    """Equation 23 for the discriminator: logits of references and of results. (Logits without and with the text may be
+    joined along any dimension.)"""
     return F.binary_cross_entropy_with_logits(real, torch.ones_like(real)) + F.binary_cross_entropy_with_logits(
         fake, torch.zeros_like(fake)
     )
 
 
 def gan_loss(fake: torch.Tensor) -> torch.Tensor:
-    """Equation 23 as the generator sees it, in the form that does not vanish while the adversary wins (Goodfellow et
-    al. 2014): results are to be taken for real."""
+    """Equation 23 for the generator, in the non-saturating form (Goodfellow et al. 2014): the discriminator should take
+    results for real."""
     return F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
 
 
@@ -73,9 +73,10 @@ def patch_clip_loss(
     threshold: float = 0.7,
     perspective: float = 0.5,
 ) -> torch.Tensor:
-    """Equation 26 with CLIPstyler's patches and directions (Kwon and Ye 2022): 1 - cosine between the way from the
-    source to each random patch of the result and the way between the texts, in CLIP's space; patches whose distance is
-    under `threshold` are moved enough and count nothing. Each patch is seen in a random perspective of this strength.
+    """Equation 26 with CLIPstyler's patches and directions (Kwon and Ye 2022): 1 - cosine between two directions in
+    CLIP's space, from the source to each random patch of the result and from the source's text to the target's. Patches
+    with a distance below `threshold` do not count. Each patch is distorted by a random perspective of strength
+    `perspective`.
 
     encode       images [N, 3, h, w] -> normalised features [N, D]
     text, source_text  [B, D] normalised
@@ -101,9 +102,8 @@ def patch_clip_loss(
 
 @dataclass(frozen=True)
 class Weights:
-    """Equations 24 and 27. A weight of nought leaves its loss out: that is each ablation. `smooth` is ours: the
-    total variation of the change (`gram.total_variation`), against halos along the source's edges; the paper has
-    none."""
+    """Equations 24 and 27. A weight of 0 leaves its loss out, as the ablations do. `smooth` is ours, against halos
+    along the source's edges: the total variation of the change (`gram.total_variation`)."""
 
     content: float = 6.0
     style: float = 2.0
@@ -115,7 +115,7 @@ class Weights:
 
 
 def total_loss(parts: dict[str, torch.Tensor], weights: Weights) -> torch.Tensor:
-    """Equations 24 and 27: the weighted sum of the parts that are there."""
+    """Equations 24 and 27: the weighted sum of the given parts."""
     return sum(getattr(weights, name) * value for name, value in parts.items())
 
 

@@ -30,17 +30,18 @@ def repaint(
     strength: float = 1.0,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Image [B, 3, H, W] in 0..1 -> the same in the code's emotion, one image at a time, so that memory does not grow.
+    """Images [B, 3, H, W] in 0..1 -> the same repainted in the code's emotion, one after another to bound memory.
 
     text      a word or sentence (equation 15); empty: the emotion's own (`EmoLat.words`)
-    strength  times the emotion's intensity: 0 returns the image, 1 the network's answer, more exaggerates
+    strength  times the emotion's intensity is the share of the change: 0 returns the image, 1 the network's result,
+              more exaggerates
     mask      [B or 1, 1, H, W] in 0..1: where the image changes; elsewhere it stays, bit for bit
 
     UserError where the EmoLat has no transfer network, the code is of another width, or the image is too small for the
     VGG's pools.
     """
     if emolat.network is None:
-        raise UserError("This EmoLat holds codebooks alone. Train its transfer network: affect train transfer.")
+        raise UserError("This EmoLat holds only codebooks. Train its transfer network: affect train transfer.")
     width = emolat.config.code_width
     if code.codes.shape[-1] != width:
         raise UserError(
@@ -81,7 +82,7 @@ def flat(vectors: torch.Tensor, method: str, seed: int = 0) -> np.ndarray:
     centred = (vectors - vectors.mean(dim=0)).double()
     if method == "PCA":
         u, s, _ = torch.linalg.svd(centred, full_matrices=False)
-        u = u * torch.where(u.abs().max(dim=0).values == u.max(dim=0).values, 1.0, -1.0)  # SVD leaves signs open
+        u = u * torch.where(u.abs().max(dim=0).values == u.max(dim=0).values, 1.0, -1.0)  # SVD does not fix the signs
         return (u[:, :2] * s[:2]).numpy()
     if method != "t-SNE":
         raise UserError(f"The map's method is {' or '.join(METHODS)}, not '{method}'.")
@@ -92,8 +93,8 @@ def flat(vectors: torch.Tensor, method: str, seed: int = 0) -> np.ndarray:
 
 
 def clustered(points: np.ndarray, books: np.ndarray, neighbours: int = 10) -> float:
-    """How well points [n, 2] of a map fall into clusters by their book [n]: the mean share of a point's nearest
-    neighbours that are of its own book. One in eight by chance; 1 where the books lie wholly apart."""
+    """How well points [n, 2] of a map cluster by their book [n]: the mean share of a point's nearest neighbours that
+    are of its own book. One in eight by chance; 1 where the books are disjoint."""
     places = torch.from_numpy(np.asarray(points, np.float64))
     away = torch.cdist(places, places)
     away.fill_diagonal_(float("inf"))
@@ -109,8 +110,8 @@ def map_points(emolat: EmoLat, method: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def codebook_map(emolat: EmoLat, method: str = "t-SNE") -> np.ndarray:
-    """The codebooks as eight clouds of points (the paper's Figure 3): an image [H, W, 3] in 0..1. A point's size is
-    its use. Where scikit-learn is missing PCA takes t-SNE's place, and that is said."""
+    """The codebooks as eight clouds of points (the paper's Figure 3): an image [H, W, 3] in 0..1. A point's size is its
+    use. Without scikit-learn, PCA replaces t-SNE, with a note."""
     from ..plots import scatter
 
     if method == "t-SNE" and find_spec("sklearn") is None:

@@ -1,5 +1,5 @@
-"""The AFFECT_EMOLAT socket: eight codebooks, and where it was trained the transfer network, with the networks they look
-through. One safetensors file; its metadata says what it was trained with."""
+"""The AFFECT_EMOLAT socket: eight codebooks, the transfer network (where it was trained), and the feature networks that
+they read. One safetensors file; its metadata says what it was trained with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VGG_CHANNELS = {"tiny-vgg": (16, 32, 48, 96, 128), "vgg19": (64, 128, 256, 512, 
 
 @dataclass(frozen=True)
 class EmoLatConfig:
-    """What an EmoLat is made of.
+    """The architecture of an EmoLat.
 
     clip     the `scorers.load_scorer` name of the text encoder
     vgg      the `backbones.load_backbone` name of the feature network; a code is two neighbouring vectors of its
@@ -47,7 +47,7 @@ class EmoLatConfig:
 
     def __post_init__(self) -> None:
         if self.vgg not in VGG_CHANNELS:
-            raise UserError(f"EmoLat looks through a VGG: {' or '.join(VGG_CHANNELS)}, not '{self.vgg}'.")
+            raise UserError(f"EmoLat's feature network must be {' or '.join(VGG_CHANNELS)}, not '{self.vgg}'.")
 
     @property
     def code_width(self) -> int:
@@ -56,15 +56,15 @@ class EmoLatConfig:
 
 @dataclass(frozen=True)
 class EmoLatCode:
-    """The AFFECT_EMOLAT_CODE socket: codes [n, W] drawn for an emotion, and with `tokens` [n, D] what they start MUSE's
-    tokens from (None where the EmoLat has no such projection)."""
+    """The AFFECT_EMOLAT_CODE socket: codes [n, W] drawn for an emotion, and `tokens` [n, D], their projection to
+    initial tokens for MUSE (None where the EmoLat has none)."""
 
     codes: torch.Tensor
     emotion: EmotionTarget
     tokens: torch.Tensor | None = None
 
     def as_tokens(self) -> EmotionTokens:
-        """What MUSE's tokens may start from. UserError where the EmoLat never learned it."""
+        """Initial tokens for MUSE. UserError where the EmoLat has no projection onto them."""
         if self.tokens is None:
             raise UserError(
                 "This EmoLat's codes cannot start emotional tokens: it has no projection onto them. Train one with "
@@ -74,8 +74,8 @@ class EmoLatCode:
 
 
 class TokenMap(nn.Linear):
-    """Codes [.., W] -> MUSE's first tokens [.., D]: linear in the standardised code (its direction says the emotion,
-    its length does not), and no longer than a text's own embeddings, whose root mean square is 1."""
+    """Codes [.., W] -> MUSE's initial tokens [.., D]: linear in the standardised code (the emotion is in its direction,
+    not its length), and at most as long as a text's embeddings, whose root mean square is 1."""
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         tokens = super().forward(F.layer_norm(codes, codes.shape[-1:]))
@@ -83,8 +83,8 @@ class TokenMap(nn.Linear):
 
 
 class EmoLat(nn.Module):
-    """Codebooks and transfer network. `network` is None after stage one; `token_map` where nobody trained it.
-    `training_config`: the tables of the configs it was trained by, for whoever trains a rival."""
+    """Codebooks and transfer network. `network` is None after stage one, `token_map` where it was not trained.
+    `training_config`: the tables of the configs of its training, from which benchmarks train rivals."""
 
     def __init__(
         self, config: EmoLatConfig, vgg: Backbone, scorer: ClipScorer, network: bool = True, token_width: int = 0
@@ -111,12 +111,12 @@ class EmoLat(nn.Module):
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:
-        """Everything that has to be on one device."""
+        """The networks that must be on one device."""
         return self, self.vgg, self.scorer
 
     def sample(self, emotion: EmotionTarget, n: int, temperature: float, seed: int) -> EmoLatCode:
-        """n codes for an emotion, from the seed: each one's book is drawn by the emotion's distribution, each code
-        inside its book by its use, tempered."""
+        """n codes for an emotion, by a seed: books are drawn by the emotion's distribution, codes inside a book by
+        their use and the temperature. UserError for an emotion that the EmoLat was never trained on."""
         distribution = torch.tensor(emotion.distribution)
         unknown = [
             name
@@ -125,8 +125,8 @@ class EmoLat(nn.Module):
         ]
         if unknown:
             raise UserError(
-                f"This EmoLat has never seen {' or '.join(unknown)}: no image that it learned from showed that. Ask "
-                "for another emotion, or train it on images of that one."
+                f"This EmoLat was not trained on {' or '.join(unknown)}. Choose another emotion, or train it on images "
+                "of that one."
             )
         generator = torch.Generator().manual_seed(seed % 2**63)
         books = torch.multinomial(distribution, n, replacement=True, generator=generator)
@@ -140,12 +140,12 @@ class EmoLat(nn.Module):
 
     @torch.no_grad()
     def words(self, emotion: EmotionTarget) -> torch.Tensor:
-        """[1, D]: what stands for an emotion in equation 15. Of one of the eight its word's features; of any other
-        distribution the mean of the eight words' by it, because these are the words that the network learned."""
+        """[1, D]: the text features of an emotion in equation 15: for one of the eight those of its word, for a mixture
+        the weighted mean of the eight words', because the network learned these words."""
         weights = torch.tensor(emotion.distribution)
-        there = weights.nonzero().flatten()
-        features = self.text([MIKELS[k] for k in there.tolist()])
-        return F.normalize(weights[there].to(features) @ features, dim=-1)[None]
+        mixed = weights.nonzero().flatten()
+        features = self.text([MIKELS[k] for k in mixed.tolist()])
+        return F.normalize(weights[mixed].to(features) @ features, dim=-1)[None]
 
 
 _FORMAT = "emolat 1"
@@ -164,18 +164,18 @@ def save(path: Path, emolat: EmoLat, half: bool = True) -> Path:
 
 
 def load(path: Path, device: str = "") -> EmoLat:
-    """Reads what `save` wrote, in float32, on a device (default: the host's). UserError where the file is something
-    else, has its emotions in another order, or codes of another width than its VGG gives."""
+    """Reads what `save` wrote, in float32, onto a device (default: the host's). UserError where the file is something
+    else, has its emotions in another order, or codes of another width than its VGG's."""
     state, metadata = files.load_safetensors(path)
     if metadata.get("format") != _FORMAT or "codebooks.entries" not in state:
         raise UserError(
-            f"'{path.name}' holds no EmoLat: train one with `affect train emolat` and `affect train transfer`."
+            f"'{path.name}' does not hold an EmoLat. Train one with `affect train emolat` and `affect train transfer`."
         )
     try:
         order, made_of = tuple(json.loads(metadata["emotions"])), dict(json.loads(metadata["config"]))
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"'{path.name}' does not say which emotions its codebooks stand for, or what it is made of (its metadata's "
+            f"'{path.name}' does not say which emotions its codebooks are for, or its architecture (its metadata's "
             "emotions and config). Write it again with `affect train emolat`."
         ) from None
     if order != tuple(MIKELS):

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from ..networks.backbones import VGG_CUTS
 
 LARGEST = 1024 * 1024
-"""Images of more pixels are transferred at this size and the change is enlarged: attention over the cells is
-quadratic."""
+"""Images of more pixels are transferred at this size, and the change is enlarged: attention is quadratic in the
+cells."""
 
 
 class Mapper(nn.Module):
@@ -50,8 +50,8 @@ class Block(nn.Module):
 
 
 class _Up(nn.Module):
-    """Doubles the size, joins the encoder's features of that size, and lets the code scale and shift each channel: a
-    skip keeps the outlines, which come from the source, and must not keep its palette, which comes from the emotion."""
+    """Doubles the size, joins the encoder's features of that size, and scales and shifts each channel by the code. A
+    skip connection should keep the source's outlines, but not its palette, which comes from the emotion."""
 
     def __init__(self, width: int, skip: int, out: int, code: int):
         super().__init__()
@@ -70,7 +70,7 @@ class TransferNet(nn.Module):
     """Image [B, 3, H, W] in 0..1, text features [B, D] and codes [B, n, W] -> image [B, 3, H, W] in 0..1.
 
     encoder  a frozen VGG (`backbones.Backbone`); it is not part of this module's state dict
-    widths   its channels behind relu1_1, relu2_1, relu3_1 and relu4_1
+    widths   its channels at relu1_1, relu2_1, relu3_1 and relu4_1
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class TransferNet(nn.Module):
     def forward(
         self, image: torch.Tensor, text: torch.Tensor, codes: torch.Tensor, maps: list[torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """`maps` where `encode` has already been run on the image."""
+        """`maps`: what `encode` gives for the image, where the caller has it already."""
         maps = self.encode(image) if maps is None else maps
         tokens = self.mapper(text, codes)
         b, c, h, w = maps[-1].shape
@@ -117,9 +117,9 @@ class TransferNet(nn.Module):
         y = cells.transpose(1, 2).reshape(b, c, h, w)
         for up, skip in zip(self.ups, maps[-2::-1]):  # equation 19
             y = up(y, skip, code)
-        # A share of the way to white or to black: always in range, and an untrained network gives the source back to
-        # the last digit. (Added without a bound, the change ran away into flat colour: a clamp that passes gradients
-        # does not stop it.)
+        # A share of the distance to white or to black: always in range, and an untrained network returns the source
+        # exactly. (Without a bound the change diverged into flat colour; a clamp that passes gradients does not stop
+        # that.)
         change = self.last(y).tanh()
-        # Not by clamps: their gradient at nought, where training begins, is nought.
+        # Not by clamps: their gradient is 0 at a change of 0, where training begins.
         return image + change * torch.where(change >= 0, 1 - image, image)

@@ -1,12 +1,13 @@
-"""Which servers may be asked about a picture, and which of them gets the key.
+"""Which servers may be sent a picture, and which of them a key.
 
-A workflow names its MLLM server, and workflows come from strangers: a picture goes to this machine, and elsewhere only
-where the person at this machine has said so; a key goes only to the host and port that it was given for.
+A workflow names its MLLM server, and workflows come from strangers. So a picture goes to servers on this machine, and
+to others only where the person at this machine has allowed it; a key goes only to the host and port that it belongs to.
 
-AFFECT_MLLM_HOSTS    hosts by commas that may be sent pictures: gpu.lan (any port) or gpu.lan:8000 (that port alone)
-AFFECT_MLLM_API_KEY  goes to those of them that are named with their port; without one, to the scheme's own (443 of
-                     https)
-OPENAI_API_KEY       goes to https://api.openai.com, which may then be sent pictures too
+AFFECT_MLLM_HOSTS    hosts, separated by commas, that may be sent pictures: gpu.lan (any port) or gpu.lan:8000 (one
+                     port)
+AFFECT_MLLM_API_KEY  is sent to those of these hosts that are named with their port; to one without, at the scheme's own
+                     port (443 for https)
+OPENAI_API_KEY       is sent to https://api.openai.com, which may then be sent pictures too
 """
 
 from __future__ import annotations
@@ -22,37 +23,38 @@ from urllib.parse import quote, urlsplit
 from .. import host
 from ..errors import UserError
 
-NO_ADDRESS = "The MLLM's base_url is no address. Write it as http://127.0.0.1:11434/v1."  # not repeated: a password may stand in it
+# The address is not repeated, because it may hold a password.
+NO_ADDRESS = "The MLLM's base_url is not an address. Write it as http://127.0.0.1:11434/v1."
 _OPENAI = "api.openai.com"
 _KEYS = ("AFFECT_MLLM_API_KEY", "OPENAI_API_KEY")
 _PORTS = {"http": 80, "https": 443}
 
 
 def check_url(base_url: str) -> str:
-    """The address, or UserError where it is none or carries a password (it would stand in the workflow)."""
+    """The address itself. UserError where it is not one, or holds a password, which would be saved in the workflow."""
     try:
-        where = urlsplit(base_url)
-        good = where.scheme in _PORTS and where.hostname and where.port != 0  # a port that is no number raises
+        parts = urlsplit(base_url)
+        good = parts.scheme in _PORTS and parts.hostname and parts.port != 0  # a port that is not a number raises
     except ValueError:
         good = False
-    if not good or re.search(r"[^\x21-\x7e]|\\", base_url):  # what programs read in different ways
+    if not good or re.search(r"[^\x21-\x7e]|\\", base_url):  # characters that programs read in different ways
         raise UserError(NO_ADDRESS)
-    if where.username or where.password or where.query or where.fragment:
+    if parts.username or parts.password or parts.query or parts.fragment:
         raise UserError(
-            "The MLLM's base_url carries a name, password or key, which would be saved in the workflow. Put the key "
+            "The MLLM's base_url holds a name, password or key, which would be saved in the workflow. Put the key "
             "into the environment as AFFECT_MLLM_API_KEY."
         )
     return base_url
 
 
 def place(url: str) -> tuple[str, int]:
-    """(host in small letters, port) of an address."""
-    where = urlsplit(url)
-    return (where.hostname or "").rstrip("."), where.port or _PORTS.get(where.scheme, 0)
+    """(host in lower case, port) of an address."""
+    parts = urlsplit(url)
+    return (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme, 0)
 
 
 def named(url: str) -> str:
-    """host:port of an address, as AFFECT_MLLM_HOSTS takes it."""
+    """host:port of an address, as AFFECT_MLLM_HOSTS lists it."""
     name, port = place(url)
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
@@ -66,13 +68,13 @@ def is_this_machine(name: str) -> bool:
 
 
 def check_allowed(url: str, confirmed: bool = False) -> None:
-    """UserError, with the line to set, where pictures may not be sent to a server.
+    """UserError, with the setting that would allow it, where pictures may not be sent to a server.
 
-    confirmed  whether the person at this machine has typed the address, and no workflow brought it
+    confirmed  whether the person at this machine typed the address (it did not come with a workflow)
     """
     name, _ = place(url)
     openai = url.startswith("https://") and name == _OPENAI and _key("OPENAI_API_KEY")
-    if confirmed or is_this_machine(name) or openai or _stands_in(url, host.current().mllm_hosts(), any_port=True):
+    if confirmed or is_this_machine(name) or openai or _listed(url, host.current().mllm_hosts(), any_port=True):
         return
     extra = " or set OPENAI_API_KEY," if name == _OPENAI else ""
     raise UserError(
@@ -82,25 +84,25 @@ def check_allowed(url: str, confirmed: bool = False) -> None:
 
 
 def key_for(url: str) -> str:
-    """The key that may go to a server (see the module), "" where none may. UserError for a key that no header can
-    carry."""
+    """The key that may be sent to a server (see the module), "" where none may. UserError for a key that does not fit
+    into a header."""
     if url.startswith("https://") and place(url) == (_OPENAI, 443):
         return _key("OPENAI_API_KEY")
     hosts = os.environ.get("AFFECT_MLLM_HOSTS", "").split(",")
-    return _key("AFFECT_MLLM_API_KEY") if _stands_in(url, hosts, any_port=False) else ""
+    return _key("AFFECT_MLLM_API_KEY") if _listed(url, hosts, any_port=False) else ""
 
 
-def _stands_in(url: str, hosts: Iterable[str], any_port: bool) -> bool:
-    """Whether an address is among hosts. `any_port`: whether one without a port stands for all of them, or for the
-    scheme's own."""
+def _listed(url: str, hosts: Iterable[str], any_port: bool) -> bool:
+    """Whether an address is among hosts. `any_port`: whether a host without a port means all ports, or the scheme's
+    own."""
     name, port = place(url)
     for entry in hosts:
         try:
-            where = urlsplit(f"//{entry.strip().lower()}")
-            same_port = port == where.port if where.port else any_port or port == _PORTS.get(urlsplit(url).scheme)
+            parts = urlsplit(f"//{entry.strip().lower()}")
+            same_port = port == parts.port if parts.port else any_port or port == _PORTS.get(urlsplit(url).scheme)
         except ValueError:
             continue
-        if name and name == (where.hostname or "").rstrip(".") and same_port:
+        if name and name == (parts.hostname or "").rstrip(".") and same_port:
             return True
     return False
 
@@ -108,15 +110,15 @@ def _stands_in(url: str, hosts: Iterable[str], any_port: bool) -> bool:
 def _key(name: str) -> str:
     key = os.environ.get(name, "").strip()  # a file's last line ends with a newline
     if re.search(r"[^\x21-\x7e]", key):
-        raise UserError(f"{name} in the environment holds spaces or other characters that no key has. Set it anew.")
+        raise UserError(f"{name} in the environment holds spaces or other characters that no key has. Set it again.")
     return key
 
 
 def redacted(text: str) -> str:
-    """The text without the keys of the environment: some servers repeat the headers that they were sent, plain, in
-    another case, or written as JSON, in an address or in base64."""
+    """The text without the environment's keys. Some servers repeat the headers that they were sent: plain, in another
+    case, or encoded as JSON, in an address or in base64."""
     for key in filter(None, (os.environ.get(name, "").strip() for name in _KEYS)):
-        if len(key) < 8:  # no secret but a word that some servers want to see, such as "none"
+        if len(key) < 8:  # not a secret but a word that some servers require, such as "none"
             continue
         codes = [
             base64.b64encode(code.encode("utf-8", "replace")).decode().rstrip("=") for code in (key, f"Bearer {key}")

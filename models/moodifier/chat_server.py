@@ -1,5 +1,5 @@
-"""A server that speaks OpenAI's chat interface, asked with an image. Bounded in time and size whatever it does, and
-told nothing that the environment does not say belongs to it."""
+"""A server with OpenAI's chat interface, asked about an image. Time and size of an answer are bounded whatever the
+server does, and it gets a key only where the environment assigns one to it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .addresses import NO_ADDRESS, check_allowed, check_url, is_this_machine, ke
 from .instruction import SCHEMA, BrokenAnswer
 
 SIDE = 768
-"""An image is sent at this size at most."""
+"""Pixels a side at most of an image that is sent."""
 
 LARGEST_ANSWER = 200_000
-"""Bytes of an answer; what is longer is no answer to what was asked."""
+"""Bytes of an answer at most."""
 
 _HEADERS = {"host", "accept", "content-type", "content-length", "connection", "user-agent"}
 
 
 class Refused(UserError):
-    """One request that a server would not or could not answer in time; another may go well."""
+    """A request that a server refused or did not answer in time; another one may succeed."""
 
 
 def shrunk(image: Any) -> Any:
-    """A PIL image as it is shown to a model: at most `SIDE` pixels a side."""
+    """A PIL image at most `SIDE` pixels a side, as models are shown it."""
     small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE))
     return small
@@ -45,17 +45,17 @@ def jpeg(image: Any) -> bytes:
 
 
 class _TooLong(Exception):
-    """An answer beyond `LARGEST_ANSWER`, or compressed: it could be any length."""
+    """An answer beyond `LARGEST_ANSWER`, or a compressed one, which could have any length."""
 
 
 class Server:
     """Questions about an image, and their answers as text.
 
-    seconds  for the whole of an answer, from the first request over every retry to the last byte
-    retries  of 429, 5xx and cut connections, with the client library's back-off, which keeps to Retry-After
-    confirmed  whether the person at this machine has typed the address, and no workflow brought it
-    schema   whether the answer's form is asked for; off for questions of another form, and where a server does not know
-             it
+    seconds  for a whole answer, from the first request over all retries to the last byte
+    retries  after 429, 5xx and cut connections, with the client library's back-off, which respects Retry-After
+    confirmed  whether the person at this machine typed the address (it did not come with a workflow)
+    schema   whether the request asks for the answer's schema; off for other questions, and where a server does not
+             support it
     """
 
     def __init__(self, base_url: str, model: str, seconds: float = 120.0, retries: int = 2, confirmed: bool = False):
@@ -80,20 +80,20 @@ class Server:
         except self.http.InvalidURL:
             raise UserError(NO_ADDRESS) from None
         self.schema = True
-        self.unknown: set[str] = set()  # parameters that this server has refused, and answered without
+        self.unknown: set[str] = set()  # parameters that this server refused; without them it answered
 
     def __call__(self, image: Any, question: str) -> str:
-        """The answer, not waited for too long even where a header never ends. UserError where the server cannot be
-        reached or refuses; BrokenAnswer for an answer that is none."""
-        check_allowed(self.url, self.confirmed)  # again: a cached node outlives what was allowed
-        key_for(self.url)  # a key that no header can carry is spoken of here
+        """The answer, waited for at most `seconds`, even where a header never ends. UserError where the server cannot
+        be reached or refuses; BrokenAnswer for a reply that is not an answer."""
+        check_allowed(self.url, self.confirmed)  # again: permissions may have changed since a cached node was made
+        key_for(self.url)  # raises here for a key that does not fit into a header
         try:
             return within(self.seconds, lambda: self._asked(jpeg(image), question))
         except TooLate:
             raise Refused(self._say(f"gave no whole answer in {self.seconds:g} seconds")) from None
 
     def _parameters(self, unknown: set[str]) -> dict[str, Any]:
-        """What goes along with the question, less what this server does not know."""
+        """The request's parameters, without `unknown` ones."""
         wanted: dict[str, Any] = {"temperature": 0, "max_tokens": 2000}
         if self.schema:
             wanted["response_format"] = {
@@ -105,8 +105,8 @@ class Server:
         return {k: v for k, v in wanted.items() if k not in unknown}
 
     def _asked(self, picture: bytes, question: str, refused: frozenset[str] = frozenset()) -> str:
-        """`refused`: parameters that it has just refused. Only an answer without them shows that it was they that it
-        minded."""
+        """`refused`: parameters that the server has just refused. They count as unknown once it answers without
+        them."""
         import openai
 
         data = base64.b64encode(picture).decode()
@@ -125,20 +125,19 @@ class Server:
             self.unknown |= refused
             content = json.loads(made.content)["choices"][0]["message"]["content"]
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            # Older servers know no response format, newer models no temperature: whatever it names it is not sent
-            # again.
-            minded = [key for key in sent if key in f"{error} {error.body}"] or ["response_format"] * (
-                "response_format" in sent
-            )
-            if not minded:
+            # Older servers do not support the response format, newer models not the temperature: what the error names
+            # is not sent again.
+            named_keys = [key for key in sent if key in f"{error} {error.body}"]
+            refusing = named_keys or ["response_format"] * ("response_format" in sent)
+            if not refusing:
                 raise Refused(self._say(f"refused the request (error {error.status_code})")) from None
-            return self._asked(picture, question, refused | set(minded))
+            return self._asked(picture, question, refused | set(refusing))
         except openai.APIStatusError as error:
             raise self._of_status(error) from None
         except (_TooLong, openai.APIConnectionError, self.http.HTTPError) as error:
             raise self._of_connection(error) from None
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-            raise BrokenAnswer("the server's reply is no chat completion") from None
+            raise BrokenAnswer("the server's reply is not a chat completion") from None
         if not isinstance(content, str):
             raise BrokenAnswer("the server's reply has no text")
         return redacted(content)
@@ -169,8 +168,8 @@ class Server:
         return kind(self._say(f"answered with error {code}, after the retries"))
 
     def _of_connection(self, error: Exception) -> Exception:
-        """What to raise where a connection failed. Errors that are raised while the body is read come as they are, or as
-        the cause of the library's own."""
+        """What to raise where a connection failed. Errors that are raised while the body is read come as they are, or
+        as the cause of the library's own."""
         if _caused(error, _TooLong):
             return BrokenAnswer(f"it is longer than {LARGEST_ANSWER} bytes, or compressed, which was not asked for")
         if _caused(error, self.http.TimeoutException):
@@ -184,17 +183,16 @@ class Server:
 
 
 def _caused(error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
-    """Whether an error or what it comes from is of a kind."""
+    """Whether an error, or one of its causes, is of a kind."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> Any:
-    """The client library's HTTP client with answers cut off at `LARGEST_ANSWER` bytes and at a deadline (its own
-    timeouts run anew with every byte), with no header but its own and our key (the library would send what it finds
-    in the environment to any server that a workflow names), and going to no other host or port than the one that was
-    allowed."""
+    """The client library's HTTP client with three restrictions: answers end at `LARGEST_ANSWER` bytes and at a deadline
+    (its own timeouts start again with every byte); no headers but a fixed few and our key (the library would send what
+    it finds in the environment to any server that a workflow names); no other host or port than the allowed one."""
 
     class Stream(http.SyncByteStream):
         def __init__(self, inner: Any, end: float):
@@ -222,7 +220,7 @@ def _bounded_client(openai: Any, http: Any, base_url: str, seconds: float) -> An
             headers["accept-encoding"] = "identity"
             if key := key_for(str(request.url)):
                 headers["authorization"] = f"Bearer {key}"
-            # The library goes on reading the headers of its own request.
+            # A new request: the library still reads the headers of its own.
             sent = http.Request(
                 request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
             )

@@ -26,14 +26,14 @@ def edit_figures(
     """Images [B, 3, H, W] in 0..1 before and after (one before may serve all after), mask [B or 1, H, W] -> a row an
     image.
 
-    psnr, mse, ssim, perceptual,  over the whole image; the same with `_outside` where a mask is given, measured on the
-                                  edit
-    structure                     with its inside put back to what it was (psnr and mse over the outside's pixels
-                                  alone). structure is the distance of self-similarities, on the perceptual network's
-                                  last features
-    clip                          100 cosine of the edited image with "an image of" the emotion, by the scorer
-    p_target, p_target_before     the classifier's probability of the emotion (of a mix, of its distribution's
-                                  strongest)
+    psnr, mse, ssim, perceptual, structure
+        over the whole image, and with `_outside` where a mask is given: psnr and mse over the pixels outside, the
+        others on the edit with the source inside the mask. structure is the distance of self-similarities of the tiny
+        VGG's last features
+    clip
+        100 cosine of the edited image with "an image of" the emotion, by the scorer
+    p_target, p_target_before
+        the classifier's probability of the emotion (of a mixture, of its dominant emotion)
 
     UserError where the images' sizes differ.
     """
@@ -43,10 +43,11 @@ def edit_figures(
             f"The two images differ in size: {image.shape[-1]} x {image.shape[-2]} before, {edited.shape[-1]} x "
             f"{edited.shape[-2]} after. Scale one of them first."
         )
-    there = lambda network, x: x.to(next(network.parameters()).device)
+    on_device_of = lambda network, x: x.to(next(network.parameters()).device)
     distance = PerceptualDistance().to(image.device)
     last = taps(load_backbone("tiny-vgg").to(image.device), ("relu4_4",))
-    structure = lambda x, before=last(image)[0]: metrics.structure_distance(before, last(x)[0])
+    before = last(image)[0]
+    structure = lambda x: metrics.structure_distance(before, last(x)[0])
     columns: dict[str, torch.Tensor] = {
         "psnr": metrics.psnr(image, edited),
         "mse": metrics.mean_square(image, edited),
@@ -68,8 +69,8 @@ def edit_figures(
         k = MIKELS.index(emotion.dominant)
         if scorer is not None:
             text = scorer.text_features([f"an image of {emotion.label or emotion.dominant}"])
-            columns["clip"] = 100 * (metrics.clip_features(scorer, there(scorer, edited)) * text).sum(dim=1)
+            columns["clip"] = 100 * (metrics.clip_features(scorer, on_device_of(scorer, edited)) * text).sum(dim=1)
         if classifier is not None:
-            columns["p_target"] = classifier(there(classifier, edited)).softmax(dim=-1)[:, k]
-            columns["p_target_before"] = classifier(there(classifier, image)).softmax(dim=-1)[:, k]
+            columns["p_target"] = classifier(on_device_of(classifier, edited)).softmax(dim=-1)[:, k]
+            columns["p_target_before"] = classifier(on_device_of(classifier, image)).softmax(dim=-1)[:, k]
     return [{name: round(float(values[i]), 5) for name, values in columns.items()} for i in range(len(edited))]

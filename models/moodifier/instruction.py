@@ -1,4 +1,4 @@
-"""What is to be changed: the one answer that every MLLM provider gives, checked against one schema."""
+"""An instruction: what to change in an image. Every MLLM provider's answer is checked against one schema."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ SCHEMA: dict[str, Any] = {
 
 
 class BrokenAnswer(Exception):
-    """An answer that is not what was asked for; its text says why, for the second try and for the user."""
+    """An answer that does not fit the schema; the text says why, for the second try and for the user."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One object: its name as it stands in the source prompt, the attribute it takes, and its box (left, top, right,
-    bottom in 0..1) where one was given."""
+    """One object: its name as in the source prompt, the attribute it gets, and its box (left, top, right, bottom in
+    0..1) where one was given."""
 
     name: str
     attribute: str
@@ -57,8 +57,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What to change, and both prompts. `warning` says where it comes from when that is not what was asked, or what of
-    it is in doubt."""
+    """What to change, and both prompts. `warning` says who answered where that is not who was asked, or what is in
+    doubt."""
 
     objects: tuple[Change, ...]
     source_prompt: str
@@ -67,13 +67,14 @@ class Instruction:
     warning: str = ""
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values, by the fields' names."""
         return asdict(self)
 
 
 def plain(text: Any, longest: int) -> str:
-    """Text of a model as text for a prompt: one line, no control characters, no key of ours (`addresses.redacted`),
-    none of the marks that a prompt's parser obeys (weights, embeddings, dynamic prompts), no longer than `longest`
-    (cut behind a sentence or a word)."""
+    """A model's text made safe for a prompt: one line, without control characters, without the environment's keys
+    (`addresses.redacted`), without syntax that a prompt's parser interprets (weights, embeddings, dynamic prompts), and
+    cut after a sentence or a word where it is longer than `longest`."""
     text = re.sub(r"\bembedding:", "embedding ", redacted(str(text)), flags=re.IGNORECASE)
     text = " ".join(re.sub(r"[\x00-\x1f\x7f()\[\]{}|<>\\]", " ", text).split())
     if len(text) <= longest:
@@ -84,15 +85,15 @@ def plain(text: Any, longest: int) -> str:
 
 
 def names(objects: list[str]) -> list[str]:
-    """The names that a user gave, as they stand in prompts: plain, in small letters, without marks around them, each
-    once."""
-    said = [plain(name, LONGEST_NAME).lower().strip(" .,;:!?\"'") for name in objects]
-    return [name for name in dict.fromkeys(said) if name]
+    """The names that a user gave, as they are written in prompts: plain, in lower case, without punctuation around
+    them, each once."""
+    written = [plain(name, LONGEST_NAME).lower().strip(" .,;:!?\"'") for name in objects]
+    return [name for name in dict.fromkeys(written) if name]
 
 
 def parse(answer: str, size: tuple[int, int] = (1000, 1000)) -> Instruction:
-    """The instruction in an answer, which may stand between words, thoughts or a code fence: the first JSON object that
-    fits the schema. BrokenAnswer where there is none; it says what is wrong with the first.
+    """The instruction in an answer: the first JSON object that fits the schema, whatever text or code fence is around
+    it. BrokenAnswer where there is none; it says what is wrong with the first.
 
     size  width and height of the image as it was shown: boxes may come in its pixels
     """
@@ -102,7 +103,7 @@ def parse(answer: str, size: tuple[int, int] = (1000, 1000)) -> Instruction:
             data, _ = json.JSONDecoder().raw_decode(answer[start:])
             return _checked(data, size)
         except BrokenAnswer as error:
-            why = why or str(error)  # what is wrong with the outermost, not with a part of it
+            why = why or str(error)  # the error of the outermost object, not of a part of it
         except RecursionError:
             raise BrokenAnswer("its JSON is nested too deep") from None
         except ValueError as error:
@@ -114,7 +115,7 @@ def parse(answer: str, size: tuple[int, int] = (1000, 1000)) -> Instruction:
 def _checked(data: dict[str, Any], size: tuple[int, int]) -> Instruction:
     for key, kind in (("objects", list), ("source_prompt", str), ("target_prompt", str)):
         if not isinstance(data.get(key), kind):
-            raise BrokenAnswer(f"'{key}' is missing or is no {'list' if kind is list else 'text'}")
+            raise BrokenAnswer(f"'{key}' is missing or is not a {'list' if kind is list else 'text'}")
     items = data["objects"][:MOST_OBJECTS]
     for item in items:
         if (
@@ -135,8 +136,8 @@ def _checked(data: dict[str, Any], size: tuple[int, int]) -> Instruction:
 
 
 def _boxes(values: list[Any], size: tuple[int, int]) -> list[tuple[float, float, float, float] | None]:
-    """Boxes as shares of the image. Models answer in shares, in pixels of what they were shown, or per thousand,
-    whatever they were asked for; all boxes of one answer are taken alike."""
+    """Boxes as shares of the image. Whatever they are asked for, models answer in shares, in pixels of the image that
+    they were shown, or per thousand; all boxes of one answer are read in the same unit."""
     given = [v for v in values if v]
     for v in given:
         if (
@@ -146,14 +147,14 @@ def _boxes(values: list[Any], size: tuple[int, int]) -> list[tuple[float, float,
         ):
             raise BrokenAnswer("a box is not four numbers")
         if min(v) < 0:
-            raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are wanted")
+            raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are expected")
         if v[2] <= v[0] or v[3] <= v[1]:
             raise BrokenAnswer("a box is empty")
     scales = ((1, 1), size, (1000, 1000))
     over = 1.05  # a model's box may end a little outside the picture
     scale = next((s for s in scales if all(v[2] <= over * s[0] and v[3] <= over * s[1] for v in given)), None)
     if scale is None or any(v[0] >= scale[0] or v[1] >= scale[1] for v in given):
-        raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are wanted")
+        raise BrokenAnswer("a box lies outside the image: shares from 0 to 1 are expected")
     share = lambda x, most: min(x / most, 1.0)
     return [
         (share(v[0], scale[0]), share(v[1], scale[1]), share(v[2], scale[0]), share(v[3], scale[1])) if v else None
@@ -161,26 +162,26 @@ def _boxes(values: list[Any], size: tuple[int, int]) -> list[tuple[float, float,
     ]
 
 
-def complete(found: Instruction) -> Instruction:
-    """The instruction with every object in both prompts: a grounding looks for its word in the source, and the
-    target names what it becomes. What a model left out is put behind."""
-    source, target = found.source_prompt, found.target_prompt
-    for change in found.objects:
-        if not words.stands_in(source, change.name):
+def complete(instruction: Instruction) -> Instruction:
+    """The instruction with every object in both prompts: a grounding looks for its word in the source, and the target
+    says what it becomes. What a model left out is added at the end."""
+    source, target = instruction.source_prompt, instruction.target_prompt
+    for change in instruction.objects:
+        if not words.occurs_in(source, change.name):
             source = f"{source.rstrip('. ')} with {words.article(change.name)}"
-        if not words.stands_in(target, change.name):
+        if not words.occurs_in(target, change.name):
             target = f"{target.rstrip('. ')} with {words.article(f'{change.attribute} {change.name}'.strip())}"
-    return replace(found, source_prompt=source, target_prompt=target)
+    return replace(instruction, source_prompt=source, target_prompt=target)
 
 
 def by_rules(emotion: str, objects: list[str], description: str = "") -> Instruction:
-    """What needs no MLLM. `objects` are the user's own; without any the whole picture changes. `description` says
-    what the image shows. UserError for an unknown emotion."""
+    """An instruction without an MLLM. `objects` are the user's own; without any the whole picture changes.
+    `description` says what the image shows. UserError for an unknown emotion."""
     if emotion not in LABELS:
-        raise UserError(f"'{emotion}' is none of the emotions known here: {', '.join(LABELS)}.")
+        raise UserError(f"The emotion '{emotion}' is unknown. Choose from: {', '.join(LABELS)}.")
     changes = tuple(Change(name, rules.attribute(emotion, name)) for name in names(objects))
-    seen = plain(description, LONGEST_PROMPT) or " and ".join(words.article(c.name) for c in changes) or "a picture"
-    source = complete(Instruction(changes, seen, seen)).source_prompt
+    shown = plain(description, LONGEST_PROMPT) or " and ".join(words.article(c.name) for c in changes) or "a picture"
+    source = complete(Instruction(changes, shown, shown)).source_prompt
     target = source
     for change in changes:
         target = words.described(target, change.name, change.attribute)

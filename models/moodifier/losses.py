@@ -51,8 +51,8 @@ def fine_grained(region: torch.Tensor, stimuli: torch.Tensor, scale: torch.Tenso
 def sinkhorn(cost: torch.Tensor, epsilon: float = 0.05, iterations: int = 5000) -> torch.Tensor:
     """Equations 3 and 4: cost [n, m] -> the transport plan [n, m] between uniform weights, summing to 1 (Cuturi
     2013). In the log domain, so that no epsilon overflows float32. Ends when rows and columns sum to their weights
-    to 1e-6, or after so many `iterations`: a batch's costs take ten to a hundred at epsilon 0.05, and at 0.01, where
-    many are alike, thousands."""
+    within 1e-6, or after `iterations`: a batch's costs take ten to a hundred at epsilon 0.05, and thousands at 0.01,
+    where many are alike."""
     n, m = cost.shape
     k = -cost.float() / epsilon
     a, b = -math.log(n), -math.log(m)

@@ -24,7 +24,7 @@ from ..tensors.uint8 import image_of, to_uint8
 from .attention import Recorder
 from .blend import EVERYTHING
 from .instruction import Change
-from .words import said_at
+from .words import token_positions
 
 GROUNDINGS = ("attention", "clipseg", "boxes", "saliency")
 
@@ -40,8 +40,8 @@ GUIDED_SIDE = 128
 
 
 def token_columns(prompt: str, words: str) -> list[int]:
-    """As `said_at`. UserError where the words do not stand in the prompt."""
-    columns = said_at(prompt, words)
+    """As `token_positions`. UserError where the words do not stand in the prompt."""
+    columns = token_positions(prompt, words)
     if not columns:
         raise UserError(
             f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it "
@@ -76,9 +76,9 @@ def attention_maps(
 def cross_attention_maps(
     model: Any, positive: Conditioning, latent: torch.Tensor, columns: Sequence[Sequence[int]], seed: int
 ) -> torch.Tensor:
-    """[B, G, h, w]: where a MODEL looks for groups of a CONDITIONING's tokens in latents [B, C, h, w] of the VAE's scale
-    (`attention_maps`), on whichever engine it belongs to. UserError for a rectified flow: its texts and its picture attend
-    to one another together."""
+    """[B, G, h, w]: where a MODEL looks for groups of a CONDITIONING's tokens in latents [B, C, h, w] of the VAE's
+    scale (`attention_maps`), on whichever engine it belongs to. UserError for a rectified flow: its texts and its
+    picture attend to one another together."""
     here = engine(model)
     if here.is_flow(model):
         raise UserError(

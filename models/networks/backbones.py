@@ -1,5 +1,5 @@
-"""Feature networks that are looked into: DenseNet-121 and VGG-19 (torchvision's, where their weights are on this
-machine), EfficientNet-Lite (`efficientnet`), and tiny ones that have the papers' layers at a small width.
+"""Feature networks: DenseNet-121 and VGG-19 (torchvision's, where their weights are on this machine), EfficientNet-Lite
+(`efficientnet`), and tiny ones that have the papers' layers at a small width.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ VGG_WIDTHS = (16, 32, 48, 96, 128)
 """Channels of the tiny VGG's five blocks, of 2, 2, 4, 4 and 4 convolutions as in VGG-19."""
 
 VGG_RELU = {"relu1_2": "3", "relu2_2": "8", "relu3_4": "17", "relu4_4": "26", "relu5_1": "29", "relu5_4": "35"}
-"""VGG-19's activations by their usual names -> their place among its features."""
+"""VGG-19's activations by their usual names -> their index among its features."""
 
 VGG_CUTS = (2, 7, 12, 21, 30)
-"""Where VGG-19's features are cut to end behind relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1."""
+"""Where VGG-19's features are cut to end after relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1."""
 
 LAYERS = ("first", "last")
 """Which five feature maps `feature_maps` gives."""
@@ -67,8 +67,8 @@ WITH_MAPS = ("auto", *TINY, "densenet121", "vgg19")
 
 
 def cached_weights(name: str) -> Path | None:
-    """Where torchvision's ImageNet weights of a network of `PUBLISHED` lie on this machine, in torch's hub folder; None
-    where they are not there. Nothing is downloaded."""
+    """The file of torchvision's ImageNet weights of a network of `PUBLISHED`, in torch's hub folder; None where it is
+    absent. Nothing is downloaded."""
     from torchvision.models import get_model_weights
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1]
@@ -82,17 +82,17 @@ def read_published(name: str, path: Path) -> dict[str, torch.Tensor]:
         state = load_pickled(path)
     except UserError as error:
         raise UserError(
-            f"The weights of '{name}' in {path} are damaged or hold more than weights. Delete the file and get it "
+            f"The weights of '{name}' in {path} are damaged or hold more than weights. Delete the file and download it "
             "again."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
-        raise UserError(f"The file {path} holds no weights of '{name}'. Delete it and get it again.")
+        raise UserError(f"The file {path} does not hold weights of '{name}'. Delete it and download it again.")
     # torchvision's DenseNet files are older than its module names: norm.1 is norm1 today.
     return {re.sub(r"\.(norm|relu|conv)\.([12])\.", r".\1\2.", key): value for key, value in state.items()}
 
 
 class Backbone(nn.Module):
-    """Feature layers behind ImageNet's normalisation: images [B, 3, H, W] in 0..1 -> the last feature map."""
+    """Feature layers after ImageNet's normalisation: images [B, 3, H, W] in 0..1 -> the last feature map."""
 
     def __init__(self, name: str, features: nn.Module):
         super().__init__()
@@ -103,6 +103,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def normalised(self, image: torch.Tensor) -> torch.Tensor:
+        """Images with ImageNet's mean and deviation taken out."""
         return (image - self.mean) / self.std
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -111,8 +112,8 @@ class Backbone(nn.Module):
 
 def load_backbone(name: str) -> Backbone:
     """A network of `TINY` or `PUBLISHED`, in evaluation mode, without gradients to its weights, on the host's
-    device; "auto" is `best_backbone`, and says which. UserError where it is unknown, or published and not on this
-    machine."""
+    device. "auto" is `best_backbone`, with a note which. UserError for an unknown name, and for a published network
+    whose weights are absent."""
     from torchvision.models import get_model
 
     if name == "auto":
@@ -133,7 +134,7 @@ def load_backbone(name: str) -> Backbone:
         path = cached_weights(name)
         if path is None:
             raise UserError(
-                f"The weights of '{name}' are not on this machine. Get them once, with a network: python -c "
+                f"The weights of '{name}' are not on this machine. Download them once: python -c "
                 f"\"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')\". Or "
                 f"choose {' or '.join(TINY)}."
             )
@@ -183,7 +184,7 @@ def _densenet(f: nn.Module, x: torch.Tensor, run: Callable, layers: str) -> list
     x = f.pool0(x)
     for i in (1, 2, 3, 4):
         block = getattr(f, f"denseblock{i}")
-        # The first ReLU behind the pool: that of the block's first layer.
+        # The first ReLU after the pool: that of the block's first layer.
         out.append(F.relu(block.denselayer1.norm1(x)))
         if i < 4:
             x = run(nn.Sequential(block, getattr(f, f"transition{i}")), x)
@@ -193,8 +194,8 @@ def _densenet(f: nn.Module, x: torch.Tensor, run: Callable, layers: str) -> list
 
 
 def folded(net: Backbone) -> Backbone:
-    """A copy of a network that is faster on a CPU: each batch norm behind a convolution has become part of that, in
-    channels-last order, and in bfloat16 where the CPU computes in it (the pixels, the statistics and the loss stay
+    """A copy of a network that is faster on a CPU: batch norms are folded into the convolutions before them, memory is
+    in channels-last order, and weights are in bfloat16 where the CPU computes in it (pixels, statistics and loss stay
     in float32)."""
     net = copy.deepcopy(net).requires_grad_(False)
     if isinstance(net.features, efficientnet.LiteFeatures):
@@ -211,8 +212,8 @@ def folded(net: Backbone) -> Backbone:
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a CPU that has instructions for it, else float32: emulated it is slower. A PyTorch too old to
-    say what the CPU has counts as one that has not."""
+    """bfloat16 on a CPU with instructions for it, else float32, because emulation is slower. A PyTorch too old to
+    report the CPU's instructions counts as one without."""
     can = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else torch.float32
 

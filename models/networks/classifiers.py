@@ -32,7 +32,7 @@ class _Block(nn.Module):
 
 
 class ConvEmotionNet(nn.Module):
-    """tiny-a and tiny-c: a residual network of 0.5 million parameters. SiLU throughout: its gradients are smooth."""
+    """tiny-a and tiny-c: a residual network of 0.5 million parameters. SiLU throughout, for smooth gradients."""
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 128)):
         super().__init__()
@@ -47,7 +47,8 @@ class ConvEmotionNet(nn.Module):
 
 
 class PatchEmotionNet(nn.Module):
-    """tiny-b: a transformer over 16 x 16 patches of 0.9 million parameters, so that it errs otherwise than tiny-a."""
+    """tiny-b: a transformer over 16 x 16 patches, of 0.9 million parameters. Another architecture than tiny-a's, so
+    that its errors are other ones."""
 
     def __init__(self, width: int = 128, layers: int = 5, heads: int = 4, patch: int = 16):
         super().__init__()
@@ -72,8 +73,8 @@ TINY: dict[str, Callable[[], nn.Module]] = {
 
 
 class ZeroShotEmotion(nn.Module):
-    """CLIP without training: the cosine between the image and sentences for each emotion, over a temperature. It
-    tells Mikels' eight (`forward`) and GoEmotions' 27 (`fine`)."""
+    """CLIP without training: the cosine between the image and sentences for each emotion, over a temperature. Classes
+    are Mikels' eight (`forward`) or GoEmotions' 27 (`fine`)."""
 
     TEMPLATES = ("a picture that evokes {}", "an image full of {}", "a scene of {}")
 
@@ -81,9 +82,8 @@ class ZeroShotEmotion(nn.Module):
         super().__init__()
         self.scorer = scorer
         self.register_buffer("text", self._features(MIKELS), persistent=False)
-        self.register_buffer(
-            "fine_text", None, persistent=False
-        )  # made when it is first asked for: whoever guides never does
+        # Computed at the first call of `fine`: guidance never calls it.
+        self.register_buffer("fine_text", None, persistent=False)
 
     @torch.no_grad()
     def _features(self, labels: tuple[str, ...]) -> torch.Tensor:
@@ -112,8 +112,8 @@ def names() -> list[str]:
 def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     """The classifier of a name: tiny-a, tiny-b, tiny-c, clip-zero-shot, or a head file under models/affect.
 
-    clip_model names the CLIP (see `scorers.load_scorer`) that zero-shot and published heads look through; the tiny CLIP
-    that judges is tiny-eval, since the one that conditions the sampler must not judge.
+    clip_model names the CLIP (see `scorers.load_scorer`) whose features zero-shot and published heads read. "tiny"
+    means tiny-eval for zero-shot: the CLIP that conditions the sampler must not judge its images.
     """
     from ..tensors.gradients import frozen
     from .heads import ClipEmotionHead, read_head

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Published CLIP models reach about 30 on their own 100 * cosine scale for a fitting image and about 14 for one that
-# shows nothing of the text; a model whose cosines live elsewhere is mapped onto that scale by two figures of its card.
+# Published CLIP models score about 30 on their own 100 * cosine scale for a fitting image and about 14 for one that
+# shows nothing of the text. A model with other cosines is mapped onto that scale by two figures of its card.
 UNRELATED, FITTING = 14.0, 30.0
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -19,8 +19,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 class ClipScorer(nn.Module):
     """An open_clip model and its tokenizer.
 
-    lo, hi  cosines with their own prompt of what is predicted from pure noise and of plain samples (on the model's
-            card), or None for published models, whose score is 100 * cosine
+    lo, hi  mean cosines with their own prompt of predictions from pure noise, and of plain samples (on the model's
+            card); None for published models, whose score is 100 * cosine
     """
 
     def __init__(self, clip: Any, tokenizer: Any, name: str, lo: float | None = None, hi: float | None = None):

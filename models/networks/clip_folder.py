@@ -1,8 +1,8 @@
-"""A CLIP from a folder in open_clip's form: its configuration and its safetensors, and nothing else that the folder
-might name.
+"""A CLIP from a folder in open_clip's form: its configuration and its safetensors file, and nothing else that the
+configuration may name.
 
-open_clip itself would take code from a Hugging Face folder that the configuration names, ask a hub, and go on with
-random weights where it finds none.
+open_clip's own loader would run code of a Hugging Face folder that the configuration names, download from a hub, and
+continue with random weights where a folder has none.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ def load_folder(folder: Path) -> Any:
     state, _ = files.load_safetensors(folder / WEIGHTS)
     known = {k: v for k, v in config["model_cfg"].items() if k in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")}
     try:
-        with torch.device("meta"):  # takes no memory, whatever the configuration says
+        with torch.device("meta"):  # allocates nothing, whatever sizes the configuration gives
             shapes = CLIP(**known)
         files.check_state(shapes, state, folder.name)
         clip = CLIP(**known)
     except UserError:
         raise
     except Exception as error:  # whatever a configuration makes the library raise
-        said = " ".join(str(error).split())[:300]
-        raise UserError(f"'{CONFIG}' in {folder} describes no CLIP that open_clip can build: {said}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"'{CONFIG}' in {folder} does not describe a CLIP that open_clip can build: {reason}"
+        ) from error
     files.load_into(clip, state, folder.name)
     set_model_preprocess_cfg(clip, config["preprocess_cfg"])
     return clip.eval()
@@ -63,11 +65,12 @@ def _config(path: Path) -> dict[str, Any]:
         model, seen = content["model_cfg"], content.get("preprocess_cfg") or {}
         towers = [model["vision_cfg"], model["text_cfg"]]
         if not all(isinstance(part, dict) for part in (model, seen, *towers)):
-            raise TypeError("its parts are no objects")
+            raise TypeError("its parts are not objects")
         layers, tokens = [int(tower["layers"]) for tower in towers], int(towers[1].get("context_length", 77))
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{path.name}' in {path.parent} describes no CLIP of two transformers: {type(error).__name__}: {error}."
+            f"'{path.name}' in {path.parent} does not describe a CLIP of two transformers: {type(error).__name__}: "
+            f"{error}."
         ) from error
     foreign = next(
         (

@@ -15,10 +15,10 @@ from ..pickled import load_pickled
 
 
 class ClipEmotionHead(nn.Module):
-    """A published head on unnormalised CLIP image features [B, D]; its own class order is turned into ours.
+    """A published head on unnormalised CLIP image features [B, D] -> logits [B, 8] in the order of `MIKELS`.
 
-    EmoGen: one linear layer (`fc`) on ViT-L/14. EmoEdit: `hidden`, ReLU, `fc` on ViT-B/32. Sizes are read off the
-    state dict. Both publish their classes in the order of `MIKELS`.
+    EmoGen: one linear layer (`fc`) on ViT-L/14. EmoEdit: `hidden`, ReLU, `fc` on ViT-B/32. Sizes are read from the
+    state dict. Both publish their classes in the order of `MIKELS`; another `order` is permuted.
     """
 
     def __init__(self, scorer: Any, state: dict[str, torch.Tensor], order: tuple[str, ...] = MIKELS):
@@ -28,7 +28,7 @@ class ClipEmotionHead(nn.Module):
         hidden = shapes.get("hidden.weight", shapes["fc.weight"][-1:])
         if {len(v) for v in shapes.values()} != {2} or shapes["fc.weight"] != (len(MIKELS), hidden[0]):
             raise UserError(
-                f"This file is no head for Mikels' eight emotions: {shapes}. EmoGen's has fc.weight of 8 x 768, "
+                f"This file is not a head for Mikels' eight emotions: {shapes}. EmoGen's has fc.weight of 8 x 768, "
                 "EmoEdit's hidden.weight of 256 x 512 and fc.weight of 8 x 256."
             )
         out, width = shapes["fc.weight"]
@@ -55,7 +55,8 @@ class ClipEmotionHead(nn.Module):
 
 
 def read_head(path: Any) -> dict[str, torch.Tensor]:
-    """The state dict of a published head: safetensors, or a `.pth` read with weights_only; a `module.` prefix goes."""
+    """The state dict of a published head: safetensors, or a `.pth` read with weights_only; a `module.` prefix is
+    removed."""
     if str(path).endswith(".safetensors"):
         state, _ = files.load_safetensors(path)
     else:
@@ -63,5 +64,7 @@ def read_head(path: Any) -> dict[str, torch.Tensor]:
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     state = {str(k).removeprefix("module."): v for k, v in state.items()} if isinstance(state, dict) else {}
     if not isinstance(state.get("fc.weight"), torch.Tensor):
-        raise UserError(f"'{path}' is no emotion head: it has no 'fc.weight'. EmoGen's and EmoEdit's are known here.")
+        raise UserError(
+            f"'{path}' is not an emotion head: it has no 'fc.weight'. EmoGen's and EmoEdit's heads are supported."
+        )
     return {k: v.float() for k, v in state.items() if k.startswith(("fc.", "hidden.")) and isinstance(v, torch.Tensor)}

@@ -22,7 +22,7 @@ from .tokenizer import END, START, token_ids
 
 LENGTH = 248
 KEPT = 20
-"""The first positions, which training of short captions used most, stay as they are (Zhang et al. 2024,
+"""The first positions stay as they are: training on short captions used them most (Zhang et al. 2024,
 "Long-CLIP")."""
 
 
@@ -50,7 +50,7 @@ def lengthened(clip: Any, length: int = LENGTH) -> Any:
 
 
 def freeze_kept(clip: Any, kept: int = KEPT) -> None:
-    """Gradients of the first positions become nought: they are kept, and what SD read is read as it was."""
+    """Sets the gradients of the first `kept` positions to 0, so that short texts are read as before."""
 
     def stop(gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.clone()
@@ -62,7 +62,7 @@ def freeze_kept(clip: Any, kept: int = KEPT) -> None:
 
 def patch_features(clip: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """images [B, 3, S, S] as CLIP takes them -> (pooled [B, D], patches [B, M, D]), both through the final norm and
-    projection, normalised. UserError for an image tower that is no vision transformer."""
+    projection, normalised. UserError for an image tower that is not a vision transformer."""
     visual = clip.visual
     if not hasattr(visual, "ln_post") or not hasattr(visual, "proj"):
         raise UserError("MoodifyCLIP's fine-grained loss needs a vision transformer as image tower.")
@@ -78,17 +78,17 @@ def patch_features(clip: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def export(clip: Any, folder: Path, config: dict[str, Any]) -> Path:
-    """Writes a folder that `open_clip.create_model("local-dir:FOLDER")` loads: weights, configuration, and how images
-    go in.
+    """Writes a folder that `open_clip.create_model("local-dir:FOLDER")` loads: weights, configuration and
+    preprocessing.
 
     config  open_clip's model_cfg: embed_dim, vision_cfg, text_cfg
     """
-    seen = getattr(clip.visual, "preprocess_cfg", None) or {}
+    preprocessing = getattr(clip.visual, "preprocess_cfg", None) or {}
     config = copy.deepcopy(config)
     config["text_cfg"]["context_length"] = len(clip.positional_embedding)
     folder.mkdir(parents=True, exist_ok=True)
     files.save_safetensors(folder / WEIGHTS, clip.state_dict(), {})
-    text = json.dumps({"model_cfg": config, "preprocess_cfg": seen}, indent=1)
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing}, indent=1)
     files.write_atomically(folder / CONFIG, lambda p: p.write_text(text + "\n", encoding="utf-8"))
     return folder
 
@@ -102,13 +102,13 @@ class MoodifyScorer(ClipScorer):
     """The AFFECT_MOODIFY_CLIP socket: a scorer that reads 248 tokens."""
 
     def text_features(self, texts: list[str]) -> torch.Tensor:
-        """n texts -> [n, D], normalised; a text that is too long is cut behind a sentence, and that is said."""
+        """n texts -> [n, D], normalised. A text that is too long is cut after a sentence, with a note."""
         ids = torch.tensor([tokens(fitting(text)) for text in texts], device=self.mean.device)
         return self.clip.encode_text(ids, normalize=True)
 
 
 def tokens(text: str, length: int = LENGTH) -> list[int]:
-    """Start token, the text, end token, noughts: open_clip's form at 248."""
+    """Start token, the text, end token, zeros: open_clip's form at 248."""
     ids = [START, *token_ids(text)[: length - 2], END]
     return ids + [0] * (length - len(ids))
 
@@ -137,14 +137,14 @@ def load_moodify_clip(name: str) -> MoodifyScorer:
     folder = files.find_model("moodify_clip", name)
     if not (folder / CONFIG).is_file():
         raise UserError(
-            f"{folder} holds no MoodifyCLIP: a folder with open_clip_config.json and open_clip_model.safetensors is "
-            "wanted, as `affect train moodifyclip` writes it."
+            f"{folder} does not hold a MoodifyCLIP. Needed is a folder with open_clip_config.json and "
+            "open_clip_model.safetensors, as `affect train moodifyclip` writes it."
         )
     clip = load_folder(folder)
     if len(clip.positional_embedding) != LENGTH:
         raise UserError(
-            f"The CLIP in {folder} reads {len(clip.positional_embedding)} tokens, a MoodifyCLIP {LENGTH}. Load it with "
-            "Load CLIP Scorer."
+            f"The CLIP in {folder} reads {len(clip.positional_embedding)} tokens; a MoodifyCLIP reads {LENGTH}. "
+            "Load it with Load CLIP Scorer."
         )
     return MoodifyScorer(clip, None, name).to(host.current().device)
 
@@ -164,7 +164,7 @@ def folders() -> list[str]:
 
 
 def state_of(name: str) -> str:
-    """Another text once a folder's weights or configuration have changed; "" for the bundled one."""
+    """A text that changes with a folder's weights or configuration; "" for the bundled one."""
     return (
         ""
         if name == "tiny"

@@ -9,7 +9,7 @@ from .backbones import cached_weights, feature_maps, load_backbone, taps
 
 
 def _lpips(trunk: torch.nn.Sequential) -> torch.nn.Module:
-    """lpips' distance on AlexNet's features, which it would otherwise unpickle from torch's hub itself."""
+    """lpips' distance on AlexNet's features `trunk`; the library alone would unpickle them from torch's hub."""
     import lpips
 
     net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)

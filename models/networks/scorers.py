@@ -17,8 +17,8 @@ from .tiny_clip import build_clip
 def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
     """The open_clip name whose CLIP has a state dict's shapes: for example "ViT-B-32" (vision transformers alone).
 
-    Guarantee: weights load into what is named. Not guaranteed: that the activation is right, because a state dict does
-    not tell QuickGELU from GELU. OpenAI's weights use the former: a file name with "openai" or "quickgelu" chooses it.
+    Guarantee: the weights load into what is named. Not guaranteed: the right activation, because a state dict does not
+    tell QuickGELU from GELU. OpenAI's weights use QuickGELU: a file name with "openai" or "quickgelu" selects it.
     UserError where no architecture fits.
     """
     import open_clip
@@ -28,7 +28,7 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
 
     try:
         visual, text = state["visual.conv1.weight"], state["token_embedding.weight"]
-        found = (
+        shape = (
             state["text_projection"].shape[1],
             visual.shape[0],
             visual.shape[-1],
@@ -40,8 +40,8 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
         )
     except KeyError as error:
         raise UserError(
-            f"'{name}' is no open_clip model with a vision transformer: it has no {error}. transformers' "
-            "own format has other keys; take the file that open_clip publishes."
+            f"'{name}' is not an open_clip model with a vision transformer: it has no {error}. transformers' "
+            "own format has other keys; use the file that open_clip publishes."
         ) from error
     fitting = []
     for architecture in open_clip.list_models():
@@ -50,7 +50,7 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
         plain = {"layers", "width"} <= set(t) and "hf_tokenizer_name" not in t and not config.get("custom_text")
         if plain and isinstance(v.get("layers"), int):
             cells = (v["image_size"] // v["patch_size"]) ** 2 + 1
-            if found == (
+            if shape == (
                 config["embed_dim"],
                 v["width"],
                 v["patch_size"],
@@ -63,7 +63,7 @@ def architecture_of(state: dict[str, torch.Tensor], name: str) -> str:
             ):
                 fitting.append(architecture)
     if not fitting:
-        raise UserError(f"'{name}' has the shapes of no CLIP that this open_clip knows: {found}.")
+        raise UserError(f"'{name}' does not have the shapes of a CLIP that this open_clip knows: {shape}.")
     quick = any(mark in name.lower() for mark in ("openai", "quickgelu"))
     return min(fitting, key=lambda a: (a.endswith("quickgelu") != quick, len(a), a))
 
@@ -96,8 +96,8 @@ def load_scorer(name: str) -> ClipScorer:
     if name.endswith(".safetensors"):
         state, _ = files.load_safetensors(files.find_model("open_clip", name))
         architecture = architecture_of(state, name)
-        # A file does not say which activation it was trained with: OpenAI's were with QuickGELU, nearly all others were
-        # not.
+        # A file does not say which activation it was trained with: OpenAI's with QuickGELU, nearly all others with
+        # GELU.
         clip = open_clip.create_model(architecture, pretrained=None, force_quick_gelu="openai" in name.lower())
         files.load_into(clip, state, name)
         return ClipScorer(clip, open_clip.get_tokenizer(architecture), name).to(host.current().device)
@@ -106,15 +106,15 @@ def load_scorer(name: str) -> ClipScorer:
 
 
 def published(name: str) -> tuple[Any, dict[str, Any]]:
-    """(an open_clip CLIP, its model_cfg) of a name "MODEL:PRETRAINED" (openai where none is given), with the
-    activation that those weights were trained with. UserError where it is unknown, or cannot be had."""
+    """(an open_clip CLIP, its model_cfg) of a name "MODEL:PRETRAINED" ("openai" by default), with the activation that
+    its weights were trained with. UserError where the name is unknown, or the weights cannot be downloaded."""
     import open_clip
 
     architecture, _, tag = name.partition(":")
     tag = tag or "openai"
     if architecture not in open_clip.list_models():
         raise UserError(
-            f"'{name}' is no CLIP known here. Use tiny, tiny-eval or an open_clip name such as "
+            f"The CLIP '{name}' is unknown. Use tiny, tiny-eval or an open_clip name such as "
             "ViT-B-32:openai, or a file in models/open_clip."
         )
     _no_namesake(open_clip.get_model_config(architecture) or {})
@@ -130,8 +130,8 @@ def published(name: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _no_namesake(config: dict[str, Any]) -> None:
-    """UserError where a CLIP's text model or tokenizer comes from the hub by a name that is also a folder of the
-    working directory: it would be taken in its place, with the code inside it."""
+    """UserError where a CLIP's text model or tokenizer has a hub name that is also a folder of the working directory:
+    transformers would load that folder instead, with the code inside it."""
     text = config.get("text_cfg", {})
     for name in (text.get("hf_model_name"), text.get("hf_tokenizer_name")):
         if name and Path(name).exists():

@@ -1,6 +1,6 @@
-"""Random views of an image: mirrored, cropped, shifted in light and contrast, blurred or noisy. What a picture makes
-people feel survives all of it; what merely pleases one classifier does not. Classifiers are trained and MUSE is guided
-under them.
+"""Random views of an image: mirrored, cropped, shifted in light and contrast, blurred or noisy. The emotion of a
+picture survives them; what only one classifier responds to does not. They augment the classifiers' training, and MUSE's
+guidance averages over them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ def view(
     """[B, 3, H, W] in 0..1 -> the same shape. Differentiable.
 
     generator  the CPU's; None draws from the device's own
-    strength   0 only mirrors and blurs; 1 crops up to 15 %, changes contrast by 15 % and light by 0.06. Colour is
-               touched little: a classifier that ignored palettes would miss a cue
-    each       every image gets its own draw; else one holds for the batch, so that a view does not depend on the others
+    strength   0 only mirrors and blurs; 1 crops up to 15 %, changes contrast by 15 % and light by 0.06. Colour changes
+               little: a classifier that ignored palettes would miss a cue
+    each       one draw for each image; else one for the batch, so that an image's view does not depend on the others
     """
     draws, device = len(images) if each else 1, "cpu" if generator else images.device
     u = lambda low, high: (
@@ -30,7 +30,7 @@ def view(
     x = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     x = (x - 0.5) * u(1 - 0.15 * strength, 1 + 0.15 * strength) + 0.5 + u(-0.06 * strength, 0.06 * strength)
     blurred = torch.empty(draws, device=device).uniform_(0, 1, generator=generator) < 0.3
-    if bool(blurred.any()):  # asked where it was drawn: MUSE's inner loop need not wait for the device
+    if bool(blurred.any()):  # on the device of the draw: MUSE's inner loop does not wait for a GPU
         small = F.interpolate(F.avg_pool2d(x, 2), size=x.shape[-2:], mode="bilinear", align_corners=False)
         x = torch.where(blurred.to(x.device).view(-1, 1, 1, 1), small, x)
     noise = torch.randn((draws, *x.shape[1:]), generator=generator, device=device).to(x)

@@ -1,5 +1,5 @@
-"""Reference retrieval: a gallery of pictures, and the one among them whose structure is nearest to an image (Global image
-sentiment transfer, section III-A).
+"""Reference retrieval: a gallery of pictures, and the one among them whose structure is nearest to an image (Global
+image sentiment transfer, section III-A).
 
 gallery.py       a folder of pictures with labels: `open_gallery`
 labels.py        nouns, adjectives and emotions, from names of folders or from CSV files

@@ -1,4 +1,4 @@
-"""Edge responses of pictures, which retrieval compares."""
+"""Edge responses of pictures: what retrieval compares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST = 100_000_000
 """Pictures of more pixels than this are skipped."""
 
 EDGES = ("scharr", "canny")
-"""The edge responses there are."""
+"""The kinds of edge response (`edge_response`)."""
 
 
 def luminance(image: Any) -> np.ndarray:
@@ -35,8 +35,8 @@ def edge_response(grey: np.ndarray, kind: str = "scharr") -> np.ndarray:
     """[H, W] luminance in 0..1 -> [H, W] uint8 edge response.
 
     scharr  the gradient's magnitude by Scharr's filter (3, 10, 3), 255 for a step from black to white
-    canny   255 on Canny's edges (sigma 2), blurred a little, because SSIM of bare lines is almost blind to near misses;
-            needs scikit-image
+    canny   255 on Canny's edges (sigma 2), slightly blurred, because SSIM of thin lines is nearly the same for near and
+            far misses; needs scikit-image
     """
     if kind == "scharr":
         p = np.pad(grey.astype(np.float32), 1, mode="edge")
@@ -58,13 +58,13 @@ def edge_response(grey: np.ndarray, kind: str = "scharr") -> np.ndarray:
 
 def read_picture(path: Path | str, small: bool = False) -> Any:
     """A picture file as an upright RGB PIL image; with `small`, decoded at a fraction of its size where the format can
-    (never below four times `SIDE`). Unreadable, with a reason, where it is no use."""
+    (never below four times `SIDE`). Unreadable, with a reason, where the file cannot be used."""
     path = Path(path)
     with pictures.opened(path) as image:
         pixels = image.width * image.height
         if pixels >= LARGEST:
             raise pictures.Unreadable(
-                path, f"it has {pixels / 1e6:.0f} megapixels; fewer than {LARGEST / 1e6:.0f} are read", ""
+                path, f"it has {pixels / 1e6:.0f} megapixels; the limit is {LARGEST / 1e6:.0f}", ""
             )
         if min(image.size) < 2 * ssim.RADIUS + 1:
             raise pictures.Unreadable(path, f"it is {image.width} x {image.height} pixels small", "")

@@ -24,7 +24,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a gallery: its path inside the folder, what it is called there, and its row in the index."""
+    """One picture of a gallery: its path inside the folder, its row in the index, and its labels."""
 
     path: str
     row: int
@@ -43,9 +43,10 @@ class Gallery:
     skipped: dict[str, str] = field(default_factory=dict)
     """Files that hold no usable picture -> why."""
     cached: np.ndarray | None = None
-    """[n, `index.CACHED`] uint16 local statistics (`ssim.statistics`), where `affect gallery build --cache` made them."""
+    """[n, `index.CACHED`] uint16 local statistics (`ssim.statistics`), where `affect gallery build --cache` made
+    them."""
     kind: str = "scharr"
-    """Of edge response."""
+    """The kind of edge response, one of `edges.EDGES`."""
     absent: list[str] = field(default_factory=list)
     """Files that a CSV lists and the folder does not hold."""
 
@@ -87,21 +88,21 @@ class Gallery:
         known = "; ".join(f"{name}: {', '.join(values)}" for name, values in has.items() if values)
         if emotions and self.adjectives_without_emotion:
             known += (
-                ". These adjectives stand for no emotion yet (emotions.csv: adjective, emotion): "
+                ". These adjectives have no emotion yet (emotions.csv: adjective, emotion): "
                 f"{', '.join(self.adjectives_without_emotion[:20])}"
             )
         remedy = (
             f"It has {known}. Ask for what it has."
             if known
-            else "It has no labels at all: put pictures into folders named adjective_noun, or write a CSV of file, noun, "
+            else "It has no labels: put pictures into folders named adjective_noun, or write a CSV of file, noun, "
             "adjective, emotion."
         )
         return f"The gallery '{self.folder.name}' has no picture of '{asked}'. {remedy}"
 
 
 def walk(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """(path inside the folder, bytes, time) of every picture file, in a stable order; links are not followed, and
-    folders that cannot be read are passed over."""
+    """(path inside the folder, bytes, time) of every picture file, in a stable order. Links are not followed; folders
+    that cannot be read are skipped, with a note."""
     stack = [folder]
     while stack:
         here = stack.pop()
@@ -125,7 +126,7 @@ def walk(folder: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def state(folder: Path) -> str:
-    """A digest of what a gallery's answers depend on: its pictures' names, sizes and times, and its tables'."""
+    """A digest of what search results depend on: the pictures' names, sizes and times, and the tables' content."""
     digest = hashlib.sha256(repr(list(walk(folder))).encode("utf-8", "surrogateescape"))
     for path in tables(folder):
         digest.update(files.read_text(path, labels.LARGEST_TABLE))

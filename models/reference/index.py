@@ -1,10 +1,10 @@
-"""The index of a reference gallery: one file beside the pictures that keeps the edge response of each.
+"""The index of a reference gallery: one file in the gallery's folder that holds the edge response of every picture.
 
-A header, then one record a picture, appended as it is read: killing a build loses the picture in hand and no other. A
-record is `EDGE` bytes of edge response, 1020 bytes of JSON (path, size, time, why a file was skipped, the response's
-checksum) and the JSON's checksum; both are checked whenever the index is opened, and what is damaged is read again.
-Where a file changed, a later record stands for it; records of files that are gone are passed over, and dropped once
-they are the larger part. A lock keeps two builders apart.
+A header, then one record per picture, appended as the picture is read: a build that is killed loses only the picture in
+progress. A record is `EDGE` bytes of edge response, 1020 bytes of JSON (path, size, time, why a file was skipped, the
+response's checksum) and the JSON's checksum. Both checksums are verified whenever the index is opened, and damaged
+records are made again. A changed file gets a later record, which counts; records of removed files are ignored, and
+dropped once they are the majority. A lock serialises builders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import secrets
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def _read(rows: np.ndarray, i: int) -> dict[str, Any] | None:
         meta = json.loads(text[:-4].rstrip(b"\0"))
     except (ValueError, RecursionError):
         return None
-    # The checksums are right, and yet another program may have written it: a gallery may come from anybody.
+    # The checksums are right, but the record may still be malicious: a gallery may come from anybody.
     kinds = isinstance(meta, dict) and isinstance(meta.get("path"), str) and isinstance(meta.get("skipped", ""), str)
     same = kinds and isinstance(meta.get("file"), list) and meta.get("edge") == zlib.crc32(rows[i, :EDGE])
     return meta if same and isinstance(meta["edge"], int) else None
@@ -98,7 +98,7 @@ def _record(
 
 
 class Index:
-    """An index file: its records, memory-mapped, and what is known of them."""
+    """An index file: its records, memory-mapped, and their metadata."""
 
     def __init__(self, path: Path, edges: str, most: int):
         """most  records that the file may have: one of far more than there are pictures would be read for hours"""
@@ -107,8 +107,8 @@ class Index:
 
     def open(self, most: int | None = None) -> None:
         """Reads the file's state: `rows` [n, RECORD] uint8 and `known`, path -> (its last record, [bytes, time], why
-        it was skipped or ""). A file of another version, or of more than `most` records, is removed; what a
-        killed build left behind the last whole record is cut off."""
+        it was skipped or ""). A file of another version, or of more than `most` records, is removed; an incomplete last
+        record of a killed build is cut off."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         start = _start(self.path) if size else b""
         head = b"%s %s " % (_MAGIC, self.edges.encode())
@@ -119,8 +119,8 @@ class Index:
             and re.fullmatch(rb"[0-9a-f]{16}", start[len(head) :].rstrip())
         ):
             host.current().note(
-                f"The gallery's index '{self.path}' is damaged, of another version or of far more "
-                "pictures than there are: it is made anew."
+                f"The gallery's index '{self.path}' is damaged, of another version or of far more pictures than there "
+                "are: it is built again."
             )
             self.path.unlink()
             size = 0
@@ -143,11 +143,11 @@ class Index:
     def append(
         self, folder: Path, fresh: list[tuple[str, int, int]], read: Callable[[Path], np.ndarray]
     ) -> dict[str, str]:
-        """Reads files (path inside the folder, bytes, time) into records. Returns those that could not be read now, path
-        -> why: they are read again next time. What is wrong with a file itself is recorded, and it is not read again
-        until it changes."""
+        """Reads files (path inside the folder, bytes, time) into records. Returns those that could not be read now,
+        path -> why: they are read again next time. What is wrong with a file itself is recorded, and it is not read
+        again until it changes."""
         failed: dict[str, str] = {}
-        self.rows = np.empty((0, RECORD), np.uint8)  # a mapped file cannot grow everywhere
+        self.rows = np.empty((0, RECORD), np.uint8)  # on some systems a mapped file cannot grow
         bar = host.current().progress(len(fresh), f"gallery {folder.name}")
         try:
             with self.path.open("ab") as f:
@@ -168,8 +168,8 @@ class Index:
         return failed
 
     def compact(self, keep: list[int]) -> None:
-        """Writes the file anew with some of its records. Not done where another program holds it open and the system
-        forbids it."""
+        """Writes the file again with some of its records; unless another program holds it open and the system forbids
+        it."""
 
         def write(target: Path) -> None:
             with target.open("wb") as out, self.path.open("rb") as f:
@@ -179,28 +179,24 @@ class Index:
                     out.write(f.read(RECORD))
 
         self.rows = np.empty((0, RECORD), np.uint8)
-        try:
+        with suppress(PermissionError):
             files.write_atomically(self.path, write)
-        except PermissionError:
-            pass
         self.open()
 
     def statistics(self, make: bool) -> np.ndarray | None:
-        """The cached rows of every record: mended and extended where they are there or asked for, else None."""
+        """The cached rows of all records, repaired and extended: where the file exists or `make` is set, else None."""
         path = self.path.with_suffix(".cache")
         if not make and not path.is_file():
             return None
         head = b"affect statistics 2 " + self.id
         good = 0
         if path.is_file() and _start(path).rstrip() == head:
-            n = max(
-                0, min((path.stat().st_size - HEADER) // (2 * CACHED), len(self.rows))
-            )  # a header may be all there is
+            n = max(0, min((path.stat().st_size - HEADER) // (2 * CACHED), len(self.rows)))  # 0: a header alone
             if n:
-                there = np.memmap(path, np.uint16, "r", HEADER, (n, CACHED))
-                same = there[:, STATISTICS:].copy().view(np.uint32).ravel() == self.checks[:n]
+                mapped = np.memmap(path, np.uint16, "r", HEADER, (n, CACHED))
+                same = mapped[:, STATISTICS:].copy().view(np.uint32).ravel() == self.checks[:n]
                 good = n if same.all() else int(np.argmin(same))
-                del there
+                del mapped
         whole = good and path.stat().st_size == HEADER + good * 2 * CACHED  # other processes may have it mapped
         if good < len(self.rows) or not path.is_file():
             if whole:
@@ -230,15 +226,15 @@ class Index:
 
 
 def index_path(folder: Path, edges: str) -> Path:
-    """Beside the pictures, or in the user's cache where nothing can be written there. A gallery may come from
-    anybody: where one of its files is a link, which would be written through, or no regular file, it is taken away
-    and made anew."""
+    """The index's path: in the gallery's folder, or in the user's cache folder where that cannot be written. A gallery
+    may come from anybody: an index, cache or lock that is a link (which writing would follow) or not a regular file is
+    removed and made again."""
     name = INDEX if edges == "scharr" else INDEX.replace(".index", f"-{edges}.index")
     try:
         for path in (folder / name).with_suffix(".lock"), (folder / name).with_suffix(".cache"), folder / name:
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
                 path.unlink()
-                host.current().note(f"The gallery's file '{path}' was a link or no regular file: it is made anew.")
+                host.current().note(f"The gallery's file '{path}' was a link or not a regular file: it is made again.")
         os.close(os.open(folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
         return folder / name
     except OSError:
@@ -250,22 +246,22 @@ def index_path(folder: Path, edges: str) -> Path:
 
 @contextmanager
 def locked(path: Path, folder: Path) -> Iterator[None]:
-    """Holds the lock of an index file; while another builder has it, waits so that the user is told and may
+    """Holds the lock of an index file. While another builder holds it, waits, with a note, and the user may
     interrupt."""
     from filelock import FileLock, Timeout
 
-    lock, told = FileLock(path.with_suffix(".lock")), False
+    lock, noted = FileLock(path.with_suffix(".lock")), False
     while True:
         host.current().check_interrupted()
         try:
             lock.acquire(timeout=1)
             break
         except Timeout:
-            if not told:
+            if not noted:
                 host.current().note(
                     f"Another program is building the index of the gallery '{folder.name}': waiting for it."
                 )
-            told = True
+            noted = True
     try:
         yield
     finally:

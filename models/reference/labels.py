@@ -1,5 +1,5 @@
-"""What the pictures of a gallery are called: nouns, adjectives and emotions, from the names of folders
-(`adjective_noun`, as in the Visual Sentiment Ontology) or from CSV files."""
+"""The labels of a gallery's pictures: nouns, adjectives and emotions, from the names of folders (`adjective_noun`, as
+in the Visual Sentiment Ontology) or from CSV files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..emotions import MIKELS
 from ..errors import UserError
 
 LARGEST_TABLE = 200_000_000
-"""Bytes of a CSV: two million pictures."""
+"""Bytes of a CSV at most, enough for two million pictures."""
 
 ADJECTIVES: dict[str, str] = {
     "warm": "contentment",
@@ -47,7 +47,7 @@ ADJECTIVES: dict[str, str] = {
     "angry": "anger",
     "violent": "anger",
 }
-"""Adjective -> the emotion of Mikels' eight that it stands for (VSO's sentiments, and our choice among the eight). A
+"""Adjective -> one of Mikels' eight emotions (by VSO's sentiments; the choice among the eight is ours). A
 gallery's own `emotions.csv` (adjective, emotion) overrides it."""
 
 GROUPS = ({"mountain", "hill", "landscape"}, {"home", "room", "house"}, {"river", "water", "lake"}, {"city"})
@@ -55,8 +55,8 @@ GROUPS = ({"mountain", "hill", "landscape"}, {"home", "room", "house"}, {"river"
 
 
 def singular(noun: str) -> str:
-    """What nouns are compared by: lower case, without the plural of VSO's folders (mountains, cities, beaches,
-    movies). No word to show: a movie is a "movy"."""
+    """A noun's form for comparison: lower case, without the plural of VSO's folders (mountains, cities, beaches,
+    movies). Not for display: "movies" becomes "movy"."""
     noun = noun.lower().strip()
     if noun.endswith(("ches", "shes", "sses", "xes", "zes")):
         return noun[:-2]
@@ -65,33 +65,33 @@ def singular(noun: str) -> str:
 
 
 def tables(folder: Path) -> list[Path]:
-    """The CSV files of a gallery, without links that leave it, pipes and devices: nobody knows what or how much
-    those hold."""
-    found, root = [], folder.resolve()
+    """The CSV files of a gallery, without pipes, devices and links that leave the folder, whose content and size are
+    unknown."""
+    out, root = [], folder.resolve()
     for path in sorted(folder.glob("*.csv")):
         if path.is_file() and path.resolve().is_relative_to(root):
-            found.append(path)
+            out.append(path)
         else:
             host.current().note(
-                f"'{path.name}' in the gallery '{folder.name}' is no regular file, or a link that leaves the folder: "
-                "it is not used."
+                f"'{path.name}' in the gallery '{folder.name}' is not a regular file, or a link that leaves the "
+                "folder: it is not used."
             )
-    return found
+    return out
 
 
 def _table(path: Path) -> list[dict[str, str]]:
-    """A CSV's rows with lower-case keys; a table that Excel wrote in the machine's own alphabet, or with semicolons
-    or tabs, is read too."""
+    """A CSV's rows with lower-case keys. Tables that Excel wrote in the system's code page, or with semicolons or tabs,
+    are read too."""
     raw = files.read_text(path, LARGEST_TABLE)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     lines = text.splitlines()
-    between = max(",;\t", key=lines[0].count) if lines else ","
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
     try:
         # Not DictReader: it fills short rows up to the width of the first line, which may have 100,000 columns.
-        rows = (row for row in csv.reader(lines, delimiter=between) if row)
+        rows = (row for row in csv.reader(lines, delimiter=delimiter) if row)
         keys = [key.strip().lower() for key in next(rows, [])]
         return [{key: cell.strip() for key, cell in zip(keys, row)} for row in rows]
     except csv.Error as error:
@@ -108,9 +108,9 @@ def _emotion(name: str, where: str) -> str:
 
 def read_labels(folder: Path) -> tuple[Callable[[str], tuple[str, str, str] | None], set[str]]:
     """(path -> (noun, adjective, emotion), the files that a CSV lists). Where the gallery has a CSV with a column
-    `file`, the pictures are those that it lists (others: None); else labels are the names of folders
-    (`adjective_noun`, as in VSO). An emotion that no CSV gives comes from the adjective. UserError for an emotion
-    that is none of the eight."""
+    `file`, its pictures are those that it lists (others: None); else labels come from the names of folders
+    (`adjective_noun`, as in VSO). Where no CSV gives an emotion it follows from the adjective. UserError for an emotion
+    that is not one of the eight."""
     emotions = dict(ADJECTIVES)
     table: dict[str, dict[str, str]] = {}
     listed = False

@@ -1,5 +1,5 @@
-"""Reference retrieval (Global image sentiment transfer, section III-A): of the pictures that bear the feeling asked
-for, the one whose structure is nearest to the input's, by SSIM between edge responses.
+"""Reference retrieval (Global image sentiment transfer, section III-A): among the pictures with the wanted sentiment,
+those whose structure is nearest to the input's, by SSIM between edge responses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .gallery import Gallery, Picture
 
 @dataclass(frozen=True)
 class Reference:
-    """A picture that was found, and its SSIM (-1..1) with the query."""
+    """A picture of a gallery, and its SSIM (-1..1) with the query."""
 
     picture: Picture
     score: float
@@ -27,9 +27,9 @@ class Reference:
 def retrieve(
     query: Any, gallery: Gallery, k: int = 1, noun: str = "", adjective: str = "", emotion: EmotionTarget | None = None
 ) -> list[Reference]:
-    """The k pictures of a gallery with the highest SSIM to `query`, a PIL image, best first; exactly those that brute
-    force in float64 finds. Filters: see `Gallery.select`; an emotion keeps the pictures of any emotion that belongs to
-    it. UserError where nothing is left.
+    """The k pictures of a gallery with the highest SSIM to `query`, a PIL image, best first: exactly those of a
+    brute-force search in float64. Filters: see `Gallery.select`; an emotion keeps the pictures of all emotions that it
+    consists of (`EmotionTarget.wanted`). UserError where no picture is left.
     """
     return nearest(edge_response(luminance(query), gallery.kind), gallery, k, noun, adjective, emotion)
 
@@ -48,5 +48,5 @@ def nearest(
     pictures = gallery.select(noun, adjective, emotion.wanted() if emotion else ())
     by_row = {p.row: p for p in pictures}
     numbers = np.array([p.row for p in pictures], np.int64)
-    found, scores, _ = ssim.best(edge, gallery.rows, numbers, k, gallery.cached)
-    return [Reference(by_row[row], score) for row, score in zip(found, scores)]
+    rows, scores, _ = ssim.best(edge, gallery.rows, numbers, k, gallery.cached)
+    return [Reference(by_row[row], score) for row, score in zip(rows, scores)]

@@ -2,8 +2,8 @@
 population statistics, the mean over all places where the window fits. That is scikit-image's `structural_similarity`
 with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
 
-Pictures are [H, W] uint8. What counts is `exact`, in float64. `Scan` gives fast scores with a bound on their error,
-from numba where it is installed and from torch elsewhere; a search asks `exact` where that bound leaves a doubt.
+Pictures are [H, W] uint8. `exact` defines the result, in float64. `Scan` gives fast scores with a bound on their error,
+by numba where it is installed, else by torch; a search calls `exact` where that bound does not decide.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ RADIUS = 5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 FAST_ERROR = 1e-3
-"""No float32 score is further than this from the exact one. Flat pictures of nearly one grey come nearest (6e-4); on
-edge responses 2e-6 was measured."""
+"""Bound on the error of a float32 score. Measured: 6e-4 on nearly flat pictures, the worst case; 2e-6 on edge
+responses."""
 
 SURE_ERROR = 1e-9
-"""The same for float64 scores that were added up in another order."""
+"""Bound on the error of a float64 score, whose sums are in another order than the exact one's."""
 
 AT_ONCE = 16384
-"""So many pictures are scored before those of a mapped file may leave this process's memory again."""
+"""Pictures that are scored between two releases of a mapped file's memory."""
 
 MEAN_STEP, DEVIATION_STEP = 255 / 65535, 127.5 / 65535
-"""What one unit of cached mean and deviation stands for, in grey levels."""
+"""One unit of a cached mean and of a cached deviation, in grey levels."""
 
 
 def taps() -> np.ndarray:
@@ -42,17 +42,17 @@ def taps() -> np.ndarray:
 
 
 def _half_window(kind: type) -> tuple[Any, ...]:
-    """The six different weights of the window, from the rim to the middle: what the kernels take."""
+    """The six different weights of the window, from its edge to its centre, as the kernels take them."""
     return tuple(kind(weight) for weight in taps()[: RADIUS + 1])
 
 
 def _band(n: int) -> np.ndarray:
-    """[n, n - 10]: a line of n pixels times this is the window's mean wherever it fits."""
+    """[n, n - 10]: a line of n pixels times this matrix is the window's mean wherever it fits."""
     return np.stack([np.pad(taps(), (i, n - 2 * RADIUS - 1 - i)) for i in range(n - 2 * RADIUS)], axis=1)
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
-    """[..., H, W] -> [..., H - 10, W - 10]: the window's mean where it fits."""
+    """[..., H, W] -> [..., H - 10, W - 10]: the window's mean wherever it fits."""
     weights = taps().astype(x.dtype)
     for axis in (-1, -2):
         windows = np.lib.stride_tricks.sliding_window_view(x, 2 * RADIUS + 1, axis=axis)
@@ -88,17 +88,17 @@ def statistics(picture: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def kernels() -> Any:
-    """The module of numba kernels, or None where numba is not installed or does not work: then torch gives the same
-    answers, slower, and the user is told once."""
+    """The module of numba kernels; None where numba is not installed or does not work, with one note: then torch gives
+    the same results, more slowly."""
     try:
         from . import ssim_kernels
     except ModuleNotFoundError:
         host.current().note(
-            "numba is not installed: galleries are searched by torch, several times slower. The answers are "
-            "the same. pip install numba."
+            "numba is not installed: galleries are searched by torch, several times slower, with the same results. "
+            "pip install numba."
         )
         return None
-    except Exception as error:  # a library of its own that is missing, or no folder that it may keep its code in
+    except Exception as error:  # it lacks a library, or a folder for its compiled code
         host.current().note(
             f"numba does not work here ({' '.join(str(error).split())}): galleries are searched by torch, several "
             "times slower. The answers are the same. Where it asks for a folder, set NUMBA_CACHE_DIR to one that can "
@@ -124,24 +124,25 @@ class Scan:
         mean = _blur(x)
         variance = np.maximum(_blur(x * x) - mean * mean, 0)
         self._x, self._mean, self._variance = x - self._shift, mean, variance
-        # A cached mean is off by half a step, and so is the covariance by (local mean - shift) times that.
+        self._prepared: dict[tuple[type, float], tuple[Any, ...]] = {}
+        # A cached mean is wrong by up to half a step, and therefore the covariance by (local mean - shift) times that.
         off = np.abs(mean - self._shift) * MEAN_STEP + np.sqrt(variance) * DEVIATION_STEP
         light = (mean + MEAN_STEP) * MEAN_STEP / (mean**2 + C1)
         self.cached_error = FAST_ERROR + float((off / (variance + C2) + light).mean())
-        """No score from cached statistics is further than this from the exact one, and no bound that far below it."""
+        """Bound on the error of scores from cached statistics; a picture's SSIM is at most this above its bound."""
 
     def scores(
         self, rows: np.ndarray, numbers: np.ndarray, cached: np.ndarray | None = None, floor: float = -1.0
     ) -> np.ndarray:
-        """[m] float32, within `FAST_ERROR` of `exact`, or within `cached_error` where `cached` is given. A picture
-        that cannot reach `floor` may have any number between its score and that."""
+        """[m] float32, within `FAST_ERROR` of `exact`, or within `cached_error` where `cached` is given. For a picture
+        that cannot reach `floor` it may be any number between its score and `floor`."""
         out = np.empty(len(numbers), np.float32)
         if self.kernels is None:
             self._torch_scores(rows, numbers, out)
         elif cached is None:
             self._plain(rows, numbers, floor, out, np.float32)
         else:
-            x, maps, c1, c2 = self._known(np.float32, MEAN_STEP, DEVIATION_STEP)
+            x, maps, c1, c2 = self._of_query(np.float32, MEAN_STEP, DEVIATION_STEP)
             self.kernels.cached(x, maps, c1, c2, rows, numbers, cached, _half_window(np.float32), floor, out)
         return out
 
@@ -155,21 +156,25 @@ class Scan:
         return out
 
     def _plain(self, rows: np.ndarray, numbers: np.ndarray, floor: float, out: np.ndarray, kind: type) -> None:
-        x, maps, c1, c2 = self._known(kind, 1.0, 1.0)
+        x, maps, c1, c2 = self._of_query(kind, 1.0, 1.0)
         self.kernels.plain(x, maps, kind(self._shift), c1, c2, rows, numbers, _half_window(kind), floor, out)
 
     def bounds(self, cached: np.ndarray, numbers: np.ndarray, stride: int = 1) -> np.ndarray:
-        """[m] float32: no picture's SSIM is more than `cached_error` above its bound, because |cov| <= sigma_x
-        sigma_y. With a stride from every so-manieth line alone: no bound, but it tells who is likely."""
+        """[m] float32 upper bounds of SSIM, within `cached_error`, because |cov| <= sigma_x sigma_y. With a stride
+        above 1 only every `stride`-th line counts: an estimate, not a bound."""
         out = np.empty(len(numbers), np.float32)
-        _, maps, c1, c2 = self._known(np.float32, MEAN_STEP, DEVIATION_STEP)
+        _, maps, c1, c2 = self._of_query(np.float32, MEAN_STEP, DEVIATION_STEP)
         self.kernels.bound(maps, self.width - 2 * RADIUS, c1, c2, cached, numbers, stride, out)
         return out
 
-    @lru_cache(maxsize=3)
-    def _known(self, kind: type, u: float, v: float) -> tuple[Any, ...]:
+    def _of_query(self, kind: type, u: float, v: float) -> tuple[Any, ...]:
         """What the kernels take of the query: its pixels, maps, C1 and C2, for means in units of u and deviations in
         units of v."""
+        if (kind, u) not in self._prepared:
+            self._prepared[kind, u] = self._prepare(kind, u, v)
+        return self._prepared[kind, u]
+
+    def _prepare(self, kind: type, u: float, v: float) -> tuple[Any, ...]:
         mean, variance = self._mean, self._variance
         maps = np.stack(
             [
@@ -180,10 +185,8 @@ class Scan:
                 2 * np.sqrt(variance) / v,
             ]
         )
-        behind = -maps.shape[-1] % 32
-        maps = np.concatenate(
-            [maps, np.tile(np.array([0, 0, 1e25, 1, 0]).reshape(5, 1, 1), (1, len(mean), behind))], axis=-1
-        )
+        padding = np.tile(np.array([0, 0, 1e25, 1, 0]).reshape(5, 1, 1), (1, len(mean), -maps.shape[-1] % 32))
+        maps = np.concatenate([maps, padding], axis=-1)
         return (2 * self._x / v**2).astype(kind), maps.astype(kind), kind(C1 / u**2), kind(C2 / v**2)
 
     def _torch_scores(self, rows: np.ndarray, numbers: np.ndarray, out: np.ndarray) -> None:
@@ -199,9 +202,8 @@ class Scan:
                 host.current().check_interrupted()
                 part = rows[numbers[i : i + 16], :size].reshape(-1, self.height, self.width)
                 y = torch.from_numpy(part.astype(kind)) - shift
-                my, vy, cov = down.T @ (
-                    torch.stack([y, y * y, x * y]) @ across
-                )  # much faster than a convolution of one channel
+                # Matrix products are much faster than a convolution of one channel.
+                my, vy, cov = down.T @ (torch.stack([y, y * y, x * y]) @ across)
                 vy, cov = vy - my * my, cov - mx * my
                 m, n = mx + shift, my + shift
                 score = ((2 * m * n + C1) * (2 * cov + C2)) / ((m**2 + n**2 + C1) * (vx + vy + C2))
@@ -209,12 +211,13 @@ class Scan:
 
 
 def warm_up() -> None:
-    """Compiles the kernels (once a machine: they are kept on disk), so that the first query is as fast as the next."""
+    """Compiles the kernels (once per machine: they are cached on disk), so that the first query is as fast as the
+    next."""
     if kernels():
         picture = np.zeros((2 * RADIUS + 2, 2 * RADIUS + 2), np.uint8)
         rows, known = picture.reshape(1, -1), statistics(picture).reshape(1, -1)
         for array in (rows, known):
-            array.flags.writeable = False  # as a mapped file is; numba takes that for another type
+            array.flags.writeable = False  # as a mapped file's rows are, which numba treats as another type
         scan, numbers = Scan(picture), np.zeros(1, np.int64)
         (
             scan.scores(rows, numbers),
@@ -233,20 +236,19 @@ def best(
     fast: bool = True,
 ) -> tuple[list[int], list[float], int]:
     """The k rows of `numbers` with the highest exact SSIM: (row numbers, scores, how many were scored at all). Equal
-    scores stand in the order of `numbers`. Never an approximation: what float32 leaves open is asked again in float64,
-    and what the order of adding leaves open there is asked of `exact`.
+    scores are in the order of `numbers`. Never an approximation: what float32 does not decide is computed in float64,
+    and what float64 does not decide because of the order of its sums is computed by `exact`.
 
-    With cached statistics a look at a sample decides whether bounds pay: in a gallery of near-duplicates most pictures
-    cannot come near the best and are never scored.
+    With cached statistics a sample decides whether bounds are worth their time: in a gallery of near-duplicates most
+    pictures are out of reach of the best, and are never scored.
     """
     scan = Scan(query, fast)
     rows, numbers = np.asarray(rows), np.asarray(numbers, np.int64)
     k = min(k, len(numbers))
     if k == 0:
         return [], [], 0
-    cached = (
-        None if cached is None or scan.kernels is None else np.asarray(cached)
-    )  # torch has nothing to gain from them
+    # torch gains nothing from cached statistics.
+    cached = None if cached is None or scan.kernels is None else np.asarray(cached)
     error = FAST_ERROR if cached is None else scan.cached_error
     places = _first(scan, numbers, k, cached)
     scores = scan.scores(rows, numbers[places], cached)
@@ -272,7 +274,7 @@ def _kth(scores: np.ndarray, k: int) -> float:
 
 
 def _exact_once(query: np.ndarray, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """`exact` of rows, each distinct picture once: a gallery may hold very many equal ones."""
+    """`exact` of rows, each distinct picture once: a gallery may hold many equal ones."""
     size = query.shape[0] * query.shape[1]
     known: dict[bytes, int] = {}  # digest -> the first that has it
     first = np.empty(len(numbers), np.int64)
@@ -290,8 +292,8 @@ Scored = tuple[np.ndarray, np.ndarray]
 
 
 def _first(scan: Scan, numbers: np.ndarray, k: int, cached: np.ndarray | None) -> np.ndarray:
-    """The places to score first: their k best tell how early each of the others may be given up. The likeliest where
-    there are statistics to tell, else an even sample."""
+    """The places to score first: the k best of them give a floor below which the others can be abandoned. By cached
+    statistics the likeliest ones, else an even sample."""
     n = min(len(numbers), max(_SAMPLE if cached is None else _LIKELY, 4 * k))
     if cached is None:
         return np.linspace(0, len(numbers) - 1, n).astype(np.int64)
@@ -299,8 +301,7 @@ def _first(scan: Scan, numbers: np.ndarray, k: int, cached: np.ndarray | None) -
 
 
 def _bounds_pay(scan: Scan, numbers: np.ndarray, cached: np.ndarray, floor: float) -> bool:
-    """Whether most of an even sample is out of reach of the floor by its bound alone, as in a gallery of
-    near-duplicates."""
+    """Whether the bounds of most of an even sample are below the floor, as in a gallery of near-duplicates."""
     sample = numbers[:: max(1, len(numbers) // _SAMPLE)]
     return len(numbers) >= 8 * _SAMPLE and float((scan.bounds(cached, sample) >= floor).mean()) < 0.3
 
@@ -315,7 +316,7 @@ def _in_turn(
     places: np.ndarray,
     scores: np.ndarray,
 ) -> Scored:
-    """All of them, beginning with `places`."""
+    """Scores all of them, in addition to `places`, which have `scores`."""
     others = np.delete(np.arange(len(numbers)), places)
     for part in np.split(others, range(8 * len(places), len(others), AT_ONCE)):
         scores = np.concatenate([scores, scan.scores(rows, numbers[part], cached, _kth(scores, k) - 2 * error)])
@@ -334,8 +335,8 @@ def _by_bounds(
     places: np.ndarray,
     scores: np.ndarray,
 ) -> Scored:
-    """Those that were scored, beginning with `places`: the others follow in the order of falling bounds, until no
-    bound is left that could reach the k best."""
+    """Scores those that may be among the k best, in addition to `places`, which have `scores`: in the order of falling
+    bounds, until the next bound is below the k best."""
     bounds = scan.bounds(cached, numbers)
     order = np.argsort(-bounds, kind="stable")
     order = order[~np.isin(order, places)]

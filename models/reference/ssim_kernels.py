@@ -1,19 +1,19 @@
-"""The numba kernels of `ssim.Scan`: one picture a turn, threads over pictures, each line of it once. Down the picture
-first, over the last 11 lines, which stay in the fastest memory; then along the line, in the same breath as the score.
-Inner loops run over one line and take slices, because only then do they become vector instructions (an index like
-`row[r * width + c]` may be negative, as far as numba knows). Everything stands at the module's top level, because only
-then does numba find its compiled code on disk again.
+"""The numba kernels of `ssim.Scan`: threads over pictures, one pass over each picture's lines. The window runs down the
+picture first, over the last 11 lines, which stay in the fastest cache; then along the line, in the loop that computes
+the score. Inner loops run over slices of one line, because only then they are vectorised (for numba an index such as
+`row[r * width + c]` may be negative). All functions are at the module's top level, because only then numba finds its
+compiled code on disk again.
 
-A picture that can no longer reach `floor`, were every line that is left equal to the query's, is given up: what stands
-for it in `out` is that bound, below the floor and not below its score.
+A picture is abandoned once it cannot reach `floor` even if all remaining lines were equal to the query's: `out` then
+holds that bound, which is below the floor and not below the picture's score.
 
-Of the query they take x [H, W], its pixels, and maps [5, h, w..], what can be known beforehand of each place
-(`ssim.Scan`): 2 mean, less the shift; 2 mean; mean^2 + C1; variance + C2; 2 deviation. c1 and c2 are SSIM's constants.
-All are in the units of the other's statistics, so that nothing is left to scale. Each line of the maps goes on behind
-its w places, up to a multiple of 32, with values that make the score there nought: what is left over from whole vectors
-would be done one by one.
+Of the query they take x [H, W], its pixels, and maps [5, h, w..], values of each place that do not depend on the other
+picture (`ssim.Scan`): 2 mean, less the shift; 2 mean; mean^2 + C1; variance + C2; 2 deviation. c1 and c2 are SSIM's
+constants. All are in the units of the other picture's statistics, so that nothing needs scaling. Each line of the maps
+is padded after its w places to a multiple of 32, with values that make the score there 0: a remainder of less than a
+vector would be computed one by one.
 
-This module alone imports numba; `ssim.kernels` imports it where it is installed.
+Only this module imports numba; `ssim.kernels` imports it where numba is installed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OPTIONS = dict(parallel=True, fastmath=True, cache=True, nogil=True, error_mode
 
 @njit(fastmath=True, cache=True, inline="always")
 def _down(ring, p, t, out):  # pragma: no cover - compiled
-    """The window over lines p .. p + 10, whose weights from the rim to the middle are t."""
+    """The window over lines p .. p + 10; its weights from the edge to the centre are t."""
     a, b, c, d, e, f = (
         ring[p & 15],
         ring[(p + 1) & 15],
@@ -64,9 +64,9 @@ def _along(line, c, t):  # pragma: no cover - compiled
 
 @njit(**_OPTIONS)
 def plain(x, maps, shift, c1, c2, rows, numbers, t, floor, out):  # pragma: no cover - compiled
-    """Scores in the precision of x (float32 or float64), which is that of maps, shift, c1, c2 and the six weights t
-    too. x is 2 (pixel - shift), and each picture's pixels are less the shift here: smaller numbers lose less when
-    their squares are subtracted."""
+    """Scores in the precision of x (float32 or float64), which maps, shift, c1, c2 and the six weights t share. x is
+    2 (pixel - shift); the shift is subtracted from each picture's pixels too, because differences of squares of smaller
+    numbers lose less precision."""
     height, width = x.shape
     _, h, padded = maps.shape
     w = width - 2 * RADIUS
@@ -94,7 +94,7 @@ def plain(x, maps, shift, c1, c2, rows, numbers, t, floor, out):  # pragma: no c
             _down(y, p, t, by[:width])
             _down(yy, p, t, byy[:width])
             _down(xy, p, t, bxy[:width])
-            line = shift - shift  # nought in the right precision
+            line = shift - shift  # 0 in the right precision
             for c in range(padded):
                 n = _along(by, c, t)
                 cov, variance = _along(bxy, c, t) - maps[0, p, c] * n, _along(byy, c, t) - n * n
@@ -125,7 +125,9 @@ def cached(x, maps, c1, c2, rows, numbers, known, t, floor, out):  # pragma: no 
             if p < 0:
                 continue
             _down(xy, p, t, bxy[:width])
-            places = padded if p * w + padded <= h * w else w  # behind a line the next one stands, but for the last
+            places = (
+                padded if p * w + padded <= h * w else w
+            )  # after a line follows the next one, except after the last
             line, ns, ds = np.float32(0), means[p * w : p * w + places], deviations[p * w : p * w + places]
             for c in range(places):
                 n, d = np.float32(ns[c]), np.float32(ds[c])
@@ -140,8 +142,8 @@ def cached(x, maps, c1, c2, rows, numbers, known, t, floor, out):  # pragma: no 
 
 @njit(**_OPTIONS)
 def bound(maps, w, c1, c2, known, numbers, stride, out):  # pragma: no cover - compiled
-    """With a stride of 1 no score is above these, but for what 16 bits lose: |cov| <= the product of the deviations.
-    With a larger one on every `stride`-th line alone: no bound, but it tells who is likely."""
+    """With a stride of 1 upper bounds of the scores, except for the rounding to 16 bits: |cov| <= the product of the
+    deviations. With a larger one estimates from every `stride`-th line."""
     _, h, padded = maps.shape
     for i in prange(len(numbers)):
         means, deviations = known[numbers[i]], known[numbers[i]][h * w :]

@@ -121,7 +121,7 @@ MASK_SIDE = 16
 
 def _objects(scene: Any, captions: list[str], k: int) -> tuple[np.ndarray, np.ndarray]:
     """(masks [k, 16, 16], places [captions, k]: of a name's last token) of a scene's largest objects."""
-    from ...models.moodifier.words import said_at
+    from ...models.moodifier.words import token_positions
 
     names: dict[str, float] = {}
     for o in scene.objects:
@@ -132,7 +132,7 @@ def _objects(scene: Any, captions: list[str], k: int) -> tuple[np.ndarray, np.nd
         cells = mine.reshape(MASK_SIDE, len(mine) // MASK_SIDE, MASK_SIDE, -1).mean(axis=(1, 3))
         masks[j] = (cells * 255).round()
         for i, caption in enumerate(captions):
-            last = (said_at(caption, name) or [-1])[-1]
+            last = (token_positions(caption, name) or [-1])[-1]
             places[i, j] = last if last < 76 else -1  # what was cut off is not said
     return masks, places
 
