@@ -18,7 +18,7 @@ MIKELS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "
 """Mikels et al. (2005) in canonical order: four positive, four negative."""
 
 WHEEL = ("amusement", "contentment", "awe", "excitement", "fear", "sadness", "disgust", "anger")
-"""The same eight around Mikels' wheel: neighbours are similar emotions. The last neighbours the first."""
+"""The same eight around Mikels' wheel: neighbours are similar emotions, as are the last and the first."""
 
 OPPOSITE = {
     "amusement": "fear",
@@ -30,7 +30,7 @@ OPPOSITE = {
     "disgust": "awe",
     "anger": "excitement",
 }
-"""The opposite emotion used in evaluation."""
+"""The opposite emotions, which evaluation uses."""
 
 GOEMOTIONS = (
     "admiration",
@@ -65,8 +65,8 @@ GOEMOTIONS = (
 
 EKMAN = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
 
-# One table for 27 -> 8 and Ekman -> 8. Weights are ours: where a word sits between two of the eight it is split
-# by their distance in VAD; each row sums to one.
+# One table for 27 -> 8 and Ekman -> 8. Weights are ours: a word between several of the eight is split by its distances
+# in VAD space; each row sums to one.
 _TO_MIKELS: dict[str, dict[str, float]] = {
     "admiration": {"awe": 0.8, "contentment": 0.2},
     "annoyance": {"anger": 0.8, "disgust": 0.2},
@@ -168,9 +168,9 @@ class EmotionTarget:
         if len(self.distribution) != len(MIKELS) or min(self.distribution) < 0:
             raise UserError(f"An emotion needs {len(MIKELS)} probabilities of at least 0, got {self.distribution}.")
         if abs(sum(self.distribution) - 1.0) > 1e-4:
-            raise UserError(f"An emotion's probabilities sum to 1, got {sum(self.distribution):.4f}.")
+            raise UserError(f"An emotion's probabilities must sum to 1, got {sum(self.distribution):.4f}.")
         if not 0.0 <= self.intensity <= 1.0:
-            raise UserError(f"An emotion's intensity lies in 0..1, got {self.intensity}.")
+            raise UserError(f"An emotion's intensity must be in 0..1, got {self.intensity}.")
 
     @classmethod
     def of(cls, label: str, intensity: float = 1.0) -> EmotionTarget:
@@ -181,10 +181,10 @@ class EmotionTarget:
     def from_vad(cls, valence: float, arousal: float, dominance: float, intensity: float = 1.0) -> EmotionTarget:
         """The target at a point of VAD space (each in 0..1): the eight, weighted by exp(-d^2 / (2 * 0.15^2)) of
         their distance d to the point. 0.15 is about a third of the mean distance between neighbours, so that a
-        point on an emotion's own rating is mostly that emotion (our choice)."""
+        point at an emotion's own rating is mostly that emotion (our choice)."""
         point = (valence, arousal, dominance)
         if not all(0.0 <= v <= 1.0 for v in point):
-            raise UserError(f"Valence, arousal and dominance lie in 0..1, got {point}.")
+            raise UserError(f"Valence, arousal and dominance must be in 0..1, got {point}.")
         d2 = [math.dist(point, _VAD[name]) ** 2 for name in MIKELS]
         nearest = min(d2)  # subtracted so that far points do not underflow to 0/0
         weights = [math.exp(-(d - nearest) / (2 * 0.15**2)) for d in d2]
@@ -216,7 +216,7 @@ class EmotionTarget:
     def mix(self, other: EmotionTarget, balance: float = 0.5) -> EmotionTarget:
         """(1 - balance) of this and balance of the other; intensity and VAD are mixed alike."""
         if not 0.0 <= balance <= 1.0:
-            raise UserError(f"The balance of an emotion mix lies in 0..1, got {balance}.")
+            raise UserError(f"The balance of an emotion mix must be in 0..1, got {balance}.")
         intensity = (1 - balance) * self.intensity + balance * other.intensity
         label = f"{self.label} {1 - balance:.0%} + {other.label} {balance:.0%}"
         return _blend([(self, 1 - balance), (other, balance)], intensity, label)
@@ -232,12 +232,12 @@ class EmotionTarget:
         return self.label if self.label in LABELS else self.dominant
 
     def wanted(self) -> tuple[str, ...]:
-        """What belongs to the target: the emotions of at least 5 % (a point in VAD space touches all eight a
-        little)."""
+        """The emotions that the target consists of: those of at least 5 % (a point in VAD space has a small share of
+        all eight)."""
         return tuple(n for n, p in zip(MIKELS, self.distribution) if p >= 0.05)
 
     def similar(self) -> tuple[str, ...]:
-        """The wheel's neighbours of the dominant emotion, less what belongs to the target itself."""
+        """The wheel's neighbours of the dominant emotion, less those that the target consists of."""
         return tuple(n for n in neighbours(self.dominant) if n not in self.wanted())
 
 

@@ -1,4 +1,4 @@
-"""The one exception that speaks to the person who asked, and the name that was perhaps meant."""
+"""The exception for the user, and suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """The request was wrong, or cannot be met. The message is one readable paragraph: what, where, what to do.
+    """The request was wrong, or cannot be fulfilled. The message is one readable paragraph: what, where, what to do.
 
     The command prints it without a traceback (exit code 2 before anything ran, 1 while running); ComfyUI shows it
     on the node.
@@ -21,8 +21,7 @@ class UserError(Exception):
     __module__ = "affect"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """No module of that name can be imported, so pickle (a process pool's errors) is given a function that can
-        be found."""
+        """No module "affect" can be imported, so pickle (for a process pool's errors) is given a function that can."""
         return (_rebuilt, self.args, self.__dict__ or None) if type(self) is UserError else super().__reduce__()
 
 
@@ -31,13 +30,13 @@ def _rebuilt(*args: Any) -> UserError:
 
 
 def nearest(name: object, known: Iterable[object], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like `name`, None where none is close.
+    """The known name that is most similar to `name`; None where none is close.
 
-    cutoff  how alike the two must be, 0..1; with many names of one family to choose from, a high one
+    cutoff  how similar the two must be, 0..1; among many similar names a high one
     """
     names = {str(k).lower(): str(k) for k in known}
     given = str(name).lower()
-    # Comparing takes time with the square of the length, and no name is as long as this.
+    # The time of a comparison grows with the square of the length, and no name is as long as this.
     close = get_close_matches(given, list(names), n=1, cutoff=cutoff) if len(given) <= 200 else []
     return names[close[0]] if close else None
 
@@ -50,7 +49,7 @@ def did_you_mean(name: object, known: Iterable[object], cutoff: float = 0.6) -> 
 
 def unwritable(error: OSError) -> str | None:
     """The sentence for a file or folder that could not be written; None for other errors."""
-    forbidden, in_the_way = "there is no permission", "a file stands where a folder should"
+    forbidden, in_the_way = "there is no permission", "a file is where a folder should be"
     reasons = {
         errno.ENOSPC: "the disk is full",
         getattr(errno, "EDQUOT", -1): "the disk quota is used up",

@@ -1,4 +1,4 @@
-"""Where files live and how they are read and written: safely, or with an error that says what is wrong.
+"""Reading and writing files safely, or with an error that says what is wrong.
 
 Weights are safetensors; `pickled` reads the published files that are not.
 """
@@ -29,13 +29,13 @@ TINY_DIR = Path(__file__).parent / "tiny"
 """The bundled tiny models."""
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000
-"""Bytes of one part of a path, and letters of a whole one: what file systems take."""
+"""Bytes of one part of a path, and characters of a whole path, that file systems accept."""
 
 
 def safe_join(root: Path | str, name: str) -> Path:
-    """`root / name`, refused with UserError where it leaves `root` (`..`, absolute paths, drives, links that leave)
-    or is no name of a file at all (control characters, halves of characters, names that are too long). For what is
-    written; what is read may follow links (`find_inside`)."""
+    """`root / name` for writing. UserError where it leaves `root` (`..`, absolute paths, drives, links that leave) or
+    cannot be a file's name (control characters, lone surrogates, too long). For reading, which may follow links, see
+    `find_inside`."""
     root, text = Path(root).resolve(), _as_name(name)
     try:
         path = (root / text).resolve()
@@ -47,8 +47,8 @@ def safe_join(root: Path | str, name: str) -> Path:
 
 
 def find_inside(root: Path | str, name: str) -> Path:
-    """`root / name` for reading: as `safe_join`, but a link that the user has put into `root` is followed wherever
-    it leads, as ComfyUI does (model folders are often links to another disk)."""
+    """`root / name` for reading: as `safe_join`, but links inside `root` are followed wherever they lead, as in ComfyUI
+    (model folders are often links to another disk)."""
     return Path(root) / os.path.normpath(_as_name(name))
 
 
@@ -56,16 +56,15 @@ _LEAVES = "The path '{name}' leaves its folder. Give a name inside it, without '
 
 
 def _as_name(name: str) -> str:
-    """A name with forward slashes. UserError where no file can have it, or where it leads out of the folder it is
-    looked up in."""
+    """A name with forward slashes. UserError where a file cannot have it, or where it leads out of its folder."""
     text = name.replace("\\", "/")
     try:
         too_long = len(text) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split("/"))
         if too_long or any(c < " " or c == "\x7f" for c in text):
             raise ValueError
-    except ValueError as error:  # half a character (a lone surrogate) is one too
+    except ValueError as error:  # also raised for a lone surrogate
         raise UserError(
-            f"{name[:60]!a} is no name of a file: it holds characters that no name has, or is too long."
+            f"{name[:60]!a} is not a file's name: it holds characters that a name cannot have, or is too long."
         ) from error
     if os.path.normpath(text).split(os.sep)[0] == ".." or text.startswith("/") or ":" in text.split("/")[0]:
         raise UserError(_LEAVES.format(name=name))
@@ -73,22 +72,23 @@ def _as_name(name: str) -> str:
 
 
 def open_regular(path: Path | str) -> BinaryIO:
-    """Opens a file to read its bytes, if it is a regular file or a link to one. UserError for pipes, sockets and
-    devices, whose reading may never end, and for folders; OSError as `open` raises it."""
-    number = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )  # a pipe is not waited for
+    """Opens a regular file, or a link to one, to read its bytes. UserError for pipes, sockets and devices, whose
+    reading may never end, and for folders; OSError as `open` raises it."""
+    # Not blocking: opening a pipe would wait for its writer.
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         if stat.S_ISREG(os.fstat(number).st_mode):
             return os.fdopen(number, "rb")
-        raise UserError(f"'{Path(path).name}' is no regular file but a folder, pipe, socket or device: it is not read.")
+        raise UserError(
+            f"'{Path(path).name}' is not a regular file but a folder, pipe, socket or device: it is not read."
+        )
     except BaseException:
         os.close(number)
         raise
 
 
 def read_text(path: Path | str, most: int) -> bytes:
-    """The bytes of a text file of at most `most` bytes. UserError where it is longer or no regular file
+    """The bytes of a text file of at most `most` bytes. UserError where it is longer, or not a regular file
     (`open_regular`)."""
     with open_regular(path) as f:
         data = f.read(most + 1)
@@ -100,8 +100,8 @@ def read_text(path: Path | str, most: int) -> bytes:
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
-    """Calls `write` on a temporary name beside `path`, then renames: the file is complete or absent. A link of the
-    name `path` is replaced, not followed."""
+    """Calls `write` on a temporary name in the same folder, then renames: the file is complete or absent. A link named
+    `path` is replaced, not followed."""
     path = Path(path)
     with _written(path, write) as temporary:
         os.replace(temporary, path)
@@ -109,8 +109,8 @@ def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
 
 
 def write_new(names: Iterable[Path], write: Callable[[Path], None]) -> Path:
-    """As `write_atomically`, under the first of `names` (all in one folder) that no file has. Nothing is ever
-    replaced: where several programs write into a folder at once, each gets names of its own."""
+    """As `write_atomically`, under the first of `names` (all in one folder) that no file has. Nothing is ever replaced,
+    even where several programs write into a folder at once."""
     names = iter(names)
     path = next(names)
     with _written(path, write) as temporary:
@@ -120,8 +120,8 @@ def write_new(names: Iterable[Path], write: Callable[[Path], None]) -> Path:
 
 
 def _claim(temporary: Path, path: Path) -> bool:
-    """Gives a file the name `path`; False where there is one of that name. One step for the file system, or, where
-    that knows no hard links (exFAT), under a lock file."""
+    """Gives a file the name `path`; False where a file has it. One atomic step, or under a lock file where the file
+    system has no hard links (exFAT)."""
     try:
         os.link(temporary, path, follow_symlinks=False)
         return True
@@ -145,9 +145,9 @@ def _claim(temporary: Path, path: Path) -> bool:
 
 @contextmanager
 def _written(path: Path, write: Callable[[Path], None]) -> Iterator[Path]:
-    """A new file beside `path`, of a name that nobody can foresee, with what `write` writes; removed at the end if
-    it is still there. Its mode is what the user's umask says, whatever a writer makes of it (safetensors would keep
-    the file to its owner)."""
+    """A new file in the same folder under an unpredictable name, with what `write` writes; removed at the end if it
+    still exists. Its mode follows the user's umask, whatever a writer sets (safetensors restricts files to their
+    owner)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp{path.suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -161,9 +161,9 @@ def _written(path: Path, write: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def release(mapped: np.ndarray) -> None:
-    """Lets the system take back the pages of a memory-mapped array that were read, where it can be told so: they
-    count as this process's memory otherwise for as long as the file is mapped. The array stays as it is; what is
-    read again comes from the system's cache."""
+    """Returns the pages of a memory-mapped array that were read to the system, where it supports that: otherwise they
+    count as this process's memory as long as the file is mapped. The array stays valid; what is read again comes from
+    the system's cache."""
     base = mapped
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
@@ -172,8 +172,8 @@ def release(mapped: np.ndarray) -> None:
 
 
 MAX_HEADER, MAX_TENSORS = 16_000_000, 20_000
-"""Limits of a safetensors header. The largest models have some thousand tensors in a header below one megabyte; what
-is far beyond would only keep the reader busy."""
+"""Limits of a safetensors header. The largest models have some thousand tensors and a header below one megabyte; a file
+far beyond that would only cost the reader time."""
 
 _BITS = {
     "BOOL": 8,
@@ -199,14 +199,14 @@ _BITS = {
     "F6_E3M2": 6,
     "F4": 4,
 }
-"""Bits of a value of each type that the format has."""
+"""Bits of a value of each of the format's types."""
 
 
 def check_safetensors(path: Path | str) -> dict[str, dict]:
     """The header of a safetensors file: tensor name -> {dtype, shape, data_offsets}, and `__metadata__`.
 
-    Reads the header alone. Raises UserError where the file is absent, cut off, or of another format: what is returned
-    has every tensor inside the file, as large as its shape says, one behind the other.
+    Reads only the header. UserError where the file is absent, cut off, or of another format. After it every tensor is
+    known to be inside the file, as large as its shape says, without gaps or overlaps.
     """
     path = Path(path)
     if not path.is_file():
@@ -224,14 +224,14 @@ def check_safetensors(path: Path | str) -> dict[str, dict]:
             )
         if length > MAX_HEADER:
             raise UserError(
-                f"'{path.name}' has a header of {length / 1e6:.0f} MB, which no model needs (at most "
-                f"{MAX_HEADER / 1e6:.0f} are read). Write it again without its metadata, or choose another file."
+                f"'{path.name}' has a header of {length / 1e6:.0f} MB, more than any model needs (the limit is "
+                f"{MAX_HEADER / 1e6:.0f}). Write it again without its metadata, or choose another file."
             )
         header = _parsed(f.read(length), path.name)
     end = _checked_layout(header, path.name)
     if size < 8 + length + end:
         raise UserError(
-            f"The model file '{path.name}' is cut off: {size} of {8 + length + end} bytes are there. Download it again."
+            f"The model file '{path.name}' is cut off after {size} of {8 + length + end} bytes. Download it again."
         )
     if size > 8 + length + end:
         raise UserError(
@@ -241,7 +241,7 @@ def check_safetensors(path: Path | str) -> dict[str, dict]:
 
 
 def _parsed(text: bytes, name: str) -> dict[str, dict]:
-    """A header's JSON, with the types that it must have."""
+    """A header's JSON, its types checked."""
 
     def is_size(value: object) -> bool:
         return type(value) is int and value >= 0
@@ -251,14 +251,14 @@ def _parsed(text: bytes, name: str) -> dict[str, dict]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{name}' is not a safetensors file: its header cannot be read.") from error
     if not isinstance(header, dict):
-        raise UserError(f"'{name}' is not a safetensors file: its header is no object.")
+        raise UserError(f"'{name}' is not a safetensors file: its header is not an object.")
     if len(header) > MAX_TENSORS:
         raise UserError(
             f"'{name}' holds {len(header)} tensors; no model has more than {MAX_TENSORS}. Choose another file."
         )
     metadata = header.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise UserError(f"'{name}' is not a safetensors file: its metadata are no texts.")
+        raise UserError(f"'{name}' is not a safetensors file: its metadata are not texts.")
     for key, entry in header.items():
         if key == "__metadata__":
             continue
@@ -272,26 +272,23 @@ def _parsed(text: bytes, name: str) -> dict[str, dict]:
             and all(map(is_size, offsets))
             and offsets[0] <= offsets[1]
         ):
-            raise UserError(f"'{name}' is not a safetensors file: its header says nothing sensible of '{key[:100]}'.")
+            raise UserError(f"'{name}' is not a safetensors file: its header's entry of '{key[:100]}' is invalid.")
         if not isinstance(entry.get("dtype"), str) or entry["dtype"] not in _BITS:
             raise UserError(
-                f"'{name}' holds numbers of the type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}'), which is not "
-                "known here."
+                f"'{name}' holds numbers of the unknown type {str(entry.get('dtype'))[:30]!r} ('{key[:100]}')."
             )
     return header
 
 
 def _checked_layout(header: dict[str, dict], name: str) -> int:
-    """Where the last tensor ends, in bytes behind the header. UserError where two overlap, a gap lies between two,
-    or one is not as large as its shape says."""
+    """The end of the last tensor, in bytes after the header. UserError where two overlap, a gap is between two, or one
+    is not as large as its shape says."""
     end = 0
     tensors = ((key, entry) for key, entry in header.items() if key != "__metadata__")
     for key, entry in sorted(tensors, key=lambda item: item[1]["data_offsets"]):
         begin, stop = entry["data_offsets"]
         if begin != end or (stop - begin) * 8 != math.prod(entry["shape"]) * _BITS[entry["dtype"]]:
-            raise UserError(
-                f"'{name}' is damaged: '{key[:100]}' does not lie where its header says. Download it again."
-            )
+            raise UserError(f"'{name}' is damaged: '{key[:100]}' is not where its header says. Download it again.")
         end = stop
     return end
 
@@ -304,17 +301,17 @@ def load_safetensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, t
     header = check_safetensors(path)
     try:
         return load_file(str(path), device=device), header.get("__metadata__") or {}
-    except (SafetensorError, KeyError, AttributeError) as error:  # the latter two: a type that this torch has not
+    except (SafetensorError, KeyError, AttributeError) as error:  # the latter two: a type that this torch lacks
         raise UserError(f"The model file '{Path(path).name}' cannot be read: {error}.") from error
 
 
 def checksum(path: Path | str) -> str:
     """The SHA-256 of a file's content."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with Path(path).open("rb") as f:
         while piece := f.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def save_safetensors(path: Path | str, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:
@@ -339,16 +336,16 @@ def find_model(kind: str, name: str) -> Path:
 
 
 def state_of(kind: str, name: str) -> str:
-    """Another text once a model file of a kind has changed (its size or time); "" where `name` is no file there."""
+    """A text that changes with a model file of a kind (with its size or time); "" where there is no such file."""
     try:
-        found = find_model(kind, name).stat()
+        status = find_model(kind, name).stat()
     except UserError:
         return ""
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def check_state(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
-    """UserError where a state dict has not the keys and shapes of a model; it names the first of them."""
+    """UserError where a state dict does not have the keys and shapes of a model; it names the first difference."""
     own = model.state_dict()
     missing = [k for k in own if k not in state]
     surplus = [k for k in state if k not in own]

@@ -1,4 +1,4 @@
-"""Words of others (a server, a workflow, a file's name) on their way to a person's terminal or log."""
+"""Text of foreign origin (a server's, a workflow's, a file's name) made safe for a terminal or log."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    """Text without what a terminal obeys or a reader cannot see: control characters (C0 but for new lines and tabs,
-    and C1) and the marks that turn the direction of writing. Halves of characters, which no encoding can print,
-    become \ufffd."""
+    """Text without control characters (C0 except new lines and tabs, and C1) and without marks that change the
+    direction of writing. Lone surrogates, which cannot be encoded, become \ufffd."""
     return _HALVES.sub("\ufffd", _UNSEEN.sub("", str(text)))
 
 
@@ -24,5 +23,5 @@ def one_line(text: object, longest: int = 300) -> str:
 
 
 def say(text: object, file: TextIO | None = None) -> None:
-    """Prints text that may hold others' words."""
+    """Prints text that may hold foreign text."""
     print(printable(text), file=file or sys.stdout)

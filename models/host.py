@@ -1,8 +1,8 @@
-"""What the program around us provides: progress bars, the interrupt flag, folders.
+"""The host: what the program around us provides, such as progress bars, the interrupt flag, folders.
 
-Three hosts exist. ComfyUI (its modules are imported here, inside functions, and in `diffusion`, nowhere else);
-the embedded host of `workflows/headless`, which installs its own with `use`; and plain Python, which has
-neither bar nor flag. Algorithms ask `current()` and never know which one answers.
+There are three hosts: ComfyUI (its modules are imported here, inside functions, and in `diffusion/comfy`, nowhere
+else); the embedded host of `workflows/headless`, which installs itself with `use`; and plain Python, without bars and
+interruption. Algorithms ask `current()` and do not depend on which one it is.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any, Protocol
 from .foreign import printable, say
 
 HOSTS_SETTING = "Affect.MLLM.Hosts"
-"""The setting of ComfyUI's frontend (web/settings.js) that names machines which may be sent pictures, by commas."""
+"""The setting of ComfyUI's frontend (web/settings.js) that lists machines which may be sent pictures, separated by
+commas."""
 
 NOTICE = "affect_notice"
-"""The message by which a server tells its client what a node has to say: {"node", "prompt_id", "text"}."""
+"""The server's message to its client about a note of a node: {"node", "prompt_id", "text"}."""
 
 
 class Bar(Protocol):
@@ -39,6 +40,8 @@ class Bar(Protocol):
 
 
 class SilentBar:
+    """A progress bar that shows nothing."""
+
     def update(self, n: int = 1) -> None:
         pass
 
@@ -56,7 +59,7 @@ class SilentBar:
 
 
 class _ComfyBar(SilentBar):
-    """The bar of the node that runs, with previews as a sampler's."""
+    """The bar of the running node, with previews as a sampler's."""
 
     def __init__(self, total: int):
         import comfy.utils
@@ -75,8 +78,8 @@ class _ComfyBar(SilentBar):
 
         from .tensors.uint8 import to_uint8
 
-        shown = Image.fromarray(to_uint8(image.permute(1, 2, 0)))
-        self._bar.update_absolute(self._done, self._total, ("JPEG", shown, 512))
+        picture = Image.fromarray(to_uint8(image.permute(1, 2, 0)))
+        self._bar.update_absolute(self._done, self._total, ("JPEG", picture, 512))
 
 
 class Host:
@@ -90,7 +93,7 @@ class Host:
 
     @property
     def device(self) -> str:
-        """Where bundled and embedded models run: "cuda" where there is one, else "cpu"."""
+        """The device of bundled and embedded models: "cuda" where there is one, else "cpu"."""
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -103,23 +106,23 @@ class Host:
         """Raises where the user asked to stop."""
 
     def inner(self, step: int, done: int, total: int, loss: float) -> None:
-        """An inner optimisation step was taken: `done` of at most `total` inside sampler step `step`."""
+        """Called after an inner optimisation step: `done` of at most `total` inside sampler step `step`."""
 
     def note(self, message: str) -> None:
-        """Tells the user something that is no error."""
+        """Tells the user something that is not an error."""
         say(message, sys.stderr)
 
     def mllm_hosts(self) -> list[str]:
-        """Other machines that pictures may be sent to: hosts, with or without a port. Here those of
+        """Other machines that pictures may be sent to: hosts, with or without a port. Here those in
         $AFFECT_MLLM_HOSTS."""
         return [name.strip() for name in os.environ.get("AFFECT_MLLM_HOSTS", "").split(",") if name.strip()]
 
     def how_to_allow(self, name: str) -> str:
-        """What to do so that `mllm_hosts` names another one, with the exact line."""
+        """What the user can do to add a host to `mllm_hosts`, with the exact setting."""
         return f"Set AFFECT_MLLM_HOSTS={','.join([*Host.mllm_hosts(self), name])} in the environment and start again."
 
     def models_dirs(self, kind: str) -> list[Path]:
-        """Folders that hold model files of a kind: 'checkpoints', 'loras', 'vae', or ours such as 'affect'."""
+        """Folders of model files of a kind: 'checkpoints', 'loras', 'vae', or ours such as 'affect'."""
         return [self.root / "models" / kind]
 
     def list_files(self, kind: str, suffixes: tuple[str, ...] = (".safetensors",)) -> list[str]:
@@ -130,8 +133,8 @@ class Host:
 
 
 class ComfyHost(Host):
-    """Inside ComfyUI, which has one progress bar a node. Where a sampler runs it is the sampler's own (`inner` writes
-    text), so `progress` is for nodes that do not sample."""
+    """ComfyUI, which has one progress bar per node. In a node that samples it is the sampler's (`inner` writes text
+    instead), so `progress` is for the other nodes."""
 
     def __init__(self) -> None:
         import folder_paths
@@ -144,7 +147,7 @@ class ComfyHost(Host):
         self._told = 0.0
 
     device = "cpu"
-    """Our networks wait here; ComfyUI moves them to its own device for as long as it wants them there."""
+    """Where our networks are loaded; ComfyUI moves them to its own device while they are in use."""
 
     def progress(self, total: int, label: str = "") -> Bar:
         return _ComfyBar(total)
@@ -155,7 +158,7 @@ class ComfyHost(Host):
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def inner(self, step: int, done: int, total: int, loss: float) -> None:
-        """As text under the node, a few times a second: its one bar is the sampler's."""
+        """As text under the node, a few times a second: the node's bar is the sampler's."""
         now = time.monotonic()
         if now - self._told < 0.2:
             return
@@ -165,8 +168,8 @@ class ComfyHost(Host):
             server.send_progress_text(f"step {step + 1}: emotion {done}/{total}, loss {loss:.3f}", where.node_id)
 
     def note(self, message: str) -> None:
-        """In the log, and on the node that runs: web/notices.js shows it there, whoever's node it is (MUSE's guider
-        runs in SamplerCustomAdvanced), and `affect run --server` prints it."""
+        """In the log, and on the running node (MUSE's guider runs in SamplerCustomAdvanced): web/notices.js shows it
+        there, and `affect run --server` prints it."""
         import logging
 
         logging.info("[Affect] %s", printable(message))
@@ -179,27 +182,25 @@ class ComfyHost(Host):
             )
 
     def mllm_hosts(self) -> list[str]:
-        """Also those in ComfyUI's settings (`HOSTS_SETTING`), which the person at the browser writes and no workflow
-        can."""
+        """Also those in ComfyUI's settings (`HOSTS_SETTING`), which the user can write and a workflow cannot."""
         import folder_paths
         from comfy.cli_args import args
 
-        if getattr(args, "multi_user", False):  # a node does not know whose prompt it belongs to
+        if getattr(args, "multi_user", False):  # a node does not know which user's prompt it belongs to
             return super().mllm_hosts()
         try:
             path = Path(folder_paths.get_user_directory()) / "default" / "comfy.settings.json"
-            said = json.loads(path.read_text(encoding="utf-8")).get(HOSTS_SETTING)
+            setting = json.loads(path.read_text(encoding="utf-8")).get(HOSTS_SETTING)
         except (OSError, ValueError, AttributeError):
-            said = None
-        return (
-            super().mllm_hosts() + [name.strip() for name in said.split(",") if name.strip()]
-            if isinstance(said, str)
-            else super().mllm_hosts()
-        )
+            setting = None
+        listed = setting.split(",") if isinstance(setting, str) else []
+        return super().mllm_hosts() + [name.strip() for name in listed if name.strip()]
 
     def how_to_allow(self, name: str) -> str:
-        where = "Open ComfyUI's settings, Affect, and add it to 'Servers that may be sent pictures'. Or, for a ComfyUI of several users: "
-        return f"{where}{super().how_to_allow(name)}"
+        return (
+            "Open ComfyUI's settings, Affect, and add it to 'Servers that may be sent pictures'. Or, for a ComfyUI of "
+            f"several users: {super().how_to_allow(name)}"
+        )
 
     def models_dirs(self, kind: str) -> list[Path]:
         import folder_paths
@@ -221,7 +222,7 @@ def files_below(folder: Path | str) -> Iterator[str]:
 
 
 def _running() -> tuple[Any, Any]:
-    """ComfyUI's server and the node that it runs (node_id, prompt_id); (None, None) outside of a prompt."""
+    """ComfyUI's server and the running node's context (node_id, prompt_id); (None, None) outside of a prompt."""
     instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if instance is None:  # a script that uses ComfyUI's modules without its server
         return None, None
@@ -232,7 +233,7 @@ def _running() -> tuple[Any, Any]:
 
 
 def cores() -> int:
-    """CPU cores that this process may use: fewer than there are where it was bound to some."""
+    """CPU cores that this process may use, which may be fewer than the machine has."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system

@@ -87,9 +87,9 @@ def jackknife_interval(
     groups: int = 32,
     z: float = 1.96,
 ) -> tuple[float, float]:
-    """The interval (95 % by default) of a statistic of rows [n, ..], by the delete-a-group jackknife (Efron 1982):
-    for statistics that a bootstrap's repeated rows would mislead, as a kernel distance, or that are no mean. number
-    [n]: rows of one number leave together (default: each by itself)."""
+    """The interval (95 % by default) of a statistic of rows [n, ..], by the delete-a-group jackknife (Efron 1982): for
+    statistics that are not a mean, or that a bootstrap's repeated rows would bias, such as a kernel distance. Rows of
+    one `number` [n] are deleted together (default: each by itself)."""
     number = torch.arange(len(rows[0])) if number is None else number
     groups = min(groups, len(number.unique()))
     number, value = number % groups, statistic(*rows)
@@ -128,6 +128,6 @@ def mean_square(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None = N
 
 def structure_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """[B] distance of the self-similarities of two feature maps [B, C, h, w]: how differently the places of an image
-    relate to one another (Tumanyan et al. 2022 on DINO's keys; the caller says whose features these are)."""
+    relate to one another (Tumanyan et al. 2022, on DINO's keys; here on features of the caller's choice)."""
     similar = lambda x: (lambda n: n.transpose(1, 2) @ n)(F.normalize(x.flatten(2), dim=1))
     return (similar(a) - similar(b)).square().mean(dim=(1, 2))

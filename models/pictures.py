@@ -1,8 +1,8 @@
-"""Picture files, which may come from anybody: the one place that opens them.
+"""The one place that opens picture files, which may come from anybody.
 
-A fixed list of formats (Pillow would hand PostScript to Ghostscript, whatever a file's name says), regular files alone,
-and a bound on memory that counts all frames and holds before anything is decoded. Whatever a decoder makes of a broken
-file becomes `Unreadable`, a sentence.
+Only a fixed list of formats is read (Pillow would pass PostScript to Ghostscript, whatever a file's name), only regular
+files, and with a bound on memory that counts all frames and is checked before decoding. Any error of a decoder becomes
+`Unreadable`, with a readable message.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PSD")
-"""What is opened, by Pillow's names: formats that Pillow decodes by itself, in compiled code. (JPEG covers the MPO
-of stereo cameras.)"""
+"""The formats that are opened, by Pillow's names: those that Pillow decodes itself, in compiled code. (JPEG includes
+the MPO of stereo cameras.)"""
 
 SUFFIXES = {
     ".png",
@@ -50,16 +50,16 @@ SUFFIXES = {
     ".ico",
     ".psd",
 }
-"""How names of such files end."""
+"""Suffixes of their files."""
 
 BYTES_A_PIXEL = 16
-"""Of a frame that is kept: three or four floats."""
+"""Bytes per pixel of a frame that is kept: three or four floats."""
 
 _WORKING = 8
-"""Bytes a pixel of the frame in hand: Pillow's own, and a converted or turned copy."""
+"""Bytes per pixel of the frame that is being read: Pillow's own, and a converted or rotated copy."""
 
 _SMALL = 4096
-"""A frame counts as so many pixels at least: each has a cost of its own."""
+"""Pixels that a frame counts as at least, for its fixed cost."""
 
 _IN_PYTHON = {"ppm": 16_000_000, "bmp_rle": 16_000_000, "ppm_plain": 500_000}
 """Pillow's decoders that are written in Python, and the bytes of a file that they read in some seconds."""
@@ -68,22 +68,22 @@ _MOST_EXIF = 200
 """Blocks of EXIF in a JPEG, which has one. Pillow joins them, and copies all that it has for each."""
 
 _SCANNED = 4e9
-"""Pixels times scans of a progressive JPEG. A file of some kilobytes may hold thousands of scans, each over the
-whole picture."""
+"""Pixels times scans of a progressive JPEG at most. A file of a few kilobytes may hold thousands of scans of the whole
+picture."""
 
 
 class Unreadable(UserError):
-    """A picture file that is no use.
+    """A picture file that cannot be used.
 
-    why      the reason alone, for lists of many files
-    passing  whether it may be read another time: the system's rights, a network, a lack of memory
+    why      the reason only, for lists of many files
+    passing  whether it may be readable later: permissions, a network, a lack of memory
     """
 
     def __init__(
         self,
         path: Path,
         why: str,
-        remedy: str = "It is cut off or no image; export or download it again.",
+        remedy: str = "It is cut off or not an image; export or download it again.",
         passing: bool = False,
     ):
         self.why, self.passing = why, passing
@@ -100,11 +100,11 @@ def memory_limit() -> float:
 
 @contextmanager
 def opened(path: Path | str, every_frame: bool = False, decode: bool = True) -> Iterator[Image]:
-    """A picture file as PIL image, not decoded yet, inside a `with` block. Unreadable where it is no use, and for
-    whatever goes wrong with it inside the block.
+    """A picture file as PIL image, not decoded yet, inside a `with` block. Unreadable where it cannot be used, and for
+    any error with it inside the block.
 
-    every_frame  whether all frames of an animation will be kept: then they count together
-    decode       off where only the size or the texts of the file are wanted: pixels are then not bounded
+    every_frame  whether all frames of an animation will be kept: then the memory bound counts them all
+    decode       off where only the size or the texts of the file are read: then pixels are not bounded
     """
     path = Path(path)
     with sentences(path):
@@ -132,12 +132,12 @@ def _file(path: Path) -> BinaryIO:
     try:
         return open_regular(path)
     except UserError as error:
-        raise Unreadable(path, "it is no regular file but a folder, pipe, socket or device", "") from error
+        raise Unreadable(path, "it is not a regular file but a folder, pipe, socket or device", "") from error
 
 
 @contextmanager
 def sentences(path: Path) -> Iterator[None]:
-    """Inside it, whatever goes wrong with a picture is raised as Unreadable; other UserErrors pass."""
+    """A block in which any error with a picture is raised as Unreadable; other UserErrors pass."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -145,7 +145,7 @@ def sentences(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise Unreadable(path, f"it is in none of the formats that are read ({', '.join(FORMATS)})") from error
+        raise Unreadable(path, f"its format is not supported (supported: {', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
         raise Unreadable(
             path, f"it is too large to be opened safely ({error})", "Scale it down in another program."
@@ -157,12 +157,12 @@ def sentences(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:
             raise Unreadable(path, error.strerror or str(error), "", passing=True) from error
-        raise Unreadable(path, _said(error)) from error
-    except Exception as error:  # a decoder may raise anything over a broken file
-        raise Unreadable(path, _said(error)) from error
+        raise Unreadable(path, _message(error)) from error
+    except Exception as error:  # a decoder may raise anything for a broken file
+        raise Unreadable(path, _message(error)) from error
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -202,33 +202,33 @@ def _bound(path: Path, image: Image, every_frame: bool) -> None:
 
 
 def _count(file: BinaryIO, mark: bytes) -> int:
-    """How often some bytes stand in the rest of a file, which is read in pieces."""
-    found, last = 0, b""
+    """How often some bytes occur in the rest of a file, which is read in pieces."""
+    count, last = 0, b""
     while piece := file.read(1 << 20):
         piece = last + piece
-        found += piece.count(mark)
+        count += piece.count(mark)
         last = piece[1 - len(mark) :]
-    return found
+    return count
 
 
 def upright(image: Image) -> Image:
-    """The image turned as its EXIF orientation says."""
+    """The image rotated as its EXIF orientation says."""
     from PIL import ImageOps
 
     return ImageOps.exif_transpose(image)
 
 
 def frames(path: Path | str) -> Iterator[Image]:
-    """The decoded frames of a picture file, one after another, each as it is stored; those of an animation that have
-    another size than the first are left out, as ComfyUI does. Each is good until the next is asked for. Unreadable
-    as `opened` says."""
+    """The decoded frames of a picture file, one after another, each as it is stored. Frames of an animation that differ
+    in size from the first are left out, as in ComfyUI. Each is valid until the next is read. Unreadable as `opened`
+    says."""
     from PIL import ImageSequence
 
     with opened(path, every_frame=True) as image:
         size, bounded = None, image.size
         for frame in ImageSequence.Iterator(image):
             if size in (None, frame.size):
-                for step in (lambda: None, frame.load):  # some formats tell a frame's true size late
+                for step in (lambda: None, frame.load):  # some formats give a frame's true size only on loading
                     step()
                     if frame.size != bounded:
                         bounded = frame.size
@@ -237,9 +237,9 @@ def frames(path: Path | str) -> Iterator[Image]:
                     size = frame.size
                     yield frame
             if image.format == "MPO":
-                return  # the second picture of a stereo photograph is no animation
+                return  # the second picture of a stereo photograph is not an animation
         if size is None:
-            raise Unreadable(Path(path), "it holds no picture")
+            raise Unreadable(Path(path), "it does not hold a picture")
 
 
 def read(path: Path | str) -> Image:

@@ -10,7 +10,7 @@ import numpy as np
 from .emotions import MIKELS
 from .tensors.uint8 import from_uint8, to_uint8
 
-# One colour an emotion, everywhere: warm hues for the four positive, cold and dark for the four negative.
+# One colour per emotion, in all plots: warm hues for the four positive, cold and dark ones for the four negative.
 COLOURS = {
     "amusement": "#f2a900",
     "awe": "#7a5cc8",
@@ -25,7 +25,7 @@ COLOURS = {
 
 def figure_of(width: float, height: float) -> Any:
     """An empty matplotlib figure, in inches."""
-    # Figure and canvas by hand: pyplot would change the backend of the program around us.
+    # Without pyplot, which would change matplotlib's backend in the program around us.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -59,7 +59,8 @@ def emotion_bars(probabilities: Sequence[float], title: str = "") -> np.ndarray:
 def contact_sheet(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int, title: str = "", cell: int = 160
 ) -> np.ndarray:
-    """Images [H, W, 3] in 0..1 or uint8, in rows of `columns`, each over its caption (lines by newline)."""
+    """Images [H, W, 3] in 0..1 or uint8, in rows of `columns`, each above its caption (which may have several
+    lines)."""
     from PIL import Image, ImageDraw
 
     font = font_of(12)
@@ -81,7 +82,7 @@ def contact_sheet(
 
 
 def font_of(size: int) -> Any:
-    """matplotlib's own font (it ships with it) for PIL, `size` pixels high."""
+    """matplotlib's bundled font for PIL, `size` pixels high."""
     from matplotlib import get_data_path
     from PIL import ImageFont
 
@@ -95,8 +96,8 @@ def curve(
     y_label: str,
     levels: dict[str, float] | None = None,
 ) -> np.ndarray:
-    """Lines over x, one a name, and horizontal levels to compare them with (each in the colour of the line that its
-    name ends with)."""
+    """Lines over x, one per name, and horizontal levels for comparison (each in the colour of the line that its name
+    ends with)."""
     figure = figure_of(6.4, 4.2)
     axis = figure.add_subplot()
     colours = {}
@@ -114,7 +115,7 @@ def curve(
 
 
 def bars(values: dict[str, float], label: str) -> np.ndarray:
-    """One bar a name, from the top, each with its value: an image [H, W, 3] in 0..1."""
+    """One bar per name, from the top, each with its value: an image [H, W, 3] in 0..1."""
     figure = figure_of(6.4, 0.8 + 0.45 * len(values))
     axis = figure.add_subplot()
     drawn = axis.barh(list(values), list(values.values()), color="C0")
@@ -126,13 +127,13 @@ def bars(values: dict[str, float], label: str) -> np.ndarray:
 
 
 def loss_plot(losses: Sequence[float], pixels: Sequence[int]) -> np.ndarray:
-    """A transfer's loss over its evaluations, on a logarithmic scale; each image size in a colour of its own."""
+    """A transfer's loss over its evaluations, on a logarithmic scale; one colour per image size."""
     figure = figure_of(5.6, 3.2)
     axis = figure.add_subplot()
     sizes = list(dict.fromkeys(pixels))
     for i, size in enumerate(sizes):
-        there = [n for n, p in enumerate(pixels) if p == size]
-        axis.plot(there, [losses[n] for n in there], color=f"C{i}", label=f"{size / 1000:.0f} thousand pixels")
+        at_size = [n for n, p in enumerate(pixels) if p == size]
+        axis.plot(at_size, [losses[n] for n in at_size], color=f"C{i}", label=f"{size / 1000:.0f} thousand pixels")
     if losses and min(losses) > 0:
         axis.set_yscale("log")
     if len(sizes) > 1:
@@ -144,8 +145,7 @@ def loss_plot(losses: Sequence[float], pixels: Sequence[int]) -> np.ndarray:
 
 
 def scatter(points: np.ndarray, emotions: np.ndarray, sizes: np.ndarray, title: str = "") -> np.ndarray:
-    """Points [n, 2] in the colours of their emotions [n] (numbers in `MIKELS`), each as large as its size [n] (1:
-    usual)."""
+    """Points [n, 2] in the colours of their emotions [n] (indices in `MIKELS`), of sizes [n] (1: normal)."""
     figure = figure_of(6.4, 5.6)
     axis = figure.add_subplot()
     for k, name in enumerate(MIKELS):
@@ -160,7 +160,7 @@ def scatter(points: np.ndarray, emotions: np.ndarray, sizes: np.ndarray, title: 
 
 
 def table(rows: Sequence[dict[str, float]]) -> np.ndarray:
-    """Rows of figures as a table: one column a row of figures, at most eight."""
+    """Rows of figures as a table: one column per row, at most eight."""
     rows = list(rows)[:8]
     names = list(rows[0])
     figure = figure_of(2.6 + 1.1 * len(rows), 0.6 + 0.28 * len(names))

@@ -1,4 +1,4 @@
-"""Waiting for what may never come."""
+"""Waiting with a time limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 class TooLate(Exception):
-    """The time was over."""
+    """The time limit has passed."""
 
 
 def within(seconds: float | Callable[[], float], work: Callable[[], T]) -> T:
-    """What `work()` returns or raises, waited for at most so long (a function may give more as work gets on); TooLate
-    then. The user may interrupt meanwhile.
+    """What `work()` returns or raises within `seconds`, TooLate after them; the user may interrupt meanwhile. `seconds`
+    may be a function, whose value may grow while the work makes progress.
 
-    It runs in a thread of its own: a server that sends a byte now and then keeps every time-out of a socket from
-    running out. Work that came too late goes on unheard until it ends or the program does.
+    The work runs in a thread of its own, because a server that sends a byte now and then defeats the time-outs of a
+    socket. After TooLate it continues in the background until it ends or the program does.
     """
     done: list[tuple[T | None, BaseException | None]] = []
     ended = threading.Event()
@@ -30,7 +30,7 @@ def within(seconds: float | Callable[[], float], work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             done.append((work(), None))
-        except BaseException as error:  # raised again where it is waited for
+        except BaseException as error:  # raised again in the waiting thread
             done.append((None, error))
         ended.set()
 
