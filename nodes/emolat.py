@@ -28,8 +28,8 @@ class AffectEmoLatLoader:
             "required": {
                 "model": choice(
                     names(),
-                    "tiny comes with this pack, trained on MoodScenes. Files lie in models/emolat: "
-                    "`affect train emolat` and `affect train transfer` make them.",
+                    "tiny: bundled with this pack, trained on MoodScenes. Others: files in models/emolat, which "
+                    "`affect train emolat` and `affect train transfer` write.",
                 )
             }
         }
@@ -48,8 +48,8 @@ class AffectEmoLatCodebookSampler:
     CATEGORY = "affect/emolat"
     SEARCH_ALIASES = ["emotion code", "sample codebook", "vq code", "emolat code"]
     DESCRIPTION = (
-        "Draws codes for an emotion from its codebook: what the emotion looks like, one way of many. Another seed, "
-        "another way."
+        "Draws codes for an emotion from its codebook: one of many looks of the emotion. Another seed gives another "
+        "look."
     )
     RETURN_TYPES = ("AFFECT_EMOLAT_CODE",)
     RETURN_NAMES = ("code",)
@@ -60,17 +60,18 @@ class AffectEmoLatCodebookSampler:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "emolat": socket("AFFECT_EMOLAT", "Whose codebooks."),
+                "emolat": socket("AFFECT_EMOLAT", "The EmoLat with the codebooks."),
                 "emotion": socket("AFFECT_EMOTION", "Which emotion; a mix draws from several codebooks."),
                 "n_codes": integer(
                     1,
                     (1, 64),
-                    "How many codes; more are nearer to the average look. The tiny EmoLat learned from up to four.",
+                    "Number of codes; more are nearer to the emotion's average look. The tiny EmoLat was trained on "
+                    "up to four.",
                 ),
                 "temperature": real(
                     1.0,
                     (0.01, 100.0, 0.1),
-                    "1: codes as often as training used them. Low: the usual ones. High: all alike.",
+                    "1: codes are drawn as often as training used them. Lower: the frequent ones. Higher: all equally.",
                     round=False,
                 ),
                 "seed": seed("Draws the codes."),
@@ -91,7 +92,7 @@ class AffectEmoLatTransfer:
         "recolour",
         "recolor",
     ]
-    DESCRIPTION = "Repaints an image in the code's emotion, in one pass of a network; any size, any number of images."
+    DESCRIPTION = "Repaints an image in the code's emotion, in one pass of a network. Any size, any number of images."
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The repainted image.",)
     FUNCTION = "run"
@@ -104,7 +105,8 @@ class AffectEmoLatTransfer:
                 "image": socket("IMAGE", "The image to repaint."),
                 "code": socket("AFFECT_EMOLAT_CODE", "From the EmoLat Codebook Sampler."),
                 "text": text(
-                    "The words that go with the code; empty: the emotion's own. It learned the names of the eight."
+                    "The text that goes with the code. Empty: the emotion's own name. The network was trained on the "
+                    "names of the eight."
                 ),
                 "strength": real(
                     1.0, (0.0, 3.0, 0.05), "0 leaves the image, 1 is the network's answer, more exaggerates."
@@ -129,7 +131,7 @@ class AffectEmoLatTransfer:
 class AffectEmoLatMap:
     CATEGORY = "affect/emolat"
     SEARCH_ALIASES = ["tsne", "t-sne", "pca", "codebook plot", "visualise latent space", "visualize latent space"]
-    DESCRIPTION = "A map of the eight codebooks: what lies together looks alike."
+    DESCRIPTION = "A map of the eight codebooks: codes that are near one another look alike."
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("map",)
     OUTPUT_TOOLTIPS = ("The map.",)
@@ -141,11 +143,11 @@ class AffectEmoLatMap:
 
         return {
             "required": {
-                "emolat": socket("AFFECT_EMOLAT", "Whose codebooks."),
+                "emolat": socket("AFFECT_EMOLAT", "The EmoLat with the codebooks."),
                 "method": choice(
                     METHODS,
-                    "t-SNE shows clusters (by scikit-learn; where that is missing the map is by PCA, "
-                    "and says so); PCA shows true distances.",
+                    "t-SNE shows clusters (needs scikit-learn; without it PCA is used, with a note). PCA shows true "
+                    "distances.",
                 ),
             }
         }

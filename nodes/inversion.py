@@ -10,7 +10,7 @@ from .widgets import choice, integer, socket
 
 
 class GivenNoise:
-    """The NOISE socket with noise [B, C, h, w] that is known, whatever latent it is asked for."""
+    """The NOISE socket with given noise [B, C, h, w]."""
 
     seed = 0
 
@@ -50,7 +50,7 @@ class AffectDDIMInversion:
                 "model": socket("MODEL", "The model that will sample."),
                 "positive": socket("CONDITIONING", "What the source image shows. Guidance is off (cfg 1)."),
                 "latent_image": socket("LATENT", "The encoded source image."),
-                "steps": integer(20, (1, 10000), "As many as the sampler will take."),
+                "steps": integer(20, (1, 10000), "The number of steps that the sampler will take."),
             },
             "optional": {
                 "scheduler": choice(

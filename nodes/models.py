@@ -18,8 +18,8 @@ class AffectTinyModelLoader:
     CATEGORY = "affect/loaders"
     SEARCH_ALIASES = ["demo checkpoint", "bundled model", "test model", "load checkpoint", "no download"]
     DESCRIPTION = (
-        "The bundled tiny diffusion model (128 x 128, trained on MoodScenes): lets every template run at "
-        "once, without a checkpoint. It knows homes, rivers, lakes, mountains, cities and faces."
+        "The bundled tiny diffusion model (128 x 128, trained on MoodScenes): every template runs with it, without a "
+        "checkpoint. It was trained on homes, rivers, lakes, mountains, cities and faces."
     )
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     OUTPUT_TOOLTIPS = ("The diffusion model.", "Its text encoder.", "Its autoencoder.")
@@ -37,7 +37,7 @@ class AffectExampleImage:
     CATEGORY = "affect/loaders"
     SEARCH_ALIASES = ["sample picture", "demo image", "test image"]
     DESCRIPTION = (
-        "A picture that comes with this pack, so that every template runs at once. For your own take Load Image."
+        "A picture that is bundled with this pack, so that every template runs at once. For your own use Load Image."
     )
     RETURN_TYPES = ("IMAGE",)
     OUTPUT_TOOLTIPS = ("The picture.",)
@@ -59,8 +59,8 @@ class AffectExampleImage:
         from ..models import pictures
         from ..models.tensors.uint8 import from_uint8
 
-        picture = pictures.read(Path(__file__).parent.parent / "workflows" / "examples" / _EXAMPLES[picture])
-        return (torch.from_numpy(from_uint8(picture))[None],)
+        image = pictures.read(Path(__file__).parent.parent / "workflows" / "examples" / _EXAMPLES[picture])
+        return (torch.from_numpy(from_uint8(image))[None],)
 
 
 class AffectEmotionClassifierLoader:
@@ -74,8 +74,8 @@ class AffectEmotionClassifierLoader:
         "zero-shot emotions",
     ]
     DESCRIPTION = (
-        "Loads an emotion classifier. Guide with one and read out with another: a picture can please the "
-        "classifier that guided it without convincing anybody else."
+        "Loads an emotion classifier. Guide with one and read out with another: a picture can score high with the "
+        "classifier that guided it and with no other."
     )
     RETURN_TYPES = ("AFFECT_EMOTION_CLASSIFIER",)
     RETURN_NAMES = ("classifier",)
@@ -95,7 +95,7 @@ class AffectEmotionClassifierLoader:
                 ),
                 "clip_model": choice(
                     scorers.names(),
-                    "The CLIP that zero-shot and published heads look through: "
+                    "The CLIP whose features zero-shot and published heads read: "
                     "ViT-L-14 for EmoGen's head, ViT-B-32 for EmoEdit's.",
                 ),
             }
@@ -114,18 +114,20 @@ class AffectEmotionClassifierLoader:
 class AffectEmotionReadout:
     CATEGORY = "affect/emotion"
     SEARCH_ALIASES = ["classify emotion", "emotion chart", "sentiment score", "mood detector", "interrogate emotion"]
-    DESCRIPTION = "What a classifier feels in an image: a bar chart, and the probabilities as JSON."
+    DESCRIPTION = "The emotions that a classifier recognises in an image: a bar chart, and the probabilities as JSON."
     RETURN_TYPES = ("IMAGE", "STRING")
     RETURN_NAMES = ("chart", "json")
-    OUTPUT_TOOLTIPS = ("A bar chart an image.", "The probabilities of each image.")
+    OUTPUT_TOOLTIPS = ("A bar chart for each image.", "The probabilities of each image.")
     FUNCTION = "run"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "image": socket("IMAGE", "The image to read."),
-                "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Best one that did not guide the image."),
+                "image": socket("IMAGE", "The image to classify."),
+                "classifier": socket(
+                    "AFFECT_EMOTION_CLASSIFIER", "The classifier; preferably one that did not guide the image."
+                ),
             }
         }
 
@@ -146,7 +148,7 @@ class AffectEmotionReadout:
             )
         chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))
         rows: list[dict[str, Any]] = [{name: round(p, 4) for name, p in zip(MIKELS, row)} for row in probabilities]
-        for row, more in zip(rows, fine):  # zero-shot tells GoEmotions' 27 apart too
+        for row, more in zip(rows, fine):  # zero-shot classifies GoEmotions' 27 too
             row["goemotions"] = {
                 name: round(p, 4) for name, p in sorted(zip(GOEMOTIONS, more), key=lambda pair: -pair[1])
             }
@@ -156,7 +158,7 @@ class AffectEmotionReadout:
 class AffectClipScorerLoader:
     CATEGORY = "affect/loaders"
     SEARCH_ALIASES = ["clip score", "open_clip", "load clip", "image text similarity"]
-    DESCRIPTION = "Loads a CLIP that scores how well an image fits a text: what the timing gate asks."
+    DESCRIPTION = "Loads a CLIP that scores how well an image fits a text, for example for the timing gate."
     RETURN_TYPES = ("AFFECT_CLIP_SCORER",)
     RETURN_NAMES = ("clip_scorer",)
     OUTPUT_TOOLTIPS = ("Scores on the scale of published CLIP models: 14 unrelated, 30 fitting.",)
@@ -170,8 +172,8 @@ class AffectClipScorerLoader:
             "required": {
                 "model": choice(
                     names(),
-                    "tiny goes with the tiny model; the named ones are "
-                    "open_clip's, downloaded at first use; files lie in models/open_clip.",
+                    "tiny: for the bundled tiny model. Named models are open_clip's, downloaded at first use. Others: "
+                    "files in models/open_clip.",
                 )
             }
         }

@@ -1,4 +1,4 @@
-"""Moodifier's nodes: who is asked, what and where to change, the attention-blend sampler, figures of an edit."""
+"""Moodifier's nodes: the MLLM, what to change and where, the attention-blend sampler, an edit's metrics."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class AffectMLLMLoader:
     CATEGORY = "affect/moodifier"
     SEARCH_ALIASES = ["vlm", "llm", "vision language model", "ollama", "openai", "lm studio", "llava", "qwen vl"]
     DESCRIPTION = (
-        "Who says what to change: rules (nothing to install), a server that speaks OpenAI's chat interface (Ollama, LM "
-        "Studio, vLLM, llama.cpp, hosted ones), or a local model folder. A key is read from the environment alone."
+        "Chooses who says what to change: rules (nothing to install), a server with OpenAI's chat interface (Ollama, "
+        "LM Studio, vLLM, llama.cpp, hosted ones), or a local model folder. A key is only read from the environment."
     )
     RETURN_TYPES = ("AFFECT_MLLM",)
     RETURN_NAMES = ("mllm",)
-    OUTPUT_TOOLTIPS = ("For the MLLM Mask Generator. Nothing is contacted before it is asked.",)
+    OUTPUT_TOOLTIPS = ("For the MLLM Mask Generator, which contacts it; this node does not.",)
     FUNCTION = "run"
 
     @classmethod
@@ -46,10 +46,9 @@ class AffectMLLMLoader:
                     "name. With rules: a sentence that says what the image shows."
                 ),
                 "base_url": text(
-                    "The server's address. Another machine than "
-                    "this one must be allowed, in ComfyUI's settings (Affect) or by AFFECT_MLLM_HOSTS in the "
-                    "environment. A key: AFFECT_MLLM_API_KEY in the environment; it goes to hosts and ports in "
-                    "AFFECT_MLLM_HOSTS.",
+                    "The server's address. Other machines must be allowed, in ComfyUI's settings (Affect) or by "
+                    "AFFECT_MLLM_HOSTS in the environment. A key: AFFECT_MLLM_API_KEY in the environment; it is sent "
+                    "to hosts and ports in AFFECT_MLLM_HOSTS.",
                     default=DEFAULT_URL,
                 ),
             }
@@ -57,7 +56,7 @@ class AffectMLLMLoader:
 
     @classmethod
     def VALIDATE_INPUTS(cls, base_url: str | None = None, provider: str | None = None) -> bool | str:
-        """An address that pictures may not be sent to is refused before anything runs."""
+        """Refuses an address that pictures may not be sent to before anything runs."""
         from ..models.moodifier import addresses, mllm
 
         if provider is not None and provider not in mllm.PROVIDERS:
@@ -87,8 +86,8 @@ class AffectMLLMMaskGenerator:
         "prompt from image",
     ]
     DESCRIPTION = (
-        "What to change for an emotion, and where: a mask, a prompt of what the image shows, and one of what it should "
-        "show. Your own objects override the model's."
+        "Finds what to change for an emotion, and where: a mask, a prompt of what the image shows, and one of what it "
+        "should show. Your own objects override the model's."
     )
     RETURN_TYPES = ("MASK", "STRING", "STRING", "IMAGE", "STRING")
     RETURN_NAMES = ("mask", "source_prompt", "target_prompt", "overlay", "json")
@@ -107,18 +106,17 @@ class AffectMLLMMaskGenerator:
 
         return {
             "required": {
-                "image": socket("IMAGE", "The image to edit (the first of a batch is looked at)."),
+                "image": socket("IMAGE", "The image to edit (of a batch the MLLM sees the first)."),
                 "emotion": socket("AFFECT_EMOTION", "What it should make people feel."),
                 "mllm": socket("AFFECT_MLLM", "From Load MLLM."),
                 "objects": text(
-                    "Change these and no others, by commas: house, tree. Empty: the MLLM "
-                    "chooses; rules then change everything."
+                    "Change only these, separated by commas: house, tree. Empty: the MLLM chooses; rules then change "
+                    "everything."
                 ),
                 "grounding": choice(
                     GROUNDINGS,
-                    "attention: where the diffusion model looks "
-                    "for the word (connect model, clip and vae). clipseg: needs its weights. boxes: the MLLM's. "
-                    "saliency: what stands out.",
+                    "attention: the diffusion model's cross-attention to the word (connect model, clip and vae). "
+                    "clipseg: needs its weights. boxes: the MLLM's. saliency: the conspicuous parts.",
                 ),
                 "feather": integer(6, (0, 256), "Pixels over which the mask fades out."),
             },
@@ -149,9 +147,7 @@ class AffectMLLMMaskGenerator:
             _pictures(image[:1])[0], emotion.known_label, [name.strip() for name in objects.split(",") if name.strip()]
         )
         if len(image) > 1:
-            host.current().note(
-                f"Of {len(image)} images the first alone is looked at: what is found there holds for all."
-            )
+            host.current().note(f"The MLLM sees only the first of {len(image)} images: its answer is used for all.")
         source = to_bchw(image)
         grounded = ground(source, instruction, grounding, feather, mask, model, clip, vae)
         return (
@@ -175,8 +171,8 @@ class AffectAttentionBlendSampler:
         "local edit",
     ]
     DESCRIPTION = (
-        "Edits an image from one text to another, inside a mask and nowhere else: no inversion, source and target side "
-        "by side, their attention blended."
+        "Edits an image from one text to another, only inside a mask: without inversion, source and target are sampled "
+        "side by side and their attention is blended."
     )
     RETURN_TYPES = ("LATENT",)
     OUTPUT_TOOLTIPS = ("The edited image's latent; outside the mask it is the source's own.",)
@@ -188,16 +184,16 @@ class AffectAttentionBlendSampler:
             "required": {
                 "model": socket("MODEL", "SD1.5, SD2 or SDXL."),
                 "source": socket("CONDITIONING", "What the image shows."),
-                "target": socket("CONDITIONING", "What it should show: the same sentence with other words in it."),
+                "target": socket("CONDITIONING", "What it should show: the same sentence with some words changed."),
                 "latent_image": socket("LATENT", "The encoded image."),
                 "mask": socket("MASK", "Where it may change."),
                 "steps": integer(25, (1, 10000), "25; with an LCM model 15."),
-                "cfg": real(5.0, (0.0, 100.0, 0.1), "How strongly the target pulls; with an LCM model 2.", round=0.01),
+                "cfg": real(5.0, (0.0, 100.0, 0.1), "How strongly the target guides; with an LCM model 2.", round=0.01),
                 "cross_replace": real(
                     0.6,
                     (0.0, 1.0, 0.05),
-                    "The share of the steps in which the source's attention holds outside the mask: "
-                    "more keeps more of its structure.",
+                    "The share of the steps in which the source's attention is used outside the mask: more keeps more "
+                    "of its structure.",
                 ),
                 "seed": seed("Draws each step's noise."),
             },
@@ -216,8 +212,8 @@ class AffectAttentionBlendSampler:
                     "STRING",
                     {
                         "forceInput": True,
-                        "tooltip": "The source's text: words are then matched exactly. Without it, by "
-                        "what the encoder made of them.",
+                        "tooltip": "The source's text: words are then matched exactly. Without it they are matched by "
+                        "their embeddings.",
                     },
                 ),
                 "target_text": ("STRING", {"forceInput": True, "tooltip": "The target's text."}),
@@ -266,8 +262,8 @@ class AffectEditMetrics:
     CATEGORY = "affect/moodifier"
     SEARCH_ALIASES = ["psnr", "ssim", "lpips", "clip score", "compare images", "measure edit", "evaluate edit"]
     DESCRIPTION = (
-        "What an edit kept and what it brought: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over all, "
-        "and what a classifier and a CLIP see."
+        "Measures what an edit kept and changed: structure, PSNR, LPIPS, MSE and SSIM outside the mask and over the "
+        "whole image, and the answers of a classifier and a CLIP."
     )
     RETURN_TYPES = ("STRING", "IMAGE")
     RETURN_NAMES = ("json", "table")
@@ -282,12 +278,12 @@ class AffectEditMetrics:
                 "edited": socket("IMAGE", "The image after."),
             },
             "optional": {
-                "mask": socket("MASK", "Where it was to change: figures of preservation are taken outside too."),
+                "mask": socket("MASK", "Where it should change: metrics of preservation are also taken outside."),
                 "emotion": socket(
                     "AFFECT_EMOTION", "What it should make people feel: its probability, and its CLIP similarity."
                 ),
-                "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Best one that did not guide."),
-                "clip_scorer": socket("AFFECT_CLIP_SCORER", "Best one that neither conditioned nor gated."),
+                "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Preferably one that did not guide."),
+                "clip_scorer": socket("AFFECT_CLIP_SCORER", "Preferably one that neither conditioned nor gated."),
             },
         }
 
@@ -308,7 +304,7 @@ class AffectEditMetrics:
         judges = [part for part in (classifier, clip_scorer) if part is not None]
         if bool(judges) != (emotion is not None):
             host.current().note(
-                "The classifier and the CLIP scorer have no effect: connect the emotion that they are to measure."
+                "The classifier and the CLIP scorer have no effect: connect the emotion that they should measure."
                 if judges
                 else "The emotion has no effect: connect a classifier or a CLIP scorer, which measure it."
             )

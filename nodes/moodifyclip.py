@@ -11,7 +11,7 @@ from .widgets import choice, socket, text
 class AffectMoodifyCLIPLoader:
     CATEGORY = "affect/moodifier"
     SEARCH_ALIASES = ["long clip", "emotion clip", "load clip"]
-    DESCRIPTION = "Loads MoodifyCLIP: a CLIP of 248 tokens that was trained on what makes pictures moving."
+    DESCRIPTION = "Loads MoodifyCLIP: a CLIP of 248 tokens that was trained on emotional descriptions of pictures."
     RETURN_TYPES = ("AFFECT_MOODIFY_CLIP", "AFFECT_CLIP_SCORER")
     RETURN_NAMES = ("moodify_clip", "clip_scorer")
     OUTPUT_TOOLTIPS = ("For MoodifyCLIP Text Encode.", "As a scorer: the timing gate takes it.")
@@ -25,8 +25,8 @@ class AffectMoodifyCLIPLoader:
             "required": {
                 "model": choice(
                     names(),
-                    "tiny goes with the tiny model. Folders made by `affect train moodifyclip` lie in "
-                    "models/moodify_clip.",
+                    "tiny: for the bundled tiny model. Others: folders in models/moodify_clip, which `affect train "
+                    "moodifyclip` writes.",
                 )
             }
         }
@@ -57,7 +57,7 @@ class AffectMoodifyCLIPTextEncode:
         return {
             "required": {
                 "moodify_clip": socket("AFFECT_MOODIFY_CLIP", "From Load MoodifyCLIP."),
-                "text": text("What is longer than 248 tokens is cut behind a sentence, and said.", multiline=True),
+                "text": text("A text of more than 248 tokens is cut after a sentence, with a note.", multiline=True),
             }
         }
 

@@ -14,35 +14,37 @@ def _required() -> dict[str, Any]:
     """The inputs that optimizer and sampler share."""
     return {
         "model": socket("MODEL", "The diffusion model."),
-        "positive": socket("CONDITIONING", "What the image shows. Emotional tokens are put behind this text."),
+        "positive": socket("CONDITIONING", "What the image shows. Emotional tokens are appended to this text."),
         "negative": socket("CONDITIONING", "What to avoid; it gets no emotional tokens."),
         "vae": socket("VAE", "Decodes each step's clean prediction for the classifier."),
         "emotion": socket("AFFECT_EMOTION", "What the image should make people feel."),
-        "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Says what it feels, and in which direction to go."),
+        "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Recognises the emotion; its gradients guide."),
         "cfg": real(
             7.5,
             (0.0, 100.0, 0.1),
-            "Classifier-free guidance: how closely to follow the text. FLUX-dev wants 1 (with FluxGuidance).",
+            "Classifier-free guidance: how closely to follow the text. FLUX-dev needs 1 (with FluxGuidance).",
             round=0.01,
         ),
-        "n_tokens": integer(4, (1, 64), "Emotional tokens an image. More can say more, and drown the prompt sooner."),
+        "n_tokens": integer(
+            4, (1, 64), "Emotional tokens per image. More have more effect, and outweigh the prompt sooner."
+        ),
         "learning_rate": real(
             0.01, (0.0, 1.0, 0.001), "Adam's step size at the first sampler step; falls linearly.", round=False
         ),
         "max_inner_steps": integer(
-            20, (0, 1000), "At most so many optimisation steps in each sampler step. 0: tokens stay random."
+            20, (0, 1000), "Optimisation steps in each sampler step at most. 0: tokens stay random."
         ),
-        "stop_loss": real(0.0001, (0.0, 1.0, 0.0001), "An inner loop ends under this loss.", round=False),
+        "stop_loss": real(0.0001, (0.0, 1.0, 0.0001), "An inner loop ends below this loss.", round=False),
         "inherent_weight": real(
             0.0005,
             (0.0, 1.0, 0.0001),
-            "How strongly to hold down the emotion that the image has of itself.",
+            "How strongly to suppress the emotion that the image has without guidance.",
             round=False,
         ),
         "similar_weight": real(
             0.0015,
             (0.0, 1.0, 0.0001),
-            "How strongly to hold down the target's neighbours on Mikels' wheel.",
+            "How strongly to suppress the target's neighbours on Mikels' wheel.",
             round=False,
         ),
         "seed": seed("Draws the first tokens; in the sampler node also the noise."),
@@ -59,15 +61,14 @@ def _optional() -> dict[str, Any]:
         "views": integer(
             2,
             (0, 16),
-            "The classifier looks at so many random crops and "
-            "mirrorings: others are convinced too, and it takes a little longer. 0: the image as it is.",
+            "Random crops and mirrorings that the classifier sees: the result convinces other classifiers too, and "
+            "takes slightly longer. 0: the image as it is.",
         ),
         "content_weight": real(
             5.0,
             (0.0, 1000.0, 0.5),
-            "How strongly to hold on to what "
-            "the gate's prompt says, by the gate's CLIP: more keeps the content and convinces less. 0: the "
-            "paper's loss. It takes a timing gate.",
+            "How strongly to keep the content of the gate's prompt, by the gate's CLIP: more keeps more content, with "
+            "less emotion. 0: the paper's loss. Needs a timing gate.",
         ),
     }
 
@@ -85,7 +86,7 @@ def _guider(inputs: dict[str, Any]) -> Any:
     config, first = _config(inputs), inputs.get("init_tokens")
     if inputs.get("timing_gate") is None and config.content_weight not in (0.0, type(config).content_weight):
         host.current().note(
-            f"content_weight, {config.content_weight:g}, has no effect: it holds on to the content by a gate's CLIP. "
+            f"content_weight, {config.content_weight:g}, has no effect without a gate's CLIP, which keeps the content. "
             "Connect a CLIP Timing Gate."
         )
     first = first.as_tokens() if isinstance(first, EmoLatCode) else first
@@ -115,8 +116,8 @@ class AffectClipTimingGate:
     CATEGORY = "affect/muse"
     SEARCH_ALIASES = ["muse when", "start of guidance", "clip threshold", "semantic score gate", "start step"]
     DESCRIPTION = (
-        "MUSE's WHEN: guidance starts once the forming image fits the text. Too early loses the content, "
-        "too late loses the emotion."
+        "When MUSE's guidance starts: once the forming image fits the text. Too early loses the content, too late "
+        "loses the emotion."
     )
     RETURN_TYPES = ("AFFECT_TIMING_GATE",)
     RETURN_NAMES = ("timing_gate",)
@@ -134,15 +135,17 @@ class AffectClipTimingGate:
                 "threshold": real(
                     18.0,
                     (-100.0, 100.0, 0.1),
-                    "Opens at this CLIP score. 14 is nearly at once, 18 the paper's best, 24 late.",
+                    "Opens at this CLIP score. 14: almost at once; 18: the paper's best; 24: late.",
                 ),
                 "estimate": choice(
                     ESTIMATES,
-                    "one_step judges each step's own clean prediction. full walks the remaining steps "
-                    "first; under a deterministic sampler that ends in the same image whenever it starts, so the "
-                    "gate opens at the first step or never.",
+                    "one_step scores each step's clean prediction. full runs the remaining steps first; under a "
+                    "deterministic sampler they always end in the same image, so that the gate opens at the first step "
+                    "or never.",
                 ),
-                "force_open_at": share(1.0, "Opens after this share of the steps whatever the score. 1: never forced."),
+                "force_open_at": share(
+                    1.0, "Opens after this share of the steps, whatever the score. 1: never forced."
+                ),
             }
         }
 
@@ -169,8 +172,8 @@ class AffectEmotionTokenOptimizer:
         "evoke emotion",
     ]
     DESCRIPTION = (
-        "MUSE: optimises emotional tokens behind your prompt while sampling, so that a classifier feels "
-        "the emotion in every step's prediction. Use it as the guider of SamplerCustomAdvanced."
+        "MUSE: optimises emotional tokens after your prompt while sampling, so that a classifier recognises the "
+        "emotion in every step's prediction. Use it as the guider of SamplerCustomAdvanced."
     )
     RETURN_TYPES = ("GUIDER",)
     OUTPUT_TOOLTIPS = ("Into SamplerCustomAdvanced, and into Emotion Trace.",)
@@ -190,7 +193,7 @@ class AffectEmotionTrace:
     DESCRIPTION = "What the optimizer did: when the gate opened, how the emotions moved, each inner loss."
     RETURN_TYPES = ("IMAGE", "STRING", "AFFECT_EMOTION_TOKENS")
     RETURN_NAMES = ("plot", "json", "tokens")
-    OUTPUT_TOOLTIPS = ("The plot, one an image.", "Every figure.", "The optimised tokens, to save or apply.")
+    OUTPUT_TOOLTIPS = ("One plot per image.", "All figures.", "The optimised tokens, to save or apply.")
     FUNCTION = "run"
 
     @classmethod
@@ -198,7 +201,7 @@ class AffectEmotionTrace:
         return {
             "required": {
                 "guider": socket("GUIDER", "The Emotion Token Optimizer that the sampler used."),
-                "latent": socket("LATENT", "The sampler's own output: says which run is meant."),
+                "latent": socket("LATENT", "The sampler's own output, which identifies the run."),
             }
         }
 
@@ -207,7 +210,7 @@ class AffectEmotionTrace:
 
         method = getattr(guider, "method", None)
         if not isinstance(method, Muse):
-            raise UserError("This guider keeps no trace: connect an Emotion Token Optimizer.")
+            raise UserError("This guider does not keep a trace: connect an Emotion Token Optimizer.")
         trace, tokens = method.traces.get(latent["samples"])
         return _plots(trace), json.dumps(trace.to_json()), tokens
 

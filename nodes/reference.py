@@ -15,7 +15,7 @@ EXAMPLE = "example_gallery"
 
 
 def _folder(name: str) -> Path:
-    """A gallery's folder inside the input folder; the templates' own comes with the package."""
+    """A gallery's folder inside the input folder; the templates' example gallery is bundled with the package."""
     if not name.strip():
         raise UserError("The gallery's folder is empty: name a folder inside the input folder.")
     path = files.safe_join(host.current().input_dir, name)
@@ -27,8 +27,8 @@ class AffectReferenceGallery:
     CATEGORY = "affect/reference"
     SEARCH_ALIASES = ["reference folder", "image folder", "style references", "vso", "visual sentiment ontology"]
     DESCRIPTION = (
-        "A folder of pictures to take feelings from: sub-folders named adjective_noun (misty_lake), or a CSV of "
-        "file, noun, adjective, emotion. Its index is made at first use and follows the folder."
+        "A folder of reference pictures: sub-folders named adjective_noun (misty_lake), or a CSV of file, noun, "
+        "adjective, emotion. Its index is built at first use and follows the folder."
     )
     RETURN_TYPES = ("AFFECT_REFERENCE_GALLERY",)
     RETURN_NAMES = ("gallery",)
@@ -42,7 +42,8 @@ class AffectReferenceGallery:
         return {
             "required": {
                 "folder": text(
-                    "A folder inside ComfyUI's input folder. example_gallery comes with this pack.", default=EXAMPLE
+                    "A folder inside ComfyUI's input folder. example_gallery is bundled with this pack.",
+                    default=EXAMPLE,
                 )
             },
             "optional": {
@@ -71,14 +72,14 @@ class AffectReferenceGallery:
             host.current().note(f"{len(gallery.skipped)} files of the gallery '{folder}' were skipped ({named}).")
         if gallery.absent:
             host.current().note(
-                f"{len(gallery.absent)} files that the CSV of the gallery '{folder}' lists are not there (such as "
+                f"{len(gallery.absent)} files that the CSV of the gallery '{folder}' lists are absent (such as "
                 f"'{gallery.absent[0]}')."
             )
         if gallery.adjectives_without_emotion:
             host.current().note(
-                f"In the gallery '{folder}' these adjectives stand for no emotion, and no search by emotion finds "
-                f"their pictures: {', '.join(gallery.adjectives_without_emotion[:20])}. A file emotions.csv "
-                "(adjective, emotion) says which."
+                f"In the gallery '{folder}' these adjectives have no emotion, so that no search by emotion "
+                f"finds their pictures: {', '.join(gallery.adjectives_without_emotion[:20])}. Assign emotions in "
+                "a file emotions.csv (adjective, emotion)."
             )
         return (gallery,)
 
@@ -105,17 +106,17 @@ class AffectSSIMReferenceRetriever:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "image": socket("IMAGE", "The image that a reference is wanted for (the first of a batch)."),
+                "image": socket("IMAGE", "The image to find references for (the first of a batch)."),
                 "gallery": socket("AFFECT_REFERENCE_GALLERY", "Where to look."),
                 "noun": text(
-                    "What the reference shows; empty: anything. Mountain, hill and "
-                    "landscape are one, as are river, water and lake, and home and room."
+                    "What the reference shows; empty: anything. Mountain, hill and landscape count as one, as do "
+                    "river, water and lake, and home and room."
                 ),
                 "k": integer(1, (1, 64), "How many references."),
             },
             "optional": {
-                "emotion": socket("AFFECT_EMOTION", "Only pictures that bear this emotion."),
-                "adjective": text("Only pictures of this adjective; empty: any."),
+                "emotion": socket("AFFECT_EMOTION", "Only pictures with this emotion."),
+                "adjective": text("Only pictures with this adjective; empty: any."),
             },
         }
 
@@ -130,13 +131,15 @@ class AffectSSIMReferenceRetriever:
         from ..models.tensors.uint8 import from_uint8, to_uint8
 
         query = Image.fromarray(to_uint8(image[0, ..., :3]))
-        found = retrieve(query, gallery, k, noun.strip(), adjective.strip(), emotion)
+        references = retrieve(query, gallery, k, noun.strip(), adjective.strip(), emotion)
         if len(image) > 1:
-            host.current().note(f"Of {len(image)} images the first alone is looked at: the others have no effect.")
-        if len(found) < k:
-            host.current().note(f"{k} references were asked for, and the gallery has {len(found)} that fit.")
+            host.current().note(f"Only the first of {len(image)} images is used: the others have no effect.")
+        if len(references) < k:
+            host.current().note(f"{k} references were requested; the gallery has {len(references)} that fit.")
         size = (image.shape[2], image.shape[1])
-        pictures = [ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, Image.LANCZOS) for r in found]
+        pictures = [
+            ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, Image.LANCZOS) for r in references
+        ]
         batch = torch.from_numpy(np.stack([from_uint8(p) for p in pictures]))
         rows = [
             {
@@ -146,7 +149,7 @@ class AffectSSIMReferenceRetriever:
                 "adjective": r.picture.adjective,
                 "emotion": r.picture.emotion,
             }
-            for r in found
+            for r in references
         ]
         return batch, json.dumps(rows, indent=1)  # ASCII: a file's name need not be valid Unicode
 
@@ -163,8 +166,8 @@ class AffectDenseNetGramTransfer:
         "gist",
     ]
     DESCRIPTION = (
-        "Gives an image the feeling of a reference by matching DenseNet's feature statistics (Gram matrices), and "
-        "keeps its details."
+        "Transfers the sentiment of a reference to an image by matching DenseNet's feature statistics (Gram matrices), "
+        "and keeps the image's details."
     )
     RETURN_TYPES = ("IMAGE", "IMAGE")
     RETURN_NAMES = ("image", "loss_plot")
@@ -181,12 +184,13 @@ class AffectDenseNetGramTransfer:
                 "image": socket("IMAGE", "The image to change."),
                 "reference": socket(
                     "IMAGE",
-                    "Where the feeling comes from; any size. One for all images, one each, or several for one image.",
+                    "The picture whose sentiment is transferred; any size. One for all images, one each, or several "
+                    "for one image.",
                 ),
                 "iterations": integer(
                     500,
                     (1, 10000),
-                    "At most so many evaluations; coarse-to-fine stops when nothing more is to be gained.",
+                    "Evaluations of the loss at most; coarse-to-fine stops when it no longer falls.",
                 ),
                 "content_weight": real(
                     1.0, (0.0, 1e6, 0.1), "How strongly the image's own content is kept.", round=False
@@ -194,13 +198,13 @@ class AffectDenseNetGramTransfer:
                 "sentiment_weight": real(
                     1e6, (0.0, 1e12, 1e5), "How strongly the reference's statistics pull.", round=False
                 ),
-                "seed": seed("Draws the half grey level of dither that lets flat areas come alive."),
+                "seed": seed("Draws the dither of half a grey level, without which flat areas change only as a whole."),
             },
             "optional": {
                 "mask": socket("MASK", "Where the image may change."),
                 "network": choice(
                     WITH_MAPS,
-                    "Whose features count. auto: densenet121 (the paper's) where "
+                    "The feature network. auto: densenet121 (the paper's) where "
                     "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too.",
                     default="auto",
                 ),
@@ -211,15 +215,15 @@ class AffectDenseNetGramTransfer:
                 ),
                 "layers": choice(
                     LAYERS,
-                    "first: from the very first ReLU on, as the paper counts. last: without it, and with the last one.",
+                    "first: from the first ReLU on, as in the paper. last: without the first, with the last one.",
                     default="first",
                 ),
-                "colour_only": flag(False, "Keep the image's own light and dark, and take the colours alone."),
+                "colour_only": flag(False, "Keep the image's luminance and transfer only the colours."),
                 "smoothness": real(
                     60.0,
                     (0.0, 1e6, 10.0),
-                    "How even the change is: every edge of the image stays. 0: as the paper, with "
-                    "speckles and coloured rims.",
+                    "How smooth the change is: every edge of the image stays. 0: as in the paper, with speckles and "
+                    "coloured rims.",
                     round=False,
                 ),
             },
@@ -254,15 +258,13 @@ class AffectDenseNetGramTransfer:
         net = load_backbone(network)
         diffusion.current_engine().load(net)
         device = net.mean.device
-        n = max(len(image), len(reference))  # one image and several references, or the other way about
+        n = max(len(image), len(reference))  # one image and several references, or vice versa
         sources, references = (repeat_to_batch(to_bchw(t), n).to(device) for t in (image, reference))
         masks = None
         if mask is not None:
             masks = repeat_to_batch(sized_mask(mask, sources), len(sources))
-        done = []
-        for i in range(len(sources)):
-            one = lambda t: None if t is None else t[i : i + 1]
-            done.append(transfer(net, one(sources), one(references), config, one(masks)))
+        each = lambda t: [None] * n if t is None else t.split(1)
+        done = [transfer(net, s, r, config, m) for s, r, m in zip(each(sources), each(references), each(masks))]
         plots = torch.stack([torch.from_numpy(loss_plot(d.losses, d.pixels)) for d in done])
         return to_bhwc(torch.cat([d.image for d in done])), plots
 

@@ -1,4 +1,4 @@
-"""Emotion tokens that are kept: saved, loaded, and put after any prompt."""
+"""Optimised emotion tokens: saved, loaded, and appended to any prompt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _token_file(name: str) -> Path:
 class AffectSaveEmotionTokens:
     CATEGORY = "affect/muse"
     SEARCH_ALIASES = ["export emotion tokens", "save embedding", "keep emotion"]
-    DESCRIPTION = "Saves optimised tokens: put behind any prompt later, they bring the emotion at no cost."
+    DESCRIPTION = "Saves optimised tokens. Appended to any prompt later, they add the emotion without optimisation."
     RETURN_TYPES = ()
     OUTPUT_NODE = True
     FUNCTION = "run"
@@ -103,7 +103,7 @@ class AffectLoadEmotionTokens:
 class AffectApplyEmotionTokens:
     CATEGORY = "affect/muse"
     SEARCH_ALIASES = ["append embedding", "conditioning concat emotion", "emotion without optimization"]
-    DESCRIPTION = "Puts emotion tokens behind a prompt: the emotion without the optimisation."
+    DESCRIPTION = "Appends emotion tokens to a prompt: the emotion without optimisation."
     RETURN_TYPES = ("CONDITIONING",)
     OUTPUT_TOOLTIPS = ("The text and the tokens.",)
     FUNCTION = "run"
