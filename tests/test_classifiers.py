@@ -102,7 +102,7 @@ def test_a_head_of_another_width_is_refused(scorer):
     ],
 )
 def test_a_head_that_is_not_of_eight_emotions_is_refused(scorer, shapes):
-    with pytest.raises(UserError, match="no head for Mikels' eight"):
+    with pytest.raises(UserError, match="not a head for Mikels' eight"):
         ClipEmotionHead(scorer, {k: torch.zeros(v) for k, v in shapes.items()})
 
 
@@ -142,7 +142,7 @@ def test_a_clip_file_names_its_own_architecture():
     }
     assert architecture_of(states["ViT-L-14"], "l.safetensors") == "ViT-L-14"
     assert architecture_of(states["ViT-B-32"], "clip_openai.safetensors") == "ViT-B-32-quickgelu"
-    with pytest.raises(UserError, match="no open_clip model"):
+    with pytest.raises(UserError, match="not an open_clip model"):
         architecture_of({"text_model.x": torch.zeros(1)}, "hf.safetensors")
     with pytest.raises(UserError, match="no CLIP that this open_clip knows"):
         architecture_of(tiny.build_clip().state_dict(), "tiny.safetensors")

@@ -82,7 +82,7 @@ def test_every_word_reaches_the_graphs_feature():
     encoder = GraphEncoder(8, 16, slots=4, out=6)
     g = batch([2])
     parts = [t.clone().requires_grad_(True) for t in (g.objects, g.attributes, g.adjective, g.emotion)]
-    encoder.eval()(GraphBatch(parts[0], parts[1], g.there, parts[2], parts[3])).square().sum().backward()
+    encoder.eval()(GraphBatch(parts[0], parts[1], g.present, parts[2], parts[3])).square().sum().backward()
     for t in parts:
         assert t.grad.abs().max() > 0
     assert parts[0].grad[0, 2:].abs().max() == 0  # padding

@@ -387,11 +387,11 @@ def test_what_mends_itself(ask, how, calls):
     [
         ("no-json", "no JSON object"),
         ("outside", "'objects'"),
-        ("no-completion", "no chat completion"),
+        ("no-completion", "not a chat completion"),
         ("null", "no text"),
         ("huge", "longer than"),
         ("bomb", "compressed"),
-        ("nested", "no chat completion"),
+        ("nested", "not a chat completion"),
     ],
 )
 def test_a_broken_answer_is_asked_again_once_and_then_rules_answer(ask, how, why):
@@ -507,7 +507,7 @@ def test_a_key_goes_to_the_host_and_port_that_it_is_for(monkeypatch):
     ],
 )
 def test_what_is_no_address_is_not_repeated(url):
-    with pytest.raises(UserError, match="no address|environment") as caught:
+    with pytest.raises(UserError, match="not an address|environment") as caught:
         addresses.check_url(url)
     assert "pass" not in str(caught.value).replace("password", "")
 
@@ -724,7 +724,7 @@ def test_providers_by_name(tmp_path):
     with host.use(host.Host(tmp_path)), pytest.raises(UserError, match="no file"):
         mllm.load_mllm("transformers", "llava")
     (tmp_path / "models" / "LLM" / "llava").mkdir(parents=True)
-    with host.use(host.Host(tmp_path)), pytest.raises(UserError, match="no vision-language model"):
+    with host.use(host.Host(tmp_path)), pytest.raises(UserError, match="not hold a vision-language model"):
         mllm.load_mllm("transformers", "llava").ask(Image.new("RGB", (8, 8)), "joy", [])
 
 
