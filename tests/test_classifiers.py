@@ -144,7 +144,7 @@ def test_a_clip_file_names_its_own_architecture():
     assert architecture_of(states["ViT-B-32"], "clip_openai.safetensors") == "ViT-B-32-quickgelu"
     with pytest.raises(UserError, match="not an open_clip model"):
         architecture_of({"text_model.x": torch.zeros(1)}, "hf.safetensors")
-    with pytest.raises(UserError, match="no CLIP that this open_clip knows"):
+    with pytest.raises(UserError, match="not have the shapes of a CLIP that this open_clip knows"):
         architecture_of(tiny.build_clip().state_dict(), "tiny.safetensors")
 
 

@@ -15,8 +15,8 @@ from comfyui_affect.training.emolat import Space, SpaceConfig
 def batch(pairs, width=8, p=4, seed=0):
     r = lambda *shape: torch.randn(shape, generator=torch.Generator().manual_seed(seed + len(shape) * 10 + shape[-2]))
     b = len(pairs)
-    there = torch.arange(p)[None] < torch.tensor(pairs)[:, None]
-    return GraphBatch(r(b, p, width), r(b, p, width) + 1, there, r(b, width), r(b, width) - 1)
+    present = torch.arange(p)[None] < torch.tensor(pairs)[:, None]
+    return GraphBatch(r(b, p, width), r(b, p, width) + 1, present, r(b, width), r(b, width) - 1)
 
 
 def rows(g, keep, p=None):
@@ -28,10 +28,10 @@ def rows(g, keep, p=None):
 
 def test_edges_join_both_ends():
     g = batch([2])
-    f, there = g.edges()
+    f, present = g.edges()
     assert torch.equal(f[0, 1], torch.cat([g.objects[0, 1], g.attributes[0, 1]]))
     assert torch.equal(f[0, 4 + 1], torch.cat([g.objects[0, 1], g.adjective[0]]))
-    assert there.tolist() == [[True, True, False, False] * 2]
+    assert present.tolist() == [[True, True, False, False] * 2]
 
 
 def test_injection_by_hand():
@@ -42,13 +42,13 @@ def test_injection_by_hand():
             line.weight.zero_()[:, :2] = torch.eye(2)
             line.bias.zero_()
     edges = torch.tensor([[[1.0, 0, 9, 9], [0, 2.0, 9, 9], [5.0, 5, 5, 5]]])
-    emotion, there = torch.tensor([[1.0, 1.0]]), torch.tensor([[True, True, False]])
+    emotion, present = torch.tensor([[1.0, 1.0]]), torch.tensor([[True, True, False]])
     a = torch.softmax(torch.tensor([1.0, 2.0]) / math.sqrt(2), 0)
     want = torch.stack([2 * a[0] * torch.tensor([1.0, 0]), 2 * a[1] * torch.tensor([0, 2.0]), torch.zeros(2)])
-    assert torch.allclose(layer(emotion, edges, there)[0], want, atol=1e-6)
+    assert torch.allclose(layer(emotion, edges, present)[0], want, atol=1e-6)
     # Their mean over the edges is what equation 3 gives.
     assert torch.allclose(
-        layer(emotion, edges, there)[0, :2].mean(0), a @ torch.tensor([[1.0, 0], [0, 2.0]]), atol=1e-6
+        layer(emotion, edges, present)[0, :2].mean(0), a @ torch.tensor([[1.0, 0], [0, 2.0]]), atol=1e-6
     )
 
 

@@ -13,7 +13,7 @@ ORDER = (
     ("muse", "moodifier", "emolat", "reference", "gram", "grade"),
     ("diffusion",),
     ("networks",),
-    ("metrics", "plots", "pictures", "bundled", "waiting"),
+    ("metrics", "plots", "pictures", "pickled", "bundled", "waiting"),
     ("files",),
     ("host",),
     ("tensors", "emotions", "foreign"),
