@@ -23,7 +23,7 @@ def test_safe_join_stays_inside(tmp_path):
 @pytest.mark.parametrize("find", [files.safe_join, files.find_inside])
 @pytest.mark.parametrize("name", ["a\0.png", "a\nb", "\ud800.png", "x" * 300, "a/" * 3000])
 def test_what_is_no_name_of_a_file_is_refused_in_words(tmp_path, name, find):
-    with pytest.raises(UserError, match="no name of a file"):
+    with pytest.raises(UserError, match="not a file's name"):
         find(tmp_path, name)
 
 
@@ -144,7 +144,7 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
 
 
 BAD_HEADERS = {
-    "a list": ([], "no object"),
+    "a list": ([], "not an object"),
     "too deep": (b"[" * 200_000, "cannot be read"),
     "no text": (b"\xff\xfe{}", "cannot be read"),
     "metadata": ({"__metadata__": {"a": 1}}, "metadata"),
@@ -156,9 +156,9 @@ BAD_HEADERS = {
     "backwards": ({"w": entry(offsets=(8, 0))}, "entry of 'w' is invalid"),
     "type": ({"w": entry(dtype="X9")}, "type 'X9'"),
     "list as type": ({"w": entry(dtype=["F32"])}, "numbers of the unknown type"),
-    "too small": ({"w": entry(shape=(2000,))}, "does not lie"),
-    "overlap": ({"w": entry(), "v": entry()}, "does not lie"),
-    "gap": ({"w": entry(offsets=(4, 12))}, "does not lie"),
+    "too small": ({"w": entry(shape=(2000,))}, "is not where its header"),
+    "overlap": ({"w": entry(), "v": entry()}, "is not where its header"),
+    "gap": ({"w": entry(offsets=(4, 12))}, "is not where its header"),
     "surplus": ({"w": entry(shape=(1,), offsets=(0, 4))}, "4 bytes follow"),
     "cut": ({"w": entry(shape=(4,), offsets=(0, 16))}, "cut off"),
     "many": ({f"w{i}": entry(shape=(0,), offsets=(0, 0)) for i in range(files.MAX_TENSORS + 1)}, "no model has more"),
