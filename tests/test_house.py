@@ -13,7 +13,7 @@ ORDER = (
     ("muse", "moodifier", "emolat", "reference", "gram", "grade"),
     ("diffusion",),
     ("networks",),
-    ("metrics", "plots", "pictures", "pickled", "bundled", "waiting"),
+    ("metrics", "plots", "pictures", "pickled", "configurations", "bundled", "waiting"),
     ("files",),
     ("host",),
     ("tensors", "emotions", "foreign"),
@@ -23,6 +23,7 @@ ORDER = (
 
 BETWEEN_METHODS = {
     ("emolat", "muse"): "an EmoLat code may start MUSE's tokens, and is handed over as EmotionTokens",
+    ("grade", "gram"): "the transfer on a grade's surface compares the same Gram matrices as the paper's",
 }
 """Methods that use another method's public room (its package, none of its files), with the reason."""
 
@@ -72,7 +73,9 @@ def imports(path: Path, types: bool = True) -> list[tuple[str, ...]]:
 
 
 def line_of(room: str) -> int:
-    return next(i for i, rooms in enumerate(ORDER) if room in rooms)
+    line = next((i for i, rooms in enumerate(ORDER) if room in rooms), None)
+    assert line is not None, f"models/{room} is new: give it its line in ORDER"
+    return line
 
 
 def against_the_arrows(path: Path) -> list[str]:
