@@ -1,4 +1,4 @@
-"""Answers of a ComfyUI (`affect run --server`) and of an MLLM's server that no honest one gives."""
+"""Answers of a ComfyUI (`affect run --server`) and of an MLLM's server that a correct one does not give."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import random
 from typing import Any
 
 from fuzz import servers
-from fuzz.junk import VALUES, damaged, dumps, mutated
-from fuzz.room import Room, command
+from fuzz.junk import VALUES, Numbered, damaged, dumps, mutated
+from fuzz.sandbox import Sandbox, command
 from fuzz.servers import Loopback, drip, frame, raw, shake, wait_for_prompt
 from PIL import Image
 
@@ -30,7 +30,7 @@ def _websocket(*pieces: bytes, after: Any = None) -> Any:
 
 
 def _odd(key: str, rng: random.Random) -> Any:
-    """One answer: of another kind, mutated, damaged, endless, sent on, broken off, packed."""
+    """One answer: of another type, mutated, damaged, endless, redirected, broken off, compressed."""
     good = servers.good()[key]
     how = rng.randrange(9)
     if key == "ws":
@@ -65,44 +65,44 @@ def _odd(key: str, rng: random.Random) -> Any:
 
 
 class Comfy:
-    """60 of them: every kind of answer in turn is odd."""
+    """60 cases: each kind of answer in turn is replaced."""
 
     @staticmethod
-    def furnish(room: Room) -> None:
+    def set_up(sandbox: Sandbox) -> None:
         from comfyui_affect.workflows.headless.remote import server, wire
 
         server._ASK_AFTER, wire._EVERY = 0.2, 0.1
         server.Server.__init__.__defaults__ = (2.0,)
-        Image.new("RGB", (8, 8), "red").save(room.root / "input" / "here.png")
-        (room.root / "home" / "w.json").write_text(json.dumps(servers.PROMPT))
+        Image.new("RGB", (8, 8), "red").save(sandbox.root / "input" / "here.png")
+        (sandbox.root / "home" / "w.json").write_text(json.dumps(servers.PROMPT))
         with Loopback(servers.good()) as fake:
             command(
                 "run",
-                room.root / "home" / "w.json",
+                sandbox.root / "home" / "w.json",
                 "--server",
                 fake.url,
                 "--input-dir",
-                room.root / "input",
+                sandbox.root / "input",
                 "--output-dir",
-                room.root / "output",
+                sandbox.root / "output",
             )
 
     @staticmethod
-    def case(room: Room, rng: random.Random) -> Any:
-        key = COMFY_KEYS[rng.index % len(COMFY_KEYS)]  # type: ignore[attr-defined]
+    def case(sandbox: Sandbox, rng: Numbered) -> Any:
+        key = COMFY_KEYS[rng.index % len(COMFY_KEYS)]
         answer = _odd(key, rng)
 
         def work() -> str | None:
             with Loopback(servers.good() | {key: answer}) as fake:
                 return command(
                     "run",
-                    room.root / "home" / "w.json",
+                    sandbox.root / "home" / "w.json",
                     "--server",
                     fake.url,
                     "--input-dir",
-                    room.root / "input",
+                    sandbox.root / "input",
                     "--output-dir",
-                    room.root / "output",
+                    sandbox.root / "output",
                 )
 
         return work
@@ -119,7 +119,7 @@ def _completion(content: Any) -> dict[str, Any]:
 
 
 class Mllm:
-    """40 of them: the server's answer or the model's words are odd. What it says of its key must stand nowhere."""
+    """40 cases: the server's answer or the model's text is replaced. The API key must not appear anywhere."""
 
     SECRET = "sk-very-secret-0123456789"
     GOOD = {
@@ -129,15 +129,15 @@ class Mllm:
     }
 
     @classmethod
-    def furnish(cls, room: Room) -> None:
+    def set_up(cls, sandbox: Sandbox) -> None:
         from comfyui_affect.models.moodifier import chat_server
 
         chat_server.Server.__init__.__defaults__ = (2.0, 0, False)
-        Image.new("RGB", (64, 48), "teal").save(room.root / "input" / "here.png")
-        cls._tried(room, _completion(json.dumps(cls.GOOD)))()
+        Image.new("RGB", (64, 48), "teal").save(sandbox.root / "input" / "here.png")
+        cls._tried(sandbox, _completion(json.dumps(cls.GOOD)))()
 
     @classmethod
-    def _said(cls, rng: random.Random) -> Any:
+    def _answer(cls, rng: random.Random) -> Any:
         words = lambda: json.dumps(mutated(cls.GOOD, rng, 2)).replace(
             "tree", cls.SECRET if rng.random() < 0.3 else "tree"
         )
@@ -156,19 +156,19 @@ class Mllm:
         ][how]()
 
     @classmethod
-    def case(cls, room: Room, rng: random.Random) -> Any:
-        return cls._tried(room, cls._said(rng))
+    def case(cls, sandbox: Sandbox, rng: Numbered) -> Any:
+        return cls._tried(sandbox, cls._answer(rng))
 
     @classmethod
-    def _tried(cls, room: Room, said: Any) -> Any:
+    def _tried(cls, sandbox: Sandbox, answer: Any) -> Any:
         node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
 
         def work() -> str | None:
-            with Loopback({"v1": said}) as fake:
+            with Loopback({"v1": answer}) as fake:
                 os.environ.update(
                     AFFECT_MLLM_HOSTS=fake.url.removeprefix("http://"), AFFECT_MLLM_API_KEY=f"{cls.SECRET}\n"
                 )
-                (room.root / "home" / "w.json").write_text(
+                (sandbox.root / "home" / "w.json").write_text(
                     json.dumps(
                         {
                             "1": node("LoadImage", image="here.png"),
@@ -190,18 +190,18 @@ class Mllm:
                         }
                     )
                 )
-                told = command(
+                message = command(
                     "run",
-                    room.root / "home" / "w.json",
+                    sandbox.root / "home" / "w.json",
                     "--input-dir",
-                    room.root / "input",
+                    sandbox.root / "input",
                     "--output-dir",
-                    room.root / "output",
+                    sandbox.root / "output",
                 )
-            assert cls.SECRET not in str(told)
+            assert cls.SECRET not in str(message)
             for folder in ("output", "home"):
-                for path in (p for p in (room.root / folder).rglob("*") if p.is_file()):
-                    assert cls.SECRET.encode() not in path.read_bytes(), f"the key stands in {path}"
-            return told
+                for path in (p for p in (sandbox.root / folder).rglob("*") if p.is_file()):
+                    assert cls.SECRET.encode() not in path.read_bytes(), f"the key is in {path}"
+            return message
 
         return work

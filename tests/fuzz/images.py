@@ -1,10 +1,10 @@
-"""Hostile pictures: as what LoadImage loads, as a workflow's PNG, in a gallery, in a folder to annotate."""
+"""Hostile pictures: in LoadImage, as a PNG with a workflow, in a gallery, in a folder to annotate."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
-import random
 import shutil
 import struct
 import zlib
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fuzz.junk import damaged
-from fuzz.room import Room, command
+from fuzz.junk import Numbered, damaged
+from fuzz.sandbox import Sandbox, command
 from fuzz.servers import Loopback
 from PIL import Image
 
@@ -128,53 +128,57 @@ GOOD: list[Callable[[], bytes]] = [
 ]
 SPECIAL = ("a pipe", "an endless link", "a link out", "a folder", "a socket's name")
 LARGE = ("a real 60 megapixels", "a large JPEG 2000", "an animation", "a long animation", "scans")
-"""What takes seconds: tried last."""
+"""Cases that take seconds; they are tried last."""
 NAMES = [name for name in MADE if name not in LARGE] + [*SPECIAL, *LARGE]
 
 
-def furnish(room: Room) -> None:
-    room.may_write(room.root / "work" / "gallery")
-    room.mllm = Loopback({"v1": {"choices": [{"message": {"content": "tree"}}]}}).__enter__()  # type: ignore[attr-defined]
+PROMPT = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+    "2": {"class_type": "LoadImageMask", "inputs": {"image": "x.png", "channel": "alpha"}},
+    "3": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    "4": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
+}
 
-    (_folder(room) / "x.png").write_bytes(_saved("PNG"))
-    _tried(room)()
+
+def set_up(sandbox: Sandbox) -> None:
+    sandbox.may_write(sandbox.root / "work" / "gallery")
+    sandbox.mllm = Loopback({"v1": {"choices": [{"message": {"content": "tree"}}]}}).__enter__()
+
+    (_folder(sandbox) / "x.png").write_bytes(_saved("PNG"))
+    _tried(sandbox)()
 
 
-def _folder(room: Room) -> Path:
-    folder = room.root / "work" / "gallery"
+def _folder(sandbox: Sandbox) -> Path:
+    folder = sandbox.root / "work" / "gallery"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
 
 
-def case(room: Room, rng: random.Random) -> Any:
-    n = rng.index  # type: ignore[attr-defined]
-    path = _folder(room) / "x.png"
+def case(sandbox: Sandbox, rng: Numbered) -> Any:
+    n = rng.index
+    path = _folder(sandbox) / "x.png"
     if n < len(NAMES):
         name = NAMES[n]
         if name in SPECIAL:
-            _special(name, path, room)
+            _special(name, path, sandbox)
         else:
             path.write_bytes(MADE[name]())
     else:
         path.write_bytes(damaged(rng.choice(GOOD)(), rng))
-    return _tried(room)
+    return _tried(sandbox)
 
 
-def _tried(room: Room) -> Any:
+def _tried(sandbox: Sandbox) -> Any:
     """Everything that opens the picture of the folder."""
-    folder, prompt = room.root / "work" / "gallery", room.root / "home" / "w.json"
+    folder, prompt = sandbox.root / "work" / "gallery", sandbox.root / "home" / "w.json"
     path = folder / "x.png"
-    prompt.write_text(
-        '{"1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}, "2": {"class_type": "LoadImageMask", "inputs": {"image": '
-        '"x.png", "channel": "alpha"}}, "3": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}, "4": {"class_type": '
-        '"PreviewAny", "inputs": {"source": ["2", 0]}}}'
-    )
+    prompt.write_text(json.dumps(PROMPT))
 
     def work() -> str | None:
-        told = [
+        messages = [
             command("check", prompt, "--input-dir", folder),
-            command("run", prompt, "--input-dir", folder, "--output-dir", room.root / "output"),
+            command("run", prompt, "--input-dir", folder, "--output-dir", sandbox.root / "output"),
             command("check", path),
             command("gallery", "build", folder),
             command(
@@ -182,25 +186,25 @@ def _tried(room: Room) -> Any:
                 "annotate",
                 folder,
                 "--out",
-                room.root / "output" / "rows.jsonl",
+                sandbox.root / "output" / "rows.jsonl",
                 "--model",
                 "m",
                 "--base-url",
-                f"{room.mllm.url}/v1",
+                f"{sandbox.mllm.url}/v1",
             ),
         ]
-        return next((t for t in told if t is not None), None)
+        return next((message for message in messages if message is not None), None)
 
     return work
 
 
-def _special(name: str, path: Any, room: Room) -> None:
+def _special(name: str, path: Any, sandbox: Sandbox) -> None:
     if name == "a pipe":
         os.mkfifo(path)
     elif name == "an endless link":
         path.symlink_to("/dev/zero")
     elif name == "a link out":
-        path.symlink_to(room.root / "elsewhere" / "private.txt")
+        path.symlink_to(sandbox.root / "elsewhere" / "private.txt")
     elif name == "a folder":
         path.mkdir()
     else:

@@ -1,4 +1,4 @@
-"""Values, texts and JSON that nobody expects."""
+"""Unusual values, texts and JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+
+class Numbered(random.Random):
+    """A generator that knows the number of the case it is for."""
+
+    def __init__(self, seed: str, index: int):
+        super().__init__(seed)
+        self.index = index
+
+
 DEEP = "\0deep:"
-"""A text that stands for lists nested so deep, which `dumps` writes; Python's own encoder could not."""
+"""DEEP + "40" is written by `dumps` as 40 nested lists, which Python's own encoder could not do for large numbers."""
 
 VALUES: list[Any] = [
     None,
@@ -107,7 +116,7 @@ KEYS = [
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value inside a value."""
+    """The path of keys and indices to every value inside a value."""
     stack = [(value, path)]
     while stack:
         here, way = stack.pop()
@@ -120,13 +129,14 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def at(value: Any, way: tuple[Any, ...]) -> Any:
+    """The value at a path of `places`."""
     for key in way:
         value = value[key]
     return value
 
 
 def mutated(value: Any, rng: random.Random, changes: int = 1) -> Any:
-    """A copy with some changes: values replaced, taken out, doubled, moved, renamed, wrapped."""
+    """A copy with some changes: values replaced, removed, duplicated, moved, renamed, wrapped."""
     value = copy.deepcopy(value)
     for _ in range(changes):
         ways = list(places(value))
@@ -157,7 +167,7 @@ def mutated(value: Any, rng: random.Random, changes: int = 1) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """JSON as hostile as it was made: deep, with halves of characters and numbers that are none."""
+    """JSON with everything that `VALUES` has: deep nesting, lone surrogates, NaN and infinities."""
     text = json.dumps(value)
     while (start := text.find('"\\u0000deep:')) >= 0:
         end = text.index('"', start + 1)
@@ -167,7 +177,7 @@ def dumps(value: Any) -> bytes:
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bytes cut off, turned, put in, written in another way."""
+    """Bytes removed, changed, inserted, or encoded in another way."""
     how, where = rng.randrange(8), rng.randrange(max(1, len(data)))
     if how == 0:
         return data[:where]

@@ -18,8 +18,8 @@ from typing import Any
 import ldm
 import torch
 from comfyui_affect.models import tiny
-from fuzz.junk import VALUES, damaged, dumps, mutated
-from fuzz.room import Room, command
+from fuzz.junk import VALUES, Numbered, damaged, dumps, mutated
+from fuzz.sandbox import Sandbox, command
 from safetensors.torch import save
 
 _node = lambda key, **inputs: {"class_type": key, "inputs": inputs}
@@ -32,98 +32,83 @@ class _Evil:
         return exec, ("open('/tmp/affect-fuzz-evil', 'w').close()",)
 
 
-def _half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: v.contiguous() for k, v in state.items()}
+
+
+def _shown(loader: dict[str, Any], *slots: int) -> dict[str, Any]:
+    """A prompt that loads and shows outputs of the loader."""
+    return {"1": loader, **{str(2 + s): _node("PreviewAny", source=["1", s]) for s in slots}}
 
 
 @lru_cache(maxsize=1)
 def _sound() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
     """kind -> (its path below models, the bytes of a sound file, the prompt that loads it)."""
     torch.manual_seed(0)
-    show = lambda loader, *slots: {"1": loader, **{str(2 + s): _node("PreviewAny", source=["1", s]) for s in slots}}
-    of_tiny = lambda name: (tiny.path(name)).read_bytes()
+    return {**_diffusion_files(), **_affect_files()}
+
+
+def _diffusion_files() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
+    tiny_model = {"0": _node("AffectTinyModelLoader")}
     lora = {
         f"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.{k}": torch.randn(*s)
         for k, s in (("lora_down.weight", (4, 64)), ("lora_up.weight", (64, 4)), ("alpha", (1,)))
     }
-    head = {"fc.weight": torch.randn(8, 768), "fc.bias": torch.randn(8)}
-    torch_file = io.BytesIO()
-    torch.save(head, torch_file)
+    files = {"lora_name": "x.safetensors", "strength_model": 1.0, "strength_clip": 1.0}
+    load_lora = _node("LoraLoader", model=["0", 0], clip=["0", 1], **files)
     return {
         "checkpoint": (
             "checkpoints/x.safetensors",
-            save(_half(ldm.checkpoint())),
-            show(_node("CheckpointLoaderSimple", ckpt_name="x.safetensors"), 0, 1, 2),
+            save(_contiguous(ldm.checkpoint())),
+            _shown(_node("CheckpointLoaderSimple", ckpt_name="x.safetensors"), 0, 1, 2),
         ),
-        "vae": ("vae/x.safetensors", save(_half(ldm.vae())), show(_node("VAELoader", vae_name="x.safetensors"), 0)),
-        "lora": (
-            "loras/x.safetensors",
-            save(lora),
-            {
-                "0": _node("AffectTinyModelLoader"),
-                **show(
-                    _node(
-                        "LoraLoader",
-                        model=["0", 0],
-                        clip=["0", 1],
-                        lora_name="x.safetensors",
-                        strength_model=1.0,
-                        strength_clip=1.0,
-                    ),
-                    0,
-                    1,
-                ),
-            },
+        "vae": (
+            "vae/x.safetensors",
+            save(_contiguous(ldm.vae())),
+            _shown(_node("VAELoader", vae_name="x.safetensors"), 0),
         ),
+        "lora": ("loras/x.safetensors", save(lora), tiny_model | _shown(load_lora, 0, 1)),
         "embedding": (
             "embeddings/x.safetensors",
             save({"emb_params": torch.randn(2, 64)}),
-            {
-                "0": _node("AffectTinyModelLoader"),
-                **show(_node("CLIPTextEncode", clip=["0", 1], text="a house embedding:x"), 0),
-            },
+            tiny_model | _shown(_node("CLIPTextEncode", clip=["0", 1], text="a house embedding:x"), 0),
         ),
-        "head": (
-            "affect/x.safetensors",
-            save(head),
-            show(_node("AffectEmotionClassifierLoader", classifier="x.safetensors", clip_model="tiny"), 0),
-        ),
-        "published head": (
-            "affect/x.pth",
-            torch_file.getvalue(),
-            show(_node("AffectEmotionClassifierLoader", classifier="x.pth", clip_model="tiny"), 0),
-        ),
+    }
+
+
+def _affect_files() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
+    head = {"fc.weight": torch.randn(8, 768), "fc.bias": torch.randn(8)}
+    published_head = io.BytesIO()
+    torch.save(head, published_head)
+    classifier = lambda file: _shown(_node("AffectEmotionClassifierLoader", classifier=file, clip_model="tiny"), 0)
+    moodify = _shown(_node("AffectMoodifyCLIPLoader", model="x"), 0, 1)
+    return {
+        "head": ("affect/x.safetensors", save(head), classifier("x.safetensors")),
+        "published head": ("affect/x.pth", published_head.getvalue(), classifier("x.pth")),
         "emolat": (
             "emolat/x.safetensors",
-            of_tiny("emolat"),
-            show(_node("AffectEmoLatLoader", model="x.safetensors"), 0),
+            tiny.path("emolat").read_bytes(),
+            _shown(_node("AffectEmoLatLoader", model="x.safetensors"), 0),
         ),
         "scorer": (
             "open_clip/x.safetensors",
-            of_tiny("clip"),
-            show(_node("AffectClipScorerLoader", model="x.safetensors"), 0),
+            tiny.path("clip").read_bytes(),
+            _shown(_node("AffectClipScorerLoader", model="x.safetensors"), 0),
         ),
-        "tokens": ("emotion_tokens/x.safetensors", _tokens(), show(_node("AffectLoadEmotionTokens", name="x"), 0)),
-        "moodify": (
-            "moodify_clip/x/open_clip_model.safetensors",
-            of_tiny("clip"),
-            show(_node("AffectMoodifyCLIPLoader", model="x"), 0, 1),
-        ),
-        "moodify's config": (
-            "moodify_clip/x/open_clip_config.json",
-            json.dumps(
-                {
-                    "model_cfg": {
-                        "embed_dim": 64,
-                        "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 16},
-                        "text_cfg": {"context_length": 248, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
-                    },
-                    "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
-                }
-            ).encode(),
-            show(_node("AffectMoodifyCLIPLoader", model="x"), 0, 1),
-        ),
+        "tokens": ("emotion_tokens/x.safetensors", _tokens(), _shown(_node("AffectLoadEmotionTokens", name="x"), 0)),
+        "moodify": ("moodify_clip/x/open_clip_model.safetensors", tiny.path("clip").read_bytes(), moodify),
+        "moodify's config": ("moodify_clip/x/open_clip_config.json", json.dumps(MOODIFY_CONFIG).encode(), moodify),
     }
+
+
+MOODIFY_CONFIG = {
+    "model_cfg": {
+        "embed_dim": 64,
+        "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 248, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+}
 
 
 def _tokens() -> bytes:
@@ -148,7 +133,7 @@ def _joined(header: Any, body: bytes) -> bytes:
 
 
 def _renamed(data: bytes, rng: random.Random) -> bytes:
-    """Other names, shapes, kinds of numbers, places."""
+    """Other names, shapes, types of numbers, offsets."""
     header, body = _parts(data)
     names = [n for n in header if n != "__metadata__"]
     for _ in range(rng.choice([1, 3, 10])):
@@ -178,7 +163,7 @@ def _renamed(data: bytes, rng: random.Random) -> bytes:
 
 
 def _spoilt(data: bytes, rng: random.Random) -> bytes:
-    """Numbers that are none: the file is sound but for them."""
+    """NaN, infinity or huge numbers in a file that is otherwise sound."""
     header, body = _parts(data)
     piece = struct.pack("<f", rng.choice([float("nan"), float("inf"), 3e38])) * 64
     where = rng.randrange(max(1, len(body) - len(piece))) // 4 * 4
@@ -231,39 +216,39 @@ def malformed(data: bytes, rng: random.Random) -> bytes:
     return rng.choice(ways)()
 
 
-def furnish(room: Room) -> None:
+def set_up(sandbox: Sandbox) -> None:
     _sound()
 
 
-def case(room: Room, rng: random.Random) -> Any:
+def case(sandbox: Sandbox, rng: Numbered) -> Any:
     kinds = list(_sound())
-    kind = kinds[rng.index % len(kinds)]  # type: ignore[attr-defined]
-    shutil.rmtree(room.root / "models")
+    kind = kinds[rng.index % len(kinds)]
+    shutil.rmtree(sandbox.root / "models")
     path, data, prompt = _sound()[kind]
     if kind.startswith("moodify"):  # the folder's other file is sound
         for other in ("moodify", "moodify's config"):
-            _put(room, *_sound()[other][:2])
-    _put(room, path, malformed(data, rng))
-    (room.root / "home" / "w.json").write_text(json.dumps(prompt))
+            _put(sandbox, *_sound()[other][:2])
+    _put(sandbox, path, malformed(data, rng))
+    (sandbox.root / "home" / "w.json").write_text(json.dumps(prompt))
 
     def work() -> str | None:
-        told = command(
+        message = command(
             "run",
-            room.root / "home" / "w.json",
+            sandbox.root / "home" / "w.json",
             "--models-dir",
-            room.root / "models",
+            sandbox.root / "models",
             "--input-dir",
-            room.root / "input",
+            sandbox.root / "input",
             "--output-dir",
-            room.root / "output",
+            sandbox.root / "output",
         )
         assert not Path("/tmp/affect-fuzz-evil").exists(), "a pickle ran"
-        return told
+        return message
 
     return work
 
 
-def _put(room: Room, name: str, data: bytes) -> None:
-    path = room.root / "models" / name
+def _put(sandbox: Sandbox, name: str, data: bytes) -> None:
+    path = sandbox.root / "models" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Servers on loopback that answer what a test wants: a ComfyUI, and any server of HTTP."""
+"""Servers on a loopback address that give the answers of a test: a ComfyUI, or any HTTP server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -37,13 +38,14 @@ PROMPT = {
 
 
 def picture() -> bytes:
+    """A small PNG."""
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "teal").save(out, "PNG")
     return out.getvalue()
 
 
 def good() -> dict[str, Any]:
-    """What a ComfyUI says to `PROMPT`, by the path's first part; "ws" is its messages."""
+    """The answers of a ComfyUI to `PROMPT`, by the first part of the path; "ws" is its messages."""
     return {
         "object_info": INFO,
         "upload": {"name": "here.png", "subfolder": "affect", "type": "input"},
@@ -64,9 +66,26 @@ def good() -> dict[str, Any]:
     }
 
 
+class _Server(ThreadingHTTPServer):
+    """answers   by the first part of the path
+    requests  those that were received: (key, path, headers, body)
+    over      set when the server stops
+    """
+
+    daemon_threads = True
+
+    def __init__(self, address: str, answers: dict[str, Any]):
+        super().__init__((address, 0), Handler)
+        self.answers = answers
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.over = threading.Event()
+
+
 class Handler(BaseHTTPRequestHandler):
-    """Sends what the server's `says` has for a path: JSON, bytes, (status, headers, JSON or bytes), or a function of
-    this handler."""
+    """Sends the server's answer for a path: JSON, bytes, (status, headers, JSON or bytes), or a function of this
+    handler."""
+
+    server: _Server
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -79,20 +98,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> None:
         key = self.path.strip("/").split("/")[0].split("?")[0]
-        self.server.heard.append((key, self.path, dict(self.headers), body))  # type: ignore[attr-defined]
-        said = self.server.says.get(key, (404, {}, b"not found"))  # type: ignore[attr-defined]
-        try:
-            if callable(said):
-                said(self)
+        self.server.requests.append((key, self.path, dict(self.headers), body))
+        answer = self.server.answers.get(key, (404, {}, b"not found"))
+        with suppress(OSError):  # the client may have closed the connection
+            if callable(answer):
+                answer(self)
             elif key == "ws":
-                talk(self, said)
+                talk(self, answer)
             else:
-                self.send(said)
-        except OSError:
-            pass
+                self.send(answer)
 
-    def send(self, said: Any) -> None:
-        status, headers, content = said if isinstance(said, tuple) else (200, {}, said)
+    def send(self, answer: Any) -> None:
+        status, headers, content = answer if isinstance(answer, tuple) else (200, {}, answer)
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
@@ -102,8 +119,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def frame(message: Any, opcode: int | None = None, length: int | None = None) -> bytes:
-    """A websocket's frame of a text, bytes, or anything that is sent as JSON. `length`: what it says instead of the
-    true one."""
+    """A websocket's frame with a text, bytes, or anything else as JSON. `length`: the length that it declares instead
+    of the true one."""
     data = (
         message
         if isinstance(message, bytes)
@@ -132,7 +149,7 @@ def shake(handler: Handler) -> None:
 
 
 def talk(handler: Handler, messages: list[Any]) -> None:
-    """Opens a websocket and sends messages once the prompt has been queued; then it is silent until the client goes."""
+    """Opens a websocket, sends messages once the prompt has been queued, and then waits for the client to leave."""
     shake(handler)
     wait_for_prompt(handler)
     for message in messages:
@@ -141,13 +158,14 @@ def talk(handler: Handler, messages: list[Any]) -> None:
 
 
 def wait_for_prompt(handler: Handler) -> None:
+    """Returns when the prompt has been queued, after ten seconds at the latest."""
     end = time.monotonic() + 10
-    while not any(key == "prompt" for key, *_ in handler.server.heard) and time.monotonic() < end:  # type: ignore[attr-defined]
+    while not any(key == "prompt" for key, *_ in handler.server.requests) and time.monotonic() < end:
         time.sleep(0.01)
 
 
 def raw(data: bytes) -> Callable[[Handler], None]:
-    """An answer that is these bytes, headers and all."""
+    """An answer of exactly these bytes, including the headers."""
 
     def send(handler: Handler) -> None:
         handler.close_connection = True
@@ -157,12 +175,12 @@ def raw(data: bytes) -> Callable[[Handler], None]:
 
 
 def drip(head: bytes, piece: bytes = b" ", every: float = 0.05) -> Callable[[Handler], None]:
-    """An answer that begins so and never ends."""
+    """An answer that begins with `head` and never ends."""
 
     def send(handler: Handler) -> None:
         handler.close_connection = True
         handler.wfile.write(head)
-        while not handler.server.over.is_set():  # type: ignore[attr-defined]
+        while not handler.server.over.is_set():
             handler.wfile.write(piece)
             handler.wfile.flush()
             time.sleep(every)
@@ -171,14 +189,12 @@ def drip(head: bytes, piece: bytes = b" ", every: float = 0.05) -> Callable[[Han
 
 
 class Loopback:
-    """A server on 127.0.0.1 (or another loopback address) that says `says`; `heard` is what it was asked: (key,
-    path, headers, body)."""
+    """A server with the given answers on 127.0.0.1 (or another loopback address); `requests` are those that it
+    received: (key, path, headers, body)."""
 
-    def __init__(self, says: dict[str, Any], address: str = "127.0.0.1"):
-        self.http = ThreadingHTTPServer((address, 0), Handler)
-        self.http.daemon_threads = True
-        self.http.says, self.http.heard, self.http.over = says, [], threading.Event()  # type: ignore[attr-defined]
-        self.heard = self.http.heard  # type: ignore[attr-defined]
+    def __init__(self, answers: dict[str, Any], address: str = "127.0.0.1"):
+        self.http = _Server(address, answers)
+        self.requests = self.http.requests
         self.url = f"http://{address}:{self.http.server_address[1]}"
 
     def __enter__(self) -> Loopback:
@@ -186,6 +202,6 @@ class Loopback:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.http.over.set()  # type: ignore[attr-defined]
+        self.http.over.set()
         self.http.shutdown()
         self.http.server_close()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import comfyui_affect
-from fuzz.junk import damaged, dumps, mutated
-from fuzz.room import Room, command
+from fuzz.junk import Numbered, damaged, dumps, mutated
+from fuzz.sandbox import Sandbox, command
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -33,7 +33,7 @@ def _node(id: Any, type: str, inputs: Any = (), outputs: Any = (), widgets: Any 
     }
 
 
-SCALE = {
+SCALE: dict[str, Any] = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "plain.png"}},
     "2": {
         "class_type": "ImageScale",
@@ -60,7 +60,7 @@ DRAWN = {
 
 
 def _nested(depth: int, width: int = 1) -> dict[str, Any]:
-    """Subgraphs in one another, each with `width` instances of the next and a promoted widget."""
+    """Nested subgraphs, each with `width` instances of the next and a promoted widget."""
     definitions = []
     for i in range(depth):
         inner = f"s{i + 1}" if i + 1 < depth else "ImageScale"
@@ -139,30 +139,41 @@ HEAVY: dict[int, Any] = {
     9996: lambda: b"[" * 40_000_000,
     9997: lambda: b'{"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "' + b"{a|" * 900_000 + b'"}}}',
 }
-"""Files of tens of megabytes, by the number of the case: at the end of the whole run."""
+"""Files of tens of megabytes, by the number of the case: at the end of the full run."""
 
 
-def furnish(room: Room) -> None:
-    Image.new("RGB", (40, 30), "red").save(room.root / "input" / "plain.png")
-    (room.root / "home" / "w.json").write_text(json.dumps(SCALE))
+def set_up(sandbox: Sandbox) -> None:
+    Image.new("RGB", (40, 30), "red").save(sandbox.root / "input" / "plain.png")
+    (sandbox.root / "home" / "w.json").write_text(json.dumps(SCALE))
     command(
-        "run", room.root / "home" / "w.json", "--input-dir", room.root / "input", "--output-dir", room.root / "output"
+        "run",
+        sandbox.root / "home" / "w.json",
+        "--input-dir",
+        sandbox.root / "input",
+        "--output-dir",
+        sandbox.root / "output",
     )
 
 
-def case(room: Room, rng: random.Random) -> Any:
+def case(sandbox: Sandbox, rng: Numbered) -> Any:
     base, cheap = rng.choice(_bases())
     content = mutated(base, rng, rng.choice([0, 1, 1, 1, 2, 3, 5])) if isinstance(base, dict) else base
     data, how = dumps(content), rng.random()
-    if rng.index in HEAVY:  # type: ignore[attr-defined]
-        data, how = HEAVY[rng.index](), 1.0  # type: ignore[attr-defined]
+    if rng.index in HEAVY:
+        data, how = HEAVY[rng.index](), 1.0
     if how < 0.15:
         data = damaged(data, rng)
     name = "w.json"
     if 0.15 <= how < 0.25:
         name, data = "w.png", _png(data, rng)
-    (room.root / "home" / name).write_bytes(data)
-    words = [room.root / "home" / name, "--input-dir", room.root / "input", "--models-dir", room.root / "models"]
+    (sandbox.root / "home" / name).write_bytes(data)
+    words = [
+        sandbox.root / "home" / name,
+        "--input-dir",
+        sandbox.root / "input",
+        "--models-dir",
+        sandbox.root / "models",
+    ]
     if rng.random() < 0.1:
         words += [
             "--set",
@@ -181,10 +192,10 @@ def case(room: Room, rng: random.Random) -> Any:
         ]
 
     def work() -> str | None:
-        told = command("check", *words, *rng.choice([[], ["--json"]]))
-        if told is None and cheap and rng.random() < 0.3:
-            return command("run", *words, "--output-dir", room.root / "output")
-        return told
+        message = command("check", *words, *rng.choice([[], ["--json"]]))
+        if message is None and cheap and rng.random() < 0.3:
+            return command("run", *words, "--output-dir", sandbox.root / "output")
+        return message
 
     return work
 

@@ -27,7 +27,7 @@ def ask(tmp_path, monkeypatch):
 
     def run(seconds=20.0, **answers):
         with Loopback(good() | answers) as fake, host.use(EmbeddedHost(tmp_path / "input", tmp_path / "output")):
-            run.requests = fake.heard
+            run.requests = fake.requests
             server = remote.Server(fake.url, seconds)
             try:
                 return remote.run_on(server, json.loads(json.dumps(PROMPT)), None, server.registry())
@@ -92,12 +92,12 @@ def elsewhere():
 @pytest.mark.parametrize("key", ["object_info", "upload", "prompt", "history", "view"])
 def test_redirects_are_not_followed(ask, elsewhere, key):
     message = ask(**{key: (307, {"Location": f"{elsewhere.url}/{key}"}, b"")})
-    assert f"redirects to {elsewhere.url}," in message and elsewhere.heard == []
+    assert f"redirects to {elsewhere.url}," in message and elsewhere.requests == []
 
 
 def test_redirects_of_the_websocket_are_not_followed(ask, elsewhere):
     answer = f"HTTP/1.1 302 Found\r\nLocation: {elsewhere.url}/ws\r\nContent-Length: 0\r\n\r\n"
-    assert "Redirect" in ask(ws=raw(answer.encode())) and elsewhere.heard == []
+    assert "Redirect" in ask(ws=raw(answer.encode())) and elsewhere.requests == []
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ T = TypeVar("T")
 _TEXT_MESSAGE = 3
 """ComfyUI's number of binary messages that hold a text for a node."""
 
-_ASK_AFTER = 15
+_ASK_AFTER = 15.0
 """Seconds after which the history is asked whether the prompt has ended."""
 
 FOLDER = "affect"

@@ -1,6 +1,5 @@
-"""A room of folders in which hostile input is tried, and the watch over it: what it writes, starts and runs, how long
-it takes, how much memory.
-"""
+"""Folders in which hostile input is tried, and the supervision of each case: what it writes, starts and runs, how long
+it takes, and how much memory."""
 
 from __future__ import annotations
 
@@ -22,13 +21,13 @@ SLOWEST = 10.0
 """Seconds that a case may take."""
 
 MOST_MEMORY = 3_000_000_000
-"""Bytes that the process may have at once."""
+"""Bytes of memory that the process may use."""
 
-_HARMLESS = ("/dev/null", "/dev/tty", "/proc/self/")
+_HARMLESS_PATHS = ("/dev/null", "/dev/tty", "/proc/self/")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 _STARTING = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.spawn"}
 _LIBRARIES = {"ldconfig", "uname"}
-"""What libraries start when they are first imported."""
+"""Programs that libraries start when they are first imported."""
 
 _CHANGING = {
     "os.rename": 2,
@@ -53,8 +52,8 @@ class Hang(BaseException):
 
 @dataclass
 class Outcome:
-    """How a case ended: "ran", "words" (refused in a sentence), or a fault: "raw", "hang", "memory", "outside" (it
-    wrote, started or ran what it should not have)."""
+    """How a case ended: "ran", "words" (refused with a message), or a fault: "raw" (an unexpected error), "hang",
+    "memory", "outside" (it wrote, started or ran what it must not)."""
 
     kind: str
     detail: str = ""
@@ -66,18 +65,20 @@ class Outcome:
         return self.kind not in ("ran", "words")
 
 
-class Room:
-    """Folders `input`, `output`, `models`, `home` and `work` (the working directory) below a root; files elsewhere
-    there are canaries."""
+class Sandbox:
+    """Folders `input`, `output`, `models`, `home` and `work` (the working directory) below a root. No case may change
+    the files in `elsewhere`."""
 
     def __init__(self, root: Path):
         self.root = root.resolve()
         for name in ("input", "output", "models", "home", "work", "elsewhere"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         (self.root / "elsewhere" / "private.txt").write_text("private")
-        self.allowed = tuple(f"{self.root / name}/" for name in ("output", "home")) + _HARMLESS
+        self.allowed = tuple(f"{self.root / name}/" for name in ("output", "home")) + _HARMLESS_PATHS
         self.seen: list[str] = []
         self.watching = False
+        self.mllm: Any = None
+        """A server for cases that ask an MLLM."""
         os.environ.update(
             HOME=str(self.root / "home"),
             XDG_CACHE_HOME=str(self.root / "home" / "cache"),
@@ -88,13 +89,13 @@ class Room:
         sys.addaudithook(self._audit)
 
     def may_write(self, *folders: Path) -> None:
-        """Lets cases write into further folders: a gallery keeps its index beside its pictures."""
+        """Allows writing into further folders: a gallery keeps its index next to its pictures."""
         self.allowed += tuple(f"{folder}/" for folder in folders)
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event not in _WATCHED or not self.watching:
             return
-        self.watching = False  # what follows opens nothing that counts
+        self.watching = False  # opening files here must not be recorded
         try:
             if (
                 event == "open"
@@ -141,40 +142,37 @@ class Room:
         }
 
     def attempt(self, work: Callable[[], str | None], seconds: float = SLOWEST) -> Outcome:
-        """Runs a case. `work` returns None where it ran and the words where it was refused; what it raises is raw."""
+        """Runs a case.
+
+        work  returns None if the input was accepted, and the message if it was refused; any exception is a fault
+        """
         before, began = self.outside(), time.monotonic()
         _forget_peak()
         self.seen.clear()
-        said = io.StringIO()
+        printed = io.StringIO()
         try:
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), _alarm(seconds):
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _alarm(seconds):
                 self.watching = True
                 try:
-                    told = work()
+                    message = work()
                 finally:
                     self.watching = False
-            found = Outcome("ran") if told is None else Outcome("words", told[:300])
+            outcome = Outcome("ran") if message is None else Outcome("words", message[:300])
         except Hang:
-            found = Outcome("hang", "".join(traceback.format_exc(limit=-4)))
+            outcome = Outcome("hang", "".join(traceback.format_exc(limit=-4)))
         except BaseException as error:
-            said_so = f"{type(error).__name__}: {str(error)[-1500:]}"
-            found = Outcome(
-                "raw",
-                said_so
-                if isinstance(error, AssertionError)
-                else said_so + "\n" + "".join(traceback.format_tb(error.__traceback__)[-4:]),
-            )
-        found.seconds, found.megabytes = round(time.monotonic() - began, 2), _peak() // 1_000_000
-        if not found.fault:
-            changed = [path for path, content in self.outside().items() if before.get(path) != content]
+            detail = f"{type(error).__name__}: {str(error)[-1500:]}"
+            if not isinstance(error, AssertionError):
+                detail += "\n" + "".join(traceback.format_tb(error.__traceback__)[-4:])
+            outcome = Outcome("raw", detail)
+        outcome.seconds, outcome.megabytes = round(time.monotonic() - began, 2), _peak() // 1_000_000
+        if not outcome.fault:
+            changed = [f"changed {path}" for path, content in self.outside().items() if before.get(path) != content]
             if self.seen or changed:
-                found.kind, found.detail = (
-                    "outside",
-                    "; ".join([*self.seen, *(f"changed {path}" for path in changed)])[:500],
-                )
-            elif found.megabytes * 1_000_000 > MOST_MEMORY:
-                found.kind = "memory"
-        return found
+                outcome.kind, outcome.detail = "outside", "; ".join([*self.seen, *changed])[:500]
+            elif outcome.megabytes * 1_000_000 > MOST_MEMORY:
+                outcome.kind = "memory"
+        return outcome
 
 
 _work_began = 0.0
@@ -182,8 +180,8 @@ _work_began = 0.0
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raises Hang after so many seconds of the processor's time, or in which there was almost none: other programs
-    may be busy too."""
+    """Raises Hang after `seconds` of CPU time, or if almost none was used in that time. Other programs may be busy, so
+    elapsed time alone does not count."""
 
     def ring(*_: Any) -> None:
         if 0.1 < time.process_time() - _work_began < seconds:
@@ -212,7 +210,7 @@ def _forget_peak() -> None:
 
 
 def _peak() -> int:
-    """Bytes that the process had at most since `_forget_peak`."""
+    """The most bytes that the process has used since `_forget_peak`."""
     try:
         with open("/proc/self/status") as f:
             return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
@@ -223,8 +221,8 @@ def _peak() -> int:
 
 
 def command(*words: Any) -> str | None:
-    """The command line, in this process: None where it ended well, else its sentence. Raises AssertionError where
-    that is no sentence but an error's type, or a traceback. Each has the whole time of a case."""
+    """Runs the command line in this process: None if it succeeded, else its message. AssertionError if that is not a
+    message but an error's type, or a traceback. Each call has the whole time of a case."""
     from comfyui_affect.workflows.headless import cli
 
     if signal.getitimer(signal.ITIMER_REAL)[0]:
@@ -234,11 +232,9 @@ def command(*words: Any) -> str | None:
         code = cli.main([str(word) for word in words])
     if code == 0:
         return None
-    said = out.getvalue()
-    if "Run again with --debug" in said or "Traceback" in said or not said.strip():
-        from comfyui_affect.workflows.headless import cli as again
-
+    message = out.getvalue()
+    if "Run again with --debug" in message or "Traceback" in message or not message.strip():
         with contextlib.redirect_stderr(out):
-            again.main([*(str(word) for word in words), "--debug"])  # for whoever reads the report
-        raise AssertionError(f"exit code {code} with no sentence: {out.getvalue()[-1500:]}")
-    return said
+            cli.main([*(str(word) for word in words), "--debug"])  # the report shows the traceback
+        raise AssertionError(f"exit code {code} without a message: {out.getvalue()[-1500:]}")
+    return message
