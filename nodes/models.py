@@ -90,8 +90,10 @@ class AffectEmotionClassifierLoader:
             "required": {
                 "classifier": choice(
                     classifiers.names(),
-                    "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. Files: EmoGen's "
-                    "or EmoEdit's published head in models/affect.",
+                    "tiny-*: bundled, for the tiny model. clip-zero-shot: no training. photo: valence and arousal of "
+                    "photographs, taught by people's ratings, which cannot tell anger from fear (photo-lite2: another "
+                    "network, other themes, to judge what photo guided). Files: EmoGen's or EmoEdit's published head "
+                    "in models/affect.",
                 ),
                 "clip_model": choice(
                     scorers.names(),

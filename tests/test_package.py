@@ -94,7 +94,10 @@ CONTRACT = {
     "AffectEmotionFromText": ("Emotion from Text", {"text": "STRING"}, "AFFECT_EMOTION"),
     "AffectEmotionClassifierLoader": (
         "Load Emotion Classifier",
-        {"classifier": ["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot"], "clip_model": ["tiny"]},
+        {
+            "classifier": ["tiny-a", "tiny-b", "tiny-c", "clip-zero-shot", "photo", "photo-lite2"],
+            "clip_model": ["tiny"],
+        },
         "AFFECT_EMOTION_CLASSIFIER",
     ),
     "AffectEmotionReadout": (

@@ -1,6 +1,7 @@
 """Emotion classifiers: image [B, 3, H, W] in 0..1 -> logits [B, 8] in the order of `emotions.MIKELS`, differentiable.
 
-Three tiny ones of our own, zero-shot CLIP, and the published heads on CLIP features (`heads`).
+Three tiny ones of our own, zero-shot CLIP, the published heads on CLIP features (`heads`), and heads that people's
+ratings of photographs taught (`valence_arousal`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from .. import bundled, files, host
 from ..emotions import GOEMOTIONS, MIKELS
 from ..tensors.resize import resized
+from .valence_arousal import BUNDLED, load_valence_arousal
 
 INPUT_SIZE = 128
 
@@ -106,11 +108,12 @@ ZERO_SHOT = "clip-zero-shot"
 
 def names() -> list[str]:
     """The names of `load_classifier`: those that need no file, and the heads of this machine."""
-    return [*TINY, ZERO_SHOT, *host.current().list_files("affect", (".safetensors", ".pth"))]
+    return [*TINY, ZERO_SHOT, *BUNDLED, *host.current().list_files("affect", (".safetensors", ".pth"))]
 
 
 def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
-    """The classifier of a name: tiny-a, tiny-b, tiny-c, clip-zero-shot, or a head file under models/affect.
+    """The classifier of a name: tiny-a, tiny-b, tiny-c, clip-zero-shot, photo, photo-lite2, or a head file under
+    models/affect.
 
     clip_model names the CLIP (see `scorers.load_scorer`) whose features zero-shot and published heads read. "tiny"
     means tiny-eval for zero-shot: the CLIP that conditions the sampler must not judge its images.
@@ -119,6 +122,8 @@ def load_classifier(name: str, clip_model: str = "tiny") -> nn.Module:
     from .heads import ClipEmotionHead, read_head
     from .scorers import load_scorer
 
+    if name in BUNDLED:
+        return load_valence_arousal(name)
     if name in TINY:
         model = TINY[name]()
         bundled.load(name, model)
