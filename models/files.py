@@ -366,7 +366,7 @@ def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str)
     broken = next((k for k, parameter in model.named_parameters() if not parameter.isfinite().all()), None)
     if broken is not None:
         raise UserError(
-            f"'{name}' holds values that are no numbers (NaN or infinity), in '{broken}': it is damaged. Download it "
+            f"'{name}' holds values that are not numbers (NaN or infinity), in '{broken}': it is damaged. Download it "
             "again."
         )
     return model

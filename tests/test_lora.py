@@ -250,5 +250,5 @@ def test_values_that_are_no_numbers_never_reach_a_model(sd15, tmp_path):
     content = loras.Adapters()
     content.lora("lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q", (32, 32))
     content["lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q.lora_up.weight"][0, 0] = float("nan")
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not numbers"):
         applied(sd15, content, tmp_path)

@@ -476,7 +476,7 @@ def test_tokens_that_are_no_numbers_are_refused(tmp_path):
     bad = torch.zeros(1, 2, 4)
     bad[0, 1, 2] = float("nan")
     save_safetensors(tmp_path / "bad.safetensors", {"emotion_tokens": bad}, {})
-    with pytest.raises(UserError, match="'bad.safetensors' hold values that are no numbers"):
+    with pytest.raises(UserError, match="'bad.safetensors' hold values that are not numbers"):
         EmotionTokens.load(tmp_path / "bad.safetensors")
 
 

@@ -56,5 +56,5 @@ def test_weights_are_loaded_tied_ones_too(tmp_path, zipped):
 def test_weights_that_are_no_numbers_are_refused_with_their_name(value):
     layer = torch.nn.Linear(2, 2)
     state = {"weight": torch.tensor([[1.0, 2.0], [value, 3.0]]), "bias": torch.zeros(2)}
-    with pytest.raises(UserError, match="'a.pth' holds values that are no numbers .* in 'weight'"):
+    with pytest.raises(UserError, match="'a.pth' holds values that are not numbers .* in 'weight'"):
         load_into(layer, state, "a.pth")

@@ -275,7 +275,9 @@ def test_a_damaged_row_of_statistics_is_made_anew(folder, notes):
     assert np.array_equal(open_gallery(folder).cached, want)
 
 
-BUILDER = "import sys; from comfyui_affect.models.reference import open_gallery; print(len(open_gallery(sys.argv[1]).pictures))"
+BUILDER = """import sys
+from comfyui_affect.models.reference import open_gallery
+print(len(open_gallery(sys.argv[1]).pictures))"""
 
 
 def test_two_builders_at_once_make_one_index(folder, notes):
@@ -504,7 +506,7 @@ def test_who_waits_for_another_builder_is_told_and_may_leave(folder, notes):
             if self.notes:
                 raise KeyboardInterrupt
 
-    with FileLock((folder / index.INDEX).with_suffix(".lock")), host.use(Impatient(folder)) as waiting:
-        with pytest.raises(KeyboardInterrupt):
-            open_gallery(folder)
+    lock = FileLock((folder / index.INDEX).with_suffix(".lock"))
+    with lock, host.use(Impatient(folder)) as waiting, pytest.raises(KeyboardInterrupt):
+        open_gallery(folder)
     assert "building the index" in waiting.notes[0] and len(open_gallery(folder).pictures) == 12

@@ -120,7 +120,7 @@ def test_a_model_that_gives_no_numbers_is_an_error_with_its_step(name, value):
         return torch.where(torch.arange(out.numel()).view(out.shape) == 5, value, out) if sigma[0] <= sigmas[2] else out
 
     noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(UserError, match="in step 3 of 6, gave values that are no numbers"):
+    with pytest.raises(UserError, match="in step 3 of 6, gave values that are not numbers"):
         sample(model, noise, torch.zeros_like(noise), sigmas, Sampler(name), float(sigmas[0]))
     with pytest.raises(UserError, match="inverting step . of 6"):
         ddim_inversion(model, noise, sigmas)

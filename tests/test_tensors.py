@@ -88,5 +88,5 @@ def test_a_clamped_value_keeps_its_gradient():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_is_refused_with_its_place(value):
     assert finite(torch.ones(2), "It gave").sum() == 2
-    with pytest.raises(UserError, match="The VAE gave values that are no numbers"):
+    with pytest.raises(UserError, match="The VAE gave values that are not numbers"):
         finite(torch.tensor([1.0, value]), "The VAE gave")

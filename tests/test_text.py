@@ -143,7 +143,7 @@ class Bomb:
         ("../outside", "leaves its folder"),
         ("bomb", "holds more than weights"),
         ("broken", "holds more than weights, or is damaged"),
-        ("nan", "no numbers"),
+        ("nan", "not numbers"),
         ("cube", "is no embedding"),
         ("empty", "is no embedding"),
     ],

@@ -101,7 +101,9 @@ def _vectors(path: Path, tower: str, *_: int) -> torch.Tensor:
         raise UserError(f"'{path.name}' is no embedding: it has no vectors for {tower}.")
     found = found.float().reshape(-1, found.shape[-1])
     if len(found) > 1000 or not torch.isfinite(found).all():
-        raise UserError(f"The embedding '{path.name}' is damaged: {len(found)} vectors, or values that are no numbers.")
+        raise UserError(
+            f"The embedding '{path.name}' is damaged: {len(found)} vectors, or values that are not numbers."
+        )
     return found
 
 

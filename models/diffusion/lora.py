@@ -88,7 +88,7 @@ class _Merging:
         new = change(old.detach()[place.rows])
         if not torch.isfinite(new).all():
             raise UserError(
-                f"The LoRA '{self.file}' makes weights that are no numbers (NaN or infinity): its file is damaged, or "
+                f"The LoRA '{self.file}' makes weights that are not numbers (NaN or infinity): its file is damaged, or "
                 "the strength too high."
             )
         whole = old.detach().clone()

@@ -239,7 +239,7 @@ def sample(
     sigma_max the schedule's largest sigma: at full denoise the noise is scaled by sqrt(1 + sigma^2)
     mask      [B, 1, h, w], 1 where to repaint; elsewhere every step's prediction is the latent itself
 
-    UserError, with the step, where the model gives values that are no numbers.
+    UserError, with the step, where the model gives values that are not numbers.
     """
     if sigmas.numel() == 0:
         return latent

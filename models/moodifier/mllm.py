@@ -72,7 +72,7 @@ class Asked:
         self.cache = cache_folder() if cache is None else cache
 
     def ask(self, image: Any, emotion: str, objects: list[str]) -> Instruction:
-        """UserError where the server or model cannot be reached; a broken answer is no error (see the module)."""
+        """UserError where the server or model cannot be reached; a broken answer is not an error (see the module)."""
         objects = names(objects)
         path = self.cache / f"{self._key(image, emotion, objects)}.json"
         if cached := _read(path):

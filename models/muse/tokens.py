@@ -38,7 +38,7 @@ class EmotionTokens:
             raise UserError(f"'{Path(path).name}' holds no emotion tokens: save some with Save Emotion Tokens.")
         if not torch.isfinite(state["emotion_tokens"].float()).all():
             raise UserError(
-                f"The emotion tokens in '{Path(path).name}' hold values that are no numbers (NaN or infinity): the "
+                f"The emotion tokens in '{Path(path).name}' hold values that are not numbers (NaN or infinity): the "
                 "file is damaged. Optimise and save them again."
             )
         return cls(state["emotion_tokens"], metadata.get("label", ""))

@@ -129,7 +129,7 @@ def fitting(text: str, length: int = LENGTH) -> str:
 
 def load_moodify_clip(name: str) -> MoodifyScorer:
     """The MoodifyCLIP of a name: tiny, or a folder (one of `folders`) of models/moodify_clip that `export` wrote.
-    UserError where the folder holds no CLIP of 248 tokens."""
+    UserError where the folder does not hold a CLIP of 248 tokens."""
     if name == "tiny":
         clip = build_tiny()
         metadata = bundled.load("moodifyclip", clip)

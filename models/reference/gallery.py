@@ -17,7 +17,7 @@ from .index import Index, index_path, locked
 from .labels import GROUPS, read_labels, singular, tables
 
 COMPACT_FROM = 1000
-"""An index of more records than this is written anew once most of them are stale."""
+"""An index of more records than this is written again once most of them are stale."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 

@@ -1,8 +1,9 @@
 """Gradients inside a program that runs in inference mode, and with less memory.
 
-ComfyUI runs every prompt under `torch.inference_mode()`. What is made there are inference tensors, and autograd refuses
-to save them for a backward pass. Cloning a model's weights would double its memory, and would not last, because moving
-or unpatching the model brings inference tensors back. So for each gradient section the weights are aliased.
+ComfyUI runs every prompt under `torch.inference_mode()`. Tensors that are created there are inference tensors, which
+autograd refuses to save for a backward pass. Cloning a model's weights would double its memory, and would not last,
+because moving or unpatching the model creates inference tensors again. So the weights are aliased for each gradient
+section.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def ordinary(t: Maybe) -> Maybe:
 
 
 def _rebuilt(t: torch.Tensor, piece: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """A tensor of `piece` of t; where t is built of others (a quantised weight and its scales), one built of `piece`
-    of each."""
+    """`piece` of t; where t is composed of other tensors (a quantised weight and its scales), a tensor composed of
+    `piece` of each."""
     if not is_traceable_wrapper_subclass(t):
         return piece(t)
     names, context = t.__tensor_flatten__()
@@ -42,14 +43,14 @@ def _rebuilt(t: torch.Tensor, piece: Callable[[torch.Tensor], torch.Tensor]) -> 
 
 
 def copied(t: torch.Tensor) -> torch.Tensor:
-    """An ordinary copy of a tensor, piece by piece where it is built of others."""
+    """An ordinary copy of a tensor, piece by piece where it is composed of others."""
     with torch.inference_mode(False):
         return _rebuilt(t.detach() if t.requires_grad else t, torch.clone)
 
 
 def alias(t: torch.Tensor) -> torch.Tensor:
-    """An ordinary tensor on the same memory, which asks for no gradient. UserError for a tensor whose memory cannot
-    be read off it (a GGUF weight)."""
+    """An ordinary tensor on the same memory, which does not require gradients. UserError for a tensor whose memory is
+    not accessible (a GGUF weight)."""
     return _rebuilt(t, _aliased)
 
 
@@ -67,10 +68,11 @@ def _aliased(t: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
     """A block outside inference mode, with gradients on, in which the parameters and buffers of `modules` are ordinary
-    tensors on the same storage that ask for no gradient. Afterwards the original objects are back, whatever happened.
+    tensors on the same storage that do not require gradients. Afterwards the original objects are restored, also after
+    an error.
 
-    Takes milliseconds and no memory. Weights that are ordinary and ask for no gradient already are left alone.
-    UserError for weights whose memory cannot be read off them (`alias`).
+    Takes milliseconds and no memory. Weights that are ordinary and do not require gradients are left as they are.
+    UserError for weights whose memory is not accessible (`alias`).
     """
     put_back: list[tuple[dict[str, Any], str, Any, Any]] = []
     try:
@@ -88,7 +90,7 @@ def ordinary_weights(*modules: nn.Module) -> Iterator[None]:
             yield
     finally:
         for table, name, t, ours in put_back:
-            if table[name] is ours:  # else ComfyUI's hooks have put another weight there meanwhile
+            if table[name] is ours:  # else ComfyUI's hooks have replaced the weight meanwhile
                 table[name] = t
 
 
@@ -99,8 +101,8 @@ def frozen(modules: Iterable[nn.Module]) -> None:
 
 
 class ordinary_inputs(TorchFunctionMode):
-    """A block in which every operation sees ordinary tensors in place of inference tensors, on the same memory: for
-    code that holds tensors where nobody can find them to alias them. Costs some microseconds an operation."""
+    """A block in which every operation gets ordinary tensors in place of inference tensors, on the same memory: for
+    code that holds tensors where they cannot be replaced by aliases. Costs some microseconds per operation."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(_ordinary_input, (args, kwargs or {}))
@@ -116,8 +118,8 @@ def _ordinary_input(value: Any) -> Any:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """A block with deterministic kernels where there is a GPU: backward passes may add in any order there, and a seed's
-    image would not be the same twice."""
+    """A block with deterministic kernels where there is a GPU, whose backward passes otherwise add in any order, so
+    that a seed would not give the same image twice."""
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
     if torch.cuda.is_available():
@@ -148,7 +150,7 @@ def mutation_allowed() -> Iterator[None]:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The links of a network's chains: the outermost modules inside a ModuleList or Sequential that have parts."""
+    """The blocks of a network: the outermost modules inside a ModuleList or Sequential that have submodules."""
     for child in module.children():
         chain = isinstance(module, (nn.ModuleList, nn.Sequential))
         runs = type(child).forward is not nn.Module.forward and not isinstance(child, nn.Sequential)
@@ -160,13 +162,13 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def checkpointed(*modules: nn.Module) -> Iterator[None]:
-    """A block in which the links of `modules` (residual and attention blocks) forget their activations and compute
-    them again in the backward pass: about a third more time for a fraction of the memory. It also drops the copies of
-    weights that ComfyUI casts on the fly, which autograd would keep.
+    """A block in which the residual and attention blocks of `modules` do not keep their activations but compute them
+    again in the backward pass: about a third more time for a fraction of the memory. The copies of weights that ComfyUI
+    casts on the fly, which autograd would keep, are not kept either.
 
-    Not torch's own checkpointing: FLUX's blocks write into what they are given and into what autograd has saved, which
-    that would silently compute again from the changed values. Here each computation starts from a copy, and dicts (in
-    which ComfyUI counts its blocks) are as they were at the first.
+    Not torch's own checkpointing: FLUX's blocks write into their inputs and into what autograd has saved, and that
+    would silently recompute from the changed values. Here each computation starts from a copy, and from the same dicts
+    (in which ComfyUI counts its blocks) as the first.
     """
     changed: list[tuple[nn.Module, Any]] = []
     try:

@@ -6,13 +6,13 @@ import torch
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a device's memory ran out: CUDA's, ROCm's and XPU's have a type of their own, MPS's
-    has not."""
+    """Whether an error says that a device's memory ran out: CUDA's, ROCm's and XPU's errors have a type of their own,
+    MPS's do not."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
 def give_back_memory(device: torch.device) -> None:
-    """Gives the memory that torch keeps for later back to a device of any kind that keeps some."""
+    """Frees the memory that torch caches for a device, of any kind that has a cache."""
     module = getattr(torch, device.type, None)
     if hasattr(module, "empty_cache"):
         module.empty_cache()

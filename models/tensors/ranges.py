@@ -20,19 +20,18 @@ class _ClampKeepingGradient(torch.autograd.Function):
 
 
 def clamp01(x: torch.Tensor) -> torch.Tensor:
-    """Clamps to 0..1 with the identity's gradient: a saturated pixel can still be pulled back inside."""
+    """Clamps to 0..1 with the identity's gradient, so that a saturated pixel can still change."""
     return _ClampKeepingGradient.apply(x)
 
 
 def finite(values: torch.Tensor, what: str) -> torch.Tensor:
-    """The tensor itself. UserError where it holds NaN or infinity: from there on everything would, and the picture be
-    black.
+    """The tensor itself. UserError where it holds NaN or infinity, which would spread, and end in a black picture.
 
-    what  which network it was, and where: "The model, in step 3 of 20, gave"
+    what  the network and the place, for the message: "The model, in step 3 of 20, gave"
     """
     if not torch.isfinite(values.detach()).all():
         raise UserError(
-            f"{what} values that are no numbers (NaN or infinity). Its file may be damaged; or the guidance (cfg), a "
+            f"{what} values that are not numbers (NaN or infinity). Its file may be damaged; or the guidance (cfg), a "
             "LoRA's strength or a prompt's weight is far too high."
         )
     return values

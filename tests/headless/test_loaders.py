@@ -250,16 +250,20 @@ def test_a_lora_and_an_embedding_in_a_run(affect, workspace, small, put):
 @pytest.mark.parametrize(
     "part, key, words",
     [
-        ("the model", "model.diffusion_model.out.2.bias", "The model, in step 1 of 1, gave values that are no numbers"),
+        (
+            "the model",
+            "model.diffusion_model.out.2.bias",
+            "The model, in step 1 of 1, gave values that are not numbers",
+        ),
         (
             "the VAE",
             "first_stage_model.decoder.conv_out.bias",
-            "The VAE, decoding the latent, gave values that are no numbers",
+            "The VAE, decoding the latent, gave values that are not numbers",
         ),
         (
             "the text encoder",
             "cond_stage_model.transformer.text_model.final_layer_norm.bias",
-            "'the text encoder' holds values that are no numbers",
+            "'the text encoder' holds values that are not numbers",
         ),
     ],
 )
