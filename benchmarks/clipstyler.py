@@ -30,19 +30,8 @@ CODE = ("benchmarks.clipstyler:clipstyler", "benchmarks.emolat:picture", "benchm
 class Settings:
     """sentence says the emotions in words; patches crops of this size (of a side) weigh crops against the whole image,
     content weighs the features of relu4_4, variation the result's total variation. crops, content and size are
-    CLIPstyler's (9000, 150 and a quarter of a side, where the whole image weighs 500); steps (published 200), patches
-    (64) and variation (2e-3) are ours: 288 images take hours of one core as it is. Rate and sentence were chosen on 12
-    validation scenes, towards their opposite emotion (Acc-8 and the target's mean probability by tiny-b, SSIM, LPIPS to
-    the counterfactual; the source's own is 5.22):
-
-        these                                0.33  0.27  0.64  5.20
-        200 steps                            0.33  0.33  0.58  5.30
-        crops of half a side, content 1      0.25  0.34  0.70  5.26
-        crops of half a side, weight 3       0.25  0.25  0.70  5.26
-        rate 0.01, content 1                 0.25  0.30  0.57  5.40
-
-    On 6 of them the bare word has 0 and 0.05 in place of 0.33 and 0.22; the bare word at a rate of 0.002 0 and 0.03.
-    """
+    CLIPstyler's; steps, patches and variation are ours, to fit hours of one core. Rate and sentence were chosen on
+    validation scenes (docs/results/emolat.md)."""
 
     steps: int = 100
     rate: float = 5e-3
@@ -99,7 +88,7 @@ def clipstyler(
     encode = lambda x: F.normalize(scorer.image_features(x), dim=-1)
     with torch.no_grad():
         text, source_text = (scorer.text_features([settings.sentence.format(word)])[:1] for word in (target, source))
-        there = maps(image)
+        source_maps = maps(image)
     net = StyleNet().to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.rate)
     for _ in range(settings.steps):
@@ -113,7 +102,7 @@ def clipstyler(
         (
             settings.crops * crops
             + whole
-            + settings.content * content_loss(maps(x), there)
+            + settings.content * content_loss(maps(x), source_maps)
             + settings.variation * variation
         ).backward()
         optimizer.step()

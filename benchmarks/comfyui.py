@@ -201,8 +201,8 @@ def _sampled(prompt: dict[str, Any], guider: str = "6", name: str = "affect") ->
 
 
 def overhead(comfy: ComfyUI, base: Path) -> Figures:
-    """What the guider adds to a plain CFGGuider's step: with a gate that stays closed, beyond the decode and the CLIP
-    pass, which stand apart; and at intensity 0."""
+    """What the guider adds to a plain CFGGuider's step: with a gate that stays closed, without the decode and the CLIP
+    pass, which are figures of their own; and at intensity 0."""
     prompt = _graph(steps=20, threshold=100.0)
     off = _graph(steps=20, intensity=0.0)
     prompt |= {
@@ -254,10 +254,10 @@ def agreement(comfy: ComfyUI, base: Path) -> Figures:
                     del prompt["6"]
                     prompt["32"] = _node("CFGGuider", model=["1", 0], positive=["2", 0], negative=["3", 0], cfg=7.5)
                 prompt["8"]["inputs"]["sampler_name"], prompt["10"]["inputs"]["scheduler"] = sampler, scheduler
-                there = comfy.run(prompt, base / "there")
-                with host.use(EmbeddedHost(base, base / "here")):
-                    here = execute(prepare(Loaded(prompt, None)))
-                a, b = (np.asarray(pictures.read(o[0]["path"]), dtype=float) / 255 for o in (there, here))
+                by_comfyui = comfy.run(prompt, base / "comfyui")
+                with host.use(EmbeddedHost(base, base / "embedded")):
+                    by_us = execute(prepare(Loaded(prompt, None)))
+                a, b = (np.asarray(pictures.read(o[0]["path"]), dtype=float) / 255 for o in (by_comfyui, by_us))
                 worst[kind] = max(worst[kind], float(np.abs(a - b).mean()))
     figures = Figures()
     for kind, difference in worst.items():

@@ -99,7 +99,7 @@ def _imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, Path, str]]:
             if own is None and module is None:
                 raise UserError(
                     f"{path.relative_to(PACKAGE)}, line {node.lineno}, imports {alias.name} from {'.'.join(base)}, "
-                    "which is no module of this package: correct the import."
+                    "which is not a module of this package: correct the import."
                 )
             yield alias.asname or alias.name, own or module, "" if own else alias.name
 
@@ -110,7 +110,7 @@ def _module(path: Path) -> _Module:
 
 
 def _used(module: _Module, statement: ast.stmt) -> Iterator[tuple[Path, str]]:
-    """What a statement mentions, as (file, name); "" stands for a whole module."""
+    """What a statement mentions, as (file, name); "" means the whole module."""
     attributes: dict[int, str] = {
         id(node.value): node.attr for node in ast.walk(statement) if isinstance(node, ast.Attribute)
     }
@@ -169,22 +169,22 @@ def _statements(roots: Iterable[str]) -> Iterator[tuple[Path, str, ast.stmt]]:
             continue
         seen.add((file, name))
         module = _module(file)
-        found = [(name, s) for s in module.definitions.get(name, ())]
+        statements = [(name, s) for s in module.definitions.get(name, ())]
         if not name:
             todo += [(file, each) for each in module.definitions]
             if file.name == "__init__.py":  # what it offers is what it imports
                 todo += [target for targets in module.imports.values() for target in targets]
-        elif not found:
+        elif not statements:
             todo += _next(file, name)
         if file not in entered:
             entered.add(file)
-            found += [("", s) for s in module.always]
-        for own, statement in found:
+            statements += [("", s) for s in module.always]
+        for own, statement in statements:
             yield file, own, statement
             todo += _used(module, statement)
 
 
 def digest(roots: Iterable[str]) -> bytes:
-    """SHA-256 over the definitions that the roots can reach, wherever and in whatever order they stand."""
+    """SHA-256 over the definitions that the roots can reach, whatever their files and order."""
     parts = {hashlib.sha256(ast.dump(statement).encode()).digest() for _, _, statement in _statements(roots)}
     return hashlib.sha256(b"".join(sorted(parts))).digest()

@@ -121,7 +121,7 @@ def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: to
     elif method.kind == "inversion":
         out = _prompt_to_prompt(model, contexts, latent, where, sigmas, method, alignment)
     else:
-        raise ValueError(f"There is no way to edit called '{method.kind}'.")
+        raise ValueError(f"An edit cannot be of kind '{method.kind}'.")
     return vae.decode(model.latent_out(out)).cpu()
 
 

@@ -174,12 +174,12 @@ UNITS = {
 """What `seen` measures, and in which unit."""
 
 
-def judged(x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], found: dict[str, torch.Tensor]) -> Figures:
-    """The paper's figures (section V-A) and the distance to the truth: the means of `found` (as `seen` gives it of
+def judged(x: torch.Tensor, truth: torch.Tensor, jobs: list[Job], measured: dict[str, torch.Tensor]) -> Figures:
+    """The paper's figures (section V-A) and the distance to the truth: the means of `measured` (as `seen` gives it of
     x), and the distances of the whole sets."""
     layouts = [layout for layout, *_ in jobs]
     out = Figures()
-    for key, values in found.items():
+    for key, values in measured.items():
         out.put_mean(key, values, UNITS[key], counted=UNITS[key] == SHARE, groups=layouts)
     out.put("acc8_low", out["acc8.low"], SHARE)
     out.put("acc8_high", out["acc8.high"], SHARE)
@@ -209,11 +209,11 @@ def seen(x: torch.Tensor, source: torch.Tensor, truth: torch.Tensor, jobs: list[
 
 def digest(emolat: EmoLat) -> str:
     """Of what repaints: the codebooks and the network, not the projection onto MUSE's tokens."""
-    found = hashlib.sha256(str(emolat.config).encode())
+    hashed = hashlib.sha256(str(emolat.config).encode())
     for key, value in emolat.state_dict().items():
         if not key.startswith("token_map"):
-            found.update(value.cpu().numpy().tobytes())
-    return found.hexdigest()[:12]
+            hashed.update(value.cpu().numpy().tobytes())
+    return hashed.hexdigest()[:12]
 
 
 def without_codes(emolat: EmoLat, caches: Path, out: Path, overrides: list[str]) -> EmoLat:

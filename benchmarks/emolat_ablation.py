@@ -1,6 +1,6 @@
-"""What each loss of EmoLat's second stage buys: the transfer network trained alike without it, for a share of the
-steps, and judged on held-out scenes towards their opposite emotion. One training each: the intervals speak of other
-scenes, not of other trainings.
+"""What each loss of EmoLat's second stage contributes: the transfer network trained in the same way without it, for a
+share of the steps, and judged on held-out scenes towards their opposite emotion. One training each: the intervals
+describe other scenes, not other trainings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Do MUSE's tokens get there sooner from an EmoLat code than from random ones? Held-out prompts, everything else
+"""Whether MUSE takes fewer inner steps from an EmoLat code than from random tokens: held-out prompts, everything else
 equal."""
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def main(args: argparse.Namespace) -> int:
     )
     figures = Figures()
     steps: dict[str, torch.Tensor] = {}
-    found: dict[str, dict[str, torch.Tensor]] = {}
+    measured: dict[str, dict[str, torch.Tensor]] = {}
     for name, method in methods.items():
         store = Store(args.out, method)
         images = store.images(tasks)
-        found[name] = measure.seen(images, tasks)
-        figures.put_all(measure.described(images, tasks, name, found[name]))
+        measured[name] = measure.seen(images, tasks)
+        figures.put_all(measure.described(images, tasks, name, measured[name]))
         steps[name] = torch.tensor([float(note.get("inner_steps", 0)) for note in store.notes(tasks)])
     for name in ("random", "emolat"):
         figures.put(f"{name}.inner_steps", float(steps[name].mean()), INNER_STEPS)
     saved = (steps["random"] - steps["emolat"]) / steps["random"].mean()
     figures.put_difference("inner_steps_saved", saved, torch.zeros_like(saved), SHARE)
     # Fewer steps may be a worse image.
-    figures.put_all(measure.compared(found["emolat"], found["random"], "emolat_less_random"))
+    figures.put_all(measure.compared(measured["emolat"], measured["random"], "emolat_less_random"))
     figures.write(args.json, "emolat-tokens", fingerprint=measure.fingerprint_of_figures(), n=args.n, split=args.split)
     return 0

@@ -80,37 +80,37 @@ def main(args: argparse.Namespace) -> int:
     figures.put_all(measured(probe, books, "_untrained"))
     variants = {"": own, "_no_adversary": replace(own, adversary=0.0), "_no_dispersion": replace(own, dispersion=0.0)}
     for name, variant in variants.items():
-        found: list[Figures] = []
+        runs: list[Figures] = []
         for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
             torch.manual_seed(seed)
             run = f"emolat{name}-{seed}"
             space = train_space(data, vectors, model, variant, replace(loop, seed=seed), out, run)
-            found.append(measured(probe, space.codebooks, name))
-            found[-1].put_all(_followed(out / run, args.out / run, model.entries, name))
+            runs.append(measured(probe, space.codebooks, name))
+            runs[-1].put_all(_followed(out / run, args.out / run, model.entries, name))
             emolat = EmoLat(model, vgg, load_scorer(model.clip), network=False)
             emolat.codebooks.load_state_dict(space.codebooks.state_dict())
             save(out / f"{run}.safetensors", emolat)
             for method in ("t-SNE", "PCA"):
                 measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
-            found[-1].put(f"map_clustered{name}", clustered(*map_points(emolat, "t-SNE")), SHARE)
-            found[-1].put(f"perplexity_end{name}", float(space.codebooks.perplexity().min()), ENTRIES)
-            found[-1].put(f"perplexity_before_settling{name}", float(space.counted.min()), ENTRIES)
-        figures.put_all(over_seeds(found))
+            runs[-1].put(f"map_clustered{name}", clustered(*map_points(emolat, "t-SNE")), SHARE)
+            runs[-1].put(f"perplexity_end{name}", float(space.codebooks.perplexity().min()), ENTRIES)
+            runs[-1].put(f"perplexity_before_settling{name}", float(space.counted.min()), ENTRIES)
+        figures.put_all(over_seeds(runs))
     figures.write(args.json, "emolat-train", fingerprint=out.name, config=used, seeds=args.seeds)
     return 0
 
 
-def over_seeds(found: list[Figures]) -> Figures:
+def over_seeds(runs: list[Figures]) -> Figures:
     """Each figure of several trainings: the mean, but of what must hold to the end of each (use, finite losses) the
-    worst, and of intervals the outer ends. Where there are several, each seed's own figure beside it."""
+    worst, and of intervals the outer ends. With several trainings, each seed's own figure too."""
     out = Figures()
-    for key, unit in found[0].unit.items():
-        values = [figures[key] for figures in found]
+    for key, unit in runs[0].unit.items():
+        values = [figures[key] for figures in runs]
         if key.startswith(("perplexity", "losses_finite")) or key.endswith(".low"):
             out.put(key, min(values), unit)
         else:
             out.put(key, max(values) if key.endswith(".high") else sum(values) / len(values), unit)
-        if len(found) > 1 and not key.endswith((".low", ".high")):
+        if len(runs) > 1 and not key.endswith((".low", ".high")):
             for seed, value in enumerate(values, FIRST_SEED):
                 out.put(f"{key}.seed_{seed}", value, unit)
     return out
@@ -175,8 +175,8 @@ def speed(data: Data, model: EmoLatConfig, own: SpaceConfig, n: int, alone: int 
         f = scorer.text_features(words)
         f[[j for j, w in enumerate(words) if not w]] = 0.0
         pairs = f[:-2].view(1, -1, 2, f.shape[1]) if row.pairs else f.new_zeros(1, 1, 2, f.shape[1])
-        there = torch.full(pairs.shape[:2], bool(row.pairs), device=f.device)
-        return encoder(GraphBatch(pairs[:, :, 0], pairs[:, :, 1], there, f[-2:-1], f[-1:]))
+        present = torch.full(pairs.shape[:2], bool(row.pairs), device=f.device)
+        return encoder(GraphBatch(pairs[:, :, 0], pairs[:, :, 1], present, f[-2:-1], f[-1:]))
 
     index = torch.arange(n) % len(graphs)
     apart = (encoder(graphs.batch(index[:16])) - torch.cat([one(int(i)) for i in index[:16]])).abs().max()

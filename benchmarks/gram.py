@@ -1,5 +1,5 @@
-"""Gram transfer: how soon it is where 500 plain Adam iterations are, and its memory. What it does to scenes:
-`gram_quality`. What was measured is kept, and a run that is stopped goes on there.
+"""Gram transfer: the time to the loss of 500 plain Adam iterations, and memory. `gram_quality` measures what it
+does to scenes. Measurements are kept, and a run that was stopped continues.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BEYOND = {0.003: 0.001, 0.03: 0.1}
 """A fourth rate is tried where the best of the three is the lowest or the highest."""
 
 BUDGETS = tuple(round(40 * 1.1**i) for i in range(28))
-"""Evaluations that ours is given, one after the other, until it is there."""
+"""Evaluations that our solver is given, one budget after the other, until it reaches Adam's loss."""
 
 LOSSES = {"": 0.0, "smooth.": GramConfig().smoothness}
 """Figure prefix -> the weight on smoothness: the paper's loss, and the one that users get."""
@@ -101,9 +101,9 @@ def _now() -> float:
 
 def speed(out: Path, folder: Path, side: int = 512) -> Figures:
     """Wall time until the loss of the final 8-bit image is that of 500 Adam iterations at the best of its rates.
-    Ours is asked for ever more evaluations until it is there, and such a run's time counts, from the very start; a
-    user does not know how many that takes: `_by_itself` is the solver stopping by itself. Medians of three, in turn
-    with Adam's."""
+    Our solver is given more and more evaluations until it reaches that loss, and the whole time of the run that does
+    counts. A user does not know how many that takes, so `_by_itself` is the solver stopping by itself. Medians of
+    three, in turn with Adam's."""
     figures = Figures()
     units = {
         "time_ratio": "share of Adam's time",
@@ -159,10 +159,10 @@ def _pair(out: Path, names: tuple[str, str], side: int, smoothness: float) -> di
         [[seconds, took, alone[1]], *([adam(rate)[1], timed(settings)[1], timed(config)[1]] for _ in range(2))]
     )
     seconds, took, by_itself = np.median(times, axis=0).tolist()
-    there = "" if got <= want else f", not there ({got:.3f})"
+    missed = "" if got <= want else f", not reached ({got:.3f})"
     host.current().note(
         f"{names[0]}: Adam {seconds:.1f} s to {want:.3f} at {rate:g}, "
-        f"ours {took:.1f} s by {evaluations} evaluations{there}"
+        f"ours {took:.1f} s by {evaluations} evaluations{missed}"
     )
     measure.save_sheet(
         out / f"speed-{names[0]}{'-smooth' * bool(smoothness)}.png",

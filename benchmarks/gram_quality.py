@@ -170,12 +170,12 @@ def _job(file: Path, i: int, layout: int, pictures: list[Any], edges: np.ndarray
     target = OPPOSITE[emotion]
     scene, truth = make_scene(layout, emotion, i), make_scene(layout, target, i)
     fits = np.array([n for n, s in enumerate(pictures) if s.emotion == target and s.noun == scene.noun], np.int64)
-    found = best(_edge(scene.image), edges, fits, 1)[0][0]
+    nearest = best(_edge(scene.image), edges, fits, 1)[0][0]
     away = measure.distances(
         tensor_of(scene.image).expand(len(fits), -1, -1, -1), torch.cat([tensor_of(pictures[n].image) for n in fits])
     )
     near = fits[int(away.argmin())]  # what retrieval by perceptual distance would take
-    chosen = [found, *np.random.default_rng([3, i]).choice(fits, RANDOM).tolist()]
+    chosen = [nearest, *np.random.default_rng([3, i]).choice(fits, RANDOM).tolist()]
     return Job(
         file,
         i,
@@ -184,7 +184,7 @@ def _job(file: Path, i: int, layout: int, pictures: list[Any], edges: np.ndarray
         truth.image,
         [pictures[n].image for n in chosen],
         {
-            "layout_iou_ssim": layout_iou(scene, pictures[found]),
+            "layout_iou_ssim": layout_iou(scene, pictures[nearest]),
             "layout_iou_perceptual": layout_iou(scene, pictures[int(near)]),
         },
     )
@@ -262,11 +262,11 @@ def networks(rows: list[dict[str, float]], loss: str) -> Figures:
 def ssim_at(points: np.ndarray, gain: float) -> float:
     """points [k, 2] of (gain, SSIM) along rising weights -> the highest SSIM where the line through them has that
     gain; not a number where it never does."""
-    found = [float("nan")]
+    values = [float("nan")]
     for (g, s), (h, t) in pairwise(points):
         if min(g, h) <= gain <= max(g, h):
-            found.append(s + (t - s) * ((gain - g) / (h - g) if h != g else 0.0))
-    return float(np.nanmax(found)) if len(found) > 1 else found[0]
+            values.append(s + (t - s) * ((gain - g) / (h - g) if h != g else 0.0))
+    return float(np.nanmax(values)) if len(values) > 1 else values[0]
 
 
 def photographs(root: Path, pictures: list[Any], edges: np.ndarray, side: int = 256) -> None:

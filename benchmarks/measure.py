@@ -96,20 +96,20 @@ def seen(images: torch.Tensor, tasks: Sequence[Task]) -> dict[str, torch.Tensor]
     }
     image, text = image_features(images), text_features([task.prompt for task in tasks])
     group = min(AMONG, len(tasks))
-    found = [
+    hits = [
         metrics.retrieved(image[i : i + group], text[i : i + group]).float()
         for i in range(0, len(tasks) - group + 1, group)
     ]
-    return {**by_judge, "own_prompt_r1": torch.cat(found), "clip": 100 * (image * text).sum(dim=1)}
+    return {**by_judge, "own_prompt_r1": torch.cat(hits), "clip": 100 * (image * text).sum(dim=1)}
 
 
 def described(
-    images: torch.Tensor, tasks: Sequence[Task], prefix: str, found: dict[str, torch.Tensor] | None = None
+    images: torch.Tensor, tasks: Sequence[Task], prefix: str, known: dict[str, torch.Tensor] | None = None
 ) -> Figures:
-    """The means of `seen` (`found`, where it has been asked already), and where the tasks have layouts kid: the
+    """The means of `seen` (`known`, where it has been asked already), and where the tasks have layouts kid: the
     kernel distance to the very layouts rendered under the emotions asked for, with its jackknife interval."""
     figures = Figures()
-    for key, values in (found or seen(images, tasks)).items():
+    for key, values in (known or seen(images, tasks)).items():
         figures.put_mean(f"{prefix}.{key}", values, UNITS[key], counted=UNITS[key] == SHARE)
     if tasks[0].layout >= 0:
         figures.put(f"{prefix}.kid", *kernel_distance(image_features(images), _real_features(tuple(tasks))))

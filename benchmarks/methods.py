@@ -31,7 +31,7 @@ from .tasks import Task, scene
 
 @dataclass(frozen=True)
 class Method:
-    """kind         prompt, word (the emotion named behind the prompt), universal, muse, sdedit, reconstruction
+    """kind         prompt, word (the emotion named after the prompt), universal, muse, sdedit, reconstruction
     guide        the classifier that guides
     threshold    the gate's, or None: no gate; it opens at `force_open_at` of the steps in any case
     strength     of universal guidance; or of SDEdit's noise, as a share of the steps
@@ -198,7 +198,7 @@ def _job(root: Path, expected: str, method: Method, tasks: list[Task]) -> int:
 
 
 def make_all(root: Path, work: Sequence[tuple[Method, Sequence[Task]]], batch: int = 8, label: str = "images") -> None:
-    """Makes what is not there yet, with a progress bar. Batches are the same whether a run was stopped before or
+    """Makes what is missing, with a progress bar. Batches are the same whether a run was stopped before or
     not, so the images are too. One process a core, one thread each, as far as memory goes; a GPU is one process."""
     from tqdm import tqdm
 

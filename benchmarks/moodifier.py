@@ -126,17 +126,17 @@ def main(args: argparse.Namespace) -> int:
         "clip": args.out / fingerprint(CODE, weights),
         "moodify": args.out / fingerprint(CODE, (*weights, "moodifyclip")),
     }
-    found = cases(args.n, args.split)
-    where = [grounded(case) for case in found]
-    figures = grounding(found)
+    examples = cases(args.n, args.split)
+    where = [grounded(case) for case in examples]
+    figures = grounding(examples)
     source, truth, region = (
-        torch.stack([getattr(case, part) for case in found]) for part in ("source", "truth", "region")
+        torch.stack([getattr(case, part) for case in examples]) for part in ("source", "truth", "region")
     )
     # What no method makes: the source, what the autoencoder leaves of it, the truth, and the truth inside the region
-    # alone, which is what a faultless edit behind a mask would be.
+    # alone, which is what a perfect edit inside the mask would be.
     results = {
         "source": source,
-        "round_trip": torch.cat([round_trip(case.source[None]) for case in found]),
+        "round_trip": torch.cat([round_trip(case.source[None]) for case in examples]),
         "truth": truth,
         "ideal": torch.where(region > 0.5, truth, source),
     }
@@ -147,17 +147,17 @@ def main(args: argparse.Namespace) -> int:
             chosen[tuned], tried = nearest(folders, tuned)
             figures.put_all(tried)
         method = replace(METHODS[name], **chosen[tuned])
-        results[name] = made(folders[method.encoder], f"{name}-{args.split}", method, found, where)
-    rows = {name: judged(x, found) for name, x in results.items()}
+        results[name] = made(folders[method.encoder], f"{name}-{args.split}", method, examples, where)
+    rows = {name: judged(x, examples) for name, x in results.items()}
     for name, row in rows.items():
         for key, values in row.items():
             figures.put_mean(f"{name}.{key}", values, UNITS[key], counted=key == "tiny_b")
     figures.put_all(orders(rows))
-    _draw(args, found, where, results)
+    _draw(args, examples, where, results)
     figures.write(
         args.json,
         "moodifier",
-        n=len(found),
+        n=len(examples),
         split=args.split,
         lpips=measure.distance_name(),
         structure="self-similarity of the tiny VGG's relu4_4",
@@ -169,15 +169,15 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _draw(
-    args: argparse.Namespace, found: list[Case], where: list[torch.Tensor], results: dict[str, torch.Tensor]
+    args: argparse.Namespace, examples: list[Case], where: list[torch.Tensor], results: dict[str, torch.Tensor]
 ) -> None:
     """The first scenes: source, mask, every method, truth."""
-    rows = range(min(10, len(found)))
+    rows = range(min(10, len(examples)))
     images, labels = [], []
     for i in rows:
-        images += [found[i].source, where[i][0].expand(3, -1, -1), *(results[name][i] for name in args.only)]
-        images.append(found[i].truth)
-        labels += ["source", "mask", *args.only, f"truth\n{found[i].target}"]
+        images += [examples[i].source, where[i][0].expand(3, -1, -1), *(results[name][i] for name in args.only)]
+        images.append(examples[i].truth)
+        labels += ["source", "mask", *args.only, f"truth\n{examples[i].target}"]
     path = args.out / f"moodifier-{args.split}.png"
     measure.save_sheet(path, images, labels, columns=len(images) // len(rows), cell=110)
 
@@ -212,11 +212,13 @@ def orders(rows: dict[str, dict[str, torch.Tensor]]) -> Figures:
 def nearest(folders: dict[str, Path], name: str) -> tuple[dict[str, float], Figures]:
     """(those of a method's `TRIED` settings that come nearest to the truth on validation scenes, figures: the
     settings, and the distance there of each that was tried). `folders`: where images are kept, by text encoder."""
-    found = cases(TUNED_ON, "val")
-    where, truth = [grounded(case) for case in found], torch.stack([case.truth for case in found])
+    examples = cases(TUNED_ON, "val")
+    where, truth = [grounded(case) for case in examples], torch.stack([case.truth for case in examples])
     settings, out = TRIED[METHODS[name].kind], folders[METHODS[name].encoder]
     away = [
-        float(measure.distances(made(out, f"{name}-val", replace(METHODS[name], **given), found, where), truth).mean())
+        float(
+            measure.distances(made(out, f"{name}-val", replace(METHODS[name], **given), examples, where), truth).mean()
+        )
         for given in settings
     ]
     best = settings[away.index(min(away))]
@@ -244,12 +246,12 @@ def iou(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a & b).sum() / (a | b).sum().clamp(min=1))
 
 
-def grounding(found: list[Case]) -> Figures:
+def grounding(examples: list[Case]) -> Figures:
     """IoU of each named object's attention mask with its true mask; of saliency's; and what the latent's grid
     allows: of the true mask brought down to the grid (a cell counts where more than half of it is covered) and back.
     A mask drawn to the image's own edges, as ours is, may pass that. Intervals by scene."""
     rows: list[tuple[int, str, tuple[float, float, float]]] = []
-    for i, case in enumerate(found):
+    for i, case in enumerate(examples):
         maps, image = attended(case), case.source[None]
         salient = masks.saliency_mask(image)[0]
         for g, name in enumerate(case.names):
@@ -272,7 +274,7 @@ def grounding(found: list[Case]) -> Figures:
 # -- how ----------------------------------------------------------------------------------------------------------
 
 
-def made(out: Path, name: str, method: Edit, found: list[Case], where: list[torch.Tensor]) -> torch.Tensor:
+def made(out: Path, name: str, method: Edit, examples: list[Case], where: list[torch.Tensor]) -> torch.Tensor:
     """[n, 3, H, W]: a method's results, kept in a folder named after it and after all its settings."""
     settings = json.dumps(asdict(method), sort_keys=True)
     folder = out / "images" / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
@@ -280,13 +282,13 @@ def made(out: Path, name: str, method: Edit, found: list[Case], where: list[torc
     text = lambda case: case.target_prompt if method.detailed else case.plain_prompt
     return measure.made(
         folder,
-        [f"{i:04d}" for i in range(len(found))],
-        lambda i: edited(method, found[i].source[None], found[i].source_prompt, text(found[i]), where[i], i),
+        [f"{i:04d}" for i in range(len(examples))],
+        lambda i: edited(method, examples[i].source[None], examples[i].source_prompt, text(examples[i]), where[i], i),
     )
 
 
 @torch.no_grad()
-def judged(x: torch.Tensor, found: list[Case]) -> dict[str, torch.Tensor]:
+def judged(x: torch.Tensor, examples: list[Case]) -> dict[str, torch.Tensor]:
     """Quantity (a key of `UNITS`) -> [n]: the paper's figures outside the true region of change and (`_whole`) over
     the image, except `structure`, which is over the image as in the paper's tables (`structure_outside`: with the
     region put back to the source's); CLIP's similarity to the emotion (`clip_region`: with the source outside the
@@ -295,16 +297,16 @@ def judged(x: torch.Tensor, found: list[Case]) -> dict[str, torch.Tensor]:
     The true counterfactual changes light and palette everywhere, which a mask forbids; `lpips_masked_truth` is
     therefore the distance to what an ideal edit inside the region would be: the truth there, the source elsewhere.
     """
-    source, truth = (torch.stack([getattr(case, part) for case in found]) for part in ("source", "truth"))
-    region = torch.stack([case.region for case in found]) > 0.5
+    source, truth = (torch.stack([getattr(case, part) for case in examples]) for part in ("source", "truth"))
+    region = torch.stack([case.region for case in examples]) > 0.5
     outside, inside = torch.where(region, source, x), torch.where(region, x, source)
     device = host.current().device
     seen_by = taps(load_backbone("tiny-vgg").to(device), ("relu4_4",))
     last = lambda images: [maps.cpu() for maps in seen_by(images.to(device))]
     before = last(source)[0]
     structure = lambda images: metrics.structure_distance(before, last(images)[0])
-    labels = torch.tensor([MIKELS.index(case.target) for case in found])
-    text = measure.text_features([f"an image of {case.target}" for case in found])
+    labels = torch.tensor([MIKELS.index(case.target) for case in examples])
+    text = measure.text_features([f"an image of {case.target}" for case in examples])
     return {
         "structure": structure(x),
         "structure_outside": structure(outside),

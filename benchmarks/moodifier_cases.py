@@ -23,7 +23,7 @@ FEATHER = 4
 
 @dataclass(frozen=True)
 class Case:
-    """One edit with its truth: images [3, H, W], texts, masks [1, H, W] of the objects that change, as they stand in
+    """One edit with its truth: images [3, H, W], texts, masks [1, H, W] of the objects that change, as they are in
     the source, and the region [1, H, W] that they take before or after."""
 
     source: torch.Tensor
@@ -65,7 +65,7 @@ def cases(n: int, split: str) -> list[Case]:
         where = {name: mask(before, name) for name in names}
         region = torch.stack([mask(scene, name) for scene in (before, after) for name in names]).amax(dim=0)
         picture = lambda s: image_of(s.image)
-        # The emotion's word stands in both prompts: what sets them apart is detail.
+        # The emotion's word is in both prompts: they differ in detail.
         out.append(
             Case(
                 picture(before),

@@ -86,9 +86,9 @@ def main(args: argparse.Namespace) -> int:
             torch.manual_seed(seed)
             run = f"{name}-{seed}"
             model = train(clip, variants(own)[name], replace(loop, seed=seed), out, device, run)[0].eval()
-            found = figures_of(model, images, labels, captions)
-            found["drift"] = drift_of(clip, model, captions)
-            rows.setdefault(name, []).append(found)
+            row = figures_of(model, images, labels, captions)
+            row["drift"] = drift_of(clip, model, captions)
+            rows.setdefault(name, []).append(row)
             torch.save(model.state_dict(), out / run / "model.pt")
         every = Figures()
         every.put_all(figures)
@@ -160,13 +160,13 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
         ]
     )
     image = torch.cat([clip.encode_image(preprocess(x.to(device)), normalize=True).cpu() for x in images.split(100)])
-    found = {}
+    shares = {}
     for prefix, templates in (("", ZeroShotEmotion.TEMPLATES), ("phrase_", ("The scene evokes {}.",))):
         classes = F.normalize(
             torch.stack([encode([t.format(name) for t in templates]).mean(dim=0) for name in MIKELS]), dim=-1
         )
         order = (image @ classes.T).argsort(dim=1, descending=True)
-        found |= {
+        shares |= {
             f"{prefix}top{k}": float((order[:, :k] == labels[:, None]).any(dim=1).float().mean()) for k in (1, 2, 3)
         }
     text = encode([captions_of(c)[0] for c in captions])
@@ -177,8 +177,8 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
             if len(x) == AMONG
         ]
         for k in (1, 5):
-            found[f"{name}_r{k}"] = float(torch.cat([r[:, :k].any(dim=1) for r in ranks]).float().mean())
-    return found
+            shares[f"{name}_r{k}"] = float(torch.cat([r[:, :k].any(dim=1) for r in ranks]).float().mean())
+    return shares
 
 
 @torch.no_grad()

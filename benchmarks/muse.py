@@ -36,7 +36,7 @@ MUSE = Method(
 
 EDIT = replace(MUSE, threshold=-100.0, cfg=1.5, muse=replace(MUSE.muse, cfg=1.5))
 """From a DDIM inversion, whose way back strays the farther the more it is guided; the edit template's. Its gate
-opens at once and is there for its CLIP."""
+opens at once; it is needed for its CLIP."""
 
 UNIVERSAL = Method("universal", cfg=CFG, recurrences=2, muse=MuseConfig(views=4))
 """With MUSE's random views, without which it convinces its guide alone."""
@@ -152,8 +152,8 @@ def _all_methods(args: argparse.Namespace) -> Figures:
         "universal": best,
         "guide_b": replace(MUSE, guide="tiny-b"),
     }
-    found, seen = _generation(args, methods)
-    figures.put_all(found)
+    generated, seen = _generation(args, methods)
+    figures.put_all(generated)
     figures.put_all(measure.compared(seen["muse"], seen["universal"], "muse_less_universal"))
     figures.put("universal.strength", best.strength, "guidance scale")
     figures.put("universal.recurrences", best.recurrences, "a step")

@@ -161,7 +161,7 @@ def fastest(rounds: int, *jobs: Callable[[], Any]) -> list[float]:
 
 
 ALWAYS = -100.0
-"""A gate's threshold: open from the first step, there for its CLIP."""
+"""A gate's threshold: open from the first step, needed for its CLIP."""
 
 FEAR = [EmotionTarget.of("fear")]
 FIXED = replace(MUSE.muse, max_inner_steps=10, stop_loss=-1e9)
@@ -314,8 +314,8 @@ def _warm_start(args: argparse.Namespace) -> Figures:
         seconds = time.perf_counter() - start
         figures.put(f"{name}_start.inner_steps", steps / len(tasks), INNER_STEPS)
         figures.put(f"{name}_start.seconds", seconds / len(tasks), "s")
-        found = measure.described(torch.cat(images), tasks, f"{name}_start")
-        figures.put_all(found.select(lambda key: ".kid" not in key))
+        described = measure.described(torch.cat(images), tasks, f"{name}_start")
+        figures.put_all(described.select(lambda key: ".kid" not in key))
     ratio = figures["warm_start.inner_steps"] / max(1, figures["cold_start.inner_steps"])
     figures.put("warm_start_inner_steps", ratio, "share of the cold start's")
     return figures
@@ -339,8 +339,8 @@ def _fewer_steps(args: argparse.Namespace) -> Figures:
     figures = Figures()
     for name, method in methods.items():
         store = Store(args.out, method)
-        found = measure.described(store.images(tasks), tasks, name)
-        figures.put_all(found.select(lambda key: ".kid" not in key))
+        described = measure.described(store.images(tasks), tasks, name)
+        figures.put_all(described.select(lambda key: ".kid" not in key))
         inner_steps = sum(note["inner_steps"] for note in store.notes(tasks)) / len(tasks)
         figures.put(f"{name}.inner_steps", inner_steps, INNER_STEPS)
     return figures

@@ -5,6 +5,7 @@ a scikit-image loop over the same edge responses, in the same run.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -79,6 +80,11 @@ def write_index(path: Path, edges: Any, n: int) -> Path:
     return path if path.is_file() else files.write_atomically(path, write)
 
 
+def _opened(path: Path) -> Index:
+    """An index of however many records."""
+    return Index(path, "scharr", most=sys.maxsize)
+
+
 def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[str, Any]:
     """In a process of its own: seconds a query (the mean of three rounds), from its edge response on, through an
     open gallery as a user's goes (by torch, `fast` off, the scan alone); the references, and memory beyond what
@@ -86,7 +92,7 @@ def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[st
     before = memory.peak()
     if fast:
         ssim.warm_up()
-    opened = Index(index, "scharr")
+    opened = _opened(index)
     pictures = [Picture(name, row, "house", "calm", "awe") for name, (row, *_) in opened.known.items()]
     held = Gallery(index.parent, pictures, opened.rows, {}, opened.statistics(True) if cache else None)
     plain = lambda query: ssim.best(query, held.rows, np.arange(len(pictures)), K, held.cached, fast)
@@ -95,11 +101,11 @@ def _timed(index: Path, queries: np.ndarray, cache: bool, fast: bool) -> dict[st
     )
     start = time.perf_counter()
     for _ in range(3):
-        found = [search(query) for query in queries]
+        answers = [search(query) for query in queries]
     seconds, used = (time.perf_counter() - start) / 3 / len(queries), memory.peak() - before
     return {
         "seconds": seconds,
-        "found": found,
+        "answers": answers,
         "bytes": used,
         "visited": float(np.mean([plain(query)[2] for query in queries])) / len(pictures),
     }
@@ -118,7 +124,7 @@ def brute_force(index: Path, queries: np.ndarray) -> list[list[int]]:
 
     weights = torch.from_numpy(ssim.taps())
     blur = lambda x: F.conv2d(F.conv2d(x, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
-    rows = Index(index, "scharr").rows
+    rows = _opened(index).rows
     x = torch.from_numpy(queries).double()[:, None]
     mx = blur(x)
     vx = blur(x * x) - mx * mx
@@ -137,7 +143,7 @@ def scikit_image(index: Path, query: np.ndarray) -> float:
     """Seconds of one query by scikit-image's `structural_similarity` over the whole gallery."""
     from skimage.metrics import structural_similarity
 
-    rows = Index(index, "scharr").rows
+    rows = _opened(index).rows
     structural_similarity(query, query, gaussian_weights=True, sigma=1.5, data_range=255)  # its own first call
     start = time.perf_counter()
     for i in range(len(rows)):
@@ -158,7 +164,7 @@ def torchmetrics_seconds(index: Path, query: np.ndarray) -> float:
 
     from ..models.metrics import ssim as similarity
 
-    rows = Index(index, "scharr").rows
+    rows = _opened(index).rows
     x = torch.from_numpy(query).float()[None, None] / 255
     start = time.perf_counter()
     for i in range(0, len(rows), 64):
@@ -182,7 +188,7 @@ def main(args: argparse.Namespace) -> int:
     edges = scenes(folder, drawn + args.queries)
     edges, queries = edges[:drawn], np.array(edges[drawn:])
     figures = Figures()
-    found: list[list[list[int]]] = []
+    answers: list[list[list[int]]] = []
     seconds: dict[str, list[float]] = {"numba": [], "numba, cached": []}
     sizes_gb: dict[str, list[float]] = {"numba": [], "numba, cached": []}
     for n in sizes:
@@ -195,27 +201,27 @@ def main(args: argparse.Namespace) -> int:
                 end = "_cached" if cache else ""
                 figures.put(f"milliseconds{end}", 1000 * got["seconds"], "ms")
                 figures.put(f"peak_memory_gb{end}", got["bytes"] / 1e9, "GB")
-                found.append(got["found"])
+                answers.append(got["answers"])
         if n == LARGE:
             figures.put("peak_memory_gb_50k", sizes_gb["numba"][-1], "GB")
     if USUAL in sizes:
-        figures.put_all(_beside_others(folder / f"{USUAL}.index", queries, found, figures))
+        figures.put_all(_beside_others(folder / f"{USUAL}.index", queries, answers, figures))
     figures.put_all(_near_duplicates(folder, edges, queries))
     figures.write(args.json, "retrieval", fingerprint=folder.name, queries=args.queries, sizes=sizes)
     _plot(args.out / "retrieval.png", sizes, seconds, sizes_gb)
     return 0
 
 
-def _beside_others(index: Path, queries: np.ndarray, found: list[list[list[int]]], ours: Figures) -> Figures:
-    """Whether what was `found` (without and with the cache) is what brute force finds, and how many times as fast as
+def _beside_others(index: Path, queries: np.ndarray, answers: list[list[list[int]]], ours: Figures) -> Figures:
+    """Whether the `answers` (without and with the cache) are those of brute force, and how many times as fast as
     others `ours` is."""
     torch_path = alone(index, queries[:5], False, False)
     loop = scikit_image(index, queries[0])
     want = brute_force(index, queries)
     figures = Figures()
-    identical = float(np.mean([a == b == c for a, b, c in zip(want, *found)]))
+    identical = float(np.mean([a == b == c for a, b, c in zip(want, *answers)]))
     figures.put("top5_identical", identical, QUERIES)
-    identical = float(np.mean([a == b for a, b in zip(want, torch_path["found"])]))
+    identical = float(np.mean([a == b for a, b in zip(want, torch_path["answers"])]))
     figures.put("torch_identical", identical, QUERIES)
     figures.put("skimage_seconds", loop, "s")
     figures.put("torchmetrics_seconds", torchmetrics_seconds(index, queries[0]), "s")
@@ -250,7 +256,7 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: i
     bounded, scan = (alone(path, copies, cache, True) for cache in (True, False))
     figures = Figures()
     figures.put("visited_near_duplicates", bounded["visited"], "share of the gallery")
-    identical = float(np.mean([a == b for a, b in zip(bounded["found"], scan["found"])]))
+    identical = float(np.mean([a == b for a, b in zip(bounded["answers"], scan["answers"])]))
     figures.put("near_duplicates_identical", identical, QUERIES)
     return figures
 

@@ -1,4 +1,5 @@
-"""Images of a benchmark on disk: what is there is not made again, and what other code or other models made is not used.
+"""Images of a benchmark on disk: an image that exists is not made again, and images of other code or models are not
+used.
 
 An image's file lies in a folder named after everything that it depends on: the code and the weights, and the method
 with all its settings. It carries notes of how it was made (inner steps, when the gate opened) in the PNG's text.
@@ -52,8 +53,8 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
     """What `make` gives (anything that JSON can hold), kept in a file: a bench that is stopped does not measure it
     again."""
     if not path.is_file():
-        found = make()
-        files.write_atomically(path, lambda p: p.write_text(json.dumps(found), encoding="utf-8"))
+        made = make()
+        files.write_atomically(path, lambda p: p.write_text(json.dumps(made), encoding="utf-8"))
     return json.loads(path.read_text(encoding="utf-8"))
 
 

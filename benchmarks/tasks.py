@@ -36,7 +36,7 @@ class Task:
 
 
 def generation(n: int, split: str = "test") -> list[Task]:
-    """n captions of held-out layouts without a word of feeling, the eight emotions in turn."""
+    """n captions of held-out layouts without a word of emotion, the eight emotions in turn."""
     out = []
     for i, layout in enumerate(layout_seeds(split, n, seed=64)):
         caption = make_scene(int(layout), None, 0).content_caption(np.random.default_rng([64, i]))
@@ -45,8 +45,8 @@ def generation(n: int, split: str = "test") -> list[Task]:
 
 
 def emotion_only(n: int) -> list[Task]:
-    """n images of no said content, the emotions in turn (MUSE section IV-A: the prompt is "an image of" and the
-    emotion)."""
+    """n images without a content in the prompt, the emotions in turn (MUSE section IV-A: the prompt is "an image of"
+    and the emotion)."""
     return [Task(f"an image of {MIKELS[i % 8]}", MIKELS[i % 8], 10_000 + i) for i in range(n)]
 
 
