@@ -51,7 +51,7 @@ def test_a_comfyui(ask):
 
 NAMES = {
     "a result's file name is": ["", ".", "..", " ", None, 5, ["x"], "a/b.png", "..\\x.png"],
-    "name of a file": ["x\0y", "x" * 400],
+    "is not a file's name": ["x\0y", "x" * 400],
 }
 
 
