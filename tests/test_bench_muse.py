@@ -1,12 +1,13 @@
 """The benchmarks of MUSE, with stand-ins for its images whose figures are known."""
 
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
 import torch
 from bench import assert_as_published, assert_within, run
-from comfyui_affect.benchmarks import emolat_tokens, measure, methods, muse, muse_ablation
+from comfyui_affect.benchmarks import emolat_tokens, measure, methods, muse, muse_ablation, muse_speed
 from comfyui_affect.benchmarks.tasks import Task, scene
 from comfyui_affect.models.emotions import MIKELS
 from comfyui_affect.models.errors import UserError
@@ -168,3 +169,41 @@ def test_what_makes_muse_weaker_is_another_method():
     assert muse_ablation.suppressed(10).muse.similar_weight == pytest.approx(10 * muse.MUSE.muse.similar_weight)
     assert muse_ablation.suppressed(0).muse.inherent_weight == 0 > muse_ablation.suppressed(0).muse.stop_loss
     assert muse_ablation.variants()["no_tokens"] == replace(muse.MUSE, muse=replace(muse.MUSE.muse, max_inner_steps=0))
+
+
+def test_bench_muse_speed(made, tmp_path, monkeypatch):
+    """On the bundled model with few steps. Each job is run once, and takes as many seconds as its place in its row."""
+
+    def fastest(rounds, *jobs):
+        for job in jobs:
+            job()
+        return [1.0 + i for i in range(len(jobs))]
+
+    quick = replace(muse.MUSE, steps=4, muse=replace(muse.MUSE.muse, max_inner_steps=1))
+    monkeypatch.setattr(muse_speed, "fastest", fastest)
+    for name in ("load_classifier", "load_scorer"):
+        monkeypatch.setattr(muse_speed, name, cache(getattr(muse_speed, name)))
+    monkeypatch.setattr(muse_speed.tiny, "load_pipeline", cache(muse_speed.tiny.load_pipeline))
+    monkeypatch.setattr(muse_speed, "MUSE", quick)
+    monkeypatch.setattr(muse_speed, "FIXED", replace(quick.muse, stop_loss=-1e9))
+    monkeypatch.setattr(muse_speed, "make", lambda method, tasks: None)
+    run_of = muse_speed.run
+    monkeypatch.setattr(muse_speed, "run", lambda guider, **given: run_of(guider, steps=3))
+    peaks = {(0, False): 1.0, (2, False): 4.0, (2, True): 2.5}
+    monkeypatch.setattr(muse_speed.memory, "alone", lambda job, *settings: peaks[settings])
+    made(as_if)
+    found = run(muse_speed, tmp_path, "--n", "4", "--rounds", "1")
+    figures = found["figures"]
+    assert_as_published(found)
+    for end in ("", "_no_views"):
+        assert figures[f"max_abs_diff{end}"] < 1e-4  # once a step or in every inner step: the same image
+        assert (figures[f"speedup{end}"], figures[f"speedup_batched_pair{end}"]) == (2, 3)
+        assert figures[f"inner_step_ratio{end}"] == pytest.approx(0.1)
+    assert (figures["universal_ratio"], figures["total_ratio"], figures["batch_of_eight_speedup"]) == (2, 3, 2)
+    assert (figures["inner_loop_memory_gb"], figures["checkpointing_saves"]) == (3, 0.5)
+    assert figures["stop_usual.inner_steps"] == figures["limit_3.inner_steps"] == 3
+    assert 0 < figures["cold_start.inner_steps"] <= 3 and figures["cold_start.seconds"] > 0
+    ratio = figures["warm_start.inner_steps"] / max(1, figures["cold_start.inner_steps"])
+    assert figures["warm_start_inner_steps"] == pytest.approx(ratio)
+    again = run(muse_speed, tmp_path, "--n", "4", "--rounds", "1")  # every part is kept
+    assert again["figures"] == figures
