@@ -18,6 +18,7 @@ from ..models import files, host, metrics
 from ..models.emotions import MIKELS
 from ..models.moodifier import masks
 from ..models.networks.backbones import load_backbone, taps
+from ..models.tensors.masks import coverage
 from . import arguments, measure
 from .edit_methods import Edit, edited, pipeline
 from .figures import COSINE, DISTANCE, SHARE, SSIM, Figures
@@ -256,7 +257,7 @@ def grounding(examples: list[Case]) -> Figures:
         salient = masks.saliency_mask(image)[0]
         for g, name in enumerate(case.names):
             truth = case.objects[name]
-            down = (F.interpolate(truth[None], size=maps.shape[-2:], mode="area") > 0.5).float()
+            down = (coverage(truth[None], *maps.shape[-2:]) > 0.5).float()
             ceiling = F.interpolate(down, size=truth.shape[-2:], mode="nearest")[0]
             mine = masks.attention_mask(maps[:, [g, -1]], image)[0]
             rows.append((i, name, tuple(iou(m, truth) for m in (mine, salient, ceiling))))

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ..errors import UserError
+from ..tensors.masks import coverage
 
 
 def align(scores: torch.Tensor) -> torch.Tensor:
@@ -147,7 +148,7 @@ class BlendControl:
 
     def _mask(self, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
         if size not in self._sized:
-            m = F.interpolate(self.mask.float(), size=size, mode="area")
+            m = coverage(self.mask.float(), *size)
             self._sized[size] = m.flatten(2).transpose(1, 2)[:, None]  # [B, 1, n, 1]
         return self._sized[size].to(like)
 

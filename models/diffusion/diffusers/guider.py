@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from ...errors import UserError
 from ...tensors.batch import repeat_to_batch
+from ...tensors.masks import with_channel
 from .. import sampling
 from ..protocol import Autoencoder, Conditioning, Method, Run
 from ..sampling import Callback, Sampler
@@ -100,6 +101,5 @@ class MethodGuider(CFGGuider):
 
 def resize_mask(mask: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
     """[B or 1, H, W] or [B or 1, 1, H, W] -> [B, 1, h, w] of `latent`, bilinear, as ComfyUI's prepare_mask."""
-    mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(latent)
-    mask = F.interpolate(mask, size=latent.shape[-2:], mode="bilinear")
+    mask = F.interpolate(with_channel(mask).to(latent), size=latent.shape[-2:], mode="bilinear")
     return repeat_to_batch(mask, len(latent))
