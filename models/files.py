@@ -99,7 +99,7 @@ def read_text(path: Path | str, most: int) -> bytes:
     return data
 
 
-def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
+def write_atomically(path: Path | str, write: Callable[[Path], object]) -> Path:
     """Calls `write` on a temporary name in the same folder, then renames: the file is complete or absent. A link named
     `path` is replaced, not followed."""
     path = Path(path)
@@ -108,7 +108,7 @@ def write_atomically(path: Path | str, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def write_new(names: Iterable[Path], write: Callable[[Path], None]) -> Path:
+def write_new(names: Iterable[Path], write: Callable[[Path], object]) -> Path:
     """As `write_atomically`, under the first of `names` (all in one folder) that no file has. Nothing is ever replaced,
     even where several programs write into a folder at once."""
     names = iter(names)
@@ -144,7 +144,7 @@ def _claim(temporary: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _written(path: Path, write: Callable[[Path], None]) -> Iterator[Path]:
+def _written(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
     """A new file in the same folder under an unpredictable name, with what `write` writes; removed at the end if it
     still exists. Its mode follows the user's umask, whatever a writer sets (safetensors restricts files to their
     owner)."""
@@ -164,7 +164,7 @@ def release(mapped: np.ndarray) -> None:
     """Returns the pages of a memory-mapped array that were read to the system, where it supports that: otherwise they
     count as this process's memory as long as the file is mapped. The array stays valid; what is read again comes from
     the system's cache."""
-    base = mapped
+    base: Any = mapped
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
     if base is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -202,7 +202,7 @@ _BITS = {
 """Bits of a value of each of the format's types."""
 
 
-def check_safetensors(path: Path | str) -> dict[str, dict]:
+def check_safetensors(path: Path | str) -> dict[str, dict[str, Any]]:
     """The header of a safetensors file: tensor name -> {dtype, shape, data_offsets}, and `__metadata__`.
 
     Reads only the header. UserError where the file is absent, cut off, or of another format. After it every tensor is
@@ -240,7 +240,7 @@ def check_safetensors(path: Path | str) -> dict[str, dict]:
     return header
 
 
-def _parsed(text: bytes, name: str) -> dict[str, dict]:
+def _parsed(text: bytes, name: str) -> dict[str, dict[str, Any]]:
     """A header's JSON, its types checked."""
 
     def is_size(value: object) -> bool:
@@ -280,7 +280,7 @@ def _parsed(text: bytes, name: str) -> dict[str, dict]:
     return header
 
 
-def _checked_layout(header: dict[str, dict], name: str) -> int:
+def _checked_layout(header: dict[str, dict[str, Any]], name: str) -> int:
     """The end of the last tensor, in bytes after the header. UserError where two overlap, a gap is between two, or one
     is not as large as its shape says."""
     end = 0

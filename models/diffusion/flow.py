@@ -26,7 +26,7 @@ def noise_scale(sigma: torch.Tensor) -> torch.Tensor:
 class AddedNoise:
     """A rectified-flow denoiser as one of x = x0 + s noise. What is not said here is the denoiser's own."""
 
-    def __init__(self, denoiser: Denoiser):
+    def __init__(self, denoiser: Denoiser[Any]):
         self._denoiser = denoiser
 
     def __getattr__(self, name: str) -> Any:

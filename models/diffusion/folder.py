@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..files import check_safetensors
 from ..host import current
 from .diffusers import DiffusersModel, DiffusersVAE
-from .text import TextEncoder
+from .text import TextEncoder, Tower
 from .towers import TransformersTower
 
 _STEMS = {
@@ -51,12 +51,11 @@ def load_folder(path: Path) -> tuple[DiffusersModel, TextEncoder, DiffusersVAE]:
 
     unet, vae = part(UNet2DConditionModel, "unet"), part(AutoencoderKL, "vae")
     large = "text_encoder_2" in found
-    towers, pads = [TransformersTower(part(CLIPTextModel, "text_encoder"), large)], (49407,)
+    towers: list[Tower] = [TransformersTower(part(CLIPTextModel, "text_encoder"), large)]
+    pads: tuple[int, ...] = (49407,)
     if large:
-        towers, pads = (
-            [*towers, TransformersTower(part(CLIPTextModelWithProjection, "text_encoder_2"), True)],
-            (49407, 0),
-        )
+        towers.append(TransformersTower(part(CLIPTextModelWithProjection, "text_encoder_2"), True))
+        pads = (49407, 0)
     scheduler = path / "scheduler" / "scheduler_config.json"
     prediction = read_config(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
     if prediction not in ("epsilon", "v_prediction"):

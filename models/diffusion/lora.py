@@ -115,12 +115,12 @@ class _Merging:
 
     def copies(self, originals: list[Any]) -> list[Any]:
         """Copies that share every tensor that stays as it was."""
-        memo: dict[int, Any] = {}
+        memo: dict[Any, Any] = {}
         for module in _networks(originals):
             memo |= {id(t): t for t in (*module.parameters(), *module.buffers())}
         copied = copy.deepcopy(originals, memo)
-        for (module, attribute), value in self.weights.items():
-            setattr(memo[module], attribute, nn.Parameter(value, requires_grad=False))
+        for (owner, attribute), value in self.weights.items():
+            setattr(memo[owner], attribute, nn.Parameter(value, requires_grad=False))
         return copied
 
 

@@ -53,11 +53,12 @@ class Denoiser(Protocol[Context]):
     sigma_table: torch.Tensor
     """[T] the training schedule's sigmas, ascending: what schedules are made from."""
 
-    def context(self, conditioning: Conditioning) -> Context:
-        """The context of a CONDITIONING."""
+    def context(self, conditioning: Any, /) -> Context:
+        """The context of a CONDITIONING, as the engine hands it over."""
 
-    single_precision: bool
-    """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
+    @property
+    def single_precision(self) -> bool:
+        """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
 
     plain_guidance: bool
     """Whether `guided` is equation 6 of MUSE and nothing else, so that predictions that are there already may be
@@ -108,8 +109,9 @@ class Denoiser(Protocol[Context]):
 class Autoencoder(Protocol):
     """Pixels from and to latents in the VAE's own scale."""
 
-    single_precision: bool
-    """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
+    @property
+    def single_precision(self) -> bool:
+        """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
 
     factor: int
     """Pixels per latent cell along each side."""
@@ -134,24 +136,14 @@ Step = Callable[[int, torch.Tensor], None]
 """What an algorithm calls after each of its steps: (step, prediction [B, C, h, w])."""
 
 
-class Algorithm(Protocol[Context]):
-    """An algorithm in a sampler's place (`Engine.run`)."""
+Algorithm = Callable[[Denoiser[Any], dict[str, Any], torch.Tensor, torch.Tensor, Step], torch.Tensor]
+"""An algorithm in a sampler's place (`Engine.run`):
 
-    def __call__(
-        self,
-        denoiser: Denoiser[Context],
-        contexts: dict[str, Context],
-        latent: torch.Tensor,
-        sigmas: torch.Tensor,
-        callback: Step,
-    ) -> torch.Tensor:
-        """latent [B, C, h, w] in the denoiser's scale -> another. The convention is x = x0 + sigma noise on every
-        engine and model: rectified flows are handed over as `flow.AddedNoise`.
+    (denoiser, contexts, latent [B, C, h, w] in the denoiser's scale, sigmas [n + 1] descending, callback) -> a latent
 
-        contexts  of the texts that were given to `run`, by name
-        sigmas    [n + 1] descending
-        callback  to be called after each step: progress, previews, interruption
-        """
+The convention is x = x0 + sigma noise on every engine and model: rectified flows are handed over as `flow.AddedNoise`.
+`contexts` are those of the texts that were given to `run`, by name; `callback` is to be called after each step: it shows
+progress and previews, and stops the run where the user asked for it."""
 
 
 class Run(Protocol):
@@ -242,7 +234,7 @@ class Engine(Protocol):
         self,
         model: Any,
         texts: dict[str, Conditioning],
-        algorithm: Algorithm[Any],
+        algorithm: Algorithm,
         latent: torch.Tensor,
         sigmas: torch.Tensor,
         seed: int = 0,

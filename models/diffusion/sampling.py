@@ -156,7 +156,8 @@ def sample_dpmpp_2m(
     model: Model, x: torch.Tensor, sigmas: torch.Tensor, seed: int = 0, callback: Callback | None = None
 ) -> torch.Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order from the previous step's prediction."""
-    previous, previous_h = None, None
+    previous: torch.Tensor | None = None
+    previous_h = torch.ones(())
     for i in range(len(sigmas) - 1):
         denoised = model(x, _each(sigmas[i], x))
         if callback:

@@ -61,7 +61,8 @@ class SelfCheck:
         self._begin()
 
     def _begin(self) -> None:
-        self._level, self._ratios, self._tries = 0, [], 0
+        self._ratios: list[float] = []
+        self._level = self._tries = 0
         self._right = 0
         self._seen: list[float] = []  # ratios that were told from rounding
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..networks.tiny_clip import CONTEXT_WIDTH
-from .tiny_autoencoder import LATENT_CHANNELS, TinyAutoencoder
+from .tiny_autoencoder import LATENT_CHANNELS as LATENT_CHANNELS
+from .tiny_autoencoder import TinyAutoencoder as TinyAutoencoder
 
 # Stable Diffusion has 32 groups over 320 channels. At 32 groups our 32 channels would be normalised one by one,
 # which wipes out each image's mean colour just before the last convolution.
@@ -14,7 +15,7 @@ NORM_GROUPS = 8
 
 HEAD_WIDTH = 24
 PREDICTION = "v_prediction"
-UNET = dict(
+UNET: dict[str, Any] = dict(
     sample_size=16,
     in_channels=LATENT_CHANNELS,
     out_channels=LATENT_CHANNELS,

@@ -41,6 +41,8 @@ class TinyAutoencoder(nn.Module):
     MoodScenes."""
 
     factor = 8
+    mean: torch.Tensor
+    std: torch.Tensor
     single_precision = True
 
     def __init__(self, widths: tuple[int, int, int] = (128, 64, 32)):

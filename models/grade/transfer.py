@@ -84,8 +84,7 @@ def transfer_grade(
     if min(*source.shape[-2:], *reference.shape[-2:]) < 16:
         raise UserError("A transfer takes pictures of at least 16 pixels a side. Make them larger.")
     ui, net = host.current(), folded(net)
-    device = net.mean.device
-    image, goal = (ordinary(_shown(t.to(device, torch.float32))) for t in (source, reference))
+    image, goal = (ordinary(_shown(t.to(net.mean))) for t in (source, reference))
     cover = None if mask is None else coverage(ordinary(mask.to(image)), *image.shape[-2:])
     result = GradeTransfer(Grid.identity(1, 1, 1))
     with deterministic(), ordinary_weights(net), torch.inference_mode(False), torch.enable_grad():

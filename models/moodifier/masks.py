@@ -62,7 +62,7 @@ def attention_maps(
 ) -> torch.Tensor:
     """[B, G, h, w]: where a denoiser looks for groups of the text's tokens while it denoises latents [B, C, h, w]
     (its own scale), the mean over noise levels and draws of noise."""
-    recorder = Recorder(columns, tuple(latent.shape[-2:]))
+    recorder = Recorder(columns, (latent.shape[-2], latent.shape[-1]))
     generator = torch.Generator().manual_seed(seed)
     with denoiser.attention(recorder):
         for sigma in levels:
@@ -284,7 +284,8 @@ def overlay(image: torch.Tensor, mask: torch.Tensor, words: str) -> torch.Tensor
     shown = torch.where(edge > 0.5, image.new_ones(1, 3, 1, 1), shown)
     h, w = image.shape[-2:]
     font = font_of(max(11, w // 28))
-    lines, line = [], ""
+    lines: list[str] = []
+    line = ""
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     for word in words.split():
         if line and probe.textlength(f"{line} {word}", font=font) > w - 8:

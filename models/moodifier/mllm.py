@@ -43,8 +43,13 @@ Answer with one JSON object of this form and nothing else:
 class MLLM(Protocol):
     """A provider of instructions."""
 
-    name: str
-    model: str
+    @property
+    def name(self) -> str:
+        """The provider."""
+
+    @property
+    def model(self) -> str:
+        """Its model, as the user named it."""
 
     def ask(self, image: Any, emotion: str, objects: list[str]) -> Instruction:
         """image: a PIL image; emotion: a label of `emotions.LABELS`; objects: the user's own list, or empty."""
@@ -89,7 +94,7 @@ class Asked:
                 else ""
             ),
         )
-        reasons = []
+        reasons: list[str] = []
         for _ in range(2):
             again = (
                 f"\nYour last answer could not be used: {reasons[-1]}. Give the JSON object alone." if reasons else ""
@@ -171,7 +176,8 @@ class Local:
     models/LLM. Nothing is downloaded, and the folder's own code is never run."""
 
     def __init__(self, folder: Path):
-        self.folder, self.parts = folder, None
+        self.folder = folder
+        self.parts: tuple[Any, Any] | None = None
 
     def __call__(self, image: Any, question: str) -> str:
         import torch

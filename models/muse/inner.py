@@ -66,7 +66,8 @@ class InnerLoop:
             ordinary_weights(*networks),
         ):
             self.x, self.sigma = ordinary(self.x), ordinary(self.sigma)
-            self.uncond, is_open = ordinary(self.uncond), ordinary(run.open)
+            self.uncond = None if self.uncond is None else ordinary(self.uncond)
+            is_open = ordinary(run.open)
             prediction = torch.zeros_like(self.x)
             tokens = run.tokens.clone().requires_grad_(True)
             rows = self._walk(tokens, is_open, prediction)
@@ -181,8 +182,9 @@ class InnerLoop:
     def _write_down(self, rows: torch.Tensor, logits: torch.Tensor, loss: torch.Tensor) -> None:
         """Writes down what `rows` came to; other rows keep what they had at the last evaluation."""
         record, is_open = self.record, self.run.open
-        losses = list(record.losses[-1]) if record.losses else [None] * len(is_open)
-        after = list(record.after) if record.after else [None] * len(is_open)
+        nothing: list[Any] = [None] * len(is_open)
+        losses: list[float | None] = list(record.losses[-1] if record.losses else nothing)
+        after: list[list[float] | None] = list(record.after or nothing)
         for i, value, p in zip(rows.tolist(), loss.tolist(), logits.detach().float().softmax(dim=-1).tolist()):
             if is_open[i]:
                 losses[i], after[i] = value, p

@@ -30,7 +30,7 @@ def trace_plot(trace: Trace, image: int = 0) -> np.ndarray:
         if opened is not None:
             axis.axvline(opened, color="#c8202f", alpha=0.3)
 
-    after = [(c.call, c.after[image]) for c in calls if c.after and c.open[image]]
+    after = [(c.call, c.after[image] or []) for c in calls if c.after and c.open[image]]
     named = {trace.inherent[image]} | {MIKELS[i] for i, p in enumerate(trace.emotions[image].distribution) if p > 0}
     for i, name in enumerate(MIKELS):
         if after:

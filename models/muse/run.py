@@ -172,7 +172,9 @@ class MuseRun(Generic[Context]):
         `uncond` is the prediction under the negative text, None at cfg 1."""
         positive = self.positive
         if rows is not None:
-            x, sigma, positive = x[rows], sigma[rows], positive.rows(rows)
+            of_rows = positive.rows(rows)
+            assert of_rows is not None  # InnerLoop.takes_rows
+            x, sigma, positive = x[rows], sigma[rows], of_rows
             uncond, tokens = (t if t is None else t[rows] for t in (uncond, tokens))
         cond = self.denoiser(x, sigma, positive if tokens is None else positive.append(tokens))
         return cond if uncond is None else uncond + self.config.cfg * (cond - uncond)

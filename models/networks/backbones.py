@@ -94,6 +94,9 @@ def read_published(name: str, path: Path) -> dict[str, torch.Tensor]:
 class Backbone(nn.Module):
     """Feature layers after ImageNet's normalisation: images [B, 3, H, W] in 0..1 -> the last feature map."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, name: str, features: nn.Module):
         super().__init__()
         self.name, self.features = name, features

@@ -8,7 +8,7 @@ from ..bundled import VOCABULARY
 
 IMAGE_SIZE = 128
 CONTEXT_WIDTH = 128
-CLIP = dict(
+CLIP: dict[str, Any] = dict(
     embed_dim=CONTEXT_WIDTH,
     vision_cfg=dict(image_size=IMAGE_SIZE, patch_size=16, width=128, layers=6, head_width=32),
     # Width equals embed_dim so that ComfyUI's CLIP classes take the text tower.

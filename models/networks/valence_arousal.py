@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,6 +38,10 @@ class ValenceArousal(nn.Module):
     weight, bias  [2, D] and [2]: the regression on its pooled features
     """
 
+    weight: torch.Tensor
+    bias: torch.Tensor
+    emotions: torch.Tensor
+
     def __init__(self, backbone: str, weight: torch.Tensor, bias: torch.Tensor):
         super().__init__()
         self.backbone = backbone
@@ -60,7 +65,7 @@ class ValenceArousal(nn.Module):
         return -SHARPNESS * distance
 
 
-def pooled_features(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+def pooled_features(network: Any, image: torch.Tensor) -> torch.Tensor:
     """[B, 3, H, W] in 0..1 -> [B, D]: an EfficientNet-Lite's last features, averaged over the picture, which is
     shown with its shorter side at `SIDE`."""
     h, w = image.shape[-2:]

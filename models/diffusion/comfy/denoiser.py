@@ -53,10 +53,10 @@ class ComfyDenoiser:
     """A loaded BaseModel under the model options of a run, as `protocol.Denoiser`. Lives as long as the run."""
 
     def __init__(self, model: Any, options: dict[str, Any], seed: int | None = None, vae: Any = None):
-        self.model, self.options, self.vae = model, None, vae  # the VAE that decodes beside it, where one does
+        self.model, self.vae = model, vae  # the VAE that decodes beside it, where one does
         self._brought: list[torch.nn.Module] = []
         self._shapes = 0, (0, 0)  # tokens of text and size of the latent of the call that is under way
-        self.use(options, seed)
+        self.seed, self.options, self._gradient_options = seed, options, differentiable(options)
         self.sigma_table = model.model_sampling.sigmas
         quantised = any(is_traceable_wrapper_subclass(p) for p in model.diffusion_model.parameters())
         self.single_precision = (model.manual_cast_dtype or model.get_dtype()) == torch.float32 and not quantised
@@ -123,7 +123,7 @@ class ComfyDenoiser:
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor, context: CondContext) -> torch.Tensor:
         """See `protocol.Denoiser`."""
-        self._shapes = context.embeds.shape[1], tuple(x.shape[-2:])
+        self._shapes = context.embeds.shape[1], (x.shape[-2], x.shape[-1])
         x = self._framed(x)
         if not torch.is_grad_enabled():
             return flat(comfy.samplers.calc_cond_batch(self.model, [context.conds], x, sigma, self.options)[0])

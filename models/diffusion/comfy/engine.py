@@ -73,7 +73,7 @@ class ComfyEngine:
         self,
         model: Any,
         texts: dict[str, Conditioning],
-        algorithm: Algorithm[CondContext],
+        algorithm: Algorithm,
         latent: torch.Tensor,
         sigmas: torch.Tensor,
         seed: int = 0,
@@ -126,7 +126,7 @@ class AlgorithmGuider(comfy.samplers.CFGGuider):
     rows  how many rows an image has in a batch of it
     """
 
-    def __init__(self, model: Any, conds: dict[str, Conditioning], algorithm: Algorithm[CondContext], rows: int):
+    def __init__(self, model: Any, conds: dict[str, Conditioning], algorithm: Algorithm, rows: int):
         super().__init__(model.clone())
         self.inner_set_conds(conds)
         self.algorithm = algorithm
@@ -143,7 +143,8 @@ class AlgorithmGuider(comfy.samplers.CFGGuider):
         def walk(
             _: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict[str, Any], callback: Any, disable: bool
         ) -> torch.Tensor:
-            denoiser, x = ComfyDenoiser(self.inner_model, extra_args["model_options"], seed), flat(x)
+            denoiser: Any = ComfyDenoiser(self.inner_model, extra_args["model_options"], seed)
+            x = flat(x)
             if is_flow(self.model_patcher):  # which is handed a latent mixed with noise, at sigma 1 nothing of it
                 denoiser, x, sigmas = AddedNoise(denoiser), denoiser.latent_in(flat(latent).to(x)), noise_scale(sigmas)
             contexts = {name: CondContext(conds) for name, conds in self.conds.items()}

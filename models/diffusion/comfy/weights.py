@@ -45,7 +45,7 @@ def own_weights() -> Iterator[None]:
             weight, bias, *handles = fetch(layer, *args, **kwargs)
         return (_own(weight, layer.weight), _own(bias, layer.bias), *handles)
 
-    fetch_own.makes_own = True
+    fetch_own.__dict__["makes_own"] = True
     comfy.ops.cast_bias_weight = fetch_own
     try:
         yield

@@ -127,8 +127,8 @@ class DiffusersModel:
         """See `protocol.Denoiser`."""
         length = max(c.embeds.shape[1] for c in contexts)
         embeds = [F.pad(repeat_to_batch(c.embeds, n), (0, 0, 0, length - c.embeds.shape[1])) for c in contexts]
-        pooled = [None if c.pooled is None else repeat_to_batch(c.pooled, n) for c in contexts]
-        return UNetContext(torch.cat(embeds), None if any(p is None for p in pooled) else torch.cat(pooled))
+        pooled = [repeat_to_batch(c.pooled, n) for c in contexts if c.pooled is not None]
+        return UNetContext(torch.cat(embeds), torch.cat(pooled) if len(pooled) == len(contexts) else None)
 
     @contextmanager
     def attention(self, control: Control) -> Iterator[None]:
@@ -169,12 +169,7 @@ class DiffusersModel:
                 cond = uncond = self(x, sigma, positive)
             elif positive.embeds.shape[1] == negative.embeds.shape[1]:
                 n = x.shape[0]
-                both = UNetContext(
-                    *(
-                        None if p is None else torch.cat([repeat_to_batch(p, n), repeat_to_batch(q, n)])
-                        for p, q in ((positive.embeds, negative.embeds), (positive.pooled, negative.pooled))
-                    )
-                )
+                both = self.side_by_side([positive, negative], n)
                 cond, uncond = self(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
             else:
                 cond, uncond = self(x, sigma, positive), self(x, sigma, negative)
@@ -188,4 +183,5 @@ class DiffusersModel:
         # SDXL's size conditioning, as ComfyUI fills it: original size, no crop, target size, in pixels.
         h, w = x.shape[-2] * 8, x.shape[-1] * 8
         ids = torch.tensor([[h, w, 0, 0, h, w]], device=x.device, dtype=self.dtype).expand(x.shape[0], -1)
+        assert context.pooled is not None  # `context` refuses such a text
         return {"text_embeds": repeat_to_batch(context.pooled.to(self.dtype), len(x)), "time_ids": ids}

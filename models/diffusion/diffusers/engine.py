@@ -54,7 +54,7 @@ class DiffusersEngine:
         self,
         model: DiffusersModel,
         texts: dict[str, Conditioning],
-        algorithm: Algorithm[Any],
+        algorithm: Algorithm,
         latent: torch.Tensor,
         sigmas: torch.Tensor,
         seed: int = 0,
