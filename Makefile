@@ -3,13 +3,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install clean
+.PHONY: demo test lint types install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/affect demo --output-dir demo_output
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The repository's root is the package: mypy finds it by its name in a folder beside.
+types: $(VENV)/.installed
+	mkdir -p .types && ln -sfn .. .types/comfyui_affect
+	cd .types && ../$(BIN)/mypy --config-file ../pyproject.toml -p comfyui_affect
 
 install: $(VENV)/.installed
 

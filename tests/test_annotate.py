@@ -257,7 +257,7 @@ def test_a_file_of_another_form_and_tags_that_are_none_are_refused(folder, tmp_p
     from comfyui_affect.workflows.headless.cli import main
 
     for tags in ('"lake | pier"', "null"):
-        (tmp_path / "tags.jsonl").write_text('{"file": "c.png", "tags": %s}\n' % tags)
+        (tmp_path / "tags.jsonl").write_text('{"file": "c.png", "tags": ' + tags + "}\n")
         assert (
             main(
                 [

@@ -58,7 +58,8 @@ class Denoiser(Protocol[Context]):
 
     @property
     def single_precision(self) -> bool:
-        """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
+        """Whether it computes in single precision throughout, so that small differences of what it gives mean
+        something."""
 
     plain_guidance: bool
     """Whether `guided` is equation 6 of MUSE and nothing else, so that predictions that are there already may be
@@ -111,7 +112,8 @@ class Autoencoder(Protocol):
 
     @property
     def single_precision(self) -> bool:
-        """Whether it computes in single precision throughout, so that small differences of what it gives mean something."""
+        """Whether it computes in single precision throughout, so that small differences of what it gives mean
+        something."""
 
     factor: int
     """Pixels per latent cell along each side."""
@@ -142,8 +144,8 @@ Algorithm = Callable[[Denoiser[Any], dict[str, Any], torch.Tensor, torch.Tensor,
     (denoiser, contexts, latent [B, C, h, w] in the denoiser's scale, sigmas [n + 1] descending, callback) -> a latent
 
 The convention is x = x0 + sigma noise on every engine and model: rectified flows are handed over as `flow.AddedNoise`.
-`contexts` are those of the texts that were given to `run`, by name; `callback` is to be called after each step: it shows
-progress and previews, and stops the run where the user asked for it."""
+`contexts` are those of the texts that were given to `run`, by name; `callback` is to be called after each step: it
+shows progress and previews, and stops the run where the user asked for it."""
 
 
 class Run(Protocol):

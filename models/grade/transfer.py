@@ -71,7 +71,7 @@ def transfer_grade(
     net: Backbone,
     source: torch.Tensor,
     reference: torch.Tensor,
-    config: SurfaceConfig = SurfaceConfig(),
+    config: SurfaceConfig | None = None,
     mask: torch.Tensor | None = None,
     content_weight: float = 1.0,
     sentiment_weight: float = 1.0,
@@ -83,6 +83,7 @@ def transfer_grade(
     """
     if min(*source.shape[-2:], *reference.shape[-2:]) < 16:
         raise UserError("A transfer takes pictures of at least 16 pixels a side. Make them larger.")
+    config = config or SurfaceConfig()
     ui, net = host.current(), folded(net)
     image, goal = (ordinary(_shown(t.to(net.mean))) for t in (source, reference))
     cover = None if mask is None else coverage(ordinary(mask.to(image)), *image.shape[-2:])

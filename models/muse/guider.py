@@ -32,7 +32,7 @@ class Muse:
 
     classifier: Classifier
     emotions: tuple[EmotionTarget, ...]
-    config: MuseConfig = MuseConfig()
+    config: MuseConfig = field(default_factory=MuseConfig)
     gate: TimingGate | None = None
     init_tokens: EmotionTokens | None = None
     run_type: type[MuseRun[Any]] = MuseRun
@@ -94,7 +94,7 @@ def muse_guider(
     positive: Conditioning,
     negative: Conditioning,
     emotion: EmotionTarget | Sequence[EmotionTarget],
-    config: MuseConfig = MuseConfig(),
+    config: MuseConfig | None = None,
     gate: TimingGate | None = None,
     init_tokens: EmotionTokens | None = None,
 ) -> Guider:
@@ -105,5 +105,5 @@ def muse_guider(
     emotion                         one, or several that the images of a batch take in turn
     """
     emotions = (emotion,) if isinstance(emotion, EmotionTarget) else tuple(emotion)
-    method = Muse(classifier, emotions, config, gate, init_tokens)
+    method = Muse(classifier, emotions, config or MuseConfig(), gate, init_tokens)
     return engine(model).guider(model, vae, positive, negative, method)

@@ -67,6 +67,7 @@ class EmotionTokens:
 
 
 def check_width(tokens: torch.Tensor, width: int) -> None:
+    """UserError where tokens [.., D] are not as wide as a model's text."""
     if tokens.shape[-1] != width:
         raise UserError(
             f"These emotion tokens are {tokens.shape[-1]} wide and the model's text is {width} wide: they "

@@ -149,7 +149,8 @@ def _row(line: bytes | str, where: str, keys: tuple[str, ...] = ()) -> dict[str,
     missing = [key for key in keys if key not in row]
     if missing:
         raise UserError(
-            f'{where} has no "{missing[0]}": it was annotated in another form. Give another file to --out, or the form it has.'
+            f'{where} has no "{missing[0]}": it was annotated in another form. Give another file to --out, or the '
+            "form it has."
         )
     return row
 

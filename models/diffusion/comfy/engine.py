@@ -116,6 +116,7 @@ class ComfyEngine:
 
 
 def is_flow(model: Any) -> bool:
+    """See `protocol.Engine.is_flow`."""
     return isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST)
 
 

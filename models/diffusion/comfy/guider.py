@@ -92,7 +92,11 @@ class MethodGuider(comfy.samplers.CFGGuider):
         return super().inner_sample(noise, latent_image, device, sampler, sigmas, denoise_mask, *args, **kwargs)
 
     def predict_noise(
-        self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict[str, Any] = {}, seed: int | None = None
+        self,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict[str, Any] = {},  # noqa: B006 (ComfyUI's own signature)
+        seed: int | None = None,
     ) -> torch.Tensor:
         """As `CFGGuider.predict_noise`, by the method. (The default is ComfyUI's own signature.)"""
         if not any(active(cond, timestep) for cond in self.conds["positive"]):

@@ -120,7 +120,7 @@ def _model() -> Any:
 class TinyTokenizer(comfy.sd1_clip.SD1Tokenizer):
     """CLIP's own; textual inversion embeddings are as wide as the tiny text encoder."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] = {}):
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] = {}):  # noqa: B006
         super().__init__(embedding_directory, tokenizer_data)
         self.clip_l.embedding_size = CONTEXT_WIDTH
 

@@ -96,8 +96,8 @@ class Wire:
             parts, good = urlsplit(""), False
         if not good:
             raise UserError(
-                f"'{one_line(url.rpartition('@')[2] or 'a login alone')}' is not the address of a server. Give one such "
-                "as http://127.0.0.1:8188."
+                f"'{one_line(url.rpartition('@')[2] or 'a login alone')}' is not the address of a server. Give one "
+                "such as http://127.0.0.1:8188."
             )
         self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
         self.login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
