@@ -83,6 +83,7 @@ class Sandbox:
             HOME=str(self.root / "home"),
             XDG_CACHE_HOME=str(self.root / "home" / "cache"),
             TMPDIR=str(self.root / "home"),
+            TORCHINDUCTOR_CACHE_DIR=str(self.root / "home" / "inductor"),  # torch hands it down to child processes
         )
         tempfile.tempdir = None
         os.chdir(self.root / "work")
