@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from comfyui_affect import workflows
+from comfyui_affect import __version__, workflows
 from comfyui_affect.models import host
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 from comfyui_affect.workflows.headless.host import EmbeddedHost
@@ -20,10 +20,8 @@ def _pack() -> dict[str, str]:
     except ModuleNotFoundError:  # Python 3.10
         import tomli as tomllib
 
-    project = tomllib.loads((Path(workflows.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))[
-        "project"
-    ]
-    return {"cnr_id": project["name"], "ver": project["version"]}
+    text = (Path(workflows.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    return {"cnr_id": tomllib.loads(text)["project"]["name"], "ver": __version__}
 
 
 def test_none_of_the_first_thirteen_is_missing():
