@@ -51,8 +51,11 @@ def test_what_is_no_configuration(tmp_path, text, words):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ({"model_type": ["llava"]}, "holds no vision-language model"),
-        ({"model_type": "llava", "text_config": {"hidden_size": "x"}, "vision_config": 5}, "holds no vision-language"),
+        ({"model_type": ["llava"]}, "not hold a vision-language model"),
+        (
+            {"model_type": "llava", "text_config": {"hidden_size": "x"}, "vision_config": 5},
+            "not hold a vision-language",
+        ),
         ({"model_type": "llava", "attn_implementation": "somebody/kernel"}, "code on a hub"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import comfyui_affect
 import pytest
 from comfyui_affect import nodes
 
@@ -123,6 +124,6 @@ def test_published_figures_have_units_and_intervals_around_them():
 
 
 def test_the_version_is_one():
-    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    version = comfyui_affect.__version__
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
