@@ -155,7 +155,7 @@ def _fetch(wanted: Published, path: Path) -> None:
 def _reach_hub(wanted: Published) -> None:
     """UserError if the hub does not answer one request: its client would retry for half a minute."""
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # public, and not in its __all__
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined,unused-ignore]  # not in its __all__
 
     if isinstance(try_to_load_from_cache(wanted.repository, wanted.file), str):
         return

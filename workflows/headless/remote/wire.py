@@ -280,7 +280,7 @@ def _bounded() -> type:
         received = 0
 
         def _recv(self, bufsize: int) -> bytes:
-            data: bytes = super()._recv(bufsize)  # type: ignore[no-untyped-call]  # the library has no types here
+            data: bytes = super()._recv(bufsize)  # type: ignore[no-untyped-call,unused-ignore]  # untyped there
             self.received += len(data)
             if self.received > LARGEST_MESSAGE:
                 raise websocket.WebSocketException(f"it sent a message of more than {LARGEST_MESSAGE / 1e6:.0f} MB")
