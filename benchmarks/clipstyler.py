@@ -56,7 +56,8 @@ class StyleNet(nn.Module):
         self.up, self.top = block(6 * width, 2 * width), block(3 * width, width)
         self.leave = nn.Conv2d(width, 3, 1)
         nn.init.zeros_(self.leave.weight)  # at first the image itself
-        nn.init.zeros_(self.leave.bias)
+        if self.leave.bias is not None:
+            nn.init.zeros_(self.leave.bias)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         a = self.enter(image)

@@ -270,8 +270,12 @@ def interrupt(comfy: ComfyUI, base: Path) -> float:
     from ..workflows.headless.remote.server import ServerFailed
 
     asked: list[float] = []
-    timer = threading.Timer(5.0, lambda: (asked.append(time.monotonic()), comfy.server._call("POST", "/interrupt")))
-    timer.start()
+
+    def ask() -> None:
+        asked.append(time.monotonic())
+        comfy.server._call("POST", "/interrupt")
+
+    threading.Timer(5.0, ask).start()
     try:
         comfy.run(_sampled(_graph(seed=9, steps=20, inner=1000)), base)
         raise UserError("The long run was over before it could be interrupted.")

@@ -125,9 +125,9 @@ def _base_folder(base: Path, packs: list[Path]) -> None:
     """A base folder with this package and further packs as links, and the templates' picture."""
     for folder in ("custom_nodes", "models/checkpoints", "models/loras", "models/controlnet", "input", "output"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    for name, folder in (("ComfyUI-Affect", ROOT), *((p.name, p) for p in packs)):
+    for name, pack in (("ComfyUI-Affect", ROOT), *((p.name, p) for p in packs)):
         if not (base / "custom_nodes" / name).exists():
-            (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
+            (base / "custom_nodes" / name).symlink_to(pack, target_is_directory=True)
     shutil.copy(ROOT / "workflows" / "examples" / "example.png", base / "input")  # ComfyUI's own folder has one too
 
 

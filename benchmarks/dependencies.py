@@ -58,8 +58,8 @@ class _Module:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
         self.path = path
         self.imports: dict[str, list[tuple[Path, str]]] = defaultdict(list)
-        for local, *target in _imports(tree, path):
-            self.imports[local].append((target[0], target[1]))
+        for local, file, name in _imports(tree, path):
+            self.imports[local].append((file, name))
         self.definitions: dict[str, list[ast.stmt]] = defaultdict(list)
         self.always: list[ast.stmt] = []
         for statement in _Bare().visit(tree).body:
@@ -95,13 +95,14 @@ def _imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, Path, str]]:
             continue
         base = package[: len(package) + 1 - node.level] + tuple(node.module.split(".") if node.module else ())
         for alias in node.names:
-            own, module = _file((*base, alias.name)), _file(base)
-            if own is None and module is None:
+            own = _file((*base, alias.name))
+            module = own or _file(base)
+            if module is None:
                 raise UserError(
                     f"{path.relative_to(PACKAGE)}, line {node.lineno}, imports {alias.name} from {'.'.join(base)}, "
                     "which is not a module of this package: correct the import."
                 )
-            yield alias.asname or alias.name, own or module, "" if own else alias.name
+            yield alias.asname or alias.name, module, "" if own else alias.name
 
 
 @lru_cache(maxsize=512)

@@ -90,8 +90,8 @@ def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: to
     """image [1, 3, H, W] in 0..1 under two texts, mask [1, 1, H, W] -> [1, 3, H, W]."""
     model, _, vae = pipeline()
     latent = model.latent_in(vae.encode(image))
-    encoded = [conditioning(text, method.encoder) for text in (source, target)]
-    contexts, alignment = [model.context(c) for c in encoded], token_alignment(*encoded)
+    before, after = (conditioning(text, method.encoder) for text in (source, target))
+    contexts, alignment = (model.context(before), model.context(after)), token_alignment(before, after)
     where = cells(mask, latent) if method.masked else torch.ones_like(latent[:, :1])
     generator = torch.Generator().manual_seed(seed)
     noise = lambda: torch.randn(latent.shape, generator=generator).to(latent)
@@ -126,14 +126,14 @@ def edited(method: Edit, image: torch.Tensor, source: str, target: str, mask: to
 
 
 def _guided(
-    model: DiffusersModel, x: torch.Tensor, sigma: torch.Tensor, contexts: list[UNetContext], cfg: float
+    model: DiffusersModel, x: torch.Tensor, sigma: torch.Tensor, contexts: tuple[UNetContext, UNetContext], cfg: float
 ) -> torch.Tensor:
     return model.guided(x, sigma * x.new_ones(len(x)), contexts[1], model.context(conditioning("", "clip")), cfg)
 
 
 def _img2img(
     model: DiffusersModel,
-    contexts: list[UNetContext],
+    contexts: tuple[UNetContext, UNetContext],
     latent: torch.Tensor,
     where: torch.Tensor,
     method: Edit,
@@ -152,7 +152,7 @@ def _img2img(
 
 def _prompt_to_prompt(
     model: DiffusersModel,
-    contexts: list[UNetContext],
+    contexts: tuple[UNetContext, UNetContext],
     latent: torch.Tensor,
     where: torch.Tensor,
     sigmas: torch.Tensor,

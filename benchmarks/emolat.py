@@ -232,6 +232,7 @@ def without_codes(emolat: EmoLat, caches: Path, out: Path, overrides: list[str])
         data = read_data(read(DataConfig, config["data"], "[data]"), emolat.config, caches, device)
         torch.manual_seed(loop.seed)
         bare = with_network(emolat, replace(emolat.config, codes=False))
+        assert bare.network is not None  # `with_network` gives it one
         bare.network.load_state_dict(train_transfer(data, bare, own, loop, out, device, "without").state_dict())
         save(path, bare)
     return load(path)

@@ -103,7 +103,7 @@ def trained(
     weights: TransferConfig,
     loop: LoopConfig,
     data: Callable[[], Data],
-    device: torch.device,
+    device: str,
 ) -> EmoLat:
     """An EmoLat whose transfer network is trained with these weights; made once, and kept in `out`."""
     path = out / f"{name}.safetensors"
@@ -112,6 +112,7 @@ def trained(
         torch.manual_seed(loop.seed)
         variant = with_network(emolat, emolat.config)
         network = train_transfer(given, variant, weights, loop, out, device, name)
+        assert variant.network is not None  # `with_network` gives it one
         variant.network.load_state_dict(network.state_dict())
         save(path, variant)
     return load(path)

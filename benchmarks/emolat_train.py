@@ -94,7 +94,7 @@ def main(args: argparse.Namespace) -> int:
                 measure.save_picture(args.out / f"{run}-{method.lower()}.png", codebook_map(emolat, method))
             runs[-1].put(f"map_clustered{name}", clustered(*map_points(emolat, "t-SNE")), SHARE)
             runs[-1].put(f"perplexity_end{name}", float(space.codebooks.perplexity().min()), ENTRIES)
-            runs[-1].put(f"perplexity_before_settling{name}", float(space.counted.min()), ENTRIES)
+            runs[-1].put(f"perplexity_before_settling{name}", float(space.get_buffer("counted").min()), ENTRIES)
         figures.put_all(over_seeds(runs))
     figures.write(args.json, "emolat-train", fingerprint=out.name, config=used, seeds=args.seeds)
     return 0

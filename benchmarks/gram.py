@@ -9,6 +9,7 @@ import math
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
         figures.put_all(speed(args.out, folder))
     if "memory" in args.only:
         for name, end in (("tiny", ""), ("densenet121", "_densenet121")):
-            peak = kept(folder / f"memory-{name}.json", lambda name=name: memory.alone(_peak, name))
+            peak = kept(folder / f"memory-{name}.json", partial(memory.alone, _peak, name))
             figures.put(f"peak_memory_gb_1024{end}", peak, "GB")
     if "quality" in args.only:
         figures.put_all(quality(args.out, args.scenes, args.gallery, args.split))
@@ -115,8 +116,7 @@ def speed(out: Path, folder: Path, side: int = 512) -> Figures:
         pairs = []
         for names in SPEED_PAIRS:
             path = folder / f"{loss}speed-{names[0]}-{names[1]}.json"
-            measured = lambda names=names, smoothness=smoothness: _pair(out, names, side, smoothness)
-            pairs.append(kept(path, measured))
+            pairs.append(kept(path, partial(_pair, out, names, side, smoothness)))
         column = lambda key, pairs=pairs: [math.inf if pair[key] is None else pair[key] for pair in pairs]
         ratios = column("time_ratio")
         figures.put(f"{loss}time_ratio_512", float(np.median(ratios)), units["time_ratio"])

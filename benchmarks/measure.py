@@ -149,11 +149,11 @@ def save_picture(path: Path, array: Any) -> None:
 
 
 def save_sheet(
-    path: Path, images: Sequence[torch.Tensor], labels: Sequence[str], columns: int, cell: int | None = None
+    path: Path, images: Sequence[torch.Tensor], labels: Sequence[str], columns: int, cell: int = 160
 ) -> None:
     """Images [3, H, W] side by side, each with its label below."""
     arrays = [image.permute(1, 2, 0).cpu().numpy() for image in images]
-    save_picture(path, contact_sheet(arrays, labels, columns, **({"cell": cell} if cell else {})))
+    save_picture(path, contact_sheet(arrays, labels, columns, cell=cell))
 
 
 def read_picture(path: Path) -> torch.Tensor:

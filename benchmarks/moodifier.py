@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from .figures import COSINE, DISTANCE, SHARE, SSIM, Figures
 from .moodifier_cases import Case, attended, cases, grounded
 from .store import fingerprint
 
-TRIED: dict[str, list[dict[str, float]]] = {
+TRIED: dict[str, list[dict[str, Any]]] = {
     "img2img": [{"strength": s, "cfg": c} for s in (0.15, 0.3, 0.45, 0.6, 0.75, 0.9) for c in (3.0, 5.0, 7.5)],
     "inversion": [
         {"cfg": c, "cross_replace": x, "self_replace": y}
@@ -141,7 +142,7 @@ def main(args: argparse.Namespace) -> int:
         "truth": truth,
         "ideal": torch.where(region > 0.5, truth, source),
     }
-    chosen: dict[str, dict[str, float]] = {}
+    chosen: dict[str, dict[str, Any]] = {}
     for name in args.only:
         tuned = "both" if METHODS[name].kind == "blend" else name
         if tuned not in chosen:
@@ -210,7 +211,7 @@ def orders(rows: dict[str, dict[str, torch.Tensor]]) -> Figures:
     return figures
 
 
-def nearest(folders: dict[str, Path], name: str) -> tuple[dict[str, float], Figures]:
+def nearest(folders: dict[str, Path], name: str) -> tuple[dict[str, Any], Figures]:
     """(those of a method's `TRIED` settings that come nearest to the truth on validation scenes, figures: the
     settings, and the distance there of each that was tried). `folders`: where images are kept, by text encoder."""
     examples = cases(TUNED_ON, "val")
@@ -251,7 +252,7 @@ def grounding(examples: list[Case]) -> Figures:
     """IoU of each named object's attention mask with its true mask; of saliency's; and what the latent's grid
     allows: of the true mask brought down to the grid (a cell counts where more than half of it is covered) and back.
     A mask drawn to the image's own edges, as ours is, may pass that. Intervals by scene."""
-    rows: list[tuple[int, str, tuple[float, float, float]]] = []
+    rows: list[tuple[int, str, tuple[float, ...]]] = []
     for i, case in enumerate(examples):
         maps, image = attended(case), case.source[None]
         salient = masks.saliency_mask(image)[0]

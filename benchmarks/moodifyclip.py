@@ -160,7 +160,7 @@ def figures_of(clip: Any, images: torch.Tensor, labels: torch.Tensor, captions: 
         ]
     )
     image = torch.cat([clip.encode_image(preprocess(x.to(device)), normalize=True).cpu() for x in images.split(100)])
-    shares = {}
+    shares: dict[str, float] = {}
     for prefix, templates in (("", ZeroShotEmotion.TEMPLATES), ("phrase_", ("The scene evokes {}.",))):
         classes = F.normalize(
             torch.stack([encode([t.format(name) for t in templates]).mean(dim=0) for name in MIKELS]), dim=-1

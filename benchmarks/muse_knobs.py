@@ -8,6 +8,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from ..models.emotions import MIKELS, WHEEL
 from . import arguments, measure, memory
 from .methods import Method, make_all
@@ -69,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _says(p: Sequence[float], task: Task) -> str:
+def _says(p: torch.Tensor, task: Task) -> str:
     """tiny-b's probability of what was asked for."""
     shares = [f"{100 * float(p[MIKELS.index(name)]):.0f}" for name in (task.emotion, task.second) if name]
     return f"{task.emotion} {shares[0]} %" if len(shares) == 1 else f"{shares[0]} + {shares[1]} %"

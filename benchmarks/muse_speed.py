@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,13 +45,13 @@ class _UncondInside(MuseRun[Any]):
         x: torch.Tensor,
         sigma: torch.Tensor,
         uncond: torch.Tensor | None,
-        tokens: torch.Tensor,
+        tokens: torch.Tensor | None,
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
-        if (
-            uncond is not self._given and not self.pair
-        ):  # made once a step for the method itself: the first pass is that one
-            self._given = uncond
+        if tokens is None:
+            return super().combined(x, sigma, uncond, tokens, rows)
+        if uncond is not self._given and not self.pair:
+            self._given = uncond  # made once a step for the method itself: the first pass is that one
             return super().combined(x, sigma, uncond, tokens, rows)
         positive = self.positive.rows(rows).append(tokens[rows])
         if not self.pair:
@@ -98,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
     }
     for name, part in tqdm(parts.items(), desc="speed"):
         path = args.out / fingerprint / f"speed-{name}.json"
-        figures.put_all(Figures.from_json(kept(path, lambda part=part: part(args).as_json())))
+        figures.put_all(Figures.from_json(kept(path, partial(_as_json, part, args))))
     figures.put_all(_fewer_steps(args))
     figures.write(args.json, "muse-speed", fingerprint=fingerprint, n=args.n, rounds=args.rounds)
     measure.save_picture(
@@ -116,6 +117,10 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _as_json(part: Callable[[argparse.Namespace], Figures], args: argparse.Namespace) -> dict[str, Any]:
+    return part(args).as_json()
+
+
 def guider(
     emotions: list[EmotionTarget], config: MuseConfig, kind: type[MuseRun[Any]] = MuseRun, content: bool = False
 ) -> MethodGuider:
@@ -131,7 +136,7 @@ def guider(
 def start(made: MethodGuider, x: torch.Tensor) -> MuseRun[Any]:
     """A run of a guider's method whose gates are all open, at x [B, C, h, w]."""
     sigmas = schedule("karras", made.model.sigma_table, 20)
-    run = made.method.start(made.model, made.vae, made.positive, made.negative, x, sigmas)
+    run = made.method.start(made.model, made.vae, made.positive, made.negative, x, sigmas, None, None)
     run.open[:] = True
     return run
 
@@ -321,7 +326,7 @@ def _warm_start(args: argparse.Namespace) -> Figures:
     return figures
 
 
-FEWER = {
+FEWER: dict[str, dict[str, Any]] = {
     "stop_off": {"stop_loss": -1e9},
     "stop_usual": {},
     "stop_0.05": {"stop_loss": 0.05},

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def scenes(root: Path, n: int) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
+def _record(edge: np.ndarray, i: int) -> bytes:
+    """The record of a picture called i.png."""
+    packed = pack(edge, {"path": f"{i}.png", "file": [0, 0]})
+    assert packed is not None  # its path is short
+    return packed
+
+
 def write_index(path: Path, edges: Any, n: int) -> Path:
     """An index of n records; those beyond the scenes are scenes mirrored and shifted, which costs a scan the same."""
 
@@ -75,7 +83,7 @@ def write_index(path: Path, edges: Any, n: int) -> Path:
                 edge = edges[i % len(edges)]
                 turn = i // len(edges)
                 edge = np.roll(edge[:, ::-1] if turn % 2 else edge, 7 * turn, axis=1)
-                f.write(pack(np.ascontiguousarray(edge), {"path": f"{i}.png", "file": [0, 0]}))
+                f.write(_record(np.ascontiguousarray(edge), i))
 
     return path if path.is_file() else files.write_atomically(path, write)
 
@@ -208,7 +216,7 @@ def main(args: argparse.Namespace) -> int:
         figures.put_all(_beside_others(folder / f"{USUAL}.index", queries, answers, figures))
     figures.put_all(_near_duplicates(folder, edges, queries))
     figures.write(args.json, "retrieval", fingerprint=folder.name, queries=args.queries, sizes=sizes)
-    _plot(args.out / "retrieval.png", sizes, seconds, sizes_gb)
+    _plot(args.out / "retrieval.png", sizes, dict(seconds), dict(sizes_gb))
     return 0
 
 
@@ -244,7 +252,7 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: i
                 noisy = np.clip(edges[i // each].astype(int) + rng.integers(-2, 3, (SIDE, SIDE)), 0, 255).astype(
                     np.uint8
                 )
-                f.write(pack(noisy, {"path": f"{i}.png", "file": [0, 0]}))
+                f.write(_record(noisy, i))
 
     if not path.is_file():
         files.write_atomically(path, write)
@@ -261,7 +269,9 @@ def _near_duplicates(root: Path, edges: np.ndarray, queries: np.ndarray, each: i
     return figures
 
 
-def _plot(path: Path, sizes: list[int], seconds: dict[str, list[float]], memory: dict[str, list[float]]) -> None:
+def _plot(
+    path: Path, sizes: list[int], seconds: dict[str, Sequence[float]], memory: dict[str, Sequence[float]]
+) -> None:
     from ..models.plots import curve
 
     pictures = [

@@ -28,7 +28,7 @@ class TimeGuiders:
     def run(self, plain, closed, off, sampler, sigmas, latent, rounds):
         samples = latent["samples"]
         noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0))
-        times = {"plain": [], "closed": [], "off": [], "decode": [], "clip": []}
+        times: dict[str, list[float]] = {"plain": [], "closed": [], "off": [], "decode": [], "clip": []}
         guiders = {"plain": plain, "closed": closed, "off": off}
 
         def sample(guider):
