@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would starve others on a small machine
 
+import fake_comfy
 import pytest
 import torch
 from comfyui_affect.models.diffusion.diffusers import DiffusersModel, DiffusersVAE
@@ -61,3 +63,10 @@ def small_classifier() -> torch.nn.Module:
     )
     model[-1].weight.data *= 40
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def inside_comfyui() -> Iterator[None]:
+    """A test as a node of a prompt: our small ComfyUI (`fake_comfy`) can be imported, and inference mode is on."""
+    with fake_comfy.installed(), torch.inference_mode():
+        yield

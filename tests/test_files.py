@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -30,10 +31,11 @@ def test_what_is_no_name_of_a_file_is_refused_in_words(tmp_path, name, find):
 def test_links_in_a_circle_are_refused_in_words(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    try:
-        assert not files.safe_join(tmp_path, "a/x").exists()  # newer Pythons see no file there
-    except UserError as error:
-        assert "cannot be followed" in str(error)
+    if sys.version_info >= (3, 13):  # which sees no file there, and a name that may be written
+        assert files.safe_join(tmp_path, "a/x") == tmp_path / "a" / "x"
+    else:
+        with pytest.raises(UserError, match="cannot be followed"):
+            files.safe_join(tmp_path, "a/x")
 
 
 def test_only_regular_files_are_opened(tmp_path):

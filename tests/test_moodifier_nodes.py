@@ -140,7 +140,11 @@ def test_equal_texts_change_nothing_and_a_seed_gives_one_image(parts, scene):
 def test_masks_of_another_size_and_feathers(parts, scene):
     small = torch.zeros(1, 50, 70)
     small[:, 10:30, 20:50] = 1
-    assert torch.isfinite(blended(parts, scene, small)).all()
+    source = parts[2].encode(scene.movedim(-1, 1))
+    changed = (blended(parts, scene, small) - source).abs().amax(dim=1)[0] > 1e-4
+    # Of 16 x 16 cells, those that rows 10 to 29 of 50 and columns 20 to 49 of 70 reach, and what resizing blurs.
+    assert changed[4:9, 5:11].all() and not changed[:2].any() and not changed[11:].any()
+    assert not changed[:, :3].any() and not changed[:, 13:].any()
 
 
 def test_figures_of_an_edit(scene):

@@ -205,17 +205,17 @@ def test_linked_text_and_prompts_pass_the_check(world):
 
 
 @pytest.mark.parametrize(
-    "key,name",
+    "key, name, said",
     [
-        ("AffectSaveEmotionTokens", "../x"),
-        ("AffectSaveEmotionTokens", " "),
-        ("AffectLoadEmotionTokens", "absent"),
-        ("AffectLoadEmotionTokens", "/etc/passwd"),
+        ("AffectSaveEmotionTokens", "../x", r"'\.\./x' leaves its folder"),
+        ("AffectSaveEmotionTokens", " ", "Give the tokens a name"),
+        ("AffectLoadEmotionTokens", "absent", "no emotion tokens named 'absent'"),
+        ("AffectLoadEmotionTokens", "/etc/passwd", r"'/etc/passwd\.safetensors' leaves its folder"),
     ],
 )
-def test_token_names_are_checked_before_anything_runs(key, name, tmp_path):
+def test_token_names_are_checked_before_anything_runs(key, name, said, tmp_path):
     with host.use(EmbeddedHost(tmp_path, tmp_path)):
-        try:
-            assert NODES[key].VALIDATE_INPUTS(name=name) is not True
-        except UserError as error:
-            assert name.strip() in str(error)
+        assert NODES["AffectSaveEmotionTokens"].VALIDATE_INPUTS(name="mine") is True
+        with pytest.raises(UserError, match=said):
+            told = NODES[key].VALIDATE_INPUTS(name=name)
+            raise UserError(told)  # ComfyUI takes a sentence that is returned as one that is raised

@@ -132,7 +132,7 @@ CONTRACT = {
             "latent_image": "LATENT",
             "steps": ("INT", 20),
             "sampler_name": ["euler"],
-            "scheduler": ["karras"],
+            "scheduler": ["normal", "karras"],
             "denoise": ("FLOAT", 1.0),
             "add_noise": ("BOOLEAN", True),
         }
@@ -141,7 +141,7 @@ CONTRACT = {
     ),
     "AffectDDIMInversion": (
         "DDIM Inversion",
-        {"model": "MODEL", "positive": "CONDITIONING", "latent_image": "LATENT", "steps": "INT"},
+        {"model": "MODEL", "positive": "CONDITIONING", "latent_image": "LATENT", "steps": ("INT", 20)},
         "LATENT NOISE",
     ),
     "AffectSaveEmotionTokens": ("Save Emotion Tokens", {"tokens": "AFFECT_EMOTION_TOKENS", "name": "STRING"}, ""),
@@ -172,7 +172,7 @@ CONTRACT = {
             "iterations": ("INT", 500),
             "content_weight": ("FLOAT", 1.0),
             "sentiment_weight": ("FLOAT", 1e6),
-            "seed": "INT",
+            "seed": ("INT", 0),
             "mask": "MASK",
         },
         "IMAGE IMAGE",
@@ -203,7 +203,7 @@ CONTRACT = {
             "emotion": "AFFECT_EMOTION",
             "n_codes": ("INT", 1),
             "temperature": ("FLOAT", 1.0),
-            "seed": "INT",
+            "seed": ("INT", 0),
         },
         "AFFECT_EMOLAT_CODE",
     ),
@@ -232,7 +232,7 @@ CONTRACT = {
             "mllm": "AFFECT_MLLM",
             "objects": ("STRING", ""),
             "grounding": ["attention", "clipseg", "boxes", "saliency"],
-            "feather": "INT",
+            "feather": ("INT", 6),
             "model": "MODEL",
             "clip": "CLIP",
             "vae": "VAE",
@@ -256,7 +256,7 @@ CONTRACT = {
             "steps": ("INT", 25),
             "cfg": ("FLOAT", 5.0),
             "cross_replace": ("FLOAT", 0.6),
-            "seed": "INT",
+            "seed": ("INT", 0),
         },
         "LATENT",
     ),
@@ -293,9 +293,11 @@ def test_node_contract(key):
         kind, options = given[i]
         if isinstance(wanted, list):
             assert isinstance(kind, list) and set(wanted) <= set(kind)
-        else:
-            kind_wanted, *default = (wanted,) if isinstance(wanted, str) else wanted
-            assert kind_wanted in kind.split(",") and [options.get("default")] == (default or [options.get("default")])
+            assert options.get("default", kind[0]) == wanted[0]
+        elif isinstance(wanted, tuple):
+            assert (kind, options["default"]) == wanted
+        else:  # a socket, or a text whose default is no part of the contract
+            assert wanted in kind.split(",") and wanted not in ("INT", "FLOAT", "BOOLEAN")
 
 
 @pytest.mark.parametrize("key", NODE_CLASS_MAPPINGS)

@@ -47,7 +47,15 @@ def token_alignment(source: Conditioning, target: Conditioning, texts: tuple[str
     """[T] the source token of each target token: over token ids where both are known, else over embeddings.
 
     texts  what was encoded, where the caller knows it: ComfyUI's CONDITIONING does not say. Ours does.
+
+    UserError where one text is wider than the other.
     """
+    widths = [text[0][0].shape[-1] for text in (source, target)]
+    if widths[0] != widths[1]:
+        raise UserError(
+            f"The source's text is {widths[0]} wide and the target's {widths[1]}: they were encoded for different "
+            "models. Connect the CLIP of the MODEL's own checkpoint to both."
+        )
     ids = [_ids(*parts) for parts in zip((source, target), texts)]
     if all(ids):
         return align(id_scores(*ids))

@@ -67,7 +67,8 @@ def test_it_runs_what_the_frontend_of_today_draws(comfy, tmp_path, case):
     unknown = {node["type"] for node in json.loads(drawing.read_text())["nodes"]} - set(comfy.registry.keys())
     if unknown:
         pytest.skip(f"this ComfyUI has no {', '.join(sorted(unknown))}")
-    assert comfy.run(drawing, tmp_path / "out", inputs=comfy.base / "input")
+    outputs = comfy.run(drawing, tmp_path / "out", inputs=comfy.base / "input")
+    assert outputs and all(Path(o["path"]).is_file() for o in outputs)
 
 
 def test_progress_and_previews_while_it_samples(comfy, tmp_path):

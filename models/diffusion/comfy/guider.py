@@ -64,13 +64,12 @@ class MethodGuider(comfy.samplers.CFGGuider):
                 "This rectified-flow MODEL starts from noise alone, and none is given: connect the `noise` output of "
                 "DDIM Inversion, or RandomNoise, to the sampler (or turn add_noise on)."
             )
-        self._run = None  # a cached guider outlives a prompt: every run begins anew
         try:
             out = super().sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
             if self._run is not None:
                 self.method.finish(self._run, out)
             return out
-        finally:
+        finally:  # a cached guider outlives a prompt: every run begins anew
             self._denoiser, self._run, self._given = None, None, {}
 
     def inner_sample(

@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.model_patcher
+import comfy.patcher_extension
 import torch
 
 from ...tensors.gradients import ordinary_inputs
@@ -57,10 +58,18 @@ _PLACES = ("patches", "patches_replace", "wrappers")
 """Where transformer_options keep what other nodes put into a model."""
 
 
+_AROUND = {
+    getattr(comfy.patcher_extension.WrappersMP, name)
+    for name in ("OUTER_SAMPLE", "PREPARE_SAMPLING", "SAMPLER_SAMPLE", "PREDICT_NOISE")
+}
+"""Wrappers that run around the model's calls and not inside one. Our own guider brings one."""
+
+
 def patched(options: dict[str, Any]) -> bool:
     """Whether model options carry anything that other nodes put into the model's forward pass."""
-    transformer = options.get("transformer_options", {})
-    return any(_any(transformer.get(place)) for place in _PLACES) or options.get("model_function_wrapper") is not None
+    inside = {place: options.get("transformer_options", {}).get(place) or {} for place in _PLACES}
+    inside["wrappers"] = {kind: put for kind, put in inside["wrappers"].items() if kind not in _AROUND}
+    return _any(inside) or options.get("model_function_wrapper") is not None
 
 
 def differentiable(options: dict[str, Any]) -> dict[str, Any]:

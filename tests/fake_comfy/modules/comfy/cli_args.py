@@ -1,0 +1,5 @@
+"""The command line's options."""
+
+from types import SimpleNamespace
+
+args = SimpleNamespace(multi_user=False)

@@ -1,0 +1,1 @@
+"""See `tests/fake_comfy`."""
