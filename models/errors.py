@@ -63,5 +63,5 @@ def unwritable(error: OSError) -> str | None:
     reason = reasons.get(error.errno or 0)
     if reason is None:
         return None
-    where = f" '{os.fspath(error.filename)}'" if isinstance(error.filename, (str, bytes, os.PathLike)) else " a file"
+    where = f" '{os.fsdecode(error.filename)}'" if isinstance(error.filename, (str, bytes, os.PathLike)) else " a file"
     return f"It was not possible to write or open{where}: {reason}. Make room, or choose another folder."

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from . import host
 from .errors import UserError, did_you_mean
@@ -358,7 +358,10 @@ def check_state(model: torch.nn.Module, state: dict[str, torch.Tensor], name: st
             )
 
 
-def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> torch.nn.Module:
+Network = TypeVar("Network", bound="torch.nn.Module")
+
+
+def load_into(model: Network, state: dict[str, torch.Tensor], name: str) -> Network:
     """Loads a state dict strictly; UserError as `check_state`, and where a parameter holds NaN or infinity."""
     check_state(model, state, name)
     own = model.state_dict()

@@ -189,6 +189,7 @@ def _adam(run: _Run, loss: GramLoss, start: torch.Tensor, mask: torch.Tensor | N
         value = loss(x)
         value.backward()
         if mask is not None:
+            assert x.grad is not None  # of `backward`
             x.grad *= mask
         optimizer.step()
         with torch.no_grad():
@@ -254,6 +255,7 @@ def _lbfgs(run: _Run, loss: GramLoss, start: torch.Tensor, evaluations: int, exp
         x = pixels(z)
         value = loss(x)
         value.backward()
+        assert z.grad is not None  # of `backward`
         z.grad = z.grad.contiguous()
         now = float(value.detach())
         losses.append(now)

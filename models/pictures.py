@@ -18,6 +18,7 @@ from .files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PSD")
 """The formats that are opened, by Pillow's names: those that Pillow decodes itself, in compiled code. (JPEG includes
@@ -166,7 +167,7 @@ def _message(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _bound(path: Path, image: Image, every_frame: bool) -> None:
+def _bound(path: Path, image: ImageFile, every_frame: bool) -> None:
     """Unreadable where decoding would take too much memory or time."""
     frames = getattr(image, "n_frames", 1) if every_frame and image.format != "MPO" else 1
     pixels = image.width * image.height

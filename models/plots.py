@@ -76,7 +76,7 @@ def contact_sheet(
         if array.dtype != np.uint8:
             array = to_uint8(array)
         x, y = 8 + (i % columns) * (cell + 8), head + 8 + (i // columns) * (cell + text)
-        sheet.paste(Image.fromarray(array).resize((cell, cell), Image.LANCZOS), (x, y))
+        sheet.paste(Image.fromarray(array).resize((cell, cell), Image.Resampling.LANCZOS), (x, y))
         draw.multiline_text((x, y + cell + 1), caption, fill="black", font=font, spacing=2)
     return from_uint8(sheet)
 

@@ -136,10 +136,8 @@ class AffectSSIMReferenceRetriever:
             host.current().note(f"Only the first of {len(image)} images is used: the others have no effect.")
         if len(references) < k:
             host.current().note(f"{k} references were requested; the gallery has {len(references)} that fit.")
-        size = (image.shape[2], image.shape[1])
-        pictures = [
-            ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, Image.LANCZOS) for r in references
-        ]
+        size, lanczos = (image.shape[2], image.shape[1]), Image.Resampling.LANCZOS
+        pictures = [ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, lanczos) for r in references]
         batch = torch.from_numpy(np.stack([from_uint8(p) for p in pictures]))
         rows = [
             {

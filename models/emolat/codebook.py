@@ -19,6 +19,9 @@ class Codebooks(nn.Module):
     Sampling draws codes by their use and a temperature; a high temperature is the paper's uniform draw.
     """
 
+    use: torch.Tensor
+    vigour: torch.Tensor
+
     def __init__(self, entries: int = 256, width: int = 1024, decay: float = 0.97, vigour_decay: float = 0.9):
         super().__init__()
         self.entries = nn.Parameter(torch.randn(len(MIKELS), entries, width) * width**-0.5)

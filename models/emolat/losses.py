@@ -91,10 +91,10 @@ def patch_clip_loss(
     if perspective:
         tilted = RandomPerspective(perspective, p=1.0)
         crops = [tilted(crop) for crop in crops]
-    crops = torch.stack(crops, dim=1).flatten(0, 1)
+    together = torch.stack(crops, dim=1).flatten(0, 1)
     with torch.no_grad():
         before = encode(source)
-    moved = F.normalize(encode(crops).view(b, patches, -1) - before[:, None], dim=-1)
+    moved = F.normalize(encode(together).view(b, patches, -1) - before[:, None], dim=-1)
     wanted = F.normalize(text - source_text, dim=-1)
     distance = 1 - (moved * wanted[:, None]).sum(dim=-1)
     return torch.where(distance < threshold, torch.zeros_like(distance), distance).mean()

@@ -86,6 +86,9 @@ class EmoLat(nn.Module):
     """Codebooks and transfer network. `network` is None after stage one, `token_map` where it was not trained.
     `training_config`: the tables of the configs of its training, from which benchmarks train rivals."""
 
+    vgg: Backbone
+    scorer: ClipScorer
+
     def __init__(
         self, config: EmoLatConfig, vgg: Backbone, scorer: ClipScorer, network: bool = True, token_width: int = 0
     ):

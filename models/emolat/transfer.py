@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..networks.backbones import VGG_CUTS
+from ..networks.backbones import VGG_CUTS, Backbone
 
 LARGEST = 1024 * 1024
 """Images of more pixels are transferred at this size, and the change is enlarged: attention is quadratic in the
@@ -57,7 +57,7 @@ class _Up(nn.Module):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(width + skip, out, 3, 1, 1), nn.Conv2d(out, out, 3, 1, 1)
         self.modulate = nn.Linear(code, 2 * out)
-        nn.init.zeros_(self.modulate.weight), nn.init.zeros_(self.modulate.bias)
+        zeroed(self.modulate)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
@@ -66,16 +66,24 @@ class _Up(nn.Module):
         return F.relu(self.conv2(x))
 
 
+def zeroed(layer: nn.Module) -> None:
+    """Sets the weights and biases of a layer to 0."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class TransferNet(nn.Module):
     """Image [B, 3, H, W] in 0..1, text features [B, D] and codes [B, n, W] -> image [B, 3, H, W] in 0..1.
 
-    encoder  a frozen VGG (`backbones.Backbone`); it is not part of this module's state dict
+    encoder  a frozen VGG; it is not part of this module's state dict
     widths   its channels at relu1_1, relu2_1, relu3_1 and relu4_1
     """
 
+    encoder: Backbone
+
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Backbone,
         widths: tuple[int, int, int, int],
         text: int,
         code: int,
@@ -90,13 +98,15 @@ class TransferNet(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.ups = nn.ModuleList(_Up(a, b, b, width) for a, b in zip(widths[:0:-1], widths[-2::-1]))
         self.last = nn.Conv2d(widths[0], 3, 3, 1, 1)
-        nn.init.zeros_(self.last.weight), nn.init.zeros_(self.last.bias)  # begins as the identity
+        zeroed(self.last)  # begins as the identity
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
         """The four feature maps, finest first."""
+        layers = self.encoder.features
+        assert isinstance(layers, nn.Sequential)  # a VGG's are
         x, start, out = self.encoder.normalised(image), 0, []
         for end in VGG_CUTS[:4]:
-            for layer in self.encoder.features[start:end]:
+            for layer in layers[start:end]:
                 x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
             out.append(x)
             start = end

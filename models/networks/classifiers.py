@@ -79,6 +79,8 @@ class ZeroShotEmotion(nn.Module):
     are Mikels' eight (`forward`) or GoEmotions' 27 (`fine`)."""
 
     TEMPLATES = ("a picture that evokes {}", "an image full of {}", "a scene of {}")
+    text: torch.Tensor
+    fine_text: torch.Tensor | None
 
     def __init__(self, scorer: Any):
         super().__init__()

@@ -23,6 +23,9 @@ class ClipScorer(nn.Module):
             card); None for published models, whose score is 100 * cosine
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, clip: Any, tokenizer: Any, name: str, lo: float | None = None, hi: float | None = None):
         super().__init__()
         clip.eval().requires_grad_(False)

@@ -72,12 +72,20 @@ class LiteFeatures(nn.Module):
 
     def fold(self) -> None:
         """Makes each batch norm part of the convolution before it: the same function, faster."""
-        self.stem = nn.Sequential(fuse_conv_bn_eval(self.stem[0], self.stem[1]), nn.Identity(), nn.ReLU6())
+        fold(self.stem, "0", "1")
         for block in self.blocks:
             for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
                 if hasattr(block, conv):
-                    setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
-                    setattr(block, norm, nn.Identity())
+                    fold(block, conv, norm)
+
+
+def fold(network: nn.Module, conv: str, norm: str) -> None:
+    """Makes a network's batch norm part of the convolution before it, in evaluation mode: the same function, faster.
+    Both are named as its children; an identity takes the norm's place."""
+    before, after = network.get_submodule(conv), network.get_submodule(norm)
+    assert isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
+    setattr(network, conv, fuse_conv_bn_eval(before, after))
+    setattr(network, norm, nn.Identity())
 
 
 def load_whole(name: str) -> Any:

@@ -33,7 +33,8 @@ class ClipEmotionHead(nn.Module):
             )
         out, width = shapes["fc.weight"]
         self.fc = nn.Linear(width, out)
-        self.hidden = nn.Linear(*reversed(state["hidden.weight"].shape)) if "hidden.weight" in state else None
+        wide = shapes.get("hidden.weight")
+        self.hidden = nn.Linear(wide[1], wide[0]) if wide else None
         files.load_into(
             nn.ModuleDict({k: m for k, m in (("fc", self.fc), ("hidden", self.hidden)) if m is not None}),
             state,
@@ -57,12 +58,9 @@ class ClipEmotionHead(nn.Module):
 def read_head(path: Any) -> dict[str, torch.Tensor]:
     """The state dict of a published head: safetensors, or a `.pth` read with weights_only; a `module.` prefix is
     removed."""
-    if str(path).endswith(".safetensors"):
-        state, _ = files.load_safetensors(path)
-    else:
-        state = load_pickled(path)
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = {str(k).removeprefix("module."): v for k, v in state.items()} if isinstance(state, dict) else {}
+    read: Any = files.load_safetensors(path)[0] if str(path).endswith(".safetensors") else load_pickled(path)
+    read = read.get("state_dict", read) if isinstance(read, dict) else {}
+    state = {str(k).removeprefix("module."): v for k, v in read.items()} if isinstance(read, dict) else {}
     if not isinstance(state.get("fc.weight"), torch.Tensor):
         raise UserError(
             f"'{path}' is not an emotion head: it has no 'fc.weight'. EmoGen's and EmoEdit's heads are supported."

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from .backbones import cached_weights, feature_maps, load_backbone, taps
 
 
-def _lpips(trunk: torch.nn.Sequential) -> torch.nn.Module:
+def _lpips(trunk: torch.nn.Module) -> torch.nn.Module:
     """lpips' distance on AlexNet's features `trunk`; the library alone would unpickle them from torch's hub."""
     import lpips
 

@@ -27,8 +27,8 @@ def luminance(image: Any) -> np.ndarray:
     square."""
     from PIL import Image
 
-    grey = image.convert("L").resize((SIDE, SIDE), Image.BOX if min(image.size) >= SIDE else Image.BILINEAR)
-    return from_uint8(grey)
+    kind = Image.Resampling.BOX if min(image.size) >= SIDE else Image.Resampling.BILINEAR
+    return from_uint8(image.convert("L").resize((SIDE, SIDE), kind))
 
 
 def edge_response(grey: np.ndarray, kind: str = "scharr") -> np.ndarray:

@@ -151,7 +151,8 @@ def open_gallery(folder: Path | str, kind: str = "scharr", cache: bool = False) 
         raise UserError(f"There is no gallery folder '{folder}'. Give a folder with pictures in it.")
     labels_of, listed = read_labels(folder)
     every = list(walk(folder))
-    labelled = [f for f in every if labels_of(f[0]) is not None]
+    labels = {name: got for name, *_ in every if (got := labels_of(name)) is not None}
+    labelled = [f for f in every if f[0] in labels]
     absent = sorted(listed - {f[0] for f in every})
     index, failed, cached = _updated(folder, labelled, kind, cache)
     pictures, skipped = [], {}
@@ -161,7 +162,7 @@ def open_gallery(folder: Path | str, kind: str = "scharr", cache: bool = False) 
         if why:
             skipped[name] = why
         else:
-            pictures.append(Picture(name, row, *labels_of(name)))
+            pictures.append(Picture(name, row, *labels[name]))
     if not pictures:
         raise UserError(_unusable(folder, skipped, absent))
     return Gallery(folder, pictures, index.rows, skipped, cached, kind, absent)

@@ -67,7 +67,7 @@ def _read(rows: np.ndarray, i: int) -> dict[str, Any] | None:
         return None
     # The checksums are right, but the record may still be malicious: a gallery may come from anybody.
     kinds = isinstance(meta, dict) and isinstance(meta.get("path"), str) and isinstance(meta.get("skipped", ""), str)
-    same = kinds and isinstance(meta.get("file"), list) and meta.get("edge") == zlib.crc32(rows[i, :EDGE])
+    same = kinds and isinstance(meta.get("file"), list) and meta.get("edge") == zlib.crc32(rows[i, :EDGE].data)
     return meta if same and isinstance(meta["edge"], int) else None
 
 

@@ -157,6 +157,7 @@ class Scan:
 
     def _plain(self, rows: np.ndarray, numbers: np.ndarray, floor: float, out: np.ndarray, kind: type) -> None:
         x, maps, c1, c2 = self._of_query(kind, 1.0, 1.0)
+        assert self.kernels is not None
         self.kernels.plain(x, maps, kind(self._shift), c1, c2, rows, numbers, _half_window(kind), floor, out)
 
     def bounds(self, cached: np.ndarray, numbers: np.ndarray, stride: int = 1) -> np.ndarray:
@@ -164,6 +165,7 @@ class Scan:
         above 1 only every `stride`-th line counts: an estimate, not a bound."""
         out = np.empty(len(numbers), np.float32)
         _, maps, c1, c2 = self._of_query(np.float32, MEAN_STEP, DEVIATION_STEP)
+        assert self.kernels is not None
         self.kernels.bound(maps, self.width - 2 * RADIUS, c1, c2, cached, numbers, stride, out)
         return out
 
@@ -252,12 +254,10 @@ def best(
     error = FAST_ERROR if cached is None else scan.cached_error
     places = _first(scan, numbers, k, cached)
     scores = scan.scores(rows, numbers[places], cached)
-    others = (
-        _by_bounds
-        if cached is not None and _bounds_pay(scan, numbers, cached, _kth(scores, k) - 2 * error)
-        else _in_turn
-    )
-    visited, scores = others(scan, rows, numbers, k, cached, error, places, scores)
+    if cached is not None and _bounds_pay(scan, numbers, cached, _kth(scores, k) - 2 * error):
+        visited, scores = _by_bounds(scan, rows, numbers, k, cached, error, places, scores)
+    else:
+        visited, scores = _in_turn(scan, rows, numbers, k, cached, error, places, scores)
     left = visited[scores >= _kth(scores, k) - 2 * error]
     if cached is not None:
         scores = scan.scores(rows, numbers[left])

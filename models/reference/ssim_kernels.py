@@ -18,6 +18,8 @@ Only this module imports numba; `ssim.kernels` imports it where numba is install
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
 
@@ -28,7 +30,7 @@ _OPTIONS = dict(parallel=True, fastmath=True, cache=True, nogil=True, error_mode
 
 
 @njit(fastmath=True, cache=True, inline="always")
-def _down(ring, p, t, out):  # pragma: no cover - compiled
+def _down(ring: np.ndarray, p: int, t: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
     """The window over lines p .. p + 10; its weights from the edge to the centre are t."""
     a, b, c, d, e, f = (
         ring[p & 15],
@@ -51,7 +53,7 @@ def _down(ring, p, t, out):  # pragma: no cover - compiled
 
 
 @njit(fastmath=True, cache=True, inline="always")
-def _along(line, c, t):  # pragma: no cover - compiled
+def _along(line: np.ndarray, c: int, t: np.ndarray) -> Any:  # pragma: no cover - compiled
     return (
         t[0] * (line[c] + line[c + 10])
         + t[1] * (line[c + 1] + line[c + 9])
@@ -63,7 +65,18 @@ def _along(line, c, t):  # pragma: no cover - compiled
 
 
 @njit(**_OPTIONS)
-def plain(x, maps, shift, c1, c2, rows, numbers, t, floor, out):  # pragma: no cover - compiled
+def plain(
+    x: np.ndarray,
+    maps: np.ndarray,
+    shift: Any,
+    c1: Any,
+    c2: Any,
+    rows: np.ndarray,
+    numbers: np.ndarray,
+    t: np.ndarray,
+    floor: float,
+    out: np.ndarray,
+) -> None:  # pragma: no cover - compiled
     """Scores in the precision of x (float32 or float64), which maps, shift, c1, c2 and the six weights t share. x is
     2 (pixel - shift); the shift is subtracted from each picture's pixels too, because differences of squares of smaller
     numbers lose less precision."""
@@ -108,7 +121,18 @@ def plain(x, maps, shift, c1, c2, rows, numbers, t, floor, out):  # pragma: no c
 
 
 @njit(**_OPTIONS)
-def cached(x, maps, c1, c2, rows, numbers, known, t, floor, out):  # pragma: no cover - compiled
+def cached(
+    x: np.ndarray,
+    maps: np.ndarray,
+    c1: Any,
+    c2: Any,
+    rows: np.ndarray,
+    numbers: np.ndarray,
+    known: np.ndarray,
+    t: np.ndarray,
+    floor: float,
+    out: np.ndarray,
+) -> None:  # pragma: no cover - compiled
     """Scores in float32 from cached statistics: known [n, 2 h w or more] uint16, means then deviations."""
     height, width = x.shape
     _, h, padded = maps.shape
@@ -141,7 +165,16 @@ def cached(x, maps, c1, c2, rows, numbers, known, t, floor, out):  # pragma: no 
 
 
 @njit(**_OPTIONS)
-def bound(maps, w, c1, c2, known, numbers, stride, out):  # pragma: no cover - compiled
+def bound(
+    maps: np.ndarray,
+    w: int,
+    c1: Any,
+    c2: Any,
+    known: np.ndarray,
+    numbers: np.ndarray,
+    stride: int,
+    out: np.ndarray,
+) -> None:  # pragma: no cover - compiled
     """With a stride of 1 upper bounds of the scores, except for the rounding to 16 bits: |cov| <= the product of the
     deviations. With a larger one estimates from every `stride`-th line."""
     _, h, padded = maps.shape

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..errors import UserError
 
-Maybe = TypeVar("Maybe", torch.Tensor, None)
+Maybe = TypeVar("Maybe", torch.Tensor, torch.Tensor | None)
 
 
 def ordinary(t: Maybe) -> Maybe:
@@ -121,15 +121,16 @@ def deterministic() -> Iterator[None]:
     """A block with deterministic kernels where there is a GPU, whose backward passes otherwise add in any order, so
     that a seed would not give the same image twice."""
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    switches: Any = torch.utils.deterministic  # its attributes are made when it is imported
+    fill = switches.fill_uninitialized_memory
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor, for nothing
+        switches.fill_uninitialized_memory = False  # costs a pass over every new tensor, for nothing
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        switches.fill_uninitialized_memory = fill
 
 
 _allowed = threading.local()
@@ -192,7 +193,7 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
             return forward(*args, **kwargs)
         given = [leaves[i] for i in moving]
         fixed = [None if i in moving else _copy(leaf) for i, leaf in enumerate(leaves)]
-        out_form = []
+        out_form: list[Any] = []
 
         def compute(*tensors: torch.Tensor) -> tuple[Any, ...]:
             now = [_copy(leaf) for leaf in fixed]

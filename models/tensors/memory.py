@@ -14,5 +14,5 @@ def out_of_memory(error: RuntimeError) -> bool:
 def give_back_memory(device: torch.device) -> None:
     """Frees the memory that torch caches for a device, of any kind that has a cache."""
     module = getattr(torch, device.type, None)
-    if hasattr(module, "empty_cache"):
+    if module is not None and hasattr(module, "empty_cache"):
         module.empty_cache()

@@ -135,6 +135,6 @@ def _read(path: Path, size: int) -> tuple[bytes, str]:
     from PIL import Image, ImageOps
 
     try:
-        return ImageOps.fit(pictures.read(path), (size, size), Image.LANCZOS).tobytes(), ""
+        return ImageOps.fit(pictures.read(path), (size, size), Image.Resampling.LANCZOS).tobytes(), ""
     except pictures.Unreadable as error:  # a broken file must not end a training of thousands
         return bytes(size * size * 3), f"unreadable: {error.why}"
