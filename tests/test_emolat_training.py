@@ -160,7 +160,7 @@ def test_pictures_are_read_once_and_broken_ones_named(tmp_path):
     for name in ("a", "b", "c"):
         put(tmp_path, name, note())
     (tmp_path / "images" / "b.png").write_bytes(b"no picture")
-    rows = read_annotations(tmp_path).rows
+    rows = [row.image for row in read_annotations(tmp_path).rows]
     pictures, broken = make_pictures(rows, 16, tmp_path / "cache")
     assert pictures.shape == (3, 16, 16, 3) and list(broken) == [1] and "unreadable" in broken[1]
     expected = np.asarray(Image.open(tmp_path / "images" / "c.png"))[0, 0]

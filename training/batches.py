@@ -35,6 +35,7 @@ class Rows:
 
     def pictures(self, rows: torch.Tensor) -> torch.Tensor:
         """[n, 3, S, S] float in 0..1."""
+        assert self.images is not None, "these rows were read without their images"
         return self.images[rows].float() / 255
 
 

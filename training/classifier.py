@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..models.diffusion.tiny_autoencoder import TinyAutoencoder
 from ..models.networks.classifiers import TINY
 from ..models.networks.views import view
 from .batches import Rows, steps
@@ -25,7 +26,9 @@ class ClassifierConfig:
     round_trip: float = 0.25
 
 
-def train(config: ClassifierConfig, loop: LoopConfig, runs: Path, device: str, name: str, vae: nn.Module) -> nn.Module:
+def train(
+    config: ClassifierConfig, loop: LoopConfig, runs: Path, device: str, name: str, vae: TinyAutoencoder
+) -> nn.Module:
     """Trains the classifier `name` of `classifiers.TINY` on uniformly drawn emotions. A share `round_trip` of the
     images has been through `vae` and back, because that is how a sampler's images look."""
     spec = PackSpec("train", config.n, domain=config.domain, seed=config.data_seed, variants=1)
@@ -45,9 +48,10 @@ def train(config: ClassifierConfig, loop: LoopConfig, runs: Path, device: str, n
 
 
 @torch.no_grad()
-def through_vae(rows: Rows, vae: nn.Module, n: int) -> None:
+def through_vae(rows: Rows, vae: TinyAutoencoder, n: int) -> None:
     """Replaces the first n images by what the VAE gives back of them, once: doing it in every step would cost more
     than the training itself."""
+    assert rows.images is not None
     for start in range(0, n, 32):
         part = torch.arange(start, min(start + 32, n), device=rows.device)
         back = vae.decode(vae.encode(rows.pictures(part)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,7 +58,7 @@ def train(config: ClipConfig, loop: LoopConfig, runs: Path, device: str, name: s
     )
     rows = Rows([make_pack(spec, runs / "packs")], device)
 
-    def loss(clip: nn.Module, batch: tuple, step: int) -> Losses:
+    def loss(clip: Any, batch: tuple, step: int) -> Losses:
         index, variant = batch
         images = preprocess(view(rows.pictures(index), strength=0.5, each=True))
         tokens = drop_words(rows.tokens[index, variant], config.unknown)

@@ -60,7 +60,7 @@ def overridden(config: dict[str, Any], overrides: list[str] | tuple[str, ...]) -
     for override in overrides:
         key, equals, value = override.partition("=")
         *parents, leaf = key.split(".")
-        table = config
+        table: Any = config
         for parent in parents:
             table = table.get(parent) if isinstance(table, dict) else None
         if not equals or not isinstance(table, dict):

@@ -108,7 +108,7 @@ class Data:
         """The pictures' shape and the checksum of every pixel of them."""
         check = 0
         for i in range(0, len(self.pictures), 256):
-            check = zlib.crc32(self.pictures[i : i + 256], check)
+            check = zlib.crc32(self.pictures[i : i + 256].data, check)
         return f"{self.pictures.shape} {check:08x}"
 
     def images(self, index: torch.Tensor) -> torch.Tensor:
@@ -123,7 +123,7 @@ def read_data(config: DataConfig, model: EmoLatConfig, runs: Path, device: str, 
     scorer = load_scorer(model.clip)
     folder = Path(config.folder) if config.folder else _moodscenes(config, runs)
     reading = read_annotations(folder)
-    pictures, broken = make_pictures(reading.rows, config.size, runs)
+    pictures, broken = make_pictures([row.image for row in reading.rows], config.size, runs)
     for i, why in broken.items():
         reading.skipped[str(reading.rows[i].image)] = why
     kept = [i for i in range(len(reading.rows)) if i not in broken]
@@ -176,6 +176,7 @@ def standardised(parts: Iterable[np.ndarray], n: int, path: Path) -> None:
             out = np.lib.format.open_memmap(path, "w+", np.float16, (n, *part.shape[1:]))
         out[start : start + len(part)], start = part, start + len(part)
         total, squares = total + part.sum((0, 1), np.float64), squares + np.square(part, dtype=np.float64).sum((0, 1))
+    assert out is not None  # of the first part
     mean = total / (n * out.shape[1])
     deviation = np.sqrt(np.maximum(squares / (n * out.shape[1]) - mean**2, 1e-6))
     for i in range(0, n, 64):
@@ -185,6 +186,7 @@ def standardised(parts: Iterable[np.ndarray], n: int, path: Path) -> None:
 
 def codes_of(vgg: Backbone, images: torch.Tensor) -> torch.Tensor:
     """[B, 3, S, S] -> [B, V, 2 C]: relu5_1's vectors, two horizontal neighbours side by side."""
+    assert isinstance(vgg.features, nn.Sequential)  # a VGG's are
     x = vgg.features[: VGG_CUTS[-1]](vgg.normalised(images)).permute(0, 2, 3, 1)  # [B, h, w, C]
     x = x[:, :, : x.shape[2] // 2 * 2].flatten(1, 2).unflatten(1, (-1, 2)).flatten(2)
     if x.shape[1] > VECTORS:
@@ -201,6 +203,8 @@ class Space(nn.Module):
     by a running average over many steps, while the encoder moves and entries are revived: it can be high although few
     are in use at a time.
     """
+
+    counted: torch.Tensor
 
     def __init__(self, model: EmoLatConfig, config: SpaceConfig, text: int):
         super().__init__()

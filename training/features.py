@@ -34,7 +34,7 @@ class FeatureConfig:
 class WordNet(nn.Module):
     """Feature layers and one linear layer over their mean and maximum: images -> a logit for each word."""
 
-    def __init__(self, features: nn.Module, width: int, words: int):
+    def __init__(self, features: nn.Sequential, width: int, words: int):
         super().__init__()
         self.backbone, self.head = Backbone("in training", features), nn.Linear(2 * width, words)
 
@@ -83,8 +83,9 @@ def train(config: FeatureConfig, loop: LoopConfig, runs: Path, device: str, name
         config,
         rows.tokens,
     )
-    features = net.backbone.features.eval()
-    return folded(features) if name == "vgg" else features
+    trained = net.backbone.features.eval()
+    assert isinstance(trained, nn.Sequential)  # as it was given
+    return folded(trained) if name == "vgg" else trained
 
 
 @torch.no_grad()
@@ -95,7 +96,9 @@ def folded(features: nn.Sequential) -> nn.Sequential:
     layers: list[nn.Module] = []
     for layer in features:
         if isinstance(layer, nn.BatchNorm2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+            before = layers[-1]
+            assert isinstance(before, nn.Conv2d)
+            layers[-1] = fuse_conv_bn_eval(before, layer)
         else:
             layers.append(layer)
     return nn.Sequential(*layers)

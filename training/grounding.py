@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ..models.moodifier.attention import attention_weights, split_heads
@@ -18,7 +17,7 @@ class Maps:
     """diffusers' processor of every cross-attention of a UNet: attends as ever, and keeps the maps [B, n, T], the
     mean over heads, of the calls since `clear`."""
 
-    def __init__(self, unet: nn.Module):
+    def __init__(self, unet: Any):
         self.kept: list[torch.Tensor] = []
         unet.set_attn_processor({k: self if ".attn2." in k else v for k, v in unet.attn_processors.items()})
 

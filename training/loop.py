@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -83,15 +83,18 @@ def make_optimizer(module: nn.Module, config: LoopConfig, fused: bool) -> torch.
     )
 
 
+Trained = TypeVar("Trained", bound=nn.Module)
+
+
 def fit(
-    module: nn.Module,
-    loss: Callable[[nn.Module, Any, int], Losses],
+    module: Trained,
+    loss: Callable[[Trained, Any, int], Losses],
     batches: Callable[[int], Any],
     config: LoopConfig,
     out: Path,
     label: str,
     *given: Any,
-) -> nn.Module:
+) -> Trained:
     """Trains `module` and returns it with the averaged weights where `ema` is on, else its own.
 
     loss     (module, batch, step) -> named losses
@@ -227,8 +230,9 @@ class _Log:
         if self.active:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
             self.file.flush()
-            for name, value in values.items() if self.writer else ():
-                self.writer.add_scalar(name, value, step)
+            if self.writer:
+                for name, value in values.items():
+                    self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self.active:

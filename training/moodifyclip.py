@@ -9,12 +9,10 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ..models import host, tiny
@@ -116,7 +114,8 @@ def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
             f"There is no {config.captions} with structured captions. `affect data annotate --form moodarchive` makes "
             "one."
         )
-    rows, captions = [], []
+    images: list[Path] = []
+    captions: list[list[str]] = []
     for number, line in enumerate(Path(config.captions).read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
@@ -134,10 +133,10 @@ def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
                 "assessment, none of them empty): skipped."
             )
             continue
-        rows.append(SimpleNamespace(image=image))
+        images.append(image)
         captions.append([part.strip() for part in caption])
-    pictures, broken = make_pictures(rows, size, runs)
-    kept = [i for i in range(len(rows)) if i not in broken]
+    pictures, broken = make_pictures(images, size, runs)
+    kept = [i for i in range(len(images)) if i not in broken]
     host.current().note(f"{len(kept)} images with structured captions; {len(broken)} cannot be read.")
     if not kept:
         raise UserError(
@@ -162,7 +161,7 @@ def train(
     data = read_scenes(config, runs, scorer.size)
     texts = Texts(data.captions, clip, device)
 
-    def loss(model: nn.Module, index: torch.Tensor, step: int) -> Losses:
+    def loss(model: Any, index: torch.Tensor, step: int) -> Losses:
         images = scorer.preprocess(view(data.images(index, device), strength=0.5, each=True))
         index = index.to(device)
         pooled, patches = moodify.patch_features(model, images)

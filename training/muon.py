@@ -41,31 +41,31 @@ class Muon(torch.optim.Optimizer):
         super().__init__([{"params": matrices, "plain": False}, {"params": plain, "plain": True}], defaults)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure=None):  # without types, as torch's own: its overloads promise a loss where there is none
         for group in self.param_groups:
             update = self._adam if group["plain"] else self._muon
             for p in group["params"]:
                 if p.grad is not None:
-                    update(p, group, self.state[p])
+                    update(p, p.grad, group, self.state[p])
 
     @staticmethod
-    def _muon(p: torch.Tensor, group: dict, state: dict) -> None:
+    def _muon(p: torch.Tensor, grad: torch.Tensor, group: dict, state: dict) -> None:
         momentum = state.setdefault("momentum", torch.zeros_like(p))
-        momentum.lerp_(p.grad, 1 - group["momentum"])
-        ahead = p.grad.lerp(momentum, group["momentum"]).flatten(1)
+        momentum.lerp_(grad, 1 - group["momentum"])
+        ahead = grad.lerp(momentum, group["momentum"]).flatten(1)
         direction = orthogonalised(ahead) * max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
         p.mul_(1 - group["lr"] * group["plain_lr"] * group["weight_decay"]).add_(
             direction.view_as(p), alpha=-group["lr"]
         )
 
     @staticmethod
-    def _adam(p: torch.Tensor, group: dict, state: dict) -> None:
+    def _adam(p: torch.Tensor, grad: torch.Tensor, group: dict, state: dict) -> None:
         if not state:
             state["step"], state["mean"], state["square"] = torch.zeros(()), torch.zeros_like(p), torch.zeros_like(p)
         state["step"] += 1
         (b1, b2), lr, step = group["betas"], group["lr"] * group["plain_lr"], float(state["step"])
-        state["mean"].lerp_(p.grad, 1 - b1)
-        state["square"].lerp_(p.grad.square(), 1 - b2)
+        state["mean"].lerp_(grad, 1 - b1)
+        state["square"].lerp_(grad.square(), 1 - b2)
         scale = (state["square"] / (1 - b2**step)).sqrt_().add_(group["eps"])
         if p.ndim > 1:
             p.mul_(1 - lr * group["weight_decay"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -51,6 +51,7 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
     torch.manual_seed(table.get("seed", 0))  # the initial weights
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
+    model: torch.nn.Module
     if stage == "vae":
         model = vae.train(*split(table, VaeConfig, stage), runs, device)
         save("vae", model.state_dict())
@@ -58,11 +59,12 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
         model, used = clip.train(*split(table, ClipConfig, stage), runs, device, stage)
         save(stage, tiny.pack_vocabulary(model.state_dict(), used))
     elif stage in ("unet", "unet-2"):
-        autoencoder, text = _loaded("vae", device), _loaded("clip", device)
+        autoencoder, text = _loaded("vae", tiny.build_vae(), device), _loaded("clip", tiny.build_clip(), device)
         model = unet.train(*split(table, UnetConfig, stage), runs, device, autoencoder, text, stage)
         save("unet", model.state_dict())
     elif stage in TINY:
-        model = classifier.train(*split(table, ClassifierConfig, stage), runs, device, stage, _loaded("vae", device))
+        autoencoder = _loaded("vae", tiny.build_vae(), device)
+        model = classifier.train(*split(table, ClassifierConfig, stage), runs, device, stage, autoencoder)
         save(stage, model.state_dict())
     elif stage in ("vgg", "densenet"):
         model = features.train(*split(table, FeatureConfig, stage), runs, device, stage)
@@ -87,8 +89,10 @@ def run_stage(stage: str, table: dict[str, Any], runs: Path, device: str) -> Non
         raise UserError(f"There is no stage '{stage}'. Choose from: {', '.join(STAGES)}.")
 
 
-def _loaded(name: str, device: str) -> torch.nn.Module:
-    model = tiny.build_vae() if name == "vae" else tiny.build_clip()
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+def _loaded(name: str, model: Network, device: str) -> Network:
     tiny.load(name, model)
     frozen([model])
     return model.to(device)

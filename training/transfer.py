@@ -59,6 +59,9 @@ class TransferConfig(losses.Weights):
 class Transfer(nn.Module):
     """Everything stage two trains: the network and the adversary of equation 23. One forward pass gives all losses."""
 
+    scorer: ClipScorer
+    classifier: nn.Module
+
     def __init__(self, network: TransferNet, config: TransferConfig, scorer: ClipScorer, classifier: nn.Module):
         super().__init__()
         self.network, self.config = network, config
@@ -151,10 +154,10 @@ def train_transfer(
     def loss(module: nn.Module, batch: tuple, step: int) -> Losses:
         content, reference, target, codes = batch
         source = emotions[content.to(emotions.device)]
-        images = data.images(content), data.images(reference)
+        before, wanted = data.images(content), data.images(reference)
         if step < config.coarse * loop.steps:
-            images = tuple(F.avg_pool2d(x, 2) for x in images)
-        return module(*images, words[target], words[source], codes, target)
+            before, wanted = F.avg_pool2d(before, 2), F.avg_pool2d(wanted, 2)
+        return module(before, wanted, words[target], words[source], codes, target)
 
     return fit(
         Transfer(network, config, emolat.scorer, classifier),
@@ -204,6 +207,7 @@ def main(args: argparse.Namespace) -> int:
     emolat = with_network(space, model)
     data = read_data(read(DataConfig, config["data"], "[data]"), model, args.runs, args.device)
     network = train_transfer(data, emolat, own, loop, args.runs, args.device)
+    assert emolat.network is not None  # of `with_network`
     emolat.network.load_state_dict(network.state_dict())
     emolat.training_config |= {"data": config["data"], "transfer": config["transfer"]}
     save(args.out, emolat)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..models import files, tiny
 from ..models.diffusion.sampling import sd_sigmas, sigma_to_timestep
-from ..models.diffusion.tiny_autoencoder import THUMBNAIL
+from ..models.diffusion.tiny_autoencoder import THUMBNAIL, TinyAutoencoder
 from ..models.diffusion.towers import OpenClipTower
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
@@ -46,12 +46,12 @@ class UnetConfig:
 
 
 @torch.no_grad()
-def encode(vae: nn.Module, rows: Rows, cache: Path, batch: int = 64) -> torch.Tensor:
+def encode(vae: TinyAutoencoder, rows: Rows, cache: Path, batch: int = 64) -> torch.Tensor:
     """[N, C, h, w] half: every row's latent. Kept in `cache`, one file for these pictures and this state of the VAE: it
     is the same work for every round and every process."""
-    path = (
-        cache / f"latents-{len(rows)}-{_digest(rows.images[::97], vae)}.npy"
-    )  # every 97th picture tells the sets apart
+    assert rows.images is not None
+    every = _digest(rows.images[::97], vae)  # every 97th picture tells the sets apart
+    path = cache / f"latents-{len(rows)}-{every}.npy"
 
     def make(i: int) -> torch.Tensor:
         return vae.encode(rows.pictures(torch.arange(i, min(i + batch, len(rows)), device=rows.device)))
@@ -92,7 +92,7 @@ def _kept(path: Path, make: Callable[[int], torch.Tensor], shape: tuple[int, ...
 
 
 def train(
-    config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: nn.Module, clip: nn.Module, name: str
+    config: UnetConfig, loop: LoopConfig, runs: Path, device: str, vae: TinyAutoencoder, clip: nn.Module, name: str
 ) -> nn.Module:
     """Trains the UNet to predict v (Salimans and Ho 2022) over SD's schedule. An hour of training leaves errors, and
     predicting the noise would multiply them by sigma, up to 14, where layout and colour are decided; v does not."""
@@ -135,6 +135,7 @@ def train(
         error = (out - (noise - s * x0) / scale) ** 2
         total, parts = (weight * error).mean(), {"thumbnail": error[:, :THUMBNAIL].mean()}
         if maps:
+            assert pack.places is not None and pack.masks is not None  # `spec.objects` asked for them
             at, said = index.cpu().numpy(), caption.cpu().numpy() < len(captions) - 1
             places = np.where(said[:, None], pack.places[at, variant.cpu().numpy()], -1)
             parts["grounding"] = token_loss(

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ..models import tiny
-from ..models.diffusion.tiny_autoencoder import THUMBNAIL
+from ..models.diffusion.tiny_autoencoder import THUMBNAIL, TinyAutoencoder
 from .batches import Rows, steps
 from .data.pack import PackSpec, make_pack
 from .loop import LoopConfig, Losses, fit
@@ -51,7 +50,7 @@ def edge_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
 
 
-def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Module:
+def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> TinyAutoencoder:
     """Trains the autoencoder and returns it with latents of zero mean and unit deviation."""
     specs = [
         PackSpec("train", n, domain=domain, photos=config.photos, seed=config.data_seed, variants=1)
@@ -59,7 +58,7 @@ def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Mo
     ]
     rows = Rows([make_pack(s, runs / "packs") for s in specs], device)
 
-    def loss(vae: nn.Module, batch: tuple, step: int) -> Losses:
+    def loss(vae: TinyAutoencoder, batch: tuple, step: int) -> Losses:
         x = rows.pictures(batch[0])
         if step < config.whole_from * loop.steps:
             top, left = torch.randint(x.shape[-1] - config.crop + 1, (2,)).tolist()
@@ -91,7 +90,7 @@ def train(config: VaeConfig, loop: LoopConfig, runs: Path, device: str) -> nn.Mo
 
 
 @torch.no_grad()
-def standardise(vae: nn.Module, rows: Rows) -> None:
+def standardise(vae: TinyAutoencoder, rows: Rows) -> None:
     """Sets the buffers that give each latent channel zero mean and unit deviation over the training scenes."""
     z = torch.cat([vae.encode(rows.pictures(rows.draw(99, step, 64)[0])) for step in range(16)])
     vae.mean.copy_(z.mean(dim=(0, 2, 3)).view_as(vae.mean))

@@ -308,8 +308,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     scorer = load_scorer(args.clip) if args.form == "moodarchive" else None  # before anything is paid for
     workers = args.workers if args.provider == "openai-compatible" else 1
-    ask = load_mllm(args.provider, args.model, args.base_url, confirmed=True).complete
-    ask = _plain_text(ask)
+    asked: Any = load_mllm(args.provider, args.model, args.base_url, confirmed=True)
+    ask = _plain_text(asked.complete)  # of `mllm.Asked`: both providers that --provider offers
     skipped = annotate(args.folder, lines, args.form, ask, tags, workers)
     host.current().note(f"{len(lines.done)} images annotated in {args.out}; {len(skipped)} skipped.")
     for name, why in list(skipped.items())[:20]:

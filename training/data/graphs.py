@@ -97,33 +97,31 @@ class GraphRows:
         )
 
 
-def make_pictures(rows: Sequence[Annotated], size: int, cache: Path) -> tuple[np.ndarray, dict[int, str]]:
-    """(uint8 [N, size, size, 3] memory-mapped, row -> why it could not be read): each image scaled to cover the
+def make_pictures(images: Sequence[Path], size: int, cache: Path) -> tuple[np.ndarray, dict[int, str]]:
+    """(uint8 [N, size, size, 3] memory-mapped, row -> why it could not be read): each image file scaled to cover the
     square, and centre-cropped. Read once, kept in `cache`. An unreadable image is a black row, and listed."""
-    key = hashlib.sha256(
-        "\0".join(f"{r.image}:{r.image.stat().st_mtime_ns if r.image.is_file() else 0}" for r in rows).encode()
-    )
-    path = cache / f"pictures-{len(rows)}-{size}-{key.hexdigest()[:12]}.npy"
+    key = hashlib.sha256("\0".join(f"{p}:{p.stat().st_mtime_ns if p.is_file() else 0}" for p in images).encode())
+    path = cache / f"pictures-{len(images)}-{size}-{key.hexdigest()[:12]}.npy"
     bad = path.with_suffix(".txt")
     if not path.is_file():
-        write_atomically(path, lambda temporary: _read_all(rows, size, temporary, bad))
+        write_atomically(path, lambda temporary: _read_all(images, size, temporary, bad))
     broken = dict(line.split("\t", 1) for line in bad.read_text(encoding="utf-8").splitlines()) if bad.is_file() else {}
     return np.load(path, mmap_mode="r"), {int(i): why for i, why in broken.items()}
 
 
-def _read_all(rows: Sequence[Annotated], size: int, path: Path, bad: Path) -> None:
+def _read_all(images: Sequence[Path], size: int, path: Path, bad: Path) -> None:
     from concurrent.futures import ProcessPoolExecutor
 
     from tqdm import tqdm
 
     with path.open("wb") as f:  # numpy itself would add a suffix to the temporary name
         np.lib.format.write_array_header_1_0(
-            f, {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)}
+            f, {"descr": "|u1", "fortran_order": False, "shape": (len(images), size, size, 3)}
         )
         broken = []
         with ProcessPoolExecutor(host.cores()) as pool:
-            done = pool.map(_read, [r.image for r in rows], [size] * len(rows), chunksize=64)
-            for i, (picture, why) in enumerate(tqdm(done, total=len(rows), desc="pictures", mininterval=2)):
+            done = pool.map(_read, images, [size] * len(images), chunksize=64)
+            for i, (picture, why) in enumerate(tqdm(done, total=len(images), desc="pictures", mininterval=2)):
                 f.write(picture)
                 if why:
                     broken.append(f"{i}\t{why}")

@@ -109,7 +109,7 @@ def _render(job: tuple[PackSpec, int, list[int], str]) -> list[list[str]]:
             name = sample_emotion(layout, rng) if spec.emotions == "prior" else MIKELS[rng.integers(len(MIKELS))]
             scene = make_scene(layout, name, int(rng.integers(2**31)), domain=spec.domain, size=spec.size)
             image, emotion, captions = scene.image, MIKELS.index(name), _captions(scene, spec, rng)
-            if spec.objects:
+            if masks is not None and places is not None:
                 masks[i], places[i] = _objects(scene, captions, spec.objects)
         images[i], emotions[i], tokens[i] = image, emotion, [tokenize(c) for c in captions]
         texts.append(captions)
@@ -127,7 +127,7 @@ def _objects(scene: Any, captions: list[str], k: int) -> tuple[np.ndarray, np.nd
     for o in scene.objects:
         names[o.name] = names.get(o.name, 0.0) + o.area
     masks, places = np.zeros((k, MASK_SIDE, MASK_SIDE), np.uint8), np.full((len(captions), k), -1, np.int8)
-    for j, name in enumerate(sorted(names, key=names.get, reverse=True)[:k]):
+    for j, name in enumerate(sorted(names, key=names.__getitem__, reverse=True)[:k]):
         mine = np.isin(scene.owners, [o.number for o in scene.objects if o.name == name])
         cells = mine.reshape(MASK_SIDE, len(mine) // MASK_SIDE, MASK_SIDE, -1).mean(axis=(1, 3))
         masks[j] = (cells * 255).round()
@@ -147,10 +147,13 @@ def make_pack(spec: PackSpec, cache: Path, workers: int | None = None) -> Pack:
         if not (folder / "pack.json").is_file():
             _make(spec, folder, workers or host.cores())
     index = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
-    load = lambda name: np.load(folder / f"{name}.npy", mmap_mode="r") if (folder / f"{name}.npy").is_file() else None
-    return Pack(
-        *map(load, ("images", "emotions", "tokens")), index["captions"], index["layouts"], load("masks"), load("places")
-    )
+
+    def load(name: str) -> Any:
+        path = folder / f"{name}.npy"
+        return np.load(path, mmap_mode="r") if path.is_file() else None
+
+    images, emotions, tokens, masks, places = map(load, ("images", "emotions", "tokens", "masks", "places"))
+    return Pack(images, emotions, tokens, index["captions"], index["layouts"], masks, places)
 
 
 def _make(spec: PackSpec, folder: Path, workers: int) -> None:

@@ -50,7 +50,7 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     """The centre square, resized: uint8 [size, size, 3]."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(image.crop((left, top, left + side, top + side)).resize((size, size), Image.LANCZOS))
+    return np.asarray(image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def random_crop(rng: np.random.Generator, size: int) -> tuple[np.ndarray, str]:
@@ -58,8 +58,8 @@ def random_crop(rng: np.random.Generator, size: int) -> tuple[np.ndarray, str]:
     name = list(TRAIN)[rng.integers(len(TRAIN))]
     image = photograph(name)
     side = int(min(image.size) * rng.uniform(0.4, 1.0))
-    left, top = rng.integers(image.width - side + 1), rng.integers(image.height - side + 1)
-    crop = image.crop((left, top, left + side, top + side)).resize((size, size), Image.LANCZOS)
+    left, top = int(rng.integers(image.width - side + 1)), int(rng.integers(image.height - side + 1))
+    crop = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
     if rng.random() < 0.5:
-        crop = crop.transpose(Image.FLIP_LEFT_RIGHT)
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(crop), f"a photo of {TRAIN[name]}"

@@ -20,7 +20,8 @@ _CIRCLE = tuple((math.cos(2 * math.pi * i / 28), math.sin(2 * math.pi * i / 28))
 
 def mix(a: Colour, b: Colour, t: float) -> Colour:
     """The colour a fraction t (0..1) of the way from a to b; channels are 0..255."""
-    return tuple(int(round(x + (y - x) * t)) for x, y in zip(a, b))
+    red, green, blue = (int(round(x + (y - x) * t)) for x, y in zip(a, b))
+    return red, green, blue
 
 
 def shade(c: Colour, f: float) -> Colour:

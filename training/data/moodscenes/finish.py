@@ -162,11 +162,11 @@ def finish(
     if mood.palette:
         x = _grade(np.clip(x, 0, 1), mood.palette, mood.strength["palette"], domain)
 
-    colour, sat, contrast, offset, haze = _ADJECTIVE_LOOKS[mood.adjective]
+    cast, sat, contrast, offset, haze = _ADJECTIVE_LOOKS[mood.adjective]
     if mood.emotion is None:
         sat, contrast, offset = (1 + sat) / 2, (1 + contrast) / 2, offset / 2
     y = _luma(x)[..., None]
-    x = (0.5 + ((y + (x - y) * sat) - 0.5) * contrast + offset) * np.array(colour, np.float32)
+    x = (0.5 + ((y + (x - y) * sat) - 0.5) * contrast + offset) * np.array(cast, np.float32)
     if haze:
         k = (haze * np.clip(1.1 - np.abs(yy - horizon) * 2.2, 0, 1))[..., None]
         x = x + (0.88 - x) * k

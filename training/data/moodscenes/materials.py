@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -95,8 +96,9 @@ def choose_materials(layout_seed: int, domain: str) -> Materials:
     rng = np.random.default_rng([layout_seed, 311 if domain == "a" else 312])
     index = {k: int(rng.integers(len(v))) for k, v in _SETS[domain].items()}
     cloth = int(rng.integers(len(BRIGHT)))
+    colours: dict[str, Any] = {k: _SETS[domain][k][i] for k, i in index.items()}  # the sky's are two
     return Materials(
-        **{k: _SETS[domain][k][i] for k, i in index.items()},
+        **colours,
         cloth=BRIGHT[cloth],
         ink=0.0 if domain == "a" else 0.0045,
         words={"hair": _HAIR_WORDS[domain][index["hair"]], "cloth": _CLOTH_WORDS[cloth]},
