@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from ..tensors.compiled import compiled
 from ..tensors.luminance import REC_601
 
 _RED, _GREEN, _BLUE = (np.float32(v) for v in REC_601)
 
 
-@njit(parallel=True, cache=True, fastmath={"contract", "nsz", "arcp", "reassoc"})
+@compiled(os.path.dirname(__file__), parallel=True, fastmath={"contract", "nsz", "arcp", "reassoc"})
 def grade_rows(pixels: Any, out: Any, grid: Any, full: Any, mask: Any) -> None:
     """Grades pixels [H, W, C] into out. grid [Gh, D, Gw, 12] float32; full: what 1.0 is in the pixels' type; mask
     [H, W] float32, or empty."""

@@ -13,23 +13,28 @@ constants. All are in the units of the other picture's statistics, so that nothi
 is padded after its w places to a multiple of 32, with values that make the score there 0: a remainder of less than a
 vector would be computed one by one.
 
-Only this module imports numba; `ssim.kernels` imports it where numba is installed.
+Numba is imported only here; `ssim.kernels` imports it where numba is installed.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from ..tensors.compiled import compiled
+
+FOLDER = os.path.dirname(__file__)
 
 RADIUS = 5
 _RING = 16  # lines kept: a power of two above the window's 11
 
-_OPTIONS = dict(parallel=True, fastmath=True, cache=True, nogil=True, error_model="numpy")
+_OPTIONS = dict(parallel=True, fastmath=True, nogil=True, error_model="numpy")
 
 
-@njit(fastmath=True, cache=True, inline="always")
+@compiled(FOLDER, fastmath=True, inline="always")
 def _down(ring: np.ndarray, p: int, t: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
     """The window over lines p .. p + 10; its weights from the edge to the centre are t."""
     a, b, c, d, e, f = (
@@ -52,7 +57,7 @@ def _down(ring: np.ndarray, p: int, t: np.ndarray, out: np.ndarray) -> None:  # 
         )
 
 
-@njit(fastmath=True, cache=True, inline="always")
+@compiled(FOLDER, fastmath=True, inline="always")
 def _along(line: np.ndarray, c: int, t: np.ndarray) -> Any:  # pragma: no cover - compiled
     return (
         t[0] * (line[c] + line[c + 10])
@@ -64,7 +69,7 @@ def _along(line: np.ndarray, c: int, t: np.ndarray) -> Any:  # pragma: no cover 
     )
 
 
-@njit(**_OPTIONS)
+@compiled(FOLDER, **_OPTIONS)
 def plain(
     x: np.ndarray,
     maps: np.ndarray,
@@ -120,7 +125,7 @@ def plain(
         out[i] = total / (h * w)
 
 
-@njit(**_OPTIONS)
+@compiled(FOLDER, **_OPTIONS)
 def cached(
     x: np.ndarray,
     maps: np.ndarray,
@@ -164,7 +169,7 @@ def cached(
         out[i] = total / (h * w)
 
 
-@njit(**_OPTIONS)
+@compiled(FOLDER, **_OPTIONS)
 def bound(
     maps: np.ndarray,
     w: int,
