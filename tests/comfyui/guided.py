@@ -5,9 +5,11 @@ import hashlib
 import comfy.sample
 import comfy.samplers
 import torch
+from loaded_pack import random_models  # it gives affect_pack its name
+
+# isort: split
 from affect_pack.models.emotions import EmotionTarget
 from affect_pack.models.muse import MuseConfig, muse_guider
-from loaded_pack import random_models
 
 SETTINGS = dict(cfg=4.0, n_tokens=2, learning_rate=0.05, max_inner_steps=3, views=0, seed=3)
 

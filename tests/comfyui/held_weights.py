@@ -10,11 +10,13 @@ import json
 import logging
 import os
 
+import dynamic_vram  # before anything of ComfyUI
+
+# isort: split
 import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
-import dynamic_vram
 import guided
 import torch
 from loaded_pack import random_models

@@ -7,6 +7,8 @@ import sys
 
 sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, ".")
+
+# isort: split
 import comfy.options
 
 comfy.options.enable_args_parsing()
