@@ -99,13 +99,14 @@ class Transfer:
 
 
 def gram(f: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """[1, C, h, w] -> [C, C]: f f^T / (C h w); with `weight` [1, 1, H, W] in 0..1, the weighted mean over places."""
-    _, c, h, w = f.shape
+    """[B, C, h, w] -> [C, C]: f f^T / (C B h w), over the places of all images; with `weight` [1 or B, 1, H, W] in
+    0..1, the weighted mean over places."""
+    b, c, h, w = f.shape
     if weight is None:
-        rows = f.reshape(c, h * w)
-        return rows @ rows.T / (c * h * w)
-    weight = coverage(weight, h, w)
-    rows = (f * weight.sqrt()).reshape(c, h * w)
+        rows = f.transpose(0, 1).reshape(c, b * h * w)
+        return rows @ rows.T / (c * b * h * w)
+    weight = coverage(weight, h, w).expand(b, 1, h, w)
+    rows = (f * weight.sqrt()).transpose(0, 1).reshape(c, b * h * w)
     return rows @ rows.T / (c * weight.sum().clamp(min=1e-6))
 
 

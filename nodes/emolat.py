@@ -6,7 +6,7 @@ from typing import Any
 
 from ..models import diffusion, files, host
 from .layouts import to_bchw, to_bhwc
-from .widgets import choice, integer, real, seed, socket, text
+from .widgets import choice, integer, real, seed, socket, surface, text
 
 
 class AffectEmoLatLoader:
@@ -93,8 +93,12 @@ class AffectEmoLatTransfer:
         "recolor",
     ]
     DESCRIPTION = "Repaints an image in the code's emotion, in one pass of a network. Any size, any number of images."
-    RETURN_TYPES = ("IMAGE",)
-    OUTPUT_TOOLTIPS = ("The repainted image.",)
+    RETURN_TYPES = ("IMAGE", "AFFECT_GRADE")
+    RETURN_NAMES = ("image", "grade")
+    OUTPUT_TOOLTIPS = (
+        "The repainted image.",
+        "The change as a grade, one for all images, for other pictures. On pixels: the nearest one.",
+    )
     FUNCTION = "run"
 
     @classmethod
@@ -112,11 +116,22 @@ class AffectEmoLatTransfer:
                     1.0, (0.0, 3.0, 0.05), "0 leaves the image, 1 is the network's answer, more exaggerates."
                 ),
             },
-            "optional": {"mask": socket("MASK", "Where the image may change.")},
+            "optional": {"mask": socket("MASK", "Where the image may change."), "surface": surface()},
         }
 
-    def run(self, emolat: Any, image: Any, code: Any, text: str, strength: float, mask: Any = None) -> tuple[Any]:
-        from ..models.emolat.repaint import repaint
+    def run(
+        self,
+        emolat: Any,
+        image: Any,
+        code: Any,
+        text: str,
+        strength: float,
+        mask: Any = None,
+        surface: str = "pixels",
+    ) -> tuple[Any, Any]:
+        from ..models.emolat.repaint import grade, repaint
+        from ..models.grade.apply import apply_grade
+        from ..models.grade.surface import grade_of_change, is_photograph
         from ..models.tensors.masks import sized_mask
 
         diffusion.current_engine().load(*emolat.parts)
@@ -125,7 +140,11 @@ class AffectEmoLatTransfer:
             mask = sized_mask(mask, source)
             if not float(mask.max()) > 0:
                 host.current().note("The mask covers nothing: the image stays as it is.")
-        return (to_bhwc(repaint(emolat, source, code, text, strength, mask)),)
+        if is_photograph(surface, source):
+            found = grade(emolat, source, code, text, strength)
+            return apply_grade(image, found, 1.0, None if mask is None else mask[:, 0]), found
+        after = repaint(emolat, source, code, text, strength, mask)
+        return to_bhwc(after), grade_of_change(source, after, mask, f"EmoLat, {code.emotion.label}, from pixels")
 
 
 class AffectEmoLatMap:

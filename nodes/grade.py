@@ -8,7 +8,6 @@ from typing import Any
 
 from ..models import files, host
 from ..models.errors import UserError
-from ..models.grade import FORMATS
 from .layouts import to_bchw, to_bhwc
 from .widgets import choice, flag, real, share, socket, text
 
@@ -21,6 +20,8 @@ def _folders() -> list[Path]:
 
 
 def _file(name: str) -> Path:
+    from ..models.grade import FORMATS
+
     names = [name] if Path(name).suffix in FORMATS.values() else [name + suffix for suffix in FORMATS.values()]
     for folder in _folders():
         for path in (files.safe_join(folder, each) for each in names):
@@ -132,6 +133,8 @@ class AffectGradeSave:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..models.grade import FORMATS
+
         return {
             "required": {
                 "grade": socket("AFFECT_GRADE", "The grade."),
@@ -152,6 +155,7 @@ class AffectGradeSave:
         return True
 
     def run(self, grade: Any, name: str, format: str) -> dict[str, Any]:
+        from ..models.grade import FORMATS
         from ..models.grade.cube import Cube, place_share, save_cube
 
         suffix = FORMATS[format]

@@ -9,7 +9,7 @@ from typing import Any
 from ..models import diffusion, files, host
 from ..models.errors import UserError
 from .layouts import to_bchw, to_bhwc
-from .widgets import choice, flag, integer, real, seed, socket, text
+from .widgets import choice, flag, integer, real, seed, socket, surface, text
 
 EXAMPLE = "example_gallery"
 
@@ -162,14 +162,20 @@ class AffectDenseNetGramTransfer:
         "neural style",
         "gram matrix",
         "gist",
+        "color grade from reference",
+        "match colors",
     ]
     DESCRIPTION = (
-        "Transfers the sentiment of a reference to an image by matching DenseNet's feature statistics (Gram matrices), "
-        "and keeps the image's details."
+        "Transfers the sentiment of a reference to an image by matching a network's feature statistics (Gram "
+        "matrices), and keeps the image's details."
     )
-    RETURN_TYPES = ("IMAGE", "IMAGE")
-    RETURN_NAMES = ("image", "loss_plot")
-    OUTPUT_TOOLTIPS = ("The transferred image.", "The loss over the iterations.")
+    RETURN_TYPES = ("IMAGE", "IMAGE", "AFFECT_GRADE")
+    RETURN_NAMES = ("image", "loss_plot", "grade")
+    OUTPUT_TOOLTIPS = (
+        "The transferred image.",
+        "The loss over the iterations.",
+        "The change as a grade, for other pictures; of several changes the first. On pixels: the nearest one.",
+    )
     FUNCTION = "run"
 
     @classmethod
@@ -202,8 +208,8 @@ class AffectDenseNetGramTransfer:
                 "mask": socket("MASK", "Where the image may change."),
                 "network": choice(
                     WITH_MAPS,
-                    "The feature network. auto: densenet121 (the paper's) where "
-                    "torchvision's weights are on this machine, else tiny-densenet. vgg19 needs them too.",
+                    "The feature network. auto: densenet121 (the paper's) where torchvision's weights are on this "
+                    "machine, else for photographs efficientnet-lite0, on pixels tiny-densenet. vgg19 needs them too.",
                     default="auto",
                 ),
                 "solver": choice(
@@ -224,6 +230,7 @@ class AffectDenseNetGramTransfer:
                     "coloured rims.",
                     round=False,
                 ),
+                "surface": surface(),
             },
         }
 
@@ -241,30 +248,72 @@ class AffectDenseNetGramTransfer:
         layers: str = "first",
         colour_only: bool = False,
         smoothness: float = 60.0,
-    ) -> tuple[Any, Any]:
-        import torch
-
-        from ..models.gram import GramConfig, transfer
-        from ..models.networks.backbones import load_backbone
-        from ..models.plots import loss_plot
-        from ..models.tensors.batch import repeat_to_batch
+        surface: str = "pixels",
+    ) -> tuple[Any, Any, Any]:
+        from ..models.grade.surface import is_photograph
+        from ..models.gram import GramConfig
+        from ..models.networks.backbones import load_backbone, papers_backbone
         from ..models.tensors.masks import sized_mask
 
+        photograph = is_photograph(surface, image.movedim(-1, 1))
+        if network == "auto" and not photograph:
+            network = papers_backbone()
+        net = load_backbone(network)
+        diffusion.current_engine().load(net)
+        n = max(len(image), len(reference))  # one image and several references, or vice versa
         config = GramConfig(
             iterations, content_weight, sentiment_weight, smoothness, layers, solver, colour_only=colour_only, seed=seed
         )
-        net = load_backbone(network)
-        diffusion.current_engine().load(net)
-        device = net.mean.device
-        n = max(len(image), len(reference))  # one image and several references, or vice versa
-        sources, references = (repeat_to_batch(to_bchw(t), n).to(device) for t in (image, reference))
-        masks = None
-        if mask is not None:
-            masks = repeat_to_batch(sized_mask(mask, sources), len(sources))
-        each = lambda t: [None] * n if t is None else t.split(1)
-        done = [transfer(net, s, r, config, m) for s, r, m in zip(each(sources), each(references), each(masks))]
-        plots = torch.stack([torch.from_numpy(loss_plot(d.losses, d.pixels)) for d in done])
-        return to_bhwc(torch.cat([d.image for d in done])), plots
+        masks = None if mask is None else sized_mask(mask, image.movedim(-1, 1))
+        return (_on_grades if photograph else _on_pixels)(net, config, n, image, reference, masks)
+
+
+def _on_pixels(net: Any, config: Any, n: int, image: Any, reference: Any, masks: Any) -> tuple[Any, Any, Any]:
+    import torch
+
+    from ..models.grade.surface import grade_of_change
+    from ..models.gram import transfer
+    from ..models.plots import loss_plot
+    from ..models.tensors.batch import repeat_to_batch
+
+    device = net.mean.device
+    sources, references = (repeat_to_batch(to_bchw(t), n).to(device) for t in (image, reference))
+    masks = None if masks is None else repeat_to_batch(masks, n)
+    each = lambda t: [None] * n if t is None else t.split(1)
+    done = [transfer(net, s, r, config, m) for s, r, m in zip(each(sources), each(references), each(masks))]
+    plots = torch.stack([torch.from_numpy(loss_plot(d.losses, d.pixels)) for d in done])
+    grade = grade_of_change(sources[:1], done[0].image, each(masks)[0], "Gram transfer, from pixels")
+    return to_bhwc(torch.cat([d.image for d in done])), plots, grade
+
+
+def _on_grades(net: Any, config: Any, n: int, image: Any, reference: Any, masks: Any) -> tuple[Any, Any, Any]:
+    """One reference gives one grade for all images, so that a series keeps one; several references one each."""
+    import torch
+
+    from ..models.grade.apply import apply_grade
+    from ..models.grade.transfer import PAPERS_WEIGHT, SurfaceConfig, transfer_grade
+    from ..models.gram import GramConfig
+    from ..models.plots import loss_plot
+    from ..models.tensors.batch import repeat_to_batch
+
+    usual = GramConfig()
+    unused = [name for name in ("solver", "layers", "smoothness") if getattr(config, name) != getattr(usual, name)]
+    if unused:
+        host.current().note(f"Without effect on a photograph's surface: {', '.join(unused)}.")
+    surface = SurfaceConfig(colour_only=config.colour_only).within(config.iterations)
+    shared = len(reference) == 1
+    sources = to_bchw(image) if shared else repeat_to_batch(to_bchw(image), n)
+    groups = [sources] if shared else sources.split(1)
+    masks = None if masks is None else repeat_to_batch(masks, len(sources))
+    found, graded = [], []
+    for i, (group, goal) in enumerate(zip(groups, to_bchw(reference).split(1) * (1 if shared else n))):
+        where = masks if masks is None or shared else masks[i : i + 1]
+        weights = config.content_weight, config.sentiment_weight / PAPERS_WEIGHT
+        found.append(transfer_grade(net, group, goal, surface, where, *weights))
+        pixels = group.movedim(1, -1)
+        graded.append(apply_grade(pixels, found[-1].grade, 1.0, None if where is None else where[:, 0]))
+    plots = [torch.from_numpy(loss_plot(f.losses, [1] * len(f.losses))) for f in found]
+    return torch.cat(graded), torch.stack(plots), found[0].grade
 
 
 NODES = {

@@ -14,7 +14,11 @@ def socket(kind: str, tooltip: str) -> Input:
 
 
 def choice(values: Iterable[str], tooltip: str, **options: Any) -> Input:
-    """One of several names; the first unless `default` says otherwise. The names are the model's own."""
+    """One of several names; the first unless `default` says otherwise. The names are the model's own.
+
+    absent  the value of workflows that were saved before the node had this input: it is not the default's, so that they
+            run as they did. The frontend extension and the headless converter set it, and `run` has it as its default
+    """
     return list(values), {**options, "tooltip": tooltip}
 
 
@@ -47,3 +51,16 @@ def text(tooltip: str, default: str = "", **options: Any) -> Input:
 
 def flag(default: bool, tooltip: str) -> Input:
     return "BOOLEAN", {"default": default, "tooltip": tooltip}
+
+
+def surface() -> Input:
+    """Where a change is made; files that were saved before there was a choice have it on pixels."""
+    from ..models.grade.surface import LARGEST_DRAWING, SURFACES
+
+    return choice(
+        SURFACES,
+        "photograph: the change is one of colour and light (a grade), clean at any size. pixels: the paper's, which "
+        f"can draw, up to 1536 pixels. auto: photograph above {LARGEST_DRAWING} pixels.",
+        default="auto",
+        absent="pixels",
+    )

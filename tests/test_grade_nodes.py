@@ -9,7 +9,7 @@ from comfyui_affect.models import host
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 from comfyui_affect.workflows.headless.host import EmbeddedHost
-from skimage.data import chelsea
+from skimage.data import astronaut, chelsea
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,60 @@ def test_a_grade_is_saved_and_loaded_in_both_forms(kind, suffix, folders):
         call("AffectGradeLoad", "dawn")
     with pytest.raises(UserError):
         call("AffectGradeSave", grade, "../dusk", kind)
+
+
+BEACH = torch.from_numpy(np.ascontiguousarray(astronaut())).float()[None, :384, :320] / 255
+
+
+def gram_transfer(image, reference, iterations=6, **options):
+    return call("AffectDenseNetGramTransfer", image, reference, iterations, 1.0, 1e6, 0, **options)
+
+
+def test_a_photograph_is_transferred_as_a_grade_that_moves_no_edge():
+    image, plot, grade = gram_transfer(CAT, BEACH, network="efficientnet-lite0", surface="auto")
+    assert image.shape == CAT.shape and plot.shape[0] == 1 and grade.note == "transfer"
+    assert float((image - CAT).abs().mean()) > 0.005
+    assert torch.equal(image, call("AffectGradeApply", CAT, grade, 1.0)[0])
+    kept = gram_transfer(CAT, BEACH, network="efficientnet-lite0", surface="photograph", colour_only=True)[0]
+    light = lambda t: t @ torch.tensor([0.299, 0.587, 0.114])
+    inside = ((kept > 0.001) & (kept < 0.999)).all(dim=-1)
+    assert torch.allclose(light(kept)[inside], light(CAT)[inside], atol=2e-3)
+    assert float((kept - CAT).abs().mean()) > 0.002
+
+
+def test_a_drawing_is_transferred_on_pixels_and_so_is_what_an_older_file_asks_for():
+    small = CAT[:, ::3, ::3][:, :96, :96].contiguous()
+    pixels = gram_transfer(small, BEACH, network="tiny-densenet", surface="pixels")
+    for older in (gram_transfer(small, BEACH, network="tiny-densenet"), gram_transfer(small, BEACH, surface="auto")):
+        assert torch.equal(older[0], pixels[0])
+    assert "pixels" in pixels[2].note
+    with pytest.raises(UserError, match="no surface 'paper'"):
+        gram_transfer(CAT, BEACH, surface="paper")
+
+
+def test_a_series_is_transferred_by_one_grade_and_several_references_by_one_each(capsys):
+    frames = torch.cat([CAT[:, :, i : i + 300] for i in (0, 50, 100)])
+    options = dict(network="efficientnet-lite0", surface="photograph")
+    out, plots, grade = gram_transfer(frames, BEACH, iterations=3, solver="adam", **options)
+    assert len(out) == 3 and len(plots) == 1 and grade.coefficients.shape[0] == 12
+    assert "Without effect on a photograph's surface: solver" in capsys.readouterr().err
+    two = torch.cat([BEACH, 1 - BEACH])
+    out, plots, _ = gram_transfer(CAT, two, iterations=3, **options)
+    assert len(out) == len(plots) == 2 and not torch.equal(out[0], out[1])
+    mask = torch.zeros(1, 300, 451)
+    mask[:, 150:] = 1
+    part = gram_transfer(CAT, BEACH, iterations=3, mask=mask, **options)[0]
+    assert torch.equal(part[:, :150], CAT[:, :150]) and not torch.equal(part[:, 150:], CAT[:, 150:])
+
+
+def test_emolat_grades_a_photograph_and_repaints_a_drawing():
+    (emolat,) = call("AffectEmoLatLoader", "tiny")
+    (emotion,) = call("AffectEmotion", "sadness", 1.0)
+    (code,) = call("AffectEmoLatCodebookSampler", emolat, emotion, 1, 1.0, 0)
+    image, grade = call("AffectEmoLatTransfer", emolat, CAT, code, "", 1.0, surface="auto")
+    assert torch.equal(image, call("AffectGradeApply", CAT, grade, 1.0)[0]) and "sadness" in grade.note
+    older, nearest = call("AffectEmoLatTransfer", emolat, CAT, code, "", 1.0)
+    assert not torch.equal(older, image) and "pixels" in nearest.note
+    assert float((image - CAT).abs().mean()) > 0.01
+    nothing = torch.zeros(1, 300, 451)
+    assert torch.equal(call("AffectEmoLatTransfer", emolat, CAT, code, "", 1.0, nothing, "photograph")[0], CAT)

@@ -23,6 +23,7 @@ ORDER = (
 
 BETWEEN_METHODS = {
     ("emolat", "muse"): "an EmoLat code may start MUSE's tokens, and is handed over as EmotionTokens",
+    ("emolat", "grade"): "on a photograph the network's change becomes a grade",
     ("grade", "gram"): "the transfer on a grade's surface compares the same Gram matrices as the paper's",
 }
 """Methods that use another method's public room (its package, none of its files), with the reason."""

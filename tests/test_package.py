@@ -174,8 +174,9 @@ CONTRACT = {
             "sentiment_weight": ("FLOAT", 1e6),
             "seed": ("INT", 0),
             "mask": "MASK",
+            "surface": ["auto", "photograph", "pixels"],
         },
-        "IMAGE IMAGE",
+        "IMAGE IMAGE AFFECT_GRADE",
     ),
     "AffectGradeFit": (
         "Grade from Edit",
@@ -216,8 +217,9 @@ CONTRACT = {
             "text": "STRING",
             "strength": ("FLOAT", 1.0),
             "mask": "MASK",
+            "surface": ["auto", "photograph", "pixels"],
         },
-        "IMAGE",
+        "IMAGE AFFECT_GRADE",
     ),
     "AffectMLLMLoader": (
         "Load MLLM",

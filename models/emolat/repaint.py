@@ -12,13 +12,18 @@ from torch.nn import functional as F
 from .. import host
 from ..emotions import MIKELS
 from ..errors import UserError
+from ..grade import Grid, grade_of_change, some_frames
 from ..tensors.composites import composite
 from ..tensors.gradients import ordinary
-from ..tensors.resize import resized
+from ..tensors.resize import fitted, resized
 from .space import EmoLat, EmoLatCode
 from .transfer import LARGEST
 
 SMALLEST = 16
+
+COPY = 384
+"""Pixels of the longer side of the copy of a photograph that the network repaints: three times what it was trained
+at."""
 
 
 @torch.no_grad()
@@ -71,6 +76,13 @@ def repaint(
     finally:
         bar.close()
     return out
+
+
+def grade(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "", strength: float = 1.0) -> Grid:
+    """The grade of `repaint`'s change, for photographs: the network sees images [B, 3, H, W] at `COPY` pixels, and
+    what it does to colour and light is fitted by one grade, which holds at any size and moves no edge."""
+    small = resized(some_frames(image).float().cpu(), *fitted(*image.shape[-2:], COPY, SMALLEST))
+    return grade_of_change(small, repaint(emolat, small, code, text, strength), note=f"EmoLat, {code.emotion.label}")
 
 
 METHODS = ("t-SNE", "PCA")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..tensors.luminance import luminance
-from ..tensors.resize import resized
+from ..tensors.resize import fitted, resized
 
 SIDE = 256
 """Pixels of the longer side at which edges are compared."""
@@ -60,8 +60,7 @@ def find_placement(source: torch.Tensor, edited: torch.Tensor) -> Placement:
             f"The edit is {edited.shape[-1]} x {edited.shape[-2]} pixels and the source {w} x {h}: their proportions "
             "differ. Crop the source as the edit was cropped, or make the edit of the whole picture."
         )
-    share = min(1.0, SIDE / max(h, w))
-    size = max(8, round(h * share)), max(8, round(w * share))
+    size = fitted(h, w, SIDE, 8)
     a, b = (edges(resized(image.float().cpu(), *size)) for image in (source, edited))
     before = _correlation(a, b)
     best = max((_phase(a, b, 1 + s) for s in torch.linspace(-0.05, 0.05, 11).tolist()), key=lambda found: found[0])

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ..tensors.luminance import luminance
-from ..tensors.resize import resized
+from ..tensors.resize import fitted, resized
 from .grid import BINS, COLUMNS, ROWS, Grid, identity_row
 
 SIDE = 160
@@ -36,7 +36,7 @@ def fit_grade(
     detail  0: one grade for the whole picture, by luminance alone; 1: twice the default's cells, and little smoothness
     mask    [1 or B, 1, H, W] in 0..1: pixels count by it
     """
-    h, w = _fitting_size(*source.shape[-2:])
+    h, w = fitted(*source.shape[-2:], SIDE)
     source, edited = resized(source.float(), h, w), resized(edited.float(), h, w)
     weight = source.new_ones(1, 1, h, w) if mask is None else resized(mask.float(), h, w)
     moments = _moments(source, edited) * weight
@@ -51,11 +51,6 @@ def fit_grade(
         start = F.interpolate(grid[None], size=level.shape[1:], mode="trilinear", align_corners=True)[0]
         grid = _regress(level, start, prior)
     return Grid(grid.cpu().contiguous(), note)
-
-
-def _fitting_size(h: int, w: int) -> tuple[int, int]:
-    share = min(1.0, SIDE / max(h, w))
-    return max(1, round(h * share)), max(1, round(w * share))
 
 
 def _cells(h: int, w: int) -> tuple[int, int]:

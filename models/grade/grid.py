@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .. import files
 from ..errors import UserError
-from ..tensors.luminance import luminance
+from ..tensors.luminance import REC_601, luminance
 
 BINS, ROWS, COLUMNS = 8, 6, 8
 """Vertices of a grid where nothing else is asked for: of luminance, of height, of width."""
@@ -58,6 +58,14 @@ class Grid:
         multiplied by it, before colours are clamped."""
         start = identity_row().to(self.coefficients).view(12, 1, 1, 1)
         return Grid(start + strength * (self.coefficients - start), self.note)
+
+    def colour_only(self) -> Grid:
+        """The grade with each pixel's luminance kept, before colours are clamped: what it does to luminance is taken
+        from all three channels alike."""
+        rows = (self.coefficients - identity_row().to(self.coefficients).view(12, 1, 1, 1)).unflatten(0, (3, 4))
+        weights = rows.new_tensor(REC_601).view(3, 1, 1, 1, 1)
+        kept = rows - (rows * weights).sum(dim=0, keepdim=True)
+        return Grid(kept.flatten(0, 1) + identity_row().to(kept).view(12, 1, 1, 1), self.note)
 
     def then(self, other: Grid) -> Grid:
         """This grade followed by another, as one. Exact where a colour's luminance is all that counts; elsewhere the

@@ -9,7 +9,7 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.nn import functional as F
@@ -21,11 +21,15 @@ from ..networks.backbones import Backbone, feature_maps, folded
 from ..tensors.gradients import deterministic, ordinary, ordinary_weights
 from ..tensors.luminance import REC_601
 from ..tensors.masks import coverage
-from ..tensors.resize import resized
+from ..tensors.resize import fitted, resized
 from .grid import Grid, identity_row
+from .surface import some_frames
 
 SIDE = 256
 """Pixels of the longer side at which the picture is shown to the network."""
+
+PAPERS_WEIGHT = 1e6
+"""The paper's weight of the sentiment, which counts as 1 here, where losses are relative to the source's own."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class SurfaceConfig:
     twist       weight of what mixes channels: a grade moves colours together before it moves them apart
     calm        weight of the change itself
     gamut       weight of what lies beyond 0 and 1
+    colour_only keeps every pixel's luminance
     """
 
     steps: tuple[int, ...] = (26, 6)
@@ -57,6 +62,16 @@ class SurfaceConfig:
     twist: float = 0.2
     calm: float = 0.02
     gamut: float = 20.0
+    colour_only: bool = False
+
+    def within(self, most: int) -> SurfaceConfig:
+        """The same in at most `most` steps, shared out as before; the first size keeps one at least."""
+        share = min(1.0, most / sum(self.steps))
+        return (
+            self
+            if share == 1
+            else replace(self, steps=(max(1, int(self.steps[0] * share)), *(int(n * share) for n in self.steps[1:])))
+        )
 
 
 @dataclass
@@ -76,15 +91,17 @@ def transfer_grade(
     content_weight: float = 1.0,
     sentiment_weight: float = 1.0,
 ) -> GradeTransfer:
-    """The grade that gives `source` the feature statistics of `reference`, both [1, 3, H, W] in 0..1.
+    """The grade that gives `source` [B, 3, H, W] the feature statistics of `reference` [1, 3, H, W], both in 0..1. Of a
+    series, B above 1, it is one grade for all, by the statistics of all: constant in time.
 
-    mask                              [1, 1, H, W] where the picture may change, and where its statistics are taken
+    mask                              [1 or B, 1, H, W] where the picture may change, and where its statistics are taken
     content_weight, sentiment_weight  relative to what works; 0 leaves a term out
     """
     if min(*source.shape[-2:], *reference.shape[-2:]) < 16:
         raise UserError("A transfer takes pictures of at least 16 pixels a side. Make them larger.")
     config = config or SurfaceConfig()
     ui, net = host.current(), folded(net)
+    source, mask = some_frames(source), None if mask is None else some_frames(mask)
     image, goal = (ordinary(_shown(t.to(net.mean))) for t in (source, reference))
     cover = None if mask is None else coverage(ordinary(mask.to(image)), *image.shape[-2:])
     result = GradeTransfer(Grid.identity(1, 1, 1))
@@ -99,14 +116,13 @@ def transfer_grade(
                 grid = _optimised(start, loss, steps, rate, result.losses, bar)
         finally:
             bar.close()
-    result.grade = Grid(grid.detach().cpu().contiguous(), "transfer")
+    grade = Grid(grid.detach().cpu().contiguous(), "transfer")
+    result.grade = grade.colour_only() if config.colour_only else grade
     return result
 
 
 def _shown(image: torch.Tensor) -> torch.Tensor:
-    h, w = image.shape[-2:]
-    share = min(1.0, SIDE / max(h, w))
-    return resized(image, max(16, round(h * share)), max(16, round(w * share)))
+    return resized(image, *fitted(*image.shape[-2:], SIDE, 16))
 
 
 class _Loss:
@@ -137,7 +153,7 @@ class _Loss:
     def __call__(self, grid: torch.Tensor) -> tuple[torch.Tensor, float]:
         """(the whole, its sentiment part)."""
         c = self.config
-        graded = Grid(grid).slice(self.image)
+        graded = (Grid(grid).colour_only() if c.colour_only else Grid(grid)).slice(self.image)
         if self.cover is not None:
             graded = self.image.lerp(graded, self.cover)
         beyond = (graded - graded.clamp(0, 1)).square().mean()

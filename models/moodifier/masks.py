@@ -19,7 +19,7 @@ from ..diffusion import engine
 from ..diffusion.protocol import Conditioning, Context, Denoiser, Step
 from ..errors import UserError
 from ..tensors.luminance import luminance
-from ..tensors.resize import resized
+from ..tensors.resize import fitted, resized
 from ..tensors.uint8 import image_of, to_uint8
 from .attention import Recorder
 from .blend import EVERYTHING
@@ -107,8 +107,7 @@ def guided(maps: torch.Tensor, image: torch.Tensor, radius: float = 0.15, epsilo
     """Maps [B, G, h, w] drawn to the edges of an image [B, 3, H, W] by the guided filter (He et al. 2010): attention
     is as coarse as the network's inner grids, and the picture knows where a thing ends. [B, G, H', W'], at most
     `GUIDED_SIDE` a side; `radius` is a share of the shorter side."""
-    share = min(1.0, GUIDED_SIDE / max(image.shape[-2:]))
-    size = tuple(max(8, round(s * share)) for s in image.shape[-2:])
+    size = fitted(*image.shape[-2:], GUIDED_SIDE, 8)
     image = resized(image.float(), *size)
     maps = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
     r = max(1, round(radius * min(size)))

@@ -62,7 +62,7 @@ TINY: dict[str, tuple[str, Callable[[], nn.Sequential]]] = {
     "tiny-vgg": ("vgg", build_tiny_vgg),
 }
 PUBLISHED = ("densenet121", "vgg19", "alexnet")
-WITH_MAPS = ("auto", *TINY, "densenet121", "vgg19")
+WITH_MAPS = ("auto", *TINY, "densenet121", "vgg19", *efficientnet.NAMES)
 """The names of `load_backbone` whose networks `feature_maps` takes."""
 
 
@@ -159,6 +159,12 @@ def best_backbone() -> str:
     if cached_weights("densenet121"):
         return "densenet121"
     return "efficientnet-lite0" if efficientnet.weights_file("efficientnet-lite0") else "tiny-densenet"
+
+
+def papers_backbone() -> str:
+    """The paper's densenet121 where it is on this machine, else tiny-densenet, whose features are scaled like it: the
+    paper's weights were balanced on them."""
+    return "densenet121" if cached_weights("densenet121") else "tiny-densenet"
 
 
 def taps(net: Backbone, layers: tuple[str, ...] = PERCEPTUAL) -> Callable[[torch.Tensor], list[torch.Tensor]]:

@@ -11,3 +11,9 @@ def resized(image: torch.Tensor, h: int, w: int) -> torch.Tensor:
     if image.shape[-2:] == (h, w):
         return image
     return F.interpolate(image, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
+
+
+def fitted(h: int, w: int, side: int, least: int = 1) -> tuple[int, int]:
+    """The size of a picture of h x w whose longer side is at most `side`; neither is under `least`."""
+    share = min(1.0, side / max(h, w))
+    return max(least, round(h * share)), max(least, round(w * share))

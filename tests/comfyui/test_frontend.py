@@ -62,3 +62,25 @@ def test_the_frontend_opens_a_template_and_exports_what_we_convert(comfy, browse
         node["inputs"] = {k: v for k, v in node["inputs"].items() if k in declared}
         node["_meta"] = {"title": node["_meta"]["title"]}  # a newer one also says which pack the node comes from
     assert ours == shown["prompt"]
+
+
+FROZEN = Path(__file__).parent.parent / "frozen"
+OLDER = ("retrieve_and_transfer", "emolat_eight_emotions", "transfer_own_reference")
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_an_input_that_a_saved_workflow_lacks_runs_as_before(comfy, browser, name):
+    workflow = json.loads((FROZEN / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    prompt = json.loads((FROZEN / "prompts.json").read_text(encoding="utf-8"))[name]
+    values = lambda shown: {
+        key: node["inputs"]["surface"] for key, node in shown["prompt"].items() if "surface" in node["inputs"]
+    }
+    saved = values(browser.execute_async_script(LOAD, workflow))
+    assert saved and set(saved.values()) == {"pixels"}
+    script = LOAD.replace("app.loadGraphData(workflow)", "app.loadApiJson(workflow, 'older')")
+    by_prompt = values(browser.execute_async_script(script, prompt))
+    assert by_prompt == saved
+    added = browser.execute_script(
+        "return LiteGraph.createNode('AffectEmoLatTransfer').widgets.find(w => w.name === 'surface').value"
+    )
+    assert added == "auto"

@@ -124,7 +124,8 @@ class _Pen:
         kind = spec.widget_type
         if kind == "LOAD_3D" and "model_file" in self.drawn.values:
             self.skip(_BUTTONS_OF_3D)
-        value = spec.default if kind in _UNSTORED else self.take(spec.name, spec.default)
+        # A file without a value may be older than the input, which then says what it was before.
+        value = spec.default if kind in _UNSTORED else self.take(spec.name, spec.options.get("absent", spec.default))
         if value is None and kind in ("COMBO", "COMFY_DYNAMICCOMBO_V3"):
             value = next(iter(spec.choices or spec.variants), None)
         if kind not in _UNSENT:
