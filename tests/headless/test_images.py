@@ -35,6 +35,15 @@ def test_sixteen_bits_keep_their_range(embedded, workspace):
     assert image.shape[-1] == 3 and "16 bits" in embedded.notes[0]
 
 
+def test_sixteen_bits_a_colour_are_read_whole(embedded, workspace):
+    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(workspace / "input" / "deep.tif", values, photometric="rgb", compression="zlib")
+    image, mask = LoadImage().load_image("deep.tif")
+    assert np.array_equal((image[0].double() * 65535).round().numpy(), values)
+    assert torch.equal(mask, torch.zeros(1, 64, 64)) and "converted from 16 bits." in embedded.notes[0]
+
+
 def test_alpha_becomes_the_mask_and_does_not_change_the_colour(embedded, workspace):
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[..., 0], pixels[:2, :, 3] = 200, 255

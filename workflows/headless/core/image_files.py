@@ -16,6 +16,7 @@ from ....models.errors import UserError
 from ....models.files import find_inside, open_regular
 from ....models.host import current
 from ....models.pictures import SUFFIXES, frames, opened, upright
+from .deep import deep_colour, is_deep, kept_whole
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -64,13 +65,24 @@ def _decode(path: Path, size: int, time: int) -> None:
 
 
 def read_image(path: Path, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`read_pixels`, with a note to the user where the image was converted."""
+    pixels = read_pixels(path, most)
+    _note_conversions(path)
+    return pixels
+
+
+def read_pixels(path: Path, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(image [N, H, W, 3] in 0..1, mask [N, H, W], 1 where transparent); N > 1 for animations.
 
-    Turned upright by EXIF; 16 bits keep their range; CMYK and palettes become RGB. Without an alpha channel the mask is
-    zeros of 64 x 64, as in ComfyUI. UserError if the file cannot be read.
+    Turned upright by EXIF; 16 bits are kept; CMYK and palettes become RGB. Without an alpha channel the mask is zeros
+    of 64 x 64, as in ComfyUI. UserError if the file cannot be read.
 
     most  the most frames to read; None for all
     """
+    deep = deep_colour(path)
+    if deep is not None:
+        mask = _unit(deep[..., 3]).neg_().add_(1.0) if deep.shape[2] == 4 else torch.zeros(NO_MASK)
+        return _unit(deep[..., :3])[None], mask[None]
     images: list[torch.Tensor] = []
     masks: list[torch.Tensor] = []
     for frame in frames(path):
@@ -81,7 +93,6 @@ def read_image(path: Path, most: int | None = None) -> tuple[torch.Tensor, torch
         masks.append(torch.zeros(NO_MASK) if alpha is None else alpha.neg_().add_(1.0))
         if len(images) == most:
             break
-    _note_conversions(path)
     return _stacked(images), _stacked(masks)
 
 
@@ -111,7 +122,7 @@ def _alpha(image: Any, path: Path) -> torch.Tensor | None:
     if image.mode in _WITH_ALPHA:
         return _unit(image.getchannel("A"))
     key = image.info.get("transparency")
-    if key is None or _lost_in_16_bits(image):
+    if key is None:
         return None
     if isinstance(key, int) and image.mode[0] in "LI":
         if image.mode == "L":
@@ -123,12 +134,6 @@ def _alpha(image: Any, path: Path) -> torch.Tensor | None:
 
 _WITH_ALPHA = ("LA", "PA", "RGBA")
 """Modes whose band A is alpha; LAB's band A is a colour."""
-
-
-def _lost_in_16_bits(image: Any) -> bool:
-    # Pillow reads 16 bits per colour as 8, so the transparent colour cannot be told from its neighbours.
-    key = image.info.get("transparency")
-    return image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255
 
 
 def _grey_bits(path: Path) -> int:
@@ -157,8 +162,10 @@ def _deep_grey(image: Any, name: str) -> torch.Tensor:
 
 
 def _unit(image: Any) -> torch.Tensor:
-    """[H, W] or [H, W, C] in 0..1 from 8 bits. Some rows at a time: a copy of a whole photograph for each step would
-    take several times the memory of the result."""
+    """[H, W] or [H, W, C] in 0..1 of an image of 8 bits, or of uint16 values. Some rows at a time: a copy of a whole
+    photograph for each step would take several times the memory of the result."""
+    if isinstance(image, np.ndarray):
+        return torch.from_numpy(np.divide(image, np.float32(65535), dtype=np.float32))
     bands = len(image.getbands())
     out = np.empty((image.height, image.width) if bands == 1 else (image.height, image.width, bands), np.float32)
     for top in range(0, image.height, 256):
@@ -174,15 +181,14 @@ def _note_conversions(path: Path) -> None:
             notes.append("turned upright as its EXIF says")
         if image.mode in ("CMYK", "YCCK"):
             notes.append("converted from CMYK")
-        tiles = getattr(image, "tile", [])  # how Pillow decodes the file: (codec, box, offset, arguments)
-        if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in tiles):
-            notes.append("converted from 16 bits")
+        if is_deep(image):
+            notes.append(
+                "converted from 16 bits" + ("" if image.mode.startswith("I") or kept_whole(image) else " to 8")
+            )
         if image.mode == "LAB":
             notes.append("converted from LAB")
         if image.mode in _WITH_ALPHA:
             notes.append("its alpha channel became the mask")
-        elif _lost_in_16_bits(image):
-            notes.append("its transparent colour of 16 bits cannot be read, so there is no mask")
         elif "transparency" in image.info:
             notes.append("its transparent colour became the mask")
     if notes:

@@ -185,14 +185,18 @@ def _bytes(image: torch.Tensor) -> np.ndarray:
     """[H, W, C] in 0..1 -> uint8, some rows at a time to save memory. UserError for NaN and infinite values."""
     out = np.empty(image.shape, np.uint8)
     for top in range(0, len(image), 256):
-        part = image[top : top + 256]
-        if not torch.isfinite(part).all():
-            raise UserError(
-                "The image holds values that are not numbers (NaN or infinity), which cannot be saved. Check the nodes "
-                "that made it: a strength, a guidance or a weight may be far too high."
-            )
-        out[top : top + 256] = truncated(part)
+        out[top : top + 256] = truncated(checked(image[top : top + 256]))
     return out
+
+
+def checked(values: torch.Tensor) -> torch.Tensor:
+    """The same values. UserError where they are NaN or infinite."""
+    if not torch.isfinite(values).all():
+        raise UserError(
+            "The image holds values that are not numbers (NaN or infinity), which cannot be saved. Check the nodes "
+            "that made it: a strength, a guidance or a weight may be far too high."
+        )
+    return values
 
 
 def _split(prefix: str) -> tuple[str, str]:
