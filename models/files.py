@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 import os
+import re
 import secrets
 import stat
 import struct
@@ -30,6 +31,9 @@ TINY_DIR = Path(__file__).parent / "tiny"
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000
 """Bytes of one part of a path, and characters of a whole path, that file systems accept."""
+
+_BEGINNING = 40
+"""Characters of a file's name that its temporary name begins with; of up to four bytes each."""
 
 
 def safe_join(root: Path | str, name: str) -> Path:
@@ -129,7 +133,7 @@ def _claim(temporary: Path, path: Path) -> bool:
         return False
     except (OSError, NotImplementedError):
         pass
-    lock = path.with_name(f".{path.name[:80]}.lock")
+    lock = path.with_name(f".{path.name[:_BEGINNING]}.lock")
     try:
         os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
@@ -149,7 +153,7 @@ def _written(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
     still exists. Its mode follows the user's umask, whatever a writer sets (safetensors restricts files to their
     owner)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name[:_BEGINNING]}.{secrets.token_hex(6)}.tmp{path.suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         mode = temporary.stat().st_mode
@@ -158,6 +162,15 @@ def _written(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Temporary files in a folder that writing the files `names` has left behind, where a run was killed. A run that
+    is at work has such a file too."""
+    beginnings = {name[:_BEGINNING] for name in names}
+    pattern = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp(\.[^.]*)?", re.DOTALL)
+    found = ((name, pattern.fullmatch(name)) for name in sorted(os.listdir(folder)))
+    return [folder / name for name, match in found if match and match.group(1) in beginnings]
 
 
 def release(mapped: np.ndarray) -> None:
@@ -308,7 +321,7 @@ def load_safetensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, t
 def checksum(path: Path | str) -> str:
     """The SHA-256 of a file's content."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as f:
+    with open_regular(path) as f:
         while piece := f.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -210,13 +210,16 @@ class ComfyHost(Host):
         return [Path(folder_paths.models_dir) / kind]
 
 
-def files_below(folder: Path | str) -> Iterator[str]:
+def files_below(folder: Path | str, enter: Callable[[Path], bool] = lambda path: True) -> Iterator[str]:
     """Names of the files in a folder and its sub-folders, relative, with forward slashes. Links to folders are
-    followed, each folder once."""
+    followed, each folder once.
+
+    enter  whether a sub-folder is looked into
+    """
     seen = {os.path.realpath(folder)}
     for where, inside, names in os.walk(folder, followlinks=True):
         places = {name: os.path.realpath(os.path.join(where, name)) for name in inside}
-        inside[:] = [name for name in sorted(inside) if places[name] not in seen]
+        inside[:] = [name for name in sorted(inside) if places[name] not in seen and enter(Path(where, name))]
         seen |= {places[name] for name in inside}
         yield from (Path(where, name).relative_to(folder).as_posix() for name in sorted(names))
 

@@ -1,8 +1,11 @@
 """Running prompts: order, lists, hidden inputs, which results are kept and which nodes run again."""
 
+import math
+import weakref
+
 import pytest
 from comfyui_affect.models.errors import UserError
-from comfyui_affect.workflows.headless.execute import Executor, NodeFailed
+from comfyui_affect.workflows.headless.execute import Executor, NodeFailed, signature
 from comfyui_affect.workflows.headless.registry import Registry
 
 
@@ -187,3 +190,60 @@ def test_a_wrong_number_of_outputs_is_an_error(nodes, embedded):
     registry.get("Number").cls.f = lambda self, value: (1, 2)
     with pytest.raises(NodeFailed, match="returned 2 outputs and declares 1"):
         Executor(registry).run({"1": n("Number", value=1), "2": n("Show", x=["1", 0])})
+
+
+def test_only_the_wanted_nodes_run(nodes):
+    registry, calls = nodes
+    prompt = {
+        "1": n("Number", value=3),
+        "2": n("Add", a=["1", 0], b=1),
+        "3": n("Show", x=["2", 0]),
+        "4": n("Fails", x=1),
+    }
+    executor = Executor(registry)
+    assert executor.run(prompt, ends=["2"])["2"].outputs == [[4]] and calls == ["Number", "Add"]
+    assert executor.run(prompt, ends=["1"])["1"].outputs == [[3]] and executor.ran == []
+
+
+def test_passing_results_are_let_go_when_nothing_needs_them():
+    """The first of four is gone when the third runs; a series then takes the memory of one picture."""
+
+    class Thing:
+        pass
+
+    alive, made = [], []
+
+    def pass_on(self, x):
+        alive.append([ref() is not None for ref in made])
+        thing = Thing()
+        made.append(weakref.ref(thing))
+        return (thing,)
+
+    step = node_class({"required": {"x": ("*", {})}}, ("THING",), pass_on)
+    executor = Executor(Registry({"Step": step}, {}))
+    prompt = {"1": n("Step", x=0)} | {str(i): n("Step", x=[str(i - 1), 0]) for i in (2, 3, 4)}
+    results = executor.run(prompt, ends=["4"], passing=prompt)
+    assert list(results) == ["4"]
+    assert alive == [[], [True], [False, True], [False, False, True]]
+    del results
+    assert [ref() is not None for ref in made] == [False] * 4
+    executor.run(prompt, ends=["4"], passing=prompt)
+    assert executor.ran == ["1", "2", "3", "4"]
+    executor.run(prompt, ends=["4"], passing=["4"])  # the others are kept for the next
+    assert [ref() is not None for ref in made[-4:]] == [True, True, True, False]
+    executor.run(prompt, ends=["4"], passing=["4"])
+    assert executor.ran == ["4"]
+
+
+def test_a_signature_is_the_same_each_time_and_follows_what_a_node_depends_on(nodes):
+    registry, _ = nodes
+    restless = node_class(
+        {"required": {"x": ("INT", {})}}, ("INT",), None, IS_CHANGED=classmethod(lambda cls, x: math.nan)
+    )
+    registry = registry.with_type("Restless", restless, "Restless")
+    prompt = {"1": n("Restless", x=1), "2": n("Add", a=["1", 0], b=1), "3": n("Number", value=1)}
+    first = signature(prompt, "2", registry)
+    prompt["3"]["inputs"]["value"] = 2
+    assert signature(prompt, "2", registry) == first
+    prompt["1"]["inputs"]["x"] = 2
+    assert signature(prompt, "2", registry) != first

@@ -26,7 +26,7 @@ def apply(prompt: Prompt, assignments: list[str], registry: Registry, homes: dic
         target, equals, text = assignment.partition("=")
         if not equals or "." not in target.strip("."):
             raise UserError(f"--set takes NODE.INPUT=VALUE, and got '{assignment}'. For example: --set 3.seed=7.")
-        node_id, name = _find_input(prompt, target, registry)
+        node_id, name = find_input(prompt, target, registry)
         kind = registry.get(str(prompt[node_id]["class_type"]))
         if kind is None:
             raise UserError(
@@ -75,15 +75,18 @@ def _switch_choice(given: dict[str, Any], name: str, declared: list[Input]) -> N
     )
 
 
-def _find_input(prompt: Prompt, target: str, registry: Registry) -> tuple[str, str]:
-    """Node id and input of NODE.INPUT. Both may contain dots: the longest beginning that names a node is the node."""
+def find_input(prompt: Prompt, target: str, registry: Registry, option: str = "--set") -> tuple[str, str]:
+    """Node id and input of NODE.INPUT. Both may contain dots: the longest beginning that names a node is the node.
+
+    option  what the user gave, for the message of the UserError if there is no such node, or several
+    """
     at = target.rfind(".")
     first = at
     while at > 0:
         if _nodes_called(prompt, target[:at], registry):
-            return _find_node(prompt, target[:at], registry), target[at + 1 :]
+            return find_node(prompt, target[:at], registry, option), target[at + 1 :]
         at = target.rfind(".", 0, at)
-    return _find_node(prompt, target[:first], registry), target[first + 1 :]
+    return find_node(prompt, target[:first], registry, option), target[first + 1 :]
 
 
 def _nodes_called(prompt: Prompt, name: str, registry: Registry) -> list[str]:
@@ -93,16 +96,17 @@ def _nodes_called(prompt: Prompt, name: str, registry: Registry) -> list[str]:
     return titled or [n for n in prompt if prompt[n].get("class_type") == name]
 
 
-def _find_node(prompt: Prompt, name: str, registry: Registry) -> str:
+def find_node(prompt: Prompt, name: str, registry: Registry, option: str = "--set") -> str:
+    """The id of the node with this id, title or type. UserError if there is none, or several."""
     ids = _nodes_called(prompt, name, registry)
     if not ids:
         titles = {n: title_of(prompt, n, registry) for n in prompt}
         raise UserError(
-            f"--set: no node has the id or title '{name}'.{did_you_mean(name, [*prompt, *titles.values()])} "
+            f"{option}: no node has the id or title '{name}'.{did_you_mean(name, [*prompt, *titles.values()])} "
             "The nodes are: " + ", ".join(f"{n} '{title}'" for n, title in titles.items()) + "."
         )
     if len(ids) > 1:
-        raise UserError(f"--set: {len(ids)} nodes are called '{name}'. Name one by its id: {', '.join(ids)}.")
+        raise UserError(f"{option}: {len(ids)} nodes are called '{name}'. Name one by its id: {', '.join(ids)}.")
     return ids[0]
 
 

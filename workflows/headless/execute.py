@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import uuid
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,11 +56,25 @@ class Executor:
         self.ran: list[str] = []
         """Ids of the nodes that the last `run` called, in order; nodes whose result was kept are not among them."""
 
-    def run(self, prompt: Prompt, extra_pnginfo: dict[str, Any] | None = None) -> dict[str, NodeResult]:
-        """Runs the nodes that the outputs of a checked prompt need; results by node id. NodeFailed if a node fails."""
+    def run(
+        self,
+        prompt: Prompt,
+        extra_pnginfo: dict[str, Any] | None = None,
+        ends: Iterable[str] | None = None,
+        passing: Collection[str] = (),
+    ) -> dict[str, NodeResult]:
+        """Runs the nodes that the outputs of a checked prompt need; results by node id. NodeFailed if a node fails.
+
+        ends     the nodes whose results are wanted; default: the output nodes
+        passing  nodes whose results the next prompt will not use: they are let go as soon as nothing needs them, and
+                 only those of `ends` are returned
+        """
         import torch
 
-        order = needed(prompt, self.registry)
+        order = needed(prompt, self.registry, ends)
+        left = _users(prompt, order)
+        for end in order if ends is None else ends:
+            left[end] += 1
         self.ran = []
         results: dict[str, NodeResult] = {}
         signatures: dict[str, str] = {}
@@ -72,32 +87,24 @@ class Executor:
                     title = title_of(prompt, node_id, self.registry)
                     bar.text(title)
                     try:
-                        signatures[node_id] = self._signature(prompt, node_id, kind, signatures)
+                        signatures[node_id] = _signature(prompt, node_id, kind, signatures, lambda: uuid.uuid4().hex)
                         results[node_id] = self._cache.get(signatures[node_id]) or self._call(
                             prompt, node_id, kind, results, extra_pnginfo
                         )
                     except Exception as error:
                         raise NodeFailed(node_id, title, kind.key, error) from error
-                    self._cache[signatures[node_id]] = results[node_id]
+                    if node_id not in passing:
+                        self._cache[signatures[node_id]] = results[node_id]
+                    for source in _sources(prompt, node_id):
+                        left[source] -= 1
+                        if source in passing and not left[source]:
+                            del results[source]
                     bar.update(1)
         finally:
             bar.close()
             # As in ComfyUI, results that this prompt did not use are dropped to free their memory.
             self._cache = {s: self._cache[s] for s in signatures.values() if s in self._cache}
         return results
-
-    def _signature(self, prompt: Prompt, node_id: str, kind: NodeType, signatures: dict[str, str]) -> str:
-        """A hash of everything that the node's result depends on; different each time if IS_CHANGED is NaN."""
-        inputs = prompt[node_id]["inputs"]
-        parts: list[Any] = [kind.key]
-        for name in sorted(inputs):
-            value = inputs[name]
-            parts.append([name, signatures[value[0]], value[1]] if is_link(value) else [name, repr(value)])
-        if hasattr(kind.cls, "IS_CHANGED"):
-            parts.append(["IS_CHANGED", _fingerprint(kind, inputs)])
-        if "UNIQUE_ID" in kind.hidden.values() or getattr(kind.cls, "NOT_IDEMPOTENT", False):
-            parts.append(["UNIQUE_ID", node_id])
-        return _digest(parts)
 
     def _call(
         self,
@@ -128,8 +135,48 @@ class Executor:
         return _merge(kind, returned)
 
 
-def _fingerprint(kind: NodeType, inputs: dict[str, Any]) -> str:
-    """What IS_CHANGED returns for the constants; a new value each time if it returns NaN or fails."""
+def signature(prompt: Prompt, end: str, registry: Registry) -> str:
+    """A hash of everything that a node's result depends on, the contents of files included, as long as the nodes say
+    so in IS_CHANGED. The same each time: a node that always runs again (NaN) counts as unchanged."""
+    signatures: dict[str, str] = {}
+    for node_id in needed(prompt, registry, [end]):
+        kind = registry.known(prompt[node_id]["class_type"])
+        signatures[node_id] = _signature(prompt, node_id, kind, signatures, lambda: "")
+    return signatures[end]
+
+
+def _signature(
+    prompt: Prompt, node_id: str, kind: NodeType, signatures: dict[str, str], always: Callable[[], str]
+) -> str:
+    """A hash of everything that the node's result depends on. `always`: what IS_CHANGED's NaN counts as."""
+    inputs = prompt[node_id]["inputs"]
+    parts: list[Any] = [kind.key]
+    for name in sorted(inputs):
+        value = inputs[name]
+        parts.append([name, signatures[value[0]], value[1]] if is_link(value) else [name, repr(value)])
+    if hasattr(kind.cls, "IS_CHANGED"):
+        parts.append(["IS_CHANGED", _fingerprint(kind, inputs, always)])
+    if "UNIQUE_ID" in kind.hidden.values() or getattr(kind.cls, "NOT_IDEMPOTENT", False):
+        parts.append(["UNIQUE_ID", node_id])
+    return _digest(parts)
+
+
+def _sources(prompt: Prompt, node_id: str) -> list[str]:
+    """The nodes that a node's inputs come from, one for each link."""
+    return [value[0] for value in prompt[node_id]["inputs"].values() if is_link(value)]
+
+
+def _users(prompt: Prompt, order: list[str]) -> dict[str, int]:
+    """How many links lead from each node to others of `order`."""
+    users = dict.fromkeys(order, 0)
+    for node_id in order:
+        for source in _sources(prompt, node_id):
+            users[source] += 1
+    return users
+
+
+def _fingerprint(kind: NodeType, inputs: dict[str, Any], always: Callable[[], str]) -> str:
+    """What IS_CHANGED returns for the constants; `always()` if it returns NaN or fails."""
     declared = kind.inputs()
     constants = {n: None if is_link(v) else v for n, v in inputs.items() if n in declared}
     try:
@@ -139,7 +186,7 @@ def _fingerprint(kind: NodeType, inputs: dict[str, Any]) -> str:
         changed = math.nan
         if None not in constants.values():
             host.current().note(f"{kind.key} could not tell whether it changed, so it runs again: {error}")
-    return uuid.uuid4().hex if isinstance(changed, float) and math.isnan(changed) else repr(changed)
+    return always() if isinstance(changed, float) and math.isnan(changed) else repr(changed)
 
 
 def _digest(parts: list[Any]) -> str:

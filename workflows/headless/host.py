@@ -16,30 +16,33 @@ _ROOM = 20_000_000
 """Bytes that must be free in the output folder: enough for some pictures."""
 
 
-def writable(folder: Path | str) -> None:
-    """UserError if results cannot be written into a folder, which may not exist yet. Creates and writes nothing."""
+def writable(folder: Path | str, option: str = "--output-dir") -> None:
+    """UserError if results cannot be written into a folder, which may not exist yet. Creates and writes nothing.
+
+    option  the option that names the folder, for the message
+    """
     folder = Path(folder)
     try:
         existing = next(p for p in (folder, *folder.absolute().parents) if p.exists() or p.is_symlink())
         if not existing.is_dir():
             raise UserError(
                 f"The output folder '{folder}' cannot be used: '{existing}' is not a folder. "
-                "Choose another with --output-dir."
+                f"Choose another with {option}."
             )
         if not os.access(existing, os.W_OK | os.X_OK):
             raise UserError(
                 f"Nothing can be written into the output folder '{folder}': '{existing}' is read-only, or belongs to "
-                "another user. Choose another with --output-dir."
+                f"another user. Choose another with {option}."
             )
         free = shutil.disk_usage(existing).free
     except (OSError, ValueError) as error:  # a name that no folder can have
         raise UserError(
-            f"The output folder {str(folder)[:200]!r} cannot be used: {error}. Choose another with --output-dir."
+            f"The output folder {str(folder)[:200]!r} cannot be used: {error}. Choose another with {option}."
         ) from error
     if free < _ROOM:
         raise UserError(
             f"The disk of the output folder '{folder}' is full: {free / 1e6:.0f} MB are free. Make room, or choose "
-            "another with --output-dir."
+            f"another with {option}."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ def title_of(prompt: Prompt, node_id: str, registry: Registry) -> str:
     return str(given or (kind.display_name if kind else node.get("class_type")))
 
 
-def needed(prompt: Prompt, registry: Registry) -> list[str]:
-    """Ids of the nodes that output nodes need, each after its sources (cycles are cut where they close)."""
+def needed(prompt: Prompt, registry: Registry, ends: Iterable[str] | None = None) -> list[str]:
+    """Ids of the nodes that `ends` need (default: the output nodes), each after its sources (cycles are cut where they
+    close)."""
     order: list[str] = []
     seen: set[str] = set()
 
@@ -50,11 +51,16 @@ def needed(prompt: Prompt, registry: Registry) -> list[str]:
                 seen.add(following)
                 stack.append((following, _sources(prompt, following)))
 
-    for node_id, node in prompt.items():
-        kind = registry.get(str(node.get("class_type")))
-        if kind is not None and kind.is_output and node_id not in seen:
+    for node_id in output_nodes(prompt, registry) if ends is None else ends:
+        if node_id not in seen:
             visit(node_id)
     return order
+
+
+def output_nodes(prompt: Prompt, registry: Registry) -> list[str]:
+    """Ids of the nodes for whose sake others run."""
+    kinds = {node_id: registry.get(str(node.get("class_type"))) for node_id, node in prompt.items()}
+    return [node_id for node_id, kind in kinds.items() if kind is not None and kind.is_output]
 
 
 def _sources(prompt: Prompt, node_id: str) -> Iterator[str]:

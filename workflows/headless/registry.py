@@ -201,6 +201,12 @@ class Registry:
         self.where, self.remedy, self.whole = where, remedy, whole
         self._types = {k: NodeType(k, c, display_names.get(k, k)) for k, c in classes.items()}
 
+    def with_type(self, key: str, cls: type, display_name: str) -> Registry:
+        """A copy that knows one more type."""
+        more = copy.copy(self)
+        more._types = {**self._types, key: NodeType(key, cls, display_name)}
+        return more
+
     def get(self, key: str) -> NodeType | None:
         """The type of a key, None if it is unknown."""
         return self._types.get(key)

@@ -4,6 +4,7 @@ functions."""
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def prepare(
     assignments: list[str] | None = None,
     choice_seed: int = 0,
     registry: Registry | None = None,
+    rewire: Callable[[Prompt], Prompt] | None = None,
 ) -> Prepared:
     """Reads, converts, edits and checks a workflow. Nothing runs and nothing is written.
 
@@ -42,6 +44,7 @@ def prepare(
     assignments  `--set` changes, NODE.INPUT=VALUE
     choice_seed  of `{a|b}` choices in UI workflows
     registry     the node types; default: those that run here
+    rewire       makes of the edited prompt the one that is checked
 
     UserError, or WorkflowError with every problem, if it cannot run. Files are looked up in the current host's folders.
     """
@@ -59,6 +62,8 @@ def prepare(
         # ComfyUI then opens the prompt, which is what ran, instead of a drawing that differs from it.
         workflow = None
         notes.append("--set changed an input that the drawing cannot show, so the results carry the prompt alone.")
+    if rewire is not None:
+        prompt = rewire(prompt)
     problems = check(prompt, registry)
     if problems:
         raise WorkflowError(problems)
