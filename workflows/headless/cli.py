@@ -18,7 +18,7 @@ from typing import Any
 
 from ...models.errors import UserError, unwritable
 from ...models.foreign import say
-from .commands import check, dispatch, gallery, models, nodes, run
+from .commands import apply, check, dispatch, gallery, models, nodes, run
 from .commands.arguments import Parser
 from .problems import WorkflowError
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="--debug, anywhere, shows the traceback of an error.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (run, check, nodes, models, gallery, dispatch):
+    for module in (run, apply, check, nodes, models, gallery, dispatch):
         module.add_commands(commands)
     return top
 
@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     previous = _unwind_on_termination()
     try:
         args = _parse([a for a in argv if a != "--debug"])
+        args.debug = debug
         code: int = args.run(args)
         sys.stdout.flush()
         return code
