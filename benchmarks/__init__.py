@@ -7,6 +7,7 @@ COMMANDS = {
     "muse-knobs": ("benchmarks.muse_knobs", "pictures of each knob turned, for the artists' page"),
     "retrieval": ("benchmarks.retrieval", "reference retrieval: exactness, time, memory"),
     "gram": ("benchmarks.gram", "Gram transfer: time, memory, and held-out scenes"),
+    "photographs": ("benchmarks.photographs", "photographs in a reference's feeling, by people's ratings"),
     "emolat-train": ("benchmarks.emolat_train", "EmoLat's codebooks: speed, use, and what a probe recognises in them"),
     "emolat": ("benchmarks.emolat", "EmoLat's transfer on held-out scenes"),
     "emolat-ablation": ("benchmarks.emolat_ablation", "what each loss of EmoLat's transfer contributes"),

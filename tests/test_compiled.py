@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("numba")
 
@@ -24,7 +25,7 @@ grid = np.zeros((2, 2, 2, 12), np.float32)
 grid[..., 3] = 0.25
 empty = np.zeros((0, 0), np.float32)
 kernels.grade_rows(np.ones((2, 2, 3), np.float32), out, grid, np.float32(1.0), empty)
-print(out[0, 0].tolist(), sum(kernels.grade_rows.stats.cache_hits.values()))
+print(out[0, 0].tolist(), sum(kernels.grade_rows.__wrapped__.stats.cache_hits.values()))
 """
 
 
@@ -66,3 +67,17 @@ def test_a_cache_folder_that_cannot_be_written_falls_back_and_no_folder_at_all_c
 
     function = module.compiled(str(tmp_path))(double)
     assert function(21) == 42 and type(function._cache).__name__ == "NullCache"
+
+
+def test_torch_keeps_its_number_of_threads():
+    from comfyui_affect.models.grade.apply import apply_grade
+    from comfyui_affect.models.grade.grid import Grid
+
+    before = torch.get_num_threads()
+    other = 1 if before > 1 else 2
+    try:
+        torch.set_num_threads(other)
+        apply_grade(torch.rand(1, 32, 32, 3), Grid.identity())
+        assert torch.get_num_threads() == other
+    finally:
+        torch.set_num_threads(before)

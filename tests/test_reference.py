@@ -437,7 +437,7 @@ def test_the_transfer_node_takes_several_references_for_one_image(monkeypatch):
     monkeypatch.setattr(backbones, "cached_weights", lambda name: None)
     image = torch.full((1, 32, 32, 3), 0.5)
     references = torch.stack([torch.full((40, 20, 3), v) for v in (0.1, 0.2, 0.3)])
-    out, plots = AffectDenseNetGramTransfer().run(image, references, 5, 1.0, 1e6, 0, mask=torch.ones(1, 16, 16))
+    out, plots, _ = AffectDenseNetGramTransfer().run(image, references, 5, 1.0, 1e6, 0, mask=torch.ones(1, 16, 16))
     assert out.shape == (3, 32, 32, 3) and len(plots) == 3
     assert [round(r, 3) for _, r, _ in seen] == [0.1, 0.2, 0.3] and all(s == 0.5 and m == 1.0 for s, _, m in seen)
 

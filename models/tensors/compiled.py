@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -28,9 +29,26 @@ def compiled(source: str, **options: Any) -> Callable[[Callable[..., Any]], Call
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         with _cache_folder(Path(source)) as kept:
             decorated: Callable[..., Any] = numba.njit(cache=kept, **options)(function)
-        return decorated
+        return _leaving_torch_its_threads(decorated) if options.get("parallel") else decorated
 
     return decorate
+
+
+def _leaving_torch_its_threads(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Numba and torch share OpenMP, whose number of threads numba sets to its own and leaves there. Torch would go on
+    with it: on another number of threads than was asked for, with other last digits, and many times slower where the
+    cores are taken."""
+    import torch
+
+    @functools.wraps(function)
+    def called(*arguments: Any) -> Any:
+        threads = torch.get_num_threads()
+        try:
+            return function(*arguments)
+        finally:
+            torch.set_num_threads(threads)
+
+    return called
 
 
 @contextmanager
