@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from comfyui_affect.models import host
 from comfyui_affect.workflows.headless import cli
@@ -16,6 +17,9 @@ from comfyui_affect.workflows.headless.registry import Registry
 from comfyui_affect.workflows.headless.remote.object_info import registry_of
 from headless.drawings import read
 from PIL import Image
+
+_NOISE = np.random.default_rng(5).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+"""The photographs' pixels, each time with another number added."""
 
 
 class Answer(NamedTuple):
@@ -174,3 +178,39 @@ def scale_workflow() -> dict[str, Any]:
         ],
         "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],
     }
+
+
+@pytest.fixture
+def keep():
+    """A workflow that changes nothing. The picture that it names does not exist."""
+    scale = {"upscale_method": "bilinear", "width": 0, "height": 0, "crop": "disabled"}
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "absent.png"}},
+        "2": {"class_type": "ImageScale", "_meta": {"title": "Size"}, "inputs": {"image": ["1", 0], **scale}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+    }
+
+
+@pytest.fixture
+def photos(workspace):
+    """photos(name, ...): photographs of that name, each another, in the folder `photos`."""
+    count = 0
+
+    def make(*names):
+        nonlocal count
+        for name in names:
+            path = workspace / "photos" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            count += 1
+            Image.fromarray(_NOISE + np.uint8(count)).save(path, format=None if path.suffix else "PNG")
+        return workspace / "photos"
+
+    return make
+
+
+@pytest.fixture
+def apply(affect, keep):
+    """apply(option, ...): the command with the workflow that changes nothing, from photos to out."""
+    return lambda *options, workflow=None: affect(
+        "apply", keep if workflow is None else workflow, "--each", "photos", "--out", "out", *options
+    )

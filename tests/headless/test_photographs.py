@@ -1,5 +1,6 @@
 """Photographs of every kind, read and written again: pixels, depth, and all that their files carry."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -10,6 +11,8 @@ import torch
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.workflows.headless.core.deep import deep_colour
 from comfyui_affect.workflows.headless.photographs import encode, ifd, jpeg, png, read
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
@@ -184,6 +187,33 @@ def test_exif_is_corrected_in_place_and_its_preview_cut_off(order):
     assert struct.unpack_from(order + "I", new, 6 + 8 + 2 + 12 * 3) == (0,)
 
 
+@given(st.binary(max_size=12), st.integers(0, 150), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_damaged_directories_are_value_errors(damage, at, cut):
+    data = bytearray(exif()[6:])
+    data[at : at + len(damage)] = damage
+    data = bytes(data[:-at] if cut and at else data)
+    with contextlib.suppress(ValueError):
+        assert len(ifd.corrected(data, (1, 1))) == len(data)
+    with contextlib.suppress(ValueError):
+        assert ifd.tags(data, ifd.first(data)).keys() <= {e.tag for e in ifd.entries(data, ifd.first(data))}
+
+
+def test_directories_that_lead_to_one_another_end():
+    """All entries of a directory lead to itself, or share one large value."""
+    at, many = 8, 5000
+    for kind, count in ((ifd.LONG, 1), (7, 60000)):
+        tags = [ifd.EXIF] * many if kind == ifd.LONG else range(1, many + 1)
+        entries = b"".join(struct.pack("<HHII", tag, kind, count, at) for tag in tags)
+        data = b"II*\0" + struct.pack("<I", at) + struct.pack("<H", many) + entries + bytes(4)
+        if kind == ifd.LONG:
+            assert ifd.corrected(data, (1, 1)) == data
+            assert list(ifd.tags(data, at)) == [ifd.EXIF]
+        else:
+            with pytest.raises(ValueError, match="too large"):
+                ifd.tags(data, at)
+
+
 def test_damaged_exif_is_a_value_error_and_is_left_out(saved, tmp_path):
     block = exif()
     for end in range(7, len(block) - 20):
@@ -199,6 +229,17 @@ def test_damaged_exif_is_a_value_error_and_is_left_out(saved, tmp_path):
     path.write_bytes(jpeg.with_segments(plain, b"\xff\xe1" + struct.pack(">H", len(broken) + 2) + broken))
     out, _, _ = again(path)
     assert [c for m, c in jpeg.segments(out.read_bytes()) if m == 0xE1] == []
+
+
+def test_texts_whose_orientation_cannot_be_corrected_are_left_out_of_a_turned_png(saved, tmp_path):
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=True)
+    texts.add_text("Raw profile type exif", "\nexif\n 0\n")
+    texts.add_text("Title", "Dunes")
+    for orientation, names in ((1, {"XML:com.adobe.xmp", "Raw profile type exif", "Title"}), (6, {"Title"})):
+        out, _, _ = again(saved("a.png", COLOUR8[..., :3], pnginfo=texts, exif=exif(orientation)))
+        with Image.open(out) as image:
+            assert set(image.text) == names
 
 
 def test_a_jpeg_keeps_comments_and_iptc_and_loses_second_pictures(saved):

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ def _apply(args: argparse.Namespace) -> int:
     results: list[Result] = []
     with (
         host.use(SeriesHost(args.input_dir, args.output_dir, args.models_dir, args.allow_host)) as current,
-        _pictures_of_any_size(),
+        _quiet_pillow(),
     ):
         writable(args.out, "--out")
         wiring = Wiring(default_registry(), args.into, args.output)
@@ -99,14 +100,17 @@ def _apply(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _pictures_of_any_size() -> Iterator[None]:
-    """Pillow's fixed limit of pixels is lifted in this program: `models/pictures` bounds the memory, after
-    $AFFECT_PICTURE_GB."""
+def _quiet_pillow() -> Iterator[None]:
+    """Pillow's fixed limit of pixels is lifted in this program, because `models/pictures` bounds the memory, after
+    $AFFECT_PICTURE_GB. Its warnings (a broken EXIF, a second picture that is cut off) name no file and are not
+    shown."""
     from PIL import Image
 
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 

@@ -20,8 +20,8 @@ _SUBDIRECTORIES = (EXIF, GPS, INTEROPERABILITY)
 _WIDTH, _HEIGHT = 40962, 40963
 """EXIF's PixelXDimension and PixelYDimension."""
 
-_MOST_BYTES = 1 << 24
-"""Bytes of one value that is carried over."""
+_MOST_BYTES = 1 << 26
+"""Bytes of all values that are carried over."""
 
 Tags = dict[int, "tuple[int, int, bytes] | Tags"]
 """Tag -> (type, how many values, their bytes), or the tags of the directory that it leads to."""
@@ -92,35 +92,46 @@ def corrected(exif: bytes, size: tuple[int, int]) -> bytes:
             limit = 65535 if entry.kind == SHORT else 2**32 - 1
             struct.pack_into(order + ("H" if entry.kind == SHORT else "I"), data, entry.at, min(value, limit))
 
+    inside = None
     for entry in entries(data, at):
         if entry.tag == ORIENTATION:
             put(entry, 1)
         elif entry.tag == EXIF and entry.kind == LONG:
-            for inner in entries(data, number(data, order, LONG, entry.at)):
-                if inner.tag in (_WIDTH, _HEIGHT):
-                    put(inner, size[inner.tag == _HEIGHT])
+            inside = number(data, order, LONG, entry.at)
+    for entry in () if inside is None else entries(data, inside):
+        if entry.tag in (_WIDTH, _HEIGHT):
+            put(entry, size[entry.tag == _HEIGHT])
     following = at + 2 + 12 * number(data, order, SHORT, at)
     if following + 4 <= len(data):
         data[following : following + 4] = bytes(4)
     return exif[:start] + bytes(data)
 
 
-def tags(data: Bytes, at: int, wanted: frozenset[int] | None = None, depth: int = 0) -> Tags:
-    """The tags of the directory at a place and of those that it leads to.
+def tags(data: Bytes, at: int, wanted: frozenset[int] | None = None) -> Tags:
+    """The tags of the directory at a place and of those that it leads to. ValueError for more than 64 MB of values.
 
     wanted  only these of the directory itself
     """
-    order = byte_order(data)
-    found: Tags = {}
-    for entry in entries(data, at):
-        if wanted is not None and entry.tag not in wanted:
-            continue
-        if entry.tag in _SUBDIRECTORIES:
-            if entry.kind == LONG and depth < 2:
-                found[entry.tag] = tags(data, number(data, order, LONG, entry.at), None, depth + 1)
-        elif entry.size <= _MOST_BYTES:
+    room = _MOST_BYTES
+
+    def read(at: int, wanted: frozenset[int] | None, depth: int) -> Tags:
+        nonlocal room
+        found: Tags = {}
+        for entry in entries(data, at):
+            if (wanted is not None and entry.tag not in wanted) or entry.tag in found:
+                continue
+            if entry.tag in _SUBDIRECTORIES:
+                if entry.kind == LONG and depth < 2:
+                    found[entry.tag] = read(number(data, order, LONG, entry.at), None, depth + 1)
+                continue
+            room -= entry.size
+            if room < 0:
+                raise ValueError("its values are too large")
             found[entry.tag] = (entry.kind, entry.count, bytes(data[entry.at : entry.at + entry.size]))
-    return found
+        return found
+
+    order = byte_order(data)
+    return read(at, wanted, 0)
 
 
 def set_size(found: Tags, order: str, size: tuple[int, int]) -> None:

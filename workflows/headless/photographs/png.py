@@ -16,6 +16,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CARRIED = {b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME"}
 """Chunks of colour, resolution, texts. They do not depend on how pixels are stored."""
 
+_RAW_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
+_UNREAD = {b"tEXt": _RAW_EXIF, b"zTXt": _RAW_EXIF, b"iTXt": (b"XML:com.adobe.xmp\0\1",)}
+"""Texts that may state an orientation in a form that is not corrected: ImageMagick's EXIF, and compressed XMP."""
+
 LEVEL = 4
 """How hard zlib compresses: beyond it, photographs take twice the time for a few percent."""
 
@@ -42,24 +46,19 @@ def chunk(name: bytes, content: bytes) -> bytes:
 def carried(data: bytes, size: tuple[int, int], with_profile: bool, turned: bool) -> bytes:
     """The chunks of a file that belong into one of other, upright pixels of a size (width, height).
 
-    turned  whether an orientation was undone, which a text of ImageMagick's may still state
+    turned  whether an orientation was undone: then texts that may still state it are left out
     """
     kept = b""
     for name, content in chunks(data):
         if name == b"eXIf":
             try:
-                content = ifd.corrected(content, size)
+                kept += chunk(name, ifd.corrected(content, size))
             except ValueError:
                 continue  # broken: what it says of the orientation could not be corrected
-        elif name == b"iTXt":
-            content = corrected_xmp(content)
-        elif (
-            turned
-            and name in (b"tEXt", b"zTXt")
-            and content.startswith((b"Raw profile type exif", b"Raw profile type APP1"))
-        ) or (name not in _CARRIED and not (name == b"iCCP" and with_profile)):
-            continue
-        kept += chunk(name, content)
+        elif name == b"iCCP" and with_profile:
+            kept += chunk(name, content)
+        elif name in _CARRIED and not (turned and content.startswith(_UNREAD.get(name, ()))):
+            kept += chunk(name, corrected_xmp(content) if name == b"iTXt" else content)
     return kept
 
 

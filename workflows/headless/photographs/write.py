@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ....models.errors import UserError
-from ....models.files import open_regular
+from ....models.files import read_text
+from ....models.pictures import memory_limit
 from . import ifd, jpeg, png, tiff
 from .source import Photograph, levels
 from .xmp import corrected as corrected_xmp
@@ -126,8 +127,7 @@ def _is_lossless(data: bytes) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    with open_regular(path) as file:
-        return file.read()
+    return read_text(path, int(memory_limit()))
 
 
 _WRITERS = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "WEBP": _webp}
