@@ -254,6 +254,15 @@ def test_folders_that_hold_nothing_or_are_none(affect, apply, photos, keep, work
     assert answer.code == 2 and "Choose another folder" in answer.err and not (workspace / "out").exists()
 
 
+@pytest.mark.parametrize("closed", ["photos", "photos/s"])
+def test_a_folder_that_cannot_be_read_is_named(apply, photos, workspace, monkeypatch, closed):
+    photos("a.png", "s/b.png")
+    allowed = os.access  # root may read anything
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != closed and allowed(path, mode))
+    answer = apply("--recursive")
+    assert answer.code == 2 and f"'{closed}' cannot be read" in answer.err and not (workspace / "out").exists()
+
+
 def test_a_full_disk_stops_the_run_in_a_sentence(apply, photos, workspace, monkeypatch):
     photos("a.png", "b.png", "c.png")
     encode = run.encode

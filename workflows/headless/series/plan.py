@@ -79,14 +79,25 @@ def plan(folder: Path, out: Path, workflow: str, recursive: bool = False) -> Pla
 def _found(folder: Path, out: Path, recursive: bool) -> tuple[list[str], list[str]]:
     """(pictures, other files), hidden ones left out. Folders that hold results of this command are not looked into."""
     results = out.resolve()
+    _refuse_closed(folder)
 
     def enter(path: Path) -> bool:
-        hidden = path.name.startswith(".")
-        return recursive and not hidden and path.resolve() != results and not (path / NAME).is_file()
+        if not recursive or path.name.startswith(".") or path.resolve() == results or (path / NAME).is_file():
+            return False
+        _refuse_closed(path)
+        return True
 
     names = [name for name in files_below(folder, enter) if not name.rpartition("/")[2].startswith(".")]
     pictures = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
     return sorted(pictures), sorted(set(names) - set(pictures))
+
+
+def _refuse_closed(folder: Path) -> None:
+    """UserError for a folder that may not be read: its photographs would be missing without a word."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(
+            f"The folder '{one_line(folder)}' cannot be read: there is no permission. Allow it, or move it away."
+        )
 
 
 def _nothing(folder: Path, out: Path, others: list[str], recursive: bool) -> str:
