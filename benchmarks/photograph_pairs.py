@@ -94,7 +94,7 @@ def shown(path: Path) -> torch.Tensor:
     """[1, 3, H, W] in 0..1: a photograph at `SIDE` pixels at most."""
     image = pictures.read(path)
     width, height = image.size
-    h, w = fitted(height, width, SIDE)
+    h, w = fitted((height, width), SIDE)
     return image_of(image if (h, w) == (height, width) else image.resize((w, h), 1))[None]  # 1: Lanczos
 
 

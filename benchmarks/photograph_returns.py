@@ -76,7 +76,7 @@ def as_an_editor(edit: torch.Tensor) -> torch.Tensor:
 
 def photograph_edits(pair: Pair) -> dict[str, torch.Tensor]:
     """Editor -> its edit of a pair's photograph at `SIDE` pixels."""
-    source, reference = (resized(i, *fitted(*i.shape[-2:], SIDE)) for i in map(shown, (pair.source, pair.reference)))
+    source, reference = (resized(i, *fitted(i.shape[-2:], SIDE)) for i in map(shown, (pair.source, pair.reference)))
     emolat = load_emolat("tiny")
     emotion = EmotionTarget.of(MIKELS[pair.number // 4 % len(MIKELS)])
     config = GramConfig(iterations=100, sentiment_weight=PIXELS_WEIGHT)
@@ -123,6 +123,6 @@ def returns(root: Path, folder: Path, chosen: list[Pair]) -> Figures:
     every = torch.tensor([row for found in rows.values() for row in found], dtype=torch.float64)
     for i, (key, unit) in enumerate((("return_structure", SSIM), ("return_colour", "r"), ("return_slope", SHARE))):
         figures.put_mean(key, every[:, i], unit)
-        for name, found in rows.items():
-            figures.put(f"{key}.{name}", float(np.mean([row[i] for row in found])), unit)
+        for name, of_editor in rows.items():
+            figures.put(f"{key}.{name}", float(np.mean([row[i] for row in of_editor])), unit)
     return figures

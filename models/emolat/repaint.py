@@ -81,7 +81,7 @@ def repaint(
 def grade(emolat: EmoLat, image: torch.Tensor, code: EmoLatCode, text: str = "", strength: float = 1.0) -> Grid:
     """The grade of `repaint`'s change, for photographs: the network sees images [B, 3, H, W] at `COPY` pixels, and
     what it does to colour and light is fitted by one grade, which holds at any size and moves no edge."""
-    small = resized(some_frames(image).float().cpu(), *fitted(*image.shape[-2:], COPY, SMALLEST))
+    small = resized(some_frames(image).float().cpu(), *fitted(image.shape[-2:], COPY, SMALLEST))
     return grade_of_change(small, repaint(emolat, small, code, text, strength), note=f"EmoLat, {code.emotion.label}")
 
 

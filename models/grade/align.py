@@ -60,7 +60,7 @@ def find_placement(source: torch.Tensor, edited: torch.Tensor) -> Placement:
             f"The edit is {edited.shape[-1]} x {edited.shape[-2]} pixels and the source {w} x {h}: their proportions "
             "differ. Crop the source as the edit was cropped, or make the edit of the whole picture."
         )
-    size = fitted(h, w, SIDE, 8)
+    size = fitted((h, w), SIDE, 8)
     a, b = (edges(resized(image.float().cpu(), *size)) for image in (source, edited))
     before = _correlation(a, b)
     best = max((_phase(a, b, 1 + s) for s in torch.linspace(-0.05, 0.05, 11).tolist()), key=lambda found: found[0])

@@ -7,6 +7,7 @@ torch, strip by strip.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,9 @@ from ..errors import UserError
 from .cube import Cube
 from .grid import Grid
 
-try:
+grade_rows: Any = None
+with suppress(ImportError):  # numba is an extra
     from .kernels import grade_rows
-except ImportError:  # numba is an extra
-    grade_rows = None
 
 STRIP = 1 << 19
 """Pixels that torch grades at once."""
@@ -37,15 +37,22 @@ def apply_grade(
     for i, one in enumerate(image):
         place = None if mask is None else mask[i % len(mask)].cpu().numpy()
         pixels = one.detach().cpu().contiguous().numpy()
-        out[i] = torch.from_numpy(grade_pixels(pixels, grade, strength, place)).to(out.device)
+        if out.is_cpu and pixels.dtype == np.float32:  # without another copy: a series may fill the memory
+            grade_pixels(pixels, grade, strength, place, out[i].numpy())
+        else:
+            out[i] = torch.from_numpy(grade_pixels(pixels.astype(np.float32), grade, strength, place)).to(out.device)
     return out
 
 
 def grade_pixels(
-    pixels: np.ndarray[Any, Any], grade: Grid | Cube, strength: float = 1.0, mask: np.ndarray[Any, Any] | None = None
+    pixels: np.ndarray[Any, Any],
+    grade: Grid | Cube,
+    strength: float = 1.0,
+    mask: np.ndarray[Any, Any] | None = None,
+    out: np.ndarray[Any, Any] | None = None,
 ) -> np.ndarray[Any, Any]:
     """[H, W, 3 or 4] of uint8, uint16 or float32 (0..1) -> the same type, graded; rounded to the nearest value.
-    Alpha is kept. mask [H, W] in 0..1."""
+    Alpha is kept. mask [H, W] in 0..1. The result is written to `out`, of the pixels' shape and type, where given."""
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise UserError(
             f"A picture to grade is [H, W, 3 or 4] of 8 or 16 bits or float32, not {list(pixels.shape)} of "
@@ -53,10 +60,12 @@ def grade_pixels(
         )
     if mask is not None and mask.shape != pixels.shape[:2]:
         raise UserError(f"The mask is {list(mask.shape)} and the picture {list(pixels.shape[:2])}: make them equal.")
+    out = np.empty_like(pixels) if out is None else out
+    if strength == 0 or pixels.shape[2] == 4:
+        out[...] = pixels  # to the last bit
     if strength == 0:
-        return pixels.copy()  # to the last bit
+        return out
     grade = grade.scaled(strength)
-    out = pixels.copy() if pixels.shape[2] == 4 else np.empty_like(pixels)
     full = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(pixels.dtype, 1.0)
     if grade_rows is not None and isinstance(grade, Grid):
         grid = grade.coefficients.permute(2, 1, 3, 0).contiguous().numpy()  # [H, D, W, 12]

@@ -36,7 +36,7 @@ def fit_grade(
     detail  0: one grade for the whole picture, by luminance alone; 1: twice the default's cells, and little smoothness
     mask    [1 or B, 1, H, W] in 0..1: pixels count by it
     """
-    h, w = fitted(*source.shape[-2:], SIDE)
+    h, w = fitted(source.shape[-2:], SIDE)
     source, edited = resized(source.float(), h, w), resized(edited.float(), h, w)
     weight = source.new_ones(1, 1, h, w) if mask is None else resized(mask.float(), h, w)
     moments = _moments(source, edited) * weight

@@ -41,7 +41,7 @@ def grade_of_change(
     alone. The identity where the mask is empty."""
     if mask is not None and not bool((mask > 0).any()):
         return Grid.identity()
-    size = fitted(*before.shape[-2:], FITTED)
+    size = fitted(before.shape[-2:], FITTED)
     small = [resized(t.detach().float().cpu(), *size) for t in (before, after)]
     where = None if mask is None else resized(mask.detach().float().cpu(), *size)
     return grade_from_edit(small[0], small[1], align=False, mask=where, note=note).grade

@@ -122,7 +122,7 @@ def transfer_grade(
 
 
 def _shown(image: torch.Tensor) -> torch.Tensor:
-    return resized(image, *fitted(*image.shape[-2:], SIDE, 16))
+    return resized(image, *fitted(image.shape[-2:], SIDE, 16))
 
 
 class _Loss:

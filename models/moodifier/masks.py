@@ -107,7 +107,7 @@ def guided(maps: torch.Tensor, image: torch.Tensor, radius: float = 0.15, epsilo
     """Maps [B, G, h, w] drawn to the edges of an image [B, 3, H, W] by the guided filter (He et al. 2010): attention
     is as coarse as the network's inner grids, and the picture knows where a thing ends. [B, G, H', W'], at most
     `GUIDED_SIDE` a side; `radius` is a share of the shorter side."""
-    size = fitted(*image.shape[-2:], GUIDED_SIDE, 8)
+    size = fitted(image.shape[-2:], GUIDED_SIDE, 8)
     image = resized(image.float(), *size)
     maps = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
     r = max(1, round(radius * min(size)))

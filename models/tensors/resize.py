@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
@@ -13,7 +15,8 @@ def resized(image: torch.Tensor, h: int, w: int) -> torch.Tensor:
     return F.interpolate(image, size=(h, w), mode="bilinear", antialias=True, align_corners=False)
 
 
-def fitted(h: int, w: int, side: int, least: int = 1) -> tuple[int, int]:
-    """The size of a picture of h x w whose longer side is at most `side`; neither is under `least`."""
+def fitted(size: Sequence[int], side: int, least: int = 1) -> tuple[int, int]:
+    """The size of a picture of (height, width) whose longer side is at most `side`; neither is under `least`."""
+    h, w = size
     share = min(1.0, side / max(h, w))
     return max(least, round(h * share)), max(least, round(w * share))
