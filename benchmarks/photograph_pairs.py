@@ -29,6 +29,23 @@ TEST_DIGITS = "0123"
 REFERENCES = 4
 """References a photograph."""
 
+WALLPAPERS = (
+    "Autumn",
+    "BytheWater",
+    "ColdRipple",
+    "ColorfulCups",
+    "DarkestHour",
+    "EveningGlow",
+    "FallenLeaf",
+    "Grey",
+    "Kite",
+    "OneStandsOut",
+    "PastelHills",
+    "Path",
+    "summer_1am",
+)
+"""The photographs of Debian's package plasma-workspace-wallpapers; the others are drawn."""
+
 RIVALS = {"reinhard": "reinhard_lab", "mkl": "mkl_lab", "histogram": "histogram"}
 """Figure name -> method of ComfyUI's own ColorTransfer node."""
 
@@ -58,35 +75,33 @@ def ratings(oasis: Path, digits: str = TEST_DIGITS) -> Rated:
 
 
 def pairs(oasis: Path, wallpapers: Path, n: int, digits: str = TEST_DIGITS) -> list[Pair]:
-    """`n` photographs with `REFERENCES` each, a quarter of them wallpapers; references are of another theme than the
+    """`n` photographs with `REFERENCES` each, each fourth a wallpaper while there are some; references are of another theme than the
     photograph. In the order of one draw, so that fewer are a part of more."""
     rated = read_ratings(
         oasis / "images", oasis / "ratings.csv", ("file", "valence_mean", "arousal_mean", "theme"), (1, 7)
     )
     rated = rated.chosen(digits)
-    unrated = sorted(wallpapers.glob("*/contents/images/*.*")) or sorted(wallpapers.glob("*.*"))
-    unrated = sorted({_family(p): p for p in unrated if p.suffix.lower() in (".jpg", ".jpeg", ".png")}.values())
+    unrated = [
+        p for name in WALLPAPERS for p in sorted((wallpapers / name / "contents" / "images").glob("1680x1050.*"))
+    ]
     rng = np.random.default_rng(64)
     order, far = rng.permutation(len(rated.files)).tolist(), rng.permutation(len(unrated)).tolist()
-    wanted = min(n // 4, len(far))
-    if len(order) < n - wanted:
-        raise UserError(f"There are {len(order)} rated photographs of these themes, and {n - wanted} are asked for.")
     point = lambda i: (float(rated.points[i][0]), float(rated.points[i][1]))
-    chosen: list[tuple[Path, tuple[float, float] | None, str]] = [
-        (rated.files[i], point(i), rated.groups[i]) for i in order[: n - wanted]
-    ]
-    chosen += [(unrated[i], None, "") for i in far[:wanted]]
+    chosen: list[tuple[Path, tuple[float, float] | None, str]] = []
+    while len(chosen) < n and (order or far):
+        if far and (len(chosen) % 4 == 3 or not order):
+            chosen.append((unrated[far.pop()], None, ""))
+        else:
+            i = order.pop()
+            chosen.append((rated.files[i], point(i), rated.groups[i]))
+    if len(chosen) < n:
+        raise UserError(f"There are {len(chosen)} photographs of these themes and wallpapers, and {n} are asked for.")
     found = []
     for k, (path, rating, theme) in enumerate(chosen):
         others = [i for i in range(len(rated.files)) if rated.groups[i] != theme and rated.files[i] != path]
         for j, i in enumerate(np.random.default_rng([65, k]).choice(others, REFERENCES, replace=False).tolist()):
             found.append(Pair(k * REFERENCES + j, path, rated.files[i], rating, point(i)))
     return found
-
-
-def _family(path: Path) -> str:
-    """A wallpaper's folder: it comes in several sizes."""
-    return str(path.parent)
 
 
 @lru_cache(maxsize=16)
