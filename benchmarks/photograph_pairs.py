@@ -75,15 +75,10 @@ def ratings(oasis: Path, digits: str = TEST_DIGITS) -> Rated:
 
 
 def pairs(oasis: Path, wallpapers: Path, n: int, digits: str = TEST_DIGITS) -> list[Pair]:
-    """`n` photographs with `REFERENCES` each, each fourth a wallpaper while there are some; references are of another theme than the
-    photograph. In the order of one draw, so that fewer are a part of more."""
-    rated = read_ratings(
-        oasis / "images", oasis / "ratings.csv", ("file", "valence_mean", "arousal_mean", "theme"), (1, 7)
-    )
-    rated = rated.chosen(digits)
-    unrated = [
-        p for name in WALLPAPERS for p in sorted((wallpapers / name / "contents" / "images").glob("1680x1050.*"))
-    ]
+    """`n` photographs with `REFERENCES` each, each fourth a wallpaper while there are some; references are of another
+    theme than the photograph. In the order of one draw, so that fewer are a part of more."""
+    rated = ratings(oasis, digits)
+    unrated = [p for w in WALLPAPERS for p in sorted((wallpapers / w / "contents" / "images").glob("1680x1050.*"))]
     rng = np.random.default_rng(64)
     order, far = rng.permutation(len(rated.files)).tolist(), rng.permutation(len(unrated)).tolist()
     point = lambda i: (float(rated.points[i][0]), float(rated.points[i][1]))
