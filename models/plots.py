@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .emotions import MIKELS
+from .emotions import MIKELS, EmotionTarget
 from .tensors.uint8 import from_uint8, to_uint8
 
 # One colour per emotion, in all plots: warm hues for the four positive, cold and dark ones for the four negative.
@@ -123,6 +123,27 @@ def bars(values: dict[str, float], label: str) -> np.ndarray:
     axis.invert_yaxis()
     axis.set_xlabel(label)
     axis.spines[["top", "right"]].set_visible(False)
+    return rendered(figure)
+
+
+def valence_arousal_plane(points: Sequence[tuple[float, float]], own: int, height: int) -> np.ndarray:
+    """Images as points (valence, arousal) in 0..1 among Mikels' eight emotions, the `own` one marked: a picture
+    [height, height, 3] in 0..1."""
+    figure = figure_of(height / 100, height / 100)
+    axis = figure.add_subplot()
+    for name in MIKELS:
+        x, y, _ = EmotionTarget.of(name).vad
+        axis.plot(x, y, "o", color=COLOURS[name], markersize=5)
+        axis.annotate(name, (x, y), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7, color="#555555")
+    axis.scatter(*np.array(points).T, s=14, color="#bbbbbb", zorder=3)
+    axis.scatter(*points[own], s=70, color="#111111", marker="X", zorder=4)
+    for line in (axis.axvline, axis.axhline):
+        line(0.5, color="#dddddd", linewidth=0.8, zorder=0)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1)
+    axis.set_xlabel("valence: unpleasant to pleasant", fontsize=8)
+    axis.set_ylabel("arousal: calm to excited", fontsize=8)
+    axis.tick_params(labelsize=7)
     return rendered(figure)
 
 

@@ -116,7 +116,10 @@ class AffectEmotionClassifierLoader:
 class AffectEmotionReadout:
     CATEGORY = "affect/emotion"
     SEARCH_ALIASES = ["classify emotion", "emotion chart", "sentiment score", "mood detector", "interrogate emotion"]
-    DESCRIPTION = "The emotions that a classifier recognises in an image: a bar chart, and the probabilities as JSON."
+    DESCRIPTION = (
+        "The emotions that a classifier recognises in an image: a bar chart, and the probabilities as JSON. The "
+        "classifiers photo and photo-lite2 also show valence and arousal."
+    )
     RETURN_TYPES = ("IMAGE", "STRING")
     RETURN_NAMES = ("chart", "json")
     OUTPUT_TOOLTIPS = ("A bar chart for each image.", "The probabilities of each image.")
@@ -137,7 +140,7 @@ class AffectEmotionReadout:
         import numpy as np
         import torch
 
-        from ..models.plots import emotion_bars
+        from ..models.plots import emotion_bars, valence_arousal_plane
 
         with torch.no_grad():
             diffusion.current_engine().load(classifier)
@@ -148,8 +151,15 @@ class AffectEmotionReadout:
                 if hasattr(classifier, "fine")
                 else []
             )
-        chart = torch.from_numpy(np.stack([emotion_bars(row) for row in probabilities]))
+            points = classifier.points(to_bchw(image).to(device)).tolist() if hasattr(classifier, "points") else []
+        charts = [emotion_bars(row) for row in probabilities]
+        if points:  # a judge of valence and arousal: where it sees the images among the emotions
+            planes = [valence_arousal_plane(points, i, len(chart)) for i, chart in enumerate(charts)]
+            charts = [np.concatenate(pair, axis=1) for pair in zip(charts, planes)]
+        chart = torch.from_numpy(np.stack(charts))
         rows: list[dict[str, Any]] = [{name: round(p, 4) for name, p in zip(MIKELS, row)} for row in probabilities]
+        for row, (valence, arousal) in zip(rows, points):
+            row |= {"valence": round(valence, 4), "arousal": round(arousal, 4)}
         for row, more in zip(rows, fine):  # zero-shot classifies GoEmotions' 27 too
             row["goemotions"] = {
                 name: round(p, 4) for name, p in sorted(zip(GOEMOTIONS, more), key=lambda pair: -pair[1])

@@ -282,7 +282,10 @@ class AffectEditMetrics:
                 "emotion": socket(
                     "AFFECT_EMOTION", "What it should make people feel: its probability, and its CLIP similarity."
                 ),
-                "classifier": socket("AFFECT_EMOTION_CLASSIFIER", "Preferably one that did not guide."),
+                "classifier": socket(
+                    "AFFECT_EMOTION_CLASSIFIER",
+                    "Preferably one that did not guide. photo and photo-lite2 also give valence and arousal.",
+                ),
                 "clip_scorer": socket("AFFECT_CLIP_SCORER", "Preferably one that neither conditioned nor gated."),
             },
         }
@@ -302,10 +305,11 @@ class AffectEditMetrics:
         from ..models.plots import table
 
         judges = [part for part in (classifier, clip_scorer) if part is not None]
-        if bool(judges) != (emotion is not None):
+        needy = [part for part in judges if not hasattr(part, "points")]  # valence and arousal need no emotion
+        if (needy and emotion is None) or (emotion is not None and not judges):
             host.current().note(
                 "The classifier and the CLIP scorer have no effect: connect the emotion that they should measure."
-                if judges
+                if emotion is None
                 else "The emotion has no effect: connect a classifier or a CLIP scorer, which measure it."
             )
         diffusion.current_engine().load(*judges)

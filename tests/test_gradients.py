@@ -1,5 +1,7 @@
 """Weights made in inference mode: gradients run through them, and afterwards they are what they were."""
 
+import weakref
+
 import pytest
 import torch
 from comfyui_affect.models.errors import UserError
@@ -159,6 +161,37 @@ def test_checkpointing_inside_a_block_that_allows_mutation():
     assert x.grad.isfinite().all()
     with mutation_allowed():  # and it can be entered again
         pass
+
+
+def test_what_is_written_into_stays_until_autograd_is_done_with_it():
+    """Torch knows a saved tensor by its addresses, and lets go of it once somebody writes into it: the next tensor that
+    comes to lie there would be taken for it."""
+    a = torch.randn(8, 8, requires_grad=True)
+    with mutation_allowed():
+        b = a.clone()
+        out = (b**2).sum()
+        b.sin_()
+        saved = weakref.ref(b)
+        del b
+        assert saved() is not None
+        out.backward()
+        assert torch.allclose(a.grad, 2 * a.detach())
+        del out
+        assert saved() is None
+
+
+def test_many_writes_in_place_give_the_right_gradient():
+    a, outs, want = torch.randn(64, 64, requires_grad=True), [], torch.zeros(64, 64)
+    with mutation_allowed():
+        for i in range(300):
+            b = a.clone()
+            outs.append((b**2).sum())
+            b.sin_()
+            del b
+            outs.append(((a + i) ** 2).sum())
+            want += 4 * a.detach() + 2 * i
+        (got,) = torch.autograd.grad(torch.stack(outs).sum(), a)
+    assert torch.allclose(got, want, rtol=1e-4)
 
 
 def test_checkpointing_is_right_where_blocks_write_in_place():

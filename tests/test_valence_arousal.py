@@ -6,11 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from comfyui_affect.models import host
 from comfyui_affect.models.emotions import MIKELS, EmotionTarget
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.networks import efficientnet
 from comfyui_affect.models.networks.classifiers import load_classifier, names
+from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 from comfyui_affect.training.va_head import Rated, correlations, cross_validated, read_ratings, ridge
+from comfyui_affect.workflows.headless.host import EmbeddedHost
 from PIL import Image
 from skimage.data import chelsea
 
@@ -98,3 +101,36 @@ def test_a_heads_card_says_where_its_ratings_come_from():
     for name in ("va-lite0", "va-lite2"):
         _, metadata = load_safetensors(bundled.path(name))
         assert "OASIS" in json.loads(metadata["note"]) and json.loads(metadata["r_test"])["arousal"] > 0.4
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    if not efficientnet.weights_file("efficientnet-lite0"):
+        pytest.skip("EfficientNet-Lite0 is not installed")
+    from skimage.data import chelsea, coffee
+
+    cut = [np.ascontiguousarray(picture()[:288, :400]) for picture in (chelsea, coffee)]
+    with host.use(EmbeddedHost(tmp_path / "input", tmp_path / "output", tmp_path / "models")):
+        yield torch.from_numpy(np.stack(cut)).float() / 255
+
+
+def test_the_readout_draws_the_plane_beside_the_bars(photographs):
+    chart, said = NODE_CLASS_MAPPINGS["AffectEmotionReadout"]().run(photographs, load_classifier("photo"))
+    bars, _ = NODE_CLASS_MAPPINGS["AffectEmotionReadout"]().run(photographs, load_classifier("tiny-b"))
+    assert chart.shape[:2] == bars.shape[:2] and chart.shape[2] == bars.shape[2] + bars.shape[1]
+    assert not torch.equal(chart[0, :, bars.shape[2] :], chart[1, :, bars.shape[2] :])
+    points = load_classifier("photo").points(photographs.movedim(-1, 1))
+    for row, point in zip(json.loads(said), points.tolist()):
+        assert (row["valence"], row["arousal"]) == tuple(round(v, 4) for v in point)
+
+
+def test_metrics_give_valence_and_arousal_before_and_after_without_an_emotion(photographs, capsys):
+    dark = photographs * 0.3
+    told = NODE_CLASS_MAPPINGS["AffectEditMetrics"]().run(photographs, dark, classifier=load_classifier("photo"))[0]
+    head = load_classifier("photo")
+    before, after = (head.points(x.movedim(-1, 1)) for x in (photographs, dark))
+    for row, x, y in zip(json.loads(told), before, after):
+        for axis, name in enumerate(("valence", "arousal")):
+            assert row[name] == pytest.approx(float(y[axis]), abs=1e-4)
+            assert row[f"{name}_change"] == pytest.approx(float(y[axis] - x[axis]), abs=1e-4) and row[f"{name}_change"]
+    assert "no effect" not in capsys.readouterr().err

@@ -34,6 +34,8 @@ def edit_figures(
         100 cosine of the edited image with "an image of" the emotion, by the scorer
     p_target, p_target_before
         the classifier's probability of the emotion (of a mixture, of its dominant emotion)
+    valence, arousal, each also `_before` and `_change`
+        in 0..1, by a classifier that gives them (`valence_arousal`)
 
     UserError where the images' sizes differ.
     """
@@ -43,11 +45,10 @@ def edit_figures(
             f"The two images differ in size: {image.shape[-1]} x {image.shape[-2]} before, {edited.shape[-1]} x "
             f"{edited.shape[-2]} after. Scale one of them first."
         )
-    on_device_of = lambda network, x: x.to(next(network.parameters()).device)
     distance = PerceptualDistance().to(image.device)
     last = taps(load_backbone("tiny-vgg").to(image.device), ("relu4_4",))
-    before = last(image)[0]
-    structure = lambda x: metrics.structure_distance(before, last(x)[0])
+    own = last(image)[0]
+    structure = lambda x: metrics.structure_distance(own, last(x)[0])
     columns: dict[str, torch.Tensor] = {
         "psnr": metrics.psnr(image, edited),
         "mse": metrics.mean_square(image, edited),
@@ -66,11 +67,38 @@ def edit_figures(
             "structure_outside": structure(outside),
         }
     if emotion is not None:
-        k = MIKELS.index(emotion.dominant)
-        if scorer is not None:
-            text = scorer.text_features([f"an image of {emotion.label or emotion.dominant}"])
-            columns["clip"] = 100 * (metrics.clip_features(scorer, on_device_of(scorer, edited)) * text).sum(dim=1)
-        if classifier is not None:
-            columns["p_target"] = classifier(on_device_of(classifier, edited)).softmax(dim=-1)[:, k]
-            columns["p_target_before"] = classifier(on_device_of(classifier, image)).softmax(dim=-1)[:, k]
+        columns |= _judged(image, edited, emotion, classifier, scorer)
+    if hasattr(classifier, "points"):
+        columns |= _felt(*(classifier.points(_there(classifier, x)) for x in (image, edited)))
     return [{name: round(float(values[i]), 5) for name, values in columns.items()} for i in range(len(edited))]
+
+
+def _judged(
+    image: torch.Tensor, edited: torch.Tensor, emotion: EmotionTarget, classifier: Any, scorer: Any
+) -> dict[str, torch.Tensor]:
+    k = MIKELS.index(emotion.dominant)
+    columns: dict[str, torch.Tensor] = {}
+    if scorer is not None:
+        text = scorer.text_features([f"an image of {emotion.label or emotion.dominant}"])
+        columns["clip"] = 100 * (metrics.clip_features(scorer, _there(scorer, edited)) * text).sum(dim=1)
+    if classifier is not None:
+        columns["p_target"] = classifier(_there(classifier, edited)).softmax(dim=-1)[:, k]
+        columns["p_target_before"] = classifier(_there(classifier, image)).softmax(dim=-1)[:, k]
+    return columns
+
+
+def _there(network: Any, x: torch.Tensor) -> torch.Tensor:
+    """On the network's device."""
+    return x.to(next(network.parameters()).device)
+
+
+def _felt(before: torch.Tensor, after: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The columns of a judge of valence and arousal, from its points [B, 2] in 0..1."""
+    columns = {}
+    for axis, name in enumerate(("valence", "arousal")):
+        columns |= {
+            f"{name}_before": before[:, axis],
+            name: after[:, axis],
+            f"{name}_change": (after - before)[:, axis],
+        }
+    return columns

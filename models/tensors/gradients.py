@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -144,10 +145,30 @@ def mutation_allowed() -> Iterator[None]:
         return
     _allowed.inside = True
     try:
-        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        with torch.autograd.graph.allow_mutation_on_saved_tensors() as context:
+            if hasattr(context, "original"):
+                context.original = _Kept()
             yield
     finally:
         _allowed.inside = False
+
+
+class _Kept(WeakKeyDictionary[Any, torch.Tensor]):
+    """The tensors that autograd has saved, by torch's handle of each.
+
+    Torch knows a saved tensor by its address in Python and in memory (2.15 too), and lets go of it once it
+    has a copy, which is when somebody writes into it. The next tensor at the same two addresses, saved in turn, is then
+    taken for it, and gradients flow through another tensor's values: silently, where their shapes agree. Here a tensor
+    stays as long as its handle, so that no other comes to lie there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: WeakKeyDictionary[Any, torch.Tensor] = WeakKeyDictionary()
+
+    def __delitem__(self, handle: Any) -> None:
+        self.written[handle] = self[handle]
+        super().__delitem__(handle)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
