@@ -94,7 +94,7 @@ def _there(network: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _felt(before: torch.Tensor, after: torch.Tensor) -> dict[str, torch.Tensor]:
     """The columns of a judge of valence and arousal, from its points [B, 2] in 0..1."""
-    columns = {}
+    columns: dict[str, torch.Tensor] = {}
     for axis, name in enumerate(("valence", "arousal")):
         columns |= {
             f"{name}_before": before[:, axis],
