@@ -28,7 +28,8 @@ class AffectReferenceGallery:
     SEARCH_ALIASES = ["reference folder", "image folder", "style references", "vso", "visual sentiment ontology"]
     DESCRIPTION = (
         "A folder of reference pictures: sub-folders named adjective_noun (misty_lake), or a CSV of file, noun, "
-        "adjective, emotion. Its index is built at first use and follows the folder."
+        "adjective, emotion, and of people's ratings, valence and arousal, where there are any. Its index is built at "
+        "first use and follows the folder."
     )
     RETURN_TYPES = ("AFFECT_REFERENCE_GALLERY",)
     RETURN_NAMES = ("gallery",)
@@ -95,11 +96,15 @@ class AffectSSIMReferenceRetriever:
     ]
     DESCRIPTION = (
         "Finds the picture of a gallery whose structure (SSIM of edge responses) is nearest to the image, among "
-        "those with the noun, adjective or emotion asked for."
+        "those with all that is asked for: noun, and emotion or adjective. In a gallery with ratings of valence and "
+        "arousal an emotion means the pictures that people rated nearest to it."
     )
     RETURN_TYPES = ("IMAGE", "STRING")
     RETURN_NAMES = ("reference", "json")
-    OUTPUT_TOOLTIPS = ("The references, best first, cropped to the image's shape.", "Files and scores.")
+    OUTPUT_TOOLTIPS = (
+        "The references, best first, cropped to the image's shape.",
+        "Files and scores; of rated pictures valence, arousal and distance.",
+    )
     FUNCTION = "run"
 
     @classmethod
@@ -115,7 +120,11 @@ class AffectSSIMReferenceRetriever:
                 "k": integer(1, (1, 64), "How many references."),
             },
             "optional": {
-                "emotion": socket("AFFECT_EMOTION", "Only pictures with this emotion."),
+                "emotion": socket(
+                    "AFFECT_EMOTION",
+                    "Only pictures with this emotion; where the gallery has ratings, only those that people rated "
+                    "nearest to its valence and arousal.",
+                ),
                 "adjective": text("Only pictures with this adjective; empty: any."),
             },
         }
@@ -125,31 +134,44 @@ class AffectSSIMReferenceRetriever:
     ) -> tuple[Any, str]:
         import numpy as np
         import torch
-        from PIL import Image, ImageOps
+        from PIL import Image
 
-        from ..models.reference import read_picture, retrieve
+        from ..models.reference import cropped, read_picture, retrieve
         from ..models.tensors.uint8 import from_uint8, to_uint8
 
+        noun, adjective, note = noun.strip(), adjective.strip(), host.current().note
+        if not noun:
+            note("The noun is empty: the reference may show anything.")
+        if emotion is None and not adjective:
+            note("Neither an emotion nor an adjective is given: the reference may have any mood.")
         query = Image.fromarray(to_uint8(image[0, ..., :3]))
-        references = retrieve(query, gallery, k, noun.strip(), adjective.strip(), emotion)
+        references = retrieve(query, gallery, k, noun, adjective, emotion)
         if len(image) > 1:
-            host.current().note(f"Only the first of {len(image)} images is used: the others have no effect.")
+            note(f"Only the first of {len(image)} images is used: the others have no effect.")
         if len(references) < k:
-            host.current().note(f"{k} references were requested; the gallery has {len(references)} that fit.")
-        size, lanczos = (image.shape[2], image.shape[1]), Image.Resampling.LANCZOS
-        pictures = [ImageOps.fit(read_picture(gallery.folder / r.picture.path), size, lanczos) for r in references]
+            note(f"{k} references were requested; the gallery has {len(references)} that fit.")
+        pictures = [cropped(read_picture(gallery.folder / r.picture.path), query.size) for r in references]
         batch = torch.from_numpy(np.stack([from_uint8(p) for p in pictures]))
-        rows = [
-            {
-                "file": r.picture.path,
-                "ssim": round(r.score, 6),
-                "noun": r.picture.noun,
-                "adjective": r.picture.adjective,
-                "emotion": r.picture.emotion,
-            }
-            for r in references
-        ]
+        rows = [_row(reference) for reference in references]
         return batch, json.dumps(rows, indent=1)  # ASCII: a file's name need not be valid Unicode
+
+
+def _row(reference: Any) -> dict[str, Any]:
+    """What the JSON says of a reference. Valence and arousal are people's ratings in 0..1, and distance is that to the
+    emotion's point."""
+    picture = reference.picture
+    row: dict[str, Any] = {
+        "file": picture.path,
+        "ssim": round(reference.score, 6),
+        "noun": picture.noun,
+        "adjective": picture.adjective,
+        "emotion": picture.emotion,
+    }
+    if picture.rating is not None:
+        row["valence"], row["arousal"] = (round(value, 4) for value in picture.rating)
+    if reference.distance is not None:
+        row["distance"] = round(reference.distance, 4)
+    return row
 
 
 class AffectDenseNetGramTransfer:

@@ -30,8 +30,15 @@ def _run(key, **inputs):
 def test_references_that_are_not_there_and_images_that_are_not_looked_at(notes):
     (gallery,) = _run("AffectReferenceGallery", folder="example_gallery")
     notes.clear()
-    _run("AffectSSIMReferenceRetriever", image=SCENE, gallery=gallery, noun="", k=1)
+    common = dict(image=SCENE, gallery=gallery, k=1)
+    _run("AffectSSIMReferenceRetriever", **common, noun="lake", emotion=EmotionTarget.of("awe"))
+    _run("AffectSSIMReferenceRetriever", **common, noun="lake", adjective="warm")
     assert notes == []
+    _run("AffectSSIMReferenceRetriever", **common, noun=" ", adjective=" ")
+    assert notes == [
+        "The noun is empty: the reference may show anything.",
+        "Neither an emotion nor an adjective is given: the reference may have any mood.",
+    ]
     _run("AffectSSIMReferenceRetriever", image=SCENE.repeat(2, 1, 1, 1), gallery=gallery, noun="", k=64)
     assert any("Only the first of" in note for note in notes) and any(
         "64 references were requested" in note for note in notes

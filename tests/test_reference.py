@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import zlib
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,7 +88,9 @@ def test_a_csv_and_a_table_of_emotions_override_the_folders(folder, notes):
 def test_retrieval_is_brute_force_in_float64(folder, notes):
     gallery = open_gallery(folder)
     query = picture(99, (200, 120))
-    edges = [edge_response(luminance(Image.open(folder / p.path).convert("RGB"))) for p in gallery.pictures]
+    edges = [
+        edge_response(luminance(Image.open(folder / p.path).convert("RGB"), Fraction(5, 3))) for p in gallery.pictures
+    ]
     want = ssim.exact(edge_response(luminance(query)), np.stack(edges))
     found = retrieve(query, gallery, 5)
     assert [f.picture.path for f in found] == [gallery.pictures[i].path for i in np.argsort(-want)[:5]]
@@ -109,13 +112,15 @@ def test_new_changed_and_deleted_files_are_picked_up_and_others_are_not_read_aga
     open_gallery(folder)
     read = []
     original = edges.edge_of_file
-    monkeypatch.setattr(edges, "edge_of_file", lambda path, edges: read.append(path.name) or original(path, edges))
+    monkeypatch.setattr(
+        edges, "edge_of_file", lambda path, *how: read.append((path.name, *how)) or original(path, *how)
+    )
     (folder / "dark_home/0.png").unlink()
     picture(50).save(folder / "misty_lake/new.png")
     picture(51).save(folder / "misty_lake/1.png")
     os.utime(folder / "misty_lake/1.png", ns=(1, 1))
     gallery = open_gallery(folder, cache=True)
-    assert sorted(read) == ["1.png", "new.png"] and len(gallery.pictures) == 12
+    assert sorted(read) == [("1.png", "scharr"), ("new.png", "scharr")] and len(gallery.pictures) == 12
     assert retrieve(picture(51), gallery, 1)[0].picture.path == "misty_lake/1.png"
     assert "dark_home/0.png" not in {p.path for p in gallery.pictures}
     read.clear()

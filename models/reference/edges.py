@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,49 @@ EDGES = ("scharr", "canny")
 """The kinds of edge response (`edge_response`)."""
 
 
-def luminance(image: Any) -> np.ndarray:
-    """A PIL image, upright -> [SIDE, SIDE] float32 luminance (Rec. 601) in 0..1; the whole picture is squeezed to a
-    square."""
+_SAME_RATIO = Fraction(1, 400)
+"""Ratios that differ by less are the same but for the rounding of sizes to whole pixels."""
+
+
+def ratio_of(size: tuple[int, int]) -> Fraction:
+    """(width, height) -> their ratio, as the simplest fraction within 1/400 of it: 451 x 300 is 3 : 2. Pictures of one
+    ratio but for whole pixels share an index, and nothing visible is stretched."""
+    ratio = Fraction(*size)
+    return _simplest(ratio / (1 + _SAME_RATIO), ratio * (1 + _SAME_RATIO))
+
+
+def _simplest(low: Fraction, high: Fraction) -> Fraction:
+    """The fraction in low..high with the smallest denominator and numerator (by continued fractions)."""
+    whole = ceil(low)
+    if whole <= high:
+        return Fraction(whole)
+    return whole - 1 + 1 / _simplest(1 / (high - whole + 1), 1 / (low - whole + 1))
+
+
+def crop_box(size: tuple[int, int], ratio: Fraction | None) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom), in pixels, of the largest centred crop of `ratio` of a picture of (width, height);
+    of the whole picture where it is None."""
+    width, height = map(Fraction, size)
+    w, h = (width, height) if ratio is None else (min(width, height * ratio), min(height, width / ratio))
+    return float((width - w) / 2), float((height - h) / 2), float((width + w) / 2), float((height + h) / 2)
+
+
+def cropped(image: Any, size: tuple[int, int]) -> Any:
+    """A PIL image, cropped in its centre to the ratio of (width, height) and resized to it: as a reference is given,
+    and as it was compared."""
     from PIL import Image
 
-    kind = Image.Resampling.BOX if min(image.size) >= SIDE else Image.Resampling.BILINEAR
-    return from_uint8(image.convert("L").resize((SIDE, SIDE), kind))
+    return image.resize(size, Image.Resampling.LANCZOS, box=crop_box(image.size, ratio_of(size)))
+
+
+def luminance(image: Any, ratio: Fraction | None = None) -> np.ndarray:
+    """A PIL image, upright -> [SIDE, SIDE] float32 luminance (Rec. 601) in 0..1 of its crop to `ratio` (`crop_box`),
+    which is squeezed to a square."""
+    from PIL import Image
+
+    box = crop_box(image.size, ratio)
+    kind = Image.Resampling.BOX if min(box[2] - box[0], box[3] - box[1]) >= SIDE else Image.Resampling.BILINEAR
+    return from_uint8(image.convert("L").resize((SIDE, SIDE), kind, box=box))
 
 
 def edge_response(grey: np.ndarray, kind: str = "scharr") -> np.ndarray:
@@ -73,6 +111,7 @@ def read_picture(path: Path | str, small: bool = False) -> Any:
         return pictures.upright(image).convert("RGB")
 
 
-def edge_of_file(path: Path, kind: str) -> np.ndarray:
-    """A picture file -> [SIDE, SIDE] uint8 edge response. Unreadable as `read_picture` raises it."""
-    return edge_response(luminance(read_picture(path, small=True)), kind)
+def edge_of_file(path: Path, kind: str, ratio: Fraction | None = None) -> np.ndarray:
+    """A picture file -> [SIDE, SIDE] uint8 edge response of its crop to `ratio`. Unreadable as `read_picture` raises
+    it."""
+    return edge_response(luminance(read_picture(path, small=True), ratio), kind)

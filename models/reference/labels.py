@@ -1,15 +1,17 @@
-"""The labels of a gallery's pictures: nouns, adjectives and emotions, from the names of folders (`adjective_noun`, as
-in the Visual Sentiment Ontology) or from CSV files."""
+"""The labels of a gallery's pictures: nouns, adjectives, emotions and people's ratings, from the names of folders
+(`adjective_noun`, as in the Visual Sentiment Ontology) or from CSV files."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import files, host
 from ..emotions import MIKELS
 from ..errors import UserError
+from .ratings import read_ratings
 
 LARGEST_TABLE = 200_000_000
 """Bytes of a CSV at most, enough for two million pictures."""
@@ -106,37 +108,71 @@ def _emotion(name: str, where: str) -> str:
     return name.lower()
 
 
-def read_labels(folder: Path) -> tuple[Callable[[str], tuple[str, str, str] | None], set[str]]:
-    """(path -> (noun, adjective, emotion), the files that a CSV lists). Where the gallery has a CSV with a column
-    `file`, its pictures are those that it lists (others: None); else labels come from the names of folders
-    (`adjective_noun`, as in VSO). Where no CSV gives an emotion it follows from the adjective. UserError for an emotion
-    that is not one of the eight."""
+class Labels(NamedTuple):
+    """What is known of a picture; a rating is (valence, arousal), each in 0..1."""
+
+    noun: str
+    adjective: str
+    emotion: str
+    rating: tuple[float, float] | None = None
+
+
+class _Row(NamedTuple):
+    cells: dict[str, str]
+    rating: tuple[float, float] | None
+
+
+def read_labels(folder: Path, names: Iterable[str] = ()) -> tuple[Callable[[str], Labels | None], set[str]]:
+    """(path -> its labels, the files that a CSV lists). Where the gallery has a CSV with a column `file`, its pictures
+    are those that it lists (others: None); else labels come from the names of folders (`adjective_noun`, as in VSO).
+    Where no CSV gives an emotion it follows from the adjective; where none has a column `noun`, it may be `theme`
+    (OASIS's word). Ratings: `ratings.read_ratings`.
+
+    names  the folder's files: a listed name without a folder stands for the only file of that name in any sub-folder
+
+    UserError for an emotion that is not one of the eight, and as `read_ratings` raises it."""
     emotions = dict(ADJECTIVES)
-    table: dict[str, dict[str, str]] = {}
-    listed = False
+    table: dict[str, _Row] = {}
     for path in tables(folder):
         rows, key = _table(path), "adjective" if path.name == "emotions.csv" else "file"
         if rows and key not in rows[0]:
             host.current().note(
                 f"'{path.name}' in the gallery '{folder.name}' has no column '{key}' in its first line: it is not used."
             )
-        for row in rows:
-            if not row.get(key):
-                continue
-            if path.name == "emotions.csv":
+        rows = [row for row in rows if row.get(key)]
+        if path.name == "emotions.csv":
+            for row in rows:
                 emotions[row["adjective"].lower()] = _emotion(row.get("emotion", ""), f"'{path.name}'")
-            else:
-                listed = True
-                name = Path(row["file"].replace("\\", "/")).as_posix()
-                table[name] = {**row, "emotion": _emotion(row.get("emotion", ""), f"'{path.name}', at {name},")}
+            continue
+        for row, rating in zip(rows, read_ratings(rows, f"'{path.name}'")):
+            name = Path(row["file"].replace("\\", "/")).as_posix()
+            row["emotion"] = _emotion(row.get("emotion", ""), f"'{path.name}', at {name},")
+            table[name] = _Row(row, rating)
+    listed = bool(table)
+    table = _found(table, names)
 
-    def labels(name: str) -> tuple[str, str, str] | None:
+    def labels(name: str) -> Labels | None:
         if listed and name not in table:
             return None
-        row = table.get(name, {})
+        row, rating = table.get(name, ({}, None))
         parent = name.rsplit("/", 2)[-2] if "/" in name else ""
-        adjective, _, noun = parent.partition("_")
-        noun, adjective = row.get("noun") or noun, row.get("adjective") or (adjective if noun else "")
-        return noun, adjective, row.get("emotion") or emotions.get(adjective.lower(), "")
+        adjective, _, folder_noun = parent.partition("_")
+        noun = row.get("noun") or row.get("theme") or folder_noun
+        if not folder_noun and adjective.lower() not in emotions:
+            adjective = ""  # a folder such as "images" says nothing
+        adjective = row.get("adjective") or (adjective if noun else "")
+        return Labels(noun, adjective, row.get("emotion") or emotions.get(adjective.lower(), ""), rating)
 
     return labels, set(table)
+
+
+def _found(table: dict[str, _Row], names: Iterable[str]) -> dict[str, _Row]:
+    """A table's rows by path: a name without a folder that is not there stands for the only file of that name."""
+    present = set(names)
+    missing = {name for name in table if "/" not in name and name not in present}
+    places: dict[str, list[str]] = {}
+    for name in present if missing else ():
+        if (base := name.rsplit("/", 1)[-1]) in missing:
+            places.setdefault(base, []).append(name)
+    only = {base: found[0] for base, found in places.items() if len(found) == 1 and found[0] not in table}
+    return {only.get(name, name): row for name, row in table.items()}
