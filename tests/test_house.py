@@ -16,7 +16,7 @@ ORDER = (
     ("metrics", "plots", "pictures", "pickled", "configurations", "bundled", "waiting"),
     ("files",),
     ("host",),
-    ("tensors", "emotions", "foreign"),
+    ("tensors", "emotions", "foreign", "catalogue"),
     ("errors",),
 )
 """The rooms (folders and files) of models/. A room imports only rooms of lines below its own."""

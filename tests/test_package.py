@@ -33,7 +33,7 @@ def test_every_package_folder_is_installed():
 
 
 def test_requirements_leave_other_packages_alone():
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert lines and all(">=" in line for line in lines)
     assert not {line.split(">=")[0] for line in lines} & {"torch", "torchvision", "torchaudio", "transformers"}
 

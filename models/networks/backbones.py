@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .. import bundled, files, host
+from ..catalogue import catalogue, torch_hub_folder
 from ..errors import UserError
 from ..pickled import load_pickled
 from . import efficientnet
@@ -75,7 +76,7 @@ def cached_weights(name: str) -> Path | None:
     absent. Nothing is downloaded."""
     from torchvision.models import get_model_weights
 
-    path = Path(torch.hub.get_dir()) / "checkpoints" / get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1]
+    path = torch_hub_folder() / get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1]
     return path if path.is_file() else None
 
 
@@ -142,9 +143,8 @@ def load_backbone(name: str) -> Backbone:
         path = cached_weights(name)
         if path is None:
             raise UserError(
-                f"The weights of '{name}' are not on this machine. Download them once: python -c "
-                f"\"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')\". Or "
-                f"choose {' or '.join(TINY)}."
+                f"The weights of '{name}' are not on this machine. Fetch them once: {_how_to_get(name)}. Or choose "
+                f"{' or '.join(TINY)}."
             )
         whole: Any = get_model(name, weights=None)
         features = files.load_into(whole, read_published(name, path), path.name).features
@@ -152,6 +152,12 @@ def load_backbone(name: str) -> Backbone:
         known = ", ".join((*TINY, *efficientnet.NAMES, *PUBLISHED))
         raise UserError(f"There is no feature network '{name}'. Choose from: auto, {known}.")
     return Backbone(name, features).eval().requires_grad_(False).to(host.current().device)
+
+
+def _how_to_get(name: str) -> str:
+    if name in catalogue():
+        return f"`affect models get {name}`, or save {catalogue()[name].url} in {torch_hub_folder()}"
+    return f"python -c \"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')\""
 
 
 def best_backbone() -> str:
