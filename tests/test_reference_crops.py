@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from fractions import Fraction
 
 import numpy as np
@@ -160,6 +161,9 @@ def test_pictures_that_go_while_the_gallery_is_open_are_told(folder, notes):
     (folder / "misty_lake" / "0.png").unlink()
     found = retrieve(picture(1, (300, 200)), gallery, 20)
     assert len(found) == 11 and "can no longer be read (such as 'misty_lake/0.png')" in notes[-1]
+    shutil.rmtree(folder / "dark_home")
+    with pytest.raises(UserError, match="None of the 6 pictures that fit can be read any longer"):
+        retrieve(picture(1, (400, 200)), gallery, noun="home")
 
 
 def test_indexes_of_many_ratios_are_not_kept(folder, notes, monkeypatch):

@@ -188,6 +188,13 @@ def test_ratings_of_files_that_are_not_there_are_told(folder, notes, capsys):
     assert json.loads(capsys.readouterr().out)["rated"] == 11
 
 
+def test_a_rating_stands_for_an_emotion_that_its_adjective_does_not_have(folder, notes):
+    (folder / "ratings.csv").write_text(
+        "file,noun,adjective,valence (1-7),arousal (1-7)\nimages/0.png,lake,odd,4,4\nimages/1.png,lake,strange,,\n"
+    )
+    assert open_gallery(folder).adjectives_without_emotion == ["strange"]
+
+
 def test_a_short_first_row_does_not_hide_the_columns(folder, notes):
     (folder / "ratings.csv").write_text("file,valence (1-7),arousal (1-7)\nimages/0.png\nimages/1.png,4,4\n")
     by_path = {p.path: p.rating for p in open_gallery(folder).pictures}

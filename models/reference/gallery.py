@@ -101,8 +101,8 @@ class Gallery:
 
     @property
     def adjectives_without_emotion(self) -> list[str]:
-        """Adjectives whose pictures have no emotion: no search by emotion finds them."""
-        return sorted({p.adjective for p in self.pictures if p.adjective and not p.emotion})
+        """Adjectives whose pictures have no emotion and no rating: no search by emotion finds them."""
+        return sorted({p.adjective for p in self.pictures if p.adjective and not (p.emotion or p.rating)})
 
     def select(self, noun: str = "", adjective: str = "", emotions: tuple[str, ...] = ()) -> list[Picture]:
         """The pictures that have all that is asked for: a noun (or one of its group), an adjective, and any of the

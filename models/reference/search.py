@@ -42,7 +42,8 @@ def retrieve(
     As in the paper a reference has the content *and* the sentiment asked for: noun and adjective, and the emotion
     (`candidates`). What is empty is not asked for. UserError where no picture is left.
 
-    Earlier versions compared whole pictures, squeezed to a square, so that a crop which was never looked at could win.
+    Earlier versions had the same filters and knew no ratings, and they compared whole pictures, squeezed to a square:
+    a picture could win for what its crop does not show. Of pictures of the query's own ratio the answers are the same.
     """
     edge = edge_response(luminance(query), gallery.kind)
     return nearest(edge, gallery, k, noun, adjective, emotion, ratio_of(query.size))
@@ -64,6 +65,11 @@ def nearest(
     pictures, distances = candidates(gallery, k, noun, adjective, emotion)
     crops = gallery.crops(ratio)
     by_row = {row: p for p in pictures if (row := crops.numbers.get(p.path)) is not None}
+    if not by_row:
+        raise UserError(
+            f"None of the {len(pictures)} pictures that fit can be read any longer. Look at the gallery's folder "
+            f"'{gallery.folder.name}', and load it again."
+        )
     rows, scores, _ = ssim.best(edge, crops.rows, np.fromiter(by_row, np.int64, len(by_row)), k, crops.cached)
     return [Reference(by_row[row], score, distances.get(by_row[row].path)) for row, score in zip(rows, scores)]
 
@@ -71,7 +77,7 @@ def nearest(
 def candidates(
     gallery: Gallery, k: int, noun: str = "", adjective: str = "", emotion: EmotionTarget | None = None
 ) -> tuple[list[Picture], dict[str, float]]:
-    """(the pictures among which SSIM chooses, path -> distance to the emotion of those that people's ratings chose).
+    """(the pictures among which SSIM chooses, path -> distance to the emotion of all that people rated).
 
     By labels: all pictures of the noun (or its group), the adjective, and any emotion that the target consists of
     (`EmotionTarget.wanted`). Where pictures of the noun and adjective have ratings, an emotion means its point of
