@@ -112,7 +112,7 @@ def _transfer(job: tuple[Path, Pair, str]) -> None:
     if method == "pixels":
         save(folder / f"{pair.name}-pixels.png", transfer(_network(), source, reference, PIXELS).image)
         return
-    grade = transfer_grade(_network(), source, reference).grade
+    grade = transfer_grade(_network(), source, reference, judge=_chooser()).grade
     grade.save(folder / f"{pair.name}.safetensors")
     save(folder / f"{pair.name}-grade.png", _graded(source, grade, 1.0))
 
@@ -122,6 +122,12 @@ def _network() -> Any:
     from .photograph_pairs import NETWORK
 
     return load_backbone(NETWORK)
+
+
+@lru_cache(maxsize=1)
+def _chooser() -> Any:
+    """The head on the transfer's own network, as the node has it."""
+    return load_valence_arousal("photo")
 
 
 def _graded(source: torch.Tensor, grade: Grid, strength: float) -> torch.Tensor:

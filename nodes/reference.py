@@ -315,6 +315,7 @@ def _on_grades(net: Any, config: Any, n: int, image: Any, reference: Any, masks:
     from ..models.grade.apply import apply_grade
     from ..models.grade.transfer import PAPERS_WEIGHT, SurfaceConfig, transfer_grade
     from ..models.gram import GramConfig
+    from ..models.networks.valence_arousal import photo_judge
     from ..models.plots import loss_plot
     from ..models.tensors.batch import repeat_to_batch
 
@@ -322,6 +323,9 @@ def _on_grades(net: Any, config: Any, n: int, image: Any, reference: Any, masks:
     unused = [name for name in ("solver", "layers", "smoothness") if getattr(config, name) != getattr(usual, name)]
     if unused:
         host.current().note(f"Without effect on a photograph's surface: {', '.join(unused)}.")
+    judge = photo_judge()
+    if judge is not None:
+        diffusion.current_engine().load(judge)
     surface = SurfaceConfig(colour_only=config.colour_only).within(config.iterations)
     shared = len(reference) == 1
     sources = to_bchw(image) if shared else repeat_to_batch(to_bchw(image), n)
@@ -331,9 +335,14 @@ def _on_grades(net: Any, config: Any, n: int, image: Any, reference: Any, masks:
     for i, (group, goal) in enumerate(zip(groups, to_bchw(reference).split(1) * (1 if shared else n))):
         where = masks if masks is None or shared else masks[i : i + 1]
         weights = config.content_weight, config.sentiment_weight / PAPERS_WEIGHT
-        found.append(transfer_grade(net, group, goal, surface, where, *weights))
+        found.append(transfer_grade(net, group, goal, surface, where, *weights, judge=judge))
         pixels = group.movedim(1, -1)
         graded.append(apply_grade(pixels, found[-1].grade, 1.0, None if where is None else where[:, 0]))
+    if any(f.strength < 1 for f in found):
+        host.current().note(
+            "Part of the change is felt more like the reference than the whole, as the classifier photo sees it: "
+            f"strength {', '.join(f'{f.strength:g}' for f in found)}. Apply Grade can give it more."
+        )
     plots = [torch.from_numpy(loss_plot(f.losses, [1] * len(f.losses))) for f in found]
     return torch.cat(graded), torch.stack(plots), found[0].grade
 

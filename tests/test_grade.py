@@ -197,3 +197,17 @@ def test_a_bad_table_gets_a_sentence(tmp_path, text, said):
     (tmp_path / "bad.cube").write_text(text)
     with pytest.raises(UserError, match=said):
         load_cube(tmp_path / "bad.cube")
+
+
+def test_a_judge_chooses_the_strength_that_feels_most_like_the_reference():
+    from comfyui_affect.models.grade.transfer import _felt_most_alike
+
+    class Brightness(torch.nn.Module):
+        def points(self, image):
+            return image.mean(dim=(2, 3))[:, :2]
+
+    grade = Grid(Grid.identity(2, 1, 1).coefficients.clone())
+    grade.coefficients[[3, 7, 11]] += 0.4
+    dark = torch.full((1, 3, 8, 8), 0.2)
+    for goal, strength in ((0.4, 0.5), (0.6, 1.0), (0.1, 0.5)):
+        assert _felt_most_alike(Brightness(), grade, dark, torch.full((1, 3, 8, 8), goal), (0.5, 1.0)) == strength

@@ -84,7 +84,7 @@ def gram_transfer(image, reference, iterations=6, **options):
 
 def test_a_photograph_is_transferred_as_a_grade_that_moves_no_edge():
     image, plot, grade = gram_transfer(CAT, BEACH, network="efficientnet-lite0", surface="auto")
-    assert image.shape == CAT.shape and plot.shape[0] == 1 and grade.note == "transfer"
+    assert image.shape == CAT.shape and plot.shape[0] == 1 and grade.note.startswith("transfer")
     assert float((image - CAT).abs().mean()) > 0.005
     assert torch.equal(image, call("AffectGradeApply", CAT, grade, 1.0)[0])
     kept = gram_transfer(CAT, BEACH, network="efficientnet-lite0", surface="photograph", colour_only=True)[0]

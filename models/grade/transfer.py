@@ -18,6 +18,7 @@ from .. import host
 from ..errors import UserError
 from ..gram import gram
 from ..networks.backbones import Backbone, feature_maps, folded
+from ..networks.valence_arousal import ValenceArousal
 from ..tensors.gradients import deterministic, ordinary, ordinary_weights
 from ..tensors.luminance import REC_601
 from ..tensors.masks import coverage
@@ -49,6 +50,8 @@ class SurfaceConfig:
     calm        weight of the change itself
     gamut       weight of what lies beyond 0 and 1
     colour_only keeps every pixel's luminance
+    strengths   of the found grade, among which a judge chooses, where there is one. Not above 1: the penalties hold the
+                grade as it was found
     """
 
     steps: tuple[int, ...] = (26, 6)
@@ -63,6 +66,7 @@ class SurfaceConfig:
     calm: float = 0.02
     gamut: float = 20.0
     colour_only: bool = False
+    strengths: tuple[float, ...] = (0.5, 1.0)
 
     def within(self, most: int) -> SurfaceConfig:
         """The same in at most `most` steps, shared out as before; the first size keeps one at least."""
@@ -76,10 +80,12 @@ class SurfaceConfig:
 
 @dataclass
 class GradeTransfer:
-    """What a transfer came to: the grade, and the loss after each step, relative to the source's own."""
+    """What a transfer came to: the grade, the loss after each step, relative to the source's own, and the strength that
+    a judge chose (1 without one)."""
 
     grade: Grid
     losses: list[float] = field(default_factory=list)
+    strength: float = 1.0
 
 
 def transfer_grade(
@@ -90,12 +96,17 @@ def transfer_grade(
     mask: torch.Tensor | None = None,
     content_weight: float = 1.0,
     sentiment_weight: float = 1.0,
+    judge: ValenceArousal | None = None,
 ) -> GradeTransfer:
     """The grade that gives `source` [B, 3, H, W] the feature statistics of `reference` [1, 3, H, W], both in 0..1. Of a
     series, B above 1, it is one grade for all, by the statistics of all: constant in time.
 
     mask                              [1 or B, 1, H, W] where the picture may change, and where its statistics are taken
     content_weight, sentiment_weight  relative to what works; 0 leaves a term out
+    judge                             chooses the strength at which people would feel most like at the reference. A head
+                                      alone is a bad painter; among grades it may choose. On 176 pairs of photographs
+                                      (OASIS's tuning themes) another network's judge then moves with people's ratings
+                                      of reference less source at a rank correlation of 0.34, in place of 0.28
     """
     if min(*source.shape[-2:], *reference.shape[-2:]) < 16:
         raise UserError("A transfer takes pictures of at least 16 pixels a side. Make them larger.")
@@ -117,8 +128,24 @@ def transfer_grade(
         finally:
             bar.close()
     grade = Grid(grid.detach().cpu().contiguous(), "transfer")
-    result.grade = grade.colour_only() if config.colour_only else grade
+    grade = grade.colour_only() if config.colour_only else grade
+    if judge is not None:
+        result.strength = _felt_most_alike(judge, grade, image, goal, config.strengths)
+        grade = replace(grade.scaled(result.strength), note=f"transfer at strength {result.strength:g}, by a judge")
+    result.grade = grade
     return result
+
+
+@torch.no_grad()
+def _felt_most_alike(
+    judge: ValenceArousal, grade: Grid, image: torch.Tensor, reference: torch.Tensor, strengths: tuple[float, ...]
+) -> float:
+    """The strength at which the judge's point of the graded image lies nearest to its point of the reference."""
+    goal = judge.points(reference)
+    away = lambda strength: float(
+        (judge.points(grade.scaled(strength).slice(image).clamp(0, 1)).mean(dim=0, keepdim=True) - goal).norm()
+    )
+    return min(strengths, key=away)
 
 
 def _shown(image: torch.Tensor) -> torch.Tensor:

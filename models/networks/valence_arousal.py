@@ -87,3 +87,8 @@ def load_valence_arousal(name: str) -> ValenceArousal:
         raise UserError(f"'{path.name}' is not a valence and arousal head: train one with `affect train va-head`.")
     head = ValenceArousal(json.loads(metadata["backbone"]), state["va.weight"], state["va.bias"])
     return head.eval().requires_grad_(False).to(host.current().device)
+
+
+def photo_judge() -> ValenceArousal | None:
+    """The head `photo`, or None where its network is not on this machine."""
+    return load_valence_arousal("photo") if efficientnet.weights_file("efficientnet-lite0") else None
