@@ -57,27 +57,35 @@ def emotion_bars(probabilities: Sequence[float], title: str = "") -> np.ndarray:
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray], captions: Sequence[str], columns: int, title: str = "", cell: int = 160
+    images: Sequence[np.ndarray],
+    captions: Sequence[str],
+    columns: int,
+    title: str = "",
+    cell: int | tuple[int, int] = 160,
 ) -> np.ndarray:
     """Images [H, W, 3] in 0..1 or uint8, in rows of `columns`, each above its caption (which may have several
-    lines)."""
+    lines).
+
+    cell  the side, or width and height, in pixels that every image is scaled to
+    """
     from PIL import Image, ImageDraw
 
-    font = font_of(12)
+    width, height = (cell, cell) if isinstance(cell, int) else cell
+    letters = max(12, width // 30)
     rows = -(-len(images) // columns)
     lines = max((c.count("\n") + 1 for c in captions), default=1)
-    text, head = 15 * lines + 6, 30 if title else 0
-    sheet = Image.new("RGB", (columns * (cell + 8) + 8, head + rows * (cell + text) + 8), "white")
+    text, head = (letters + 3) * lines + 6, letters + 18 if title else 0
+    sheet = Image.new("RGB", (columns * (width + 8) + 8, head + rows * (height + text) + 8), "white")
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((8, 7), title, fill="black", font=font_of(16))
+        draw.text((8, 7), title, fill="black", font=font_of(letters + 4))
     for i, (image, caption) in enumerate(zip(images, captions)):
         array = np.asarray(image)
         if array.dtype != np.uint8:
             array = to_uint8(array)
-        x, y = 8 + (i % columns) * (cell + 8), head + 8 + (i // columns) * (cell + text)
-        sheet.paste(Image.fromarray(array).resize((cell, cell), Image.Resampling.LANCZOS), (x, y))
-        draw.multiline_text((x, y + cell + 1), caption, fill="black", font=font, spacing=2)
+        x, y = 8 + (i % columns) * (width + 8), head + 8 + (i // columns) * (height + text)
+        sheet.paste(Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS), (x, y))
+        draw.multiline_text((x, y + height + 1), caption, fill="black", font=font_of(letters), spacing=2)
     return from_uint8(sheet)
 
 

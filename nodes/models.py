@@ -11,7 +11,9 @@ from ..models.emotions import GOEMOTIONS, MIKELS
 from .layouts import to_bchw
 from .widgets import choice, socket
 
-_EXAMPLES = {"scene": "scene.png", "coffee": "example.png"}
+_EXAMPLES = {"scene": "scene.png", "coffee": "example.png", "photograph": "photograph.jpg", "series": "photograph.jpg"}
+_PAN, _FRAME = 8, (640, 480)
+"""Frames of the series, and the width and height of each: a camera that moves over the photograph."""
 
 
 class AffectTinyModelLoader:
@@ -48,7 +50,10 @@ class AffectExampleImage:
         return {
             "required": {
                 "picture": choice(
-                    _EXAMPLES, "scene: a house and a tree, from MoodScenes, 128 x 128. coffee: a photograph, 256 x 256."
+                    _EXAMPLES,
+                    "scene: a house and a tree, from MoodScenes, 128 x 128. coffee: a photograph, 256 x 256. "
+                    "photograph: a raccoon among leaves, 1024 x 768. series: eight frames of a camera that moves over "
+                    "it, 640 x 480.",
                 )
             }
         }
@@ -59,8 +64,19 @@ class AffectExampleImage:
         from ..models import pictures
         from ..models.tensors.uint8 import from_uint8
 
-        image = pictures.read(Path(__file__).parent.parent / "workflows" / "examples" / _EXAMPLES[picture])
-        return (torch.from_numpy(from_uint8(image))[None],)
+        read = pictures.read(Path(__file__).parent.parent / "workflows" / "examples" / _EXAMPLES[picture])
+        image = torch.from_numpy(from_uint8(read))[None]
+        return (_pan(image) if picture == "series" else image,)
+
+
+def _pan(image: Any) -> Any:
+    """An IMAGE [1, H, W, 3] -> `_PAN` frames of the size `_FRAME`, from its upper left to its lower right."""
+    import torch
+
+    width, height = _FRAME
+    across, down = image.shape[2] - width, image.shape[1] - height
+    corners = [(down * i // (_PAN - 1), across * i // (_PAN - 1)) for i in range(_PAN)]
+    return torch.cat([image[:, y : y + height, x : x + width] for y, x in corners])
 
 
 class AffectEmotionClassifierLoader:

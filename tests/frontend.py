@@ -137,7 +137,12 @@ PREVIEWS = (
 """Nodes that show what they are at."""
 TEXTS = ("SamplerCustomAdvanced", "AffectEmotionSampler")
 """Nodes in which MUSE tells its loss."""
-NOTICES = ("AffectMLLMMaskGenerator", "AffectEmoLatMap")
+NOTICES = (
+    "AffectMLLMMaskGenerator",
+    "AffectEmoLatMap",
+    "AffectSSIMReferenceRetriever",
+    "AffectDenseNetGramTransfer",
+)
 """Nodes that have something to say in a template."""
 
 RUN = """

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from comfyui_affect import workflows
+from comfyui_affect import __version__, workflows
 from comfyui_affect.benchmarks.comfyui_server import ROOT, start, stop
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS
 from frontend import RENDERERS, browser
@@ -114,7 +114,7 @@ def pack() -> dict[str, str]:
         import tomli as tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {"cnr_id": project["name"], "ver": project["version"]}
+    return {"cnr_id": project["name"], "ver": __version__}
 
 
 def measured(page: Any, workflow: dict[str, Any]) -> tuple[Sizes, Sizes]:
