@@ -1,7 +1,8 @@
-"""Shows in two minutes what this package does: one prompt in eight emotions, and a photograph edited to two.
+"""Shows in two minutes what this package does: a photograph graded to eight emotions; then the tiny diffusion model's
+pictures, one prompt in eight emotions and a photograph edited to two.
 
 Runs the shipped workflow files, the same ones that ComfyUI opens. A classifier that took no part in the guidance then
-judges every picture.
+judges every picture of the tiny model.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +22,32 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parents[2]
 JUDGE = "tiny-b"
+LOOKS = {
+    "amusement": ("bright", "river"),
+    "awe": ("scenic", "mountain"),
+    "contentment": ("scenic", "mountain"),
+    "excitement": ("great", "mountain"),
+    "anger": ("dark", "lake"),
+    "disgust": ("muddy", "mountain"),
+    "fear": ("misty", "city"),
+    "sadness": ("misty", "river"),
+}
+"""The adjective and noun that the example gallery is asked for beside each emotion."""
+_CELL = 768
+"""Pixels of a graded photograph's longer side on the sheet."""
+
+
+class _Job(NamedTuple):
+    """A run of a template.
+
+    name        the template's, without .json
+    changes     `--set` assignments
+    photograph  a file in the input folder that takes the place of the template's example image; "": none does
+    """
+
+    name: str
+    changes: tuple[str, ...] = ()
+    photograph: str = ""
 
 
 class _Shown(NamedTuple):
@@ -43,13 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="where the images go (default: %(default)s)",
     )
-    parser.add_argument("--photo", type=Path, metavar="FILE", help="a photograph to edit instead of scikit-image's")
+    parser.add_argument("--photo", type=Path, metavar="FILE", help="a photograph of yours in place of the examples")
     parser.add_argument("--describe", default="a photo", metavar="TEXT", help="what that photograph shows")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Runs both workflows, writes the contact sheet, and prints the judge's table. The exit code."""
+    """Runs the workflows, writes both contact sheets, and prints the judge's table. The exit code."""
     from ....models.files import write_atomically
 
     start = time.perf_counter()
@@ -57,11 +86,14 @@ def main(args: argparse.Namespace) -> int:
     inputs.mkdir(parents=True, exist_ok=True)
     photo = _photograph(args.photo)
     write_atomically(inputs / "example.png", lambda p: photo.save(p))
-    describe = [f"What the photograph shows.value={args.describe}"] if args.photo else []
-    eight, edits = _side_by_side(
-        (TEMPLATES / "eight_emotions.json", inputs, args.output_dir, []),
-        (TEMPLATES / "edit_photograph.json", inputs, args.output_dir, describe),
-    )
+    describe = (f"What the photograph shows.value={args.describe}",) if args.photo else ()
+    with _two_at_once(inputs, args.output_dir) as run:
+        graded = _graded(run, "example.png" if args.photo else "")
+        photographs = args.output_dir / "photographs.png"
+        original = photo if args.photo else _photograph(TEMPLATES / "examples" / "photograph.jpg")
+        _write_photographs(photographs, original, graded)
+        print(f"{photographs}: a photograph in eight emotions", file=sys.stderr)
+        eight, edits = run([_Job("eight_emotions")], [_Job("edit_photograph", describe)])
     shown = _judged(eight, photo, edits)
     sheet = args.output_dir / "contact_sheet.png"
     _write_sheet(sheet, shown)
@@ -70,8 +102,10 @@ def main(args: argparse.Namespace) -> int:
     table = {one.name: one.probabilities for one in shown}
     if args.json:
         answer = {"status": "ok", "sheet": str(sheet), "probabilities": table, "seconds": seconds}
+        answer |= {"photographs_sheet": str(photographs), "photographs": {e: str(p) for e, p in graded.items()}}
         print(json.dumps(answer | {"reconstruction_ssim": ssim}))
         return 0
+    print(f"A photograph in eight emotions, at its own size: {photographs} and beside it\n")
     _print(table)
     print(f"\nSSIM of the photograph's reconstruction without an emotion, the upper bound of any edit's: {ssim:.2f}")
     print(f"\n{sheet} ({seconds:.0f} s)")
@@ -85,12 +119,14 @@ def _photograph(path: Path | None) -> Image:
     return pictures.read(path or TEMPLATES / "examples" / "example.png")
 
 
-def _side_by_side(
-    first: tuple[Path, Path, Path, list[str]], second: tuple[Path, Path, Path, list[str]]
-) -> tuple[list[Path], list[Path]]:
-    """`_run` for two workflows at once, the second in another process and without progress bars.
+_Both = Callable[[list[_Job], list[_Job]], tuple[list[Path], list[Path]]]
 
-    A model this small gains nothing from a second core, and two runs do. Both run with the number of threads that
+
+@contextmanager
+def _two_at_once(inputs: Path, output: Path) -> Iterator[_Both]:
+    """`_run_all` for two lists of jobs at once, the second in another process and without progress bars.
+
+    Models this small gain nothing from a second core, and two runs do. Both run with the number of threads that
     `affect run` uses, because another number gives other pixels. Threads that wait sleep, so the two do not take the
     cores from each other.
     """
@@ -100,29 +136,75 @@ def _side_by_side(
     from ....models import host
 
     if host.cores() < 2:
-        return _run(*first), _run(*second)
+        yield lambda first, second: (_run_all(first, inputs, output), _run_all(second, inputs, output))
+        return
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        other = pool.submit(_run, *second, quiet=True)
+
+        def both(first: list[_Job], second: list[_Job]) -> tuple[list[Path], list[Path]]:
+            other = pool.submit(_run_all, second, inputs, output, quiet=True)
+            return _run_all(first, inputs, output), other.result()
+
         try:
-            return _run(*first), other.result()
+            yield both
         except BaseException:
             for process in active_children():
                 process.terminate()
             raise
 
 
-def _run(workflow: Path, inputs: Path, output: Path, changes: list[str], quiet: bool = False) -> list[Path]:
-    """Runs a workflow with the given `--set` changes; the images that it saved, sorted by name."""
+def _run_all(jobs: list[_Job], inputs: Path, output: Path, quiet: bool = False) -> list[Path]:
+    """The images of all jobs, in their order."""
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+    return [path for job in jobs for path in _run(job, inputs, output)]
+
+
+def _run(job: _Job, inputs: Path, output: Path) -> list[Path]:
+    """Runs one job; the images that it saved, sorted by name."""
     from ....models import host
+    from ..formats.load import load
     from ..host import EmbeddedHost
     from ..run import execute, prepare
 
-    print(f"{workflow.name} ...", file=sys.stderr)
+    print(f"{job.name}.json {', '.join(job.changes)} ...", file=sys.stderr)
+    loaded = load(TEMPLATES / f"{job.name}.json")
+    for node in (loaded.workflow or {}).get("nodes", ()):
+        if job.photograph and node["type"] == "AffectExampleImage":
+            node |= {"type": "LoadImage", "widgets_values": [job.photograph, "image"]}
     with host.use(EmbeddedHost(inputs, output)):
-        outputs = execute(prepare(workflow, changes))
+        outputs = execute(prepare(loaded, list(job.changes)))
     return sorted(Path(o["path"]) for o in outputs if o["type"] == "image")
+
+
+def _graded(run: _Both, photograph: str) -> dict[str, Path]:
+    """Emotion -> the photograph in it."""
+    jobs = [
+        _Job(
+            "photograph_in_emotion",
+            (
+                f"Emotion.emotion={emotion}",
+                f"SSIM Reference Retriever.adjective={adjective}",
+                f"SSIM Reference Retriever.noun={noun}",
+                f"Save Image.filename_prefix=photograph_{emotion}",
+            ),
+            photograph,
+        )
+        for emotion, (adjective, noun) in LOOKS.items()
+    ]
+    half = len(jobs) // 2
+    first, second = run(jobs[:half], jobs[half:])
+    return dict(zip(LOOKS, first + second, strict=True))
+
+
+def _write_photographs(path: Path, original: Image, graded: dict[str, Path]) -> None:
+    """The sheet of the photograph and its grades."""
+    from ....models import pictures
+    from ....models.tensors.resize import fitted
+
+    height, width = fitted((original.height, original.width), _CELL)
+    images = [original, *(pictures.read(file) for file in graded.values())]
+    captions = ["the photograph", *(f"{emotion}: {' '.join(LOOKS[emotion])}" for emotion in graded)]
+    _write_images(path, images, captions, "A photograph in eight emotions", (width, height))
 
 
 def _judged(eight: list[Path], photo: Image, edits: list[Path]) -> list[_Shown]:
@@ -156,6 +238,12 @@ def _judge(image: Image) -> dict[str, float]:
 
 
 def _write_sheet(path: Path, shown: list[_Shown]) -> None:
+    title = "One prompt in eight emotions, and a photograph in two"
+    _write_images(path, [one.image for one in shown], [one.caption for one in shown], title, (160, 160))
+
+
+def _write_images(path: Path, images: list[Image], captions: list[str], title: str, cell: tuple[int, int]) -> None:
+    """A contact sheet of three columns with cells of that width and height."""
     import numpy as np
     from PIL import Image
 
@@ -163,13 +251,8 @@ def _write_sheet(path: Path, shown: list[_Shown]) -> None:
     from ....models.plots import contact_sheet
     from ....models.tensors.uint8 import to_uint8
 
-    sheet = contact_sheet(
-        [np.asarray(one.image) for one in shown],
-        [one.caption for one in shown],
-        columns=3,
-        title="One prompt in eight emotions, and a photograph in two",
-    )
-    pixels = Image.fromarray(to_uint8(sheet))
+    small = [np.asarray(image.convert("RGB").resize(cell, Image.Resampling.LANCZOS)) for image in images]
+    pixels = Image.fromarray(to_uint8(contact_sheet(small, captions, 3, title, cell)))
     write_atomically(path, lambda p: pixels.save(p))
 
 
