@@ -76,7 +76,7 @@ def test_a_mask_that_covers_nothing(notes):
         temperature=1.0,
         seed=0,
     )
-    (image,) = _run(
+    image, *_ = _run(
         "AffectEmoLatTransfer",
         emolat=emolat,
         image=SCENE,
