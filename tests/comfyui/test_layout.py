@@ -17,7 +17,14 @@ if not (shutil.which("chromium") and shutil.which("chromedriver")):
 
 FOLDER = Path(workflows.__file__).parent
 TEMPLATES = sorted(path.stem for path in FOLDER.glob("*.json"))
-QUICK = ["emolat_map", "emolat_eight_emotions", "moodifier_by_word", "transfer_own_reference"]
+QUICK = [
+    "emolat_map",
+    "emolat_eight_emotions",
+    "moodifier_by_word",
+    "transfer_own_reference",
+    "photograph_in_emotion",
+    "edit_to_source_pixels",
+]
 """Seconds each with the tiny models: these are run for real."""
 ZOOM = {"eight_emotions": 0.5}
 """Forty-four nodes do not go at the others' 60 %."""
