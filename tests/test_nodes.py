@@ -8,6 +8,7 @@ from comfyui_affect.models import host
 from comfyui_affect.models.diffusion.text import TextEncoder
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS as NODES
+from comfyui_affect.nodes.models import AffectExampleImage
 from comfyui_affect.workflows.headless.check import check
 from comfyui_affect.workflows.headless.execute import Executor
 from comfyui_affect.workflows.headless.host import EmbeddedHost
@@ -219,3 +220,10 @@ def test_token_names_are_checked_before_anything_runs(key, name, said, tmp_path)
         with pytest.raises(UserError, match=said):
             told = NODES[key].VALIDATE_INPUTS(name=name)
             raise UserError(told)  # ComfyUI takes a sentence that is returned as one that is raised
+
+
+def test_the_example_series_moves_over_the_example_photograph():
+    (photograph,), (series,) = (AffectExampleImage().run(name) for name in ("photograph", "series"))
+    assert photograph.shape == (1, 768, 1024, 3) and series.shape == (8, 480, 640, 3)
+    assert torch.equal(series[0], photograph[0, :480, :640]) and torch.equal(series[-1], photograph[0, -480:, -640:])
+    assert all(float((series[i] - series[i + 1]).abs().mean()) > 0.02 for i in range(7))
