@@ -28,7 +28,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{where} cannot be read: {error}. Download the folder again.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{where} is no object. Download the folder again.")
+        raise UserError(f"{where} is not an object. Download the folder again.")
     rest: list[Any] = [content]
     while rest:
         part = rest.pop()

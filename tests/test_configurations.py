@@ -40,7 +40,7 @@ def test_what_a_configuration_may_not_ask_for(tmp_path, change, words):
 
 
 @pytest.mark.parametrize(
-    "text, words", [("[" * 10**5, "cannot be read"), ("[]", "is no object"), ("\xff", "cannot be")]
+    "text, words", [("[" * 10**5, "cannot be read"), ("[]", "is not an object"), ("\xff", "cannot be")]
 )
 def test_what_is_no_configuration(tmp_path, text, words):
     (tmp_path / "config.json").write_text(text, encoding="latin-1")

@@ -85,7 +85,7 @@ def test_the_loss_is_equation_1(net, layers):
 
 def test_smoothness_counts_the_steps_of_the_change():
     """A change by one value costs nothing, whatever the source; a ramp its slope; and no change has a gradient of
-    nought."""
+    zero."""
     flat, ramp = torch.full((1, 3, 6, 5), 0.2), torch.arange(5.0).expand(1, 3, 6, 5)
     assert float(total_variation(flat)) == pytest.approx(0, abs=1e-6)
     assert float(total_variation(0.3 * ramp, grey=1e-4)) == pytest.approx(0.3, abs=1e-3)

@@ -12,6 +12,7 @@ ORDER = (
     ("tiny",),
     ("muse", "moodifier", "emolat", "reference", "gram", "grade"),
     ("diffusion",),
+    ("classifiers", "scorers"),  # former places of two loaders
     ("networks",),
     ("metrics", "plots", "pictures", "pickled", "configurations", "bundled", "waiting"),
     ("files",),

@@ -1,4 +1,4 @@
-"""LoRA files of every kind: what they change, and what is said of what they do not.
+"""LoRA files of every kind: what they change, and the note about what they do not.
 `tests/comfyui/test_reference.py` compares the arithmetic with ComfyUI's; here it is compared with its definition."""
 
 import ldm

@@ -147,7 +147,7 @@ def blended(model, mask, source, target, negative=None, seed=3, **more):
     )
 
 
-def test_a_mask_of_noughts_gives_the_source_back(small_unet):
+def test_a_mask_of_zeros_gives_the_source_back(small_unet):
     source, target, negative = contexts()
     latent, out = blended(small_unet, torch.zeros(1, 1, 8, 8), source, target, negative)
     assert torch.equal(out, latent)

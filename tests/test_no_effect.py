@@ -1,4 +1,4 @@
-"""An input that has no effect is said, on the node that has it."""
+"""An input without effect is reported on its node."""
 
 import pytest
 import torch

@@ -32,10 +32,28 @@ def test_every_package_folder_is_installed():
     assert found <= listed
 
 
+def test_the_version_of_the_distribution_is_the_package_s():
+    """ComfyUI's registry and ComfyUI-Manager read it in pyproject.toml, where it is text and runs no code."""
+    assert _pyproject()["project"]["version"] == comfyui_affect.__version__
+
+
 def test_requirements_leave_other_packages_alone():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert lines and all(">=" in line for line in lines)
     assert not {line.split(">=")[0] for line in lines} & {"torch", "torchvision", "torchaudio", "transformers"}
+
+
+def test_names_that_the_readme_of_0_1_imported_are_still_there():
+    from comfyui_affect.models.classifiers import load_classifier
+    from comfyui_affect.models.diffusion import diffusers
+    from comfyui_affect.models.muse import muse_guider
+    from comfyui_affect.models.networks import classifiers, scorers
+    from comfyui_affect.models.scorers import load_scorer
+
+    assert (load_classifier, load_scorer) == (classifiers.load_classifier, scorers.load_scorer)
+    assert diffusers.MuseGuider is muse_guider
+    with pytest.raises(AttributeError, match="has no attribute 'MuseGuide'"):
+        _ = diffusers.MuseGuide
 
 
 def test_importing_the_package_imports_nothing_heavy():

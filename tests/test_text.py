@@ -144,8 +144,8 @@ class Bomb:
         ("bomb", "holds more than weights"),
         ("broken", "holds more than weights, or is damaged"),
         ("nan", "not numbers"),
-        ("cube", "is no embedding"),
-        ("empty", "is no embedding"),
+        ("cube", "is not an embedding"),
+        ("empty", "is not an embedding"),
     ],
 )
 def test_embeddings_that_cannot_be_used_are_refused_before_anything_runs(folder, capsys, name, words):

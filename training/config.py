@@ -49,7 +49,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     try:
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"The config '{path.name}' is no valid TOML: {error}.") from error
+        raise UserError(f"The config '{path.name}' is not valid TOML: {error}.") from error
     return overridden(Config(config, f"The config '{path.name}'"), overrides)
 
 

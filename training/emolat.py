@@ -51,7 +51,7 @@ to 182, 195 and 197, and to 199 in eight; a probe named 0.55 of the codes before
 @dataclass
 class DataConfig:
     """folder: annotated images (`data.annotated`); empty: `n` MoodScenes are made. size: pixels a side. share: of
-    each emotion's images the transfer network is trained on so many, the first; the others are left for testing (the
+    each emotion's images, the first ones, that the transfer network is trained on; the others are for testing (the
     paper's 95 %). The space is learned from all, as the paper's."""
 
     folder: str = ""
@@ -354,6 +354,6 @@ def main(args: argparse.Namespace) -> int:
     save(args.out, emolat)
     used = ", ".join(f"{p:.0f}" for p in emolat.codebooks.perplexity().tolist())
     host.current().note(f"Of {model.entries} entries a book these are in use (perplexity): {used}.")
-    host.current().note(data.summary)  # once more: what stood above the training has scrolled away
+    host.current().note(data.summary)  # once more: what was printed before the training has scrolled away
     host.current().note(f"Wrote {args.out}. Stage two: affect train transfer --out {args.out}")
     return 0

@@ -36,8 +36,8 @@ from .loop import LoopConfig, Losses, fit, on_device, split
 class MoodifyConfig:
     """Weights of the losses (the paper's: all 1; 0 leaves one out), of the drift of hidden states on short captions,
     and the data: `n` MoodScenes with their structured captions; or `captions`, a JSONL of `affect data annotate
-    --form moodarchive`, of images below `folder`. `longer`: the share of captions that go on, behind their five
-    sentences, with another description of the scene where there is one: else no position behind the 68th would be
+    --form moodarchive`, of images below `folder`. `longer`: the share of captions that go on, after their five
+    sentences, with another description of the scene where there is one: else no position after the 68th would be
     trained."""
 
     full: float = 1.0
@@ -66,7 +66,7 @@ def captions_of(structured: list[str]) -> tuple[str, str, list[str]]:
 
 class Texts:
     """Captions [summary, stimulus, stimulus, stimulus, assessment, and perhaps another description] as tokens on a
-    device: whole, longer (the description behind it) and short [N, L], stimuli [N, 3, L], each as long as the
+    device: whole, longer (the description after it) and short [N, L], stimuli [N, 3, L], each as long as the
     longest; and `read` [N, 77], the short ones as the diffusion models of `clip`'s width read them."""
 
     def __init__(self, captions: list[list[str]], clip: Any, device: torch.device | str):
@@ -129,7 +129,7 @@ def read_scenes(config: MoodifyConfig, runs: Path, size: int) -> Scenes:
             image = safe_join(config.folder, row["file"])
         except (ValueError, KeyError, TypeError):
             host.current().note(
-                f"Line {number} of {config.captions} is no structured caption (a summary, three stimuli, an "
+                f"Line {number} of {config.captions} is not a structured caption (a summary, three stimuli, an "
                 "assessment, none of them empty): skipped."
             )
             continue

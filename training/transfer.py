@@ -36,9 +36,9 @@ class TransferConfig(losses.Weights):
     """Stage two: weights of the losses (0 leaves one out: that is each ablation), the classifier of equation 25 and the
     CLIP it may need, CLIPstyler's patches, and the most codes an image is trained with.
 
-    views   the classifier sees so many random views of a result (as MUSE's, `models.networks.views`): a change that
-            every view shows convinces classifiers that did not train it; 0 shows it the result itself, as the paper
-            does
+    views   the classifier sees this number of random views of a result (as MUSE's, `models.networks.views`): a change
+            that every view shows convinces classifiers that did not train it; 0 shows it the result itself, as the
+            paper does
     coarse  share of the steps, from the first on, whose images have half the size: palette and light are learned there
             at a quarter of the cost, texture after it
     """

@@ -35,7 +35,7 @@ def check_checkpoint(path: Path) -> bool:
     header = check_safetensors(path)
     if _FIRST not in header:
         raise UserError(
-            f"'{path.name}' is no checkpoint of an SD1.5, SD2 or SDXL model: it has the wrong keys "
+            f"'{path.name}' is not a checkpoint of an SD1.5, SD2 or SDXL model: it has the wrong keys "
             f"(none like '{_FIRST}'). Run other models in ComfyUI."
         )
     shape = header[_FIRST]["shape"]
@@ -96,7 +96,7 @@ class NoVAE:
 
 
 def no_vae(name: str) -> str:
-    """What is said where a VAE is wanted of a checkpoint without one."""
+    """The error where a VAE is asked of a checkpoint without one."""
     return (
         f"The checkpoint '{name}' holds no VAE. Add the node Load VAE (VAELoader) with a VAE of the same family, and "
         "connect that in place of the checkpoint's."

@@ -35,7 +35,7 @@ class Vector(int):
 
 
 def split(text: str) -> list[str]:
-    """A text in pieces: an embedding's word `embedding:name` is one of its own, behind a space or at the start; what
+    """A text in pieces: an embedding's word `embedding:name` is one of its own, after a space or at the start; what
     follows its name in the same word (a comma, a bracket) belongs to the next piece. Joined they are the text, less
     spaces around embeddings."""
     pieces, rest = [], text
@@ -98,7 +98,7 @@ def _vectors(path: Path, tower: str, *_: int) -> torch.Tensor:
         or not found.is_floating_point()
         or not found.numel()
     ):
-        raise UserError(f"'{path.name}' is no embedding: it has no vectors for {tower}.")
+        raise UserError(f"'{path.name}' is not an embedding: it has no vectors for {tower}.")
     found = found.float().reshape(-1, found.shape[-1])
     if len(found) > 1000 or not torch.isfinite(found).all():
         raise UserError(

@@ -2,7 +2,7 @@
 Qwen-Image and their kin).
 
 Divided by 1 - sigma that is x0 + s noise with s = sigma / (1 - sigma). So an algorithm written for added noise
-(inversion, the attention blend) runs on a rectified-flow model as it stands, over this view of it.
+(inversion, the attention blend) runs unchanged on a rectified-flow model, over this view of it.
 """
 
 from __future__ import annotations

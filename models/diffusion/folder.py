@@ -71,7 +71,7 @@ def check_folder(path: Path) -> dict[str, str | None]:
     missing, has only pickled weights, or belongs to a model that is not run here."""
     if not (path / "unet").is_dir() or not (path / "vae").is_dir() or not (path / "text_encoder").is_dir():
         raise UserError(
-            f"The folder '{path.name}' is no diffusers model with a UNet: it needs unet, vae and "
+            f"The folder '{path.name}' is not a diffusers model with a UNet: it needs unet, vae and "
             "text_encoder inside. Run other models in ComfyUI."
         )
     parts = [name for name in _STEMS if (path / name).is_dir()]
@@ -85,7 +85,7 @@ def check_folder(path: Path) -> dict[str, str | None]:
 
 
 def takes_more(name: str, channels: Any, wanted: Any) -> str:
-    """What is said of a UNet that takes more than a latent."""
+    """The error for a UNet that takes more than a latent."""
     kind = (
         "an in-painting model (it reads the mask and the masked image beside the latent)"
         if channels == 9

@@ -87,7 +87,7 @@ class Denoiser(Protocol[Context]):
         no gradient ever reaches the weights."""
 
     def side_by_side(self, contexts: Sequence[Context], n: int) -> Context:
-        """One context for a batch of n rows of each in turn, padded behind to one length. Its padding is to be cut
+        """One context for a batch of n rows of each in turn, padded at the end to one length. Its padding is to be cut
         off by a control (`attention`). UserError where a host cannot join them."""
 
     def attention(self, control: Control) -> AbstractContextManager[None]:

@@ -22,7 +22,7 @@ class SelfCheck:
 
     For a function f of t [n, ...] and weights c of its output's entries, a backward pass gives g = J^T c. Along a
     direction d the output must change so that <c, f(t + h d) - f(t)> = h <g, d>, up to curvature and rounding. That is
-    linear in f's output, so that neither a clamp behind f nor the curvature of a loss takes part. d is g's own
+    linear in f's output, so that neither a clamp after f nor the curvature of a loss takes part. d is g's own
     direction, along which most is seen, and a random one: what a wrong gradient lacks cannot be seen along itself. The
     ratio of both sides must come near 1 at one of a few steps h: at a large one curvature may bend it, at a small one
     rounding blurs it. Gradients are wrong where it converges elsewhere, or stays far from 1 for several gradients. In

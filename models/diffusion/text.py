@@ -47,7 +47,7 @@ def _parse(text: str, weight: float, out: list[tuple[str, float]], depth: int) -
 
 
 def _groups(text: str) -> list[str]:
-    """A text cut before and behind its outermost parentheses. As in ComfyUI, what is closed too often or never is
+    """A text cut before and after its outermost parentheses. As in ComfyUI, what is closed too often or never is
     cut nowhere."""
     pieces, depth, start = [], 0, 0
     for i, c in enumerate(text):

@@ -1,4 +1,4 @@
-"""Text towers of the embedded host's CLIP socket: transformers' and open_clip's, behind one interface.
+"""Text towers of the embedded host's CLIP socket: transformers' and open_clip's, under one interface.
 
 Classes and no closures, so that a LoRA can be applied to a copy, and each can say where its modules are.
 """
@@ -15,7 +15,7 @@ from torch import nn
 from ..tensors.gradients import frozen
 
 Vectors = Mapping[tuple[int, int], torch.Tensor]
-"""(row, column) of a batch of token ids -> the embedding [D] that stands there in place of the token's own."""
+"""(row, column) of a batch of token ids -> the embedding [D] that replaces the token's own."""
 
 
 class Place(NamedTuple):
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 class TransformersTower:
     """A transformers CLIP text model as a tower.
 
-    penultimate  hidden states before the last block and without the final norm (SDXL) in place of those behind both
+    penultimate  hidden states before the last block and without the final norm (SDXL) in place of those after both
                  (SD1.5)
     """
 
@@ -60,7 +60,7 @@ class TransformersTower:
 class OpenClipTower:
     """The text tower of an open_clip CLIP or TextTransformer as a tower.
 
-    penultimate  hidden states before the last block (SD2, SDXL) in place of those behind it (SD1.5)
+    penultimate  hidden states before the last block (SD2, SDXL) in place of those after it (SD1.5)
     norm         through the final norm (not in SDXL)
     """
 

@@ -32,7 +32,7 @@ class Codebooks(nn.Module):
         self.decay, self.vigour_decay = decay, vigour_decay
 
     def nearest(self, z: torch.Tensor, emotion: torch.Tensor) -> torch.Tensor:
-        """Equation 7: z [B, S, W], emotion [B] -> [B, S] the nearest entry's number in the emotion's own book."""
+        """EmoLat's equation 7: z [B, S, W], emotion [B] -> [B, S] the nearest entry's number in the emotion's book."""
         return torch.cdist(z, self.entries[emotion]).argmin(dim=-1)
 
     def forward(self, z: torch.Tensor, emotion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -50,7 +50,7 @@ def embedding_scores(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     """[S, T] from text embeddings [S, D] and [T, D]: cosine of what sets a token apart from the mean of all, less
     `ALIKE`.
 
-    For a CONDITIONING whose token ids nobody knows. It is rough: behind a new word every embedding is another, and with
+    For a CONDITIONING whose token ids are not known. It is rough: every embedding after a new word changes, and with
     the bundled encoder a quarter of the tokens are matched otherwise than by their ids.
     """
     mean = torch.cat([source, target]).float().mean(dim=0)
@@ -71,10 +71,11 @@ def attention_weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 class BlendControl:
     """Rows are `batch` sources, `batch` targets, then others, each group with its own number of tokens.
 
-    lengths    tokens of each group: what lies behind is padding and is never attended to
+    lengths    tokens of each group: what follows them is padding and is never attended to
     alignment  [T] of `align`: the source token of each target token, or -1
     mask       [B or 1, 1, h, w] in 0..1: where the target's own maps hold
-    active     whether maps are blended (equation 6: early steps); otherwise each row attends as it would alone
+    active     whether maps are blended (Moodifier's equation 6: in early steps); otherwise each row attends as it would
+               alone
     """
 
     def __init__(self, batch: int, lengths: Sequence[int], alignment: torch.Tensor, mask: torch.Tensor):
@@ -124,7 +125,7 @@ class BlendControl:
         for i, n in enumerate(self.lengths):
             rows = slice(b * i, b * (i + 1))
             real = torch.arange(k.shape[2], device=k.device)
-            real = real[(real < n) | (real >= text)]  # nobody attends to padding
+            real = real[(real < n) | (real >= text)]  # padding is not attended to
             groups.append((q[rows], k[rows][:, :, real], v[rows][:, :, real]))
             out.append(F.scaled_dot_product_attention(*groups[-1]))
         if self.active:

@@ -27,13 +27,13 @@ from ..tensors.ranges import finite
 from .attention import BlendControl, align, embedding_scores, id_scores
 
 EVERYTHING = 0.98
-"""A mask that covers more of an image than this covers it all, for whoever painted or found it."""
+"""A mask that covers a larger share of an image than this counts as covering all of it."""
 
 
 @dataclass(frozen=True)
 class BlendConfig:
     """cfg: the target's guidance; the source's is 1. cross_replace: the share of the steps in which maps are blended
-    (equation 6's tau_c)."""
+    (tau_c of Moodifier's equation 6)."""
 
     cfg: float = 5.0
     cross_replace: float = 0.6
@@ -67,7 +67,7 @@ def token_alignment(source: Conditioning, target: Conditioning, texts: tuple[str
 
 
 def shifted(alignment: torch.Tensor, source: int, target: int) -> torch.Tensor:
-    """An alignment [T] for texts behind `source` and `target` tokens of padding, which are matched one by one ->
+    """An alignment [T] for texts that follow `source` and `target` tokens of padding, which are matched one by one ->
     [target + T]."""
     padding = torch.arange(target)
     return torch.cat(
@@ -118,8 +118,8 @@ def attention_blend(
     alignment       [T] of `token_alignment`
     callback        (step, prediction [B, C, h, w]) after each step
     attention_mask  [B or 1, 1, h, w]: where the target's own maps hold; if not given inside `mask`, or nowhere where
-                    `mask` covers `EVERYTHING`: such a mask marks no place, and the source's maps then keep what stands
-                    where
+                    `mask` covers `EVERYTHING`: such a mask marks no place, and the source's maps then keep the
+                    layout
 
     The latents are blended by the mask at each step, so the last clean prediction is too.
     """

@@ -3,7 +3,7 @@
 attention  the diffusion model's own cross-attention to the object's word, over several noise levels
 clipseg    transformers' CLIPSeg, where its weights are on this machine
 boxes      what the MLLM drew
-saliency   what stands out of its surroundings, whatever it is
+saliency   what differs most from its surroundings
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ GUIDED_SIDE = 128
 
 
 def token_columns(prompt: str, words: str) -> list[int]:
-    """As `token_positions`. UserError where the words do not stand in the prompt."""
+    """As `token_positions`. UserError where the prompt does not hold the words."""
     columns = token_positions(prompt, words)
     if not columns:
         raise UserError(
-            f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as it stands there, or put it "
+            f"There is no '{words}' in the source prompt \"{prompt}\". Name the object as the prompt does, or put it "
             "in."
         )
     return columns
@@ -149,7 +149,7 @@ def threshold(values: torch.Tensor, bins: int = 64) -> torch.Tensor:
 
 
 def word_columns(prompt: str) -> list[int]:
-    """Positions of a prompt's words among its tokens, chunk behind chunk: neither start, end nor padding."""
+    """Positions of a prompt's words among its tokens, chunk after chunk: neither start, end nor padding."""
     from ..diffusion.text import tokenize
     from ..networks.tokenizer import CHUNK, END
 
@@ -265,7 +265,7 @@ def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
 
 
 def _grown(mask: torch.Tensor, pixels: int) -> torch.Tensor:
-    """[B, 1, H, W] -> the largest value within so many pixels; by rows and then by columns, as a window of both
+    """[B, 1, H, W] -> the largest value within a number of pixels; by rows and then by columns, as a window of both
     takes minutes."""
     size = 2 * pixels + 1
     return F.max_pool2d(F.max_pool2d(mask, (1, size), 1, (0, pixels)), (size, 1), 1, (pixels, 0))

@@ -78,7 +78,7 @@ _NOUNS = {
     ],
 }
 
-# emotion -> (words that stand before a thing: faces, nature, city, objects), and what the whole looks like
+# emotion -> (words before a thing: faces, nature, city, objects), and what the whole looks like
 _LOOKS: dict[str, tuple[tuple[str, str, str, str], str]] = {
     "amusement": (("laughing", "playful", "festive", "funny"), "confetti and bright playful colours"),
     "awe": (("amazed", "majestic", "majestic", "glowing"), "beams of light from above, stars and a grand sky"),

@@ -50,6 +50,6 @@ class EmotionLoss:
         return {"target": target, "inherent": inherent, "similar": similar}
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """logits [B, 8] -> [B]: target - l1 inherent - l2 similar (equation 13)."""
+        """logits [B, 8] -> [B]: target - l1 inherent - l2 similar (MUSE's equation 13)."""
         parts = self.parts(logits)
         return parts["target"] - self.inherent_weight * parts["inherent"] - self.similar_weight * parts["similar"]

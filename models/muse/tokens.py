@@ -14,7 +14,7 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class EmotionTokens:
-    """The EMOTION_TOKENS socket: tokens [B, n, D] that stand behind a text's embeddings, and what they mean."""
+    """The EMOTION_TOKENS socket: tokens [B, n, D] that follow a text's embeddings, and what they mean."""
 
     tokens: torch.Tensor
     label: str = ""
@@ -44,7 +44,7 @@ class EmotionTokens:
         return cls(state["emotion_tokens"], metadata.get("label", ""))
 
     def apply(self, conditioning: Conditioning) -> Conditioning:
-        """The conditioning with the tokens behind each of its texts; UserError where their widths differ."""
+        """The conditioning with the tokens after each of its texts; UserError where their widths differ."""
         out = []
         for embeds, options in conditioning:
             check_width(self.tokens, embeds.shape[-1])

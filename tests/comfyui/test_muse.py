@@ -103,7 +103,7 @@ def test_area_prompts_controls_and_masks(comfy, tmp_path):
         trace, after, images = results(comfy.run(graph(kind, positive=("30", 0), **control), tmp_path))
         assert falls(trace) and images[0].tobytes() != plain[0].tobytes() and after == before
 
-    # A mask on a latent that is not nought: what lies outside of it stays.
+    # A mask on a latent that is not zero: what lies outside of it stays.
     prompt = graph(
         **half_mask(),
         **{

@@ -15,8 +15,8 @@ DATA = bytes(range(256)) * 5000
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves DATA. `requests` holds the Range headers; `cut` ends a body after so many bytes; `ranges` off: does not
-    resume; `code` answers with an error."""
+    """Serves DATA. `requests` holds the Range headers; `cut` ends a body after that number of bytes; `ranges` off: does
+    not resume; `code` answers with an error."""
 
     cut, ranges, code, wrong = None, True, None, False
 

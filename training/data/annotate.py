@@ -110,7 +110,7 @@ def pictures(folder: Path) -> list[tuple[str, str]]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
     found = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
-    found = [p for p in found if not any(part.startswith(".") for part in p.parts)]  # macOS's ._x.jpg is no image
+    found = [p for p in found if not any(part.startswith(".") for part in p.parts)]  # macOS's ._x.jpg is not an image
     root = folder.resolve()
     outside = [p for p in found if not (folder / p).is_file() or not (folder / p).resolve().is_relative_to(root)]
     if outside:  # what they lead to was never meant to be sent to anybody

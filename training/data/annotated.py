@@ -97,7 +97,7 @@ def read_annotations(folder: Path) -> Reading:
     Ekman's count as the one of Mikels' that they are nearest to), an image that is missing, outside the folder, or not
     to be told from others of its name, a note with neither object nor adjective, more than `MOST_PAIRS` pairs. What is
     unusual is encoded and counted: no objects (the graph is the adjective and the emotion), more than 14 pairs (graphs
-    are pooled, never cut), an empty attribute or adjective (a node of noughts). UserError where the folder is missing
+    are pooled, never cut), an empty attribute or adjective (a node of zeros). UserError where the folder is missing
     or nothing usable is left.
     """
     if not folder.is_dir():

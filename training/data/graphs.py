@@ -21,7 +21,7 @@ from ...models.files import load_safetensors, save_safetensors, write_atomically
 from .annotated import Annotated
 
 NOTHING = 0
-"""The row of a word that nobody gave: noughts."""
+"""The row of a word that was not given: zeros."""
 
 
 def vocabulary(rows: Sequence[Annotated]) -> list[str]:
@@ -32,7 +32,7 @@ def vocabulary(rows: Sequence[Annotated]) -> list[str]:
 
 @torch.no_grad()
 def text_features(words: Sequence[str], scorer: Any, cache: Path) -> torch.Tensor:
-    """[V, D] normalised features of words by a `clip.ClipScorer`, and noughts for "". Encoded once: kept in `cache`
+    """[V, D] normalised features of words by a `clip.ClipScorer`, and zeros for "". Encoded once: kept in `cache`
     under what the words and the scorer's weights are."""
     key = hashlib.sha256("\0".join(words).encode())
     key.update(scorer.name.encode())

@@ -32,7 +32,7 @@ class PackSpec:
               "structured" (MoodArchive's five sentences in order, then one with every attribute: six variants)
     photos    share of real photograph crops among the rows
     variants  captions a row
-    objects   K: of so many objects a row, the largest, mask and word are kept; several of one name are one
+    objects   K: of the K largest objects a row, mask and word are kept; several of one name are one
     """
 
     split: str

@@ -57,7 +57,7 @@ class CondContext:
         return self
 
     def append(self, tokens: torch.Tensor) -> CondContext:
-        """A new context with tokens [B, n, D] behind the text of each cond, repeated so that every image has its
+        """A new context with tokens [B, n, D] after the text of each cond, repeated so that every image has its
         own."""
         controls: dict[int, _TokenlessControl] = {}
         out = []

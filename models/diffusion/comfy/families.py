@@ -1,4 +1,4 @@
-"""Which of ComfyUI's models emotional tokens can guide, and what is said of the others."""
+"""Which of ComfyUI's models emotional tokens can guide, and why the others are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_pair(model: Any, vae: Any) -> None:
     """UserError where a MODEL and a VAE cannot be guided together: what the MODEL is, and which can."""
     if not isinstance(model, comfy.model_patcher.ModelPatcher) or not hasattr(model.model, "latent_format"):
         raise UserError(
-            "What is connected as MODEL is no diffusion model of ComfyUI. Connect a checkpoint loader's MODEL."
+            "What is connected as MODEL is not a diffusion model of ComfyUI. Connect a checkpoint loader's MODEL."
         )
     kind, latents = type(model.model).__name__, model.model.latent_format
     if kind in _REFUSED:

@@ -21,7 +21,7 @@ class UNetContext:
         return self.embeds.shape[-1]
 
     def append(self, tokens: torch.Tensor) -> UNetContext:
-        """A new context with tokens [B, n, D] behind the text's."""
+        """A new context with tokens [B, n, D] after the text's."""
         embeds = repeat_to_batch(self.embeds.to(tokens), len(tokens))
         return replace(self, embeds=torch.cat([embeds, tokens], dim=1))
 

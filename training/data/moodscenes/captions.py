@@ -203,7 +203,7 @@ def content_caption(scene: Scene, rng: np.random.Generator, attributes: float = 
     """What the scene shows: noun, place, two to four salient things with counts, sides and background.
 
     With probability `attributes` each thing (and the weather) gets its attribute word; otherwise nothing that
-    depends on the emotion is said. `emotion` names the emotion too (ignored for a neutral scene).
+    depends on the emotion is in the text. `emotion` names the emotion too (ignored for a neutral scene).
     """
     if scene.noun == "face":
         text = _portrait(scene, rng, attributes)

@@ -37,7 +37,7 @@ _VERSION = 1
 
 def change_mask(a: np.ndarray, b: np.ndarray, threshold: float = CHANGE_THRESHOLD) -> np.ndarray:
     """bool [H,W]: where two uint8 [H,W,3] renderings of one layout differ by more than the threshold (0..1)
-    in any channel. Colour grading counts: it is part of the change. Which objects changed stands in the
+    in any channel. Colour grading counts: it is part of the change. Which objects changed is in the
     scenes' JSON."""
     return np.abs(a.astype(np.int16) - b.astype(np.int16)).max(-1) > threshold * 255
 

@@ -1,4 +1,4 @@
-"""A workflow for a series: each photograph stands in the place of a Load Image, and one output's image is written."""
+"""A workflow for a series: each photograph takes the place of a Load Image, and one output's image is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..prompt import Prompt, is_link, needed, source_of, title_of
 from ..registry import Registry
 
 KEY = "Photograph"
-"""The node type that stands in the place of Load Image."""
+"""The node type that replaces Load Image."""
 
 _LOADER, _SAVERS = "LoadImage", ("SaveImage", "PreviewImage")
 
