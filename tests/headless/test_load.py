@@ -1,6 +1,7 @@
 """Workflow files: three formats, and files that are not workflows."""
 
 import json
+from pathlib import Path
 
 import pytest
 from comfyui_affect.models.errors import UserError
@@ -98,5 +99,6 @@ def test_a_png_without_a_workflow_a_truncated_one_and_a_missing_file(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:20])
     with pytest.raises(UserError, match="cut.png"):
         load(tmp_path / "cut.png")
-    with pytest.raises(UserError, match="no workflow file"):
+    with pytest.raises(UserError, match="no workflow file") as error:
         load(tmp_path / "absent.json")
+    assert (Path(str(error.value).split("'")[-2]) / "emolat_map.json").is_file()  # where the templates are

@@ -16,6 +16,9 @@ from ..prompt import Prompt
 from . import png
 from .shape import MAX_BYTES, MAX_VALUES, check_content
 
+TEMPLATES = Path(__file__).parents[2]
+"""The folder of the workflow templates, also where the package is installed."""
+
 _MARKS = [
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -43,7 +46,7 @@ def load(path: Path | str) -> Loaded:
         return _from_standard_input()
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"There is no workflow file '{path}'.")
+        raise UserError(f"There is no workflow file '{path}'. The templates are in '{TEMPLATES}'.")
     with open_regular(path) as f:
         is_png = f.read(len(png.SIGNATURE)) == png.SIGNATURE
     if is_png:
