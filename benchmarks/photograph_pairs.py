@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -137,6 +138,24 @@ def matched_histograms(source: torch.Tensor, reference: torch.Tensor) -> torch.T
     return torch.from_numpy(np.asarray(match_histograms(a, b, channel_axis=-1))).float().permute(2, 0, 1)[None]
 
 
+def _jobs(folder: Path, todo: list[Pair], temporary: Path) -> dict[Path, dict[str, Any]]:
+    """What ColorTransfer has still to make -> its job, with pictures as arrays in a temporary folder."""
+    jobs: dict[Path, dict[str, Any]] = {}
+    arrays: dict[Path, Path] = {}
+    for pair in todo:
+        for name, method in RIVALS.items():
+            out = folder / f"{pair.name}-{name}.png"
+            if out.is_file():
+                continue
+            for path in (pair.source, pair.reference):
+                if path not in arrays:
+                    arrays[path] = temporary / f"{len(arrays)}.npy"
+                    np.save(arrays[path], to_uint8(shown(path)[0].permute(1, 2, 0)))
+            inputs = [str(arrays[pair.source]), str(arrays[pair.reference])]
+            jobs[out] = {"inputs": inputs, "method": method, "out": str(temporary / f"out-{len(jobs)}.npy")}
+    return jobs
+
+
 def color_transfers(folder: Path, todo: list[Pair], comfyui: Path | None, python: str) -> tuple[str, ...]:
     """Makes ComfyUI's ColorTransfer of every pair, by the node's own code in its own Python; without a ComfyUI only
     histogram matching, by scikit-image. The names of the methods that were made."""
@@ -144,22 +163,14 @@ def color_transfers(folder: Path, todo: list[Pair], comfyui: Path | None, python
         for pair in todo:
             made(folder, pair, "histogram", partial(matched_histograms, shown(pair.source), shown(pair.reference)))
         return ("histogram",)
-    jobs: list[dict[str, Any]] = []
-    for pair in todo:
-        for name, method in RIVALS.items():
-            out = folder / f"{pair.name}-{name}.png"
-            if not out.is_file():
-                inputs = []
-                for path in (pair.source, pair.reference):
-                    inputs.append(folder / f"input-{path.parent.parent.parent.name}-{path.stem}.png")
-                    if not inputs[-1].is_file():
-                        save(inputs[-1], shown(path))
-                jobs.append({"inputs": list(map(str, inputs)), "method": method, "out": str(out)})
-    if jobs:
-        script = Path(__file__).with_name("color_transfer.py")
-        done = subprocess.run(
-            [python, str(script)], cwd=comfyui, input=json.dumps(jobs), text=True, capture_output=True
-        )
-        if done.returncode:
-            raise UserError(f"ComfyUI's ColorTransfer failed: {done.stderr[-500:]}")
+    with tempfile.TemporaryDirectory() as temporary:
+        jobs = _jobs(folder, todo, Path(temporary))
+        if jobs:
+            script = Path(__file__).with_name("color_transfer.py")
+            asked = json.dumps(list(jobs.values()))
+            done = subprocess.run([python, str(script)], cwd=comfyui, input=asked, text=True, capture_output=True)
+            if done.returncode:
+                raise UserError(f"ComfyUI's ColorTransfer failed: {done.stderr[-500:]}")
+        for path, job in jobs.items():
+            save(path, image_of(np.load(job["out"]))[None])
     return tuple(RIVALS)

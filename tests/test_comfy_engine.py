@@ -336,7 +336,7 @@ def test_what_does_not_belong_together_is_refused():
     with pytest.raises(UserError, match="This VAE is empty"):
         guider(p)
     p.model = p.vae.patcher
-    with pytest.raises(UserError, match="no diffusion model of ComfyUI"):
+    with pytest.raises(UserError, match="not a diffusion model of ComfyUI"):
         guider(p)
 
 
