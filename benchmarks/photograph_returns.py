@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..models.emolat.repaint import repaint
 from ..models.emolat.space import load_emolat
 from ..models.emotions import MIKELS, EmotionTarget
+from ..models.errors import UserError
 from ..models.grade.apply import apply_grade
 from ..models.grade.edit import grade_from_edit
 from ..models.gram import GramConfig, transfer
@@ -96,6 +97,7 @@ def returns(root: Path, folder: Path, chosen: list[Pair]) -> Figures:
     """The figures over photographs' edits and scenes' edits, editor by editor, and a sheet."""
     rows: dict[str, list[tuple[float, float, float]]] = {}
     sheet, words = [], []
+    refused: list[str] = []
     edits: list[tuple[str, torch.Tensor, torch.Tensor]] = []
     for pair in chosen:
         of_pair: dict[str, torch.Tensor] = {}
@@ -112,7 +114,11 @@ def returns(root: Path, folder: Path, chosen: list[Pair]) -> Figures:
             edits.append((name, scene(task, task.source)[None], image[None]))
     for name, source, edit in edits:
         handed = as_an_editor(edit)
-        found = grade_from_edit(source, handed, detail=0.5, align=True)
+        try:
+            found = grade_from_edit(source, handed, detail=0.5, align=True)
+        except UserError:  # so much was drawn anew that its edges are another picture's
+            refused.append(name)
+            continue
         back = apply_grade(source.permute(0, 2, 3, 1), found.grade).permute(0, 3, 1, 2)
         rows.setdefault(name, []).append((structure(source, back), *colour_kept(source, edit, back)))
         if len(rows[name]) <= 3:
@@ -120,6 +126,9 @@ def returns(root: Path, folder: Path, chosen: list[Pair]) -> Figures:
             words += [name, "edit", "as handed back", "on the source's pixels"]
     measure.save_sheet(root / "returns.png", sheet, words, 8, cell=220)
     figures = Figures()
+    figures.put("return_refused", len(refused) / len(edits), SHARE)
+    for name in sorted(set(refused)):
+        figures.put(f"return_refused.{name}", refused.count(name) / len(chosen), SHARE)
     every = torch.tensor([row for found in rows.values() for row in found], dtype=torch.float64)
     for i, (key, unit) in enumerate((("return_structure", SSIM), ("return_colour", "r"), ("return_slope", SHARE))):
         figures.put_mean(key, every[:, i], unit)

@@ -19,6 +19,7 @@ from ..models.grade.fit import fit_grade
 from ..models.grade.grid import Grid
 from ..models.grade.transfer import transfer_grade
 from ..models.networks.backbones import load_backbone
+from ..models.networks.valence_arousal import photo_judge
 from ..models.tensors.resize import resized
 from . import memory
 from .figures import Figures
@@ -83,7 +84,8 @@ def speed(pairs: list[Pair]) -> Figures:
     source, edit = (resized(shown(p), 512, 512) for p in (pairs[0].source, pairs[0].reference))
     figures.put("fit_ms", 1000 * median(_in_turn({"fit": lambda: fit_grade(source, edit)}, 9)["fit"]), "ms")
     net = load_backbone(NETWORK)
-    whole = lambda: apply_grade(source.permute(0, 2, 3, 1), transfer_grade(net, source, edit).grade)
+    judge = photo_judge()
+    whole = lambda: apply_grade(source.permute(0, 2, 3, 1), transfer_grade(net, source, edit, judge=judge).grade)
     figures.put("seconds_512", median(_in_turn({"transfer": whole}, 3)["transfer"]), "s")
     figures.put_all(cube(source))
     return figures
@@ -98,7 +100,9 @@ def cube(image: torch.Tensor) -> Figures:
         path = save_cube(Path(folder) / "grade.cube", grade)
         pixels = image[0].permute(1, 2, 0).contiguous().numpy()
         ours = grade_pixels(pixels.astype(np.float32), load_cube(path))
-        figures.put("cube_max_diff.pillow", float(np.abs(_by_pillow(path, pixels) - ours).max() * 255), LEVELS)
+        eight = (pixels * 255).round().astype(np.uint8)  # all that Pillow takes
+        ours_of_eight = grade_pixels(eight, load_cube(path)).astype(np.float32)
+        figures.put("cube_max_diff.pillow", float(np.abs(_by_pillow(path, eight) - ours_of_eight).max()), LEVELS)
         try:
             import colour
         except ImportError:
@@ -112,11 +116,10 @@ def cube(image: torch.Tensor) -> Figures:
 
 
 def _by_pillow(path: Path, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The file read as its format says, red fastest, and applied by Pillow to 8 bits."""
+    """The file read as its format says, red fastest, and applied by Pillow to pixels [H, W, 3] of 8 bits."""
     from PIL import Image, ImageFilter
 
     lines = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line and line[0] != "#"]
     size = next(int(words[1]) for words in lines if words[0] == "LUT_3D_SIZE")
     rows = [float(v) for words in lines if words[0][0] in "-0123456789." for v in words]
-    eight = Image.fromarray((pixels * 255).round().astype(np.uint8))
-    return np.asarray(eight.filter(ImageFilter.Color3DLUT(size, rows))).astype(np.float32) / 255
+    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.Color3DLUT(size, rows))).astype(np.float32)
