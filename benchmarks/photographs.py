@@ -79,7 +79,8 @@ def main(args: argparse.Namespace) -> int:
         figures.put_all(speed(chosen))
     if "judge" in args.only:
         figures.put_all(judge(args.oasis))
-    figures.write(args.json, "photographs", n=args.n, on_pixels=args.on_pixels, digits=args.digits, parts=args.only)
+    name = args.json.stem if args.json else "photographs"  # its parts may be measured apart
+    figures.write(args.json, name, n=args.n, on_pixels=args.on_pixels, digits=args.digits, parts=args.only)
     return 0
 
 
