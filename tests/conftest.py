@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would starve others on a small machine
 
 import fake_comfy
 import pytest
 import torch
+from comfyui_affect.models import host
 from comfyui_affect.models.diffusion.diffusers import DiffusersModel, DiffusersVAE
+from listening import Listening
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Iterator[list[str]]:
+    """What the host is told during a test; its folders are the test's own."""
+    with host.use(Listening(tmp_path)) as listening:
+        yield listening.notes
 
 
 @pytest.fixture(scope="session")

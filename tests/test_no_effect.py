@@ -1,26 +1,10 @@
 """An input without effect is reported on its node."""
 
-import pytest
 import torch
-from comfyui_affect.models import host
 from comfyui_affect.models.emotions import EmotionTarget
 from comfyui_affect.nodes import NODE_CLASS_MAPPINGS as NODES
 
 SCENE = torch.linspace(0, 1, 128 * 128 * 3).reshape(1, 128, 128, 3)
-
-
-@pytest.fixture
-def notes(tmp_path):
-    """What the nodes say."""
-
-    class Recording(host.Host):
-        def note(self, message):
-            self.said.append(message)
-
-    recording = Recording(tmp_path)
-    recording.said = []
-    with host.use(recording):
-        yield recording.said
 
 
 def _run(key, **inputs):

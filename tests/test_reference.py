@@ -25,22 +25,8 @@ from comfyui_affect.models.reference import (
     state,
 )
 from comfyui_affect.models.reference import gallery as galleries
+from listening import Listening
 from PIL import Image
-
-
-class Listening(host.Host):
-    def __init__(self, root):
-        super().__init__(root)
-        self.notes = []
-
-    def note(self, message):
-        self.notes.append(message)
-
-
-@pytest.fixture
-def notes(tmp_path):
-    with host.use(Listening(tmp_path)) as listening:
-        yield listening.notes
 
 
 def picture(seed, size=(96, 64)):

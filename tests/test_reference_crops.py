@@ -8,7 +8,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from comfyui_affect.models import host
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.reference import (
     cropped,
@@ -28,21 +27,6 @@ from comfyui_affect.workflows.headless.cli import main
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-
-
-class Listening(host.Host):
-    def __init__(self, root):
-        super().__init__(root)
-        self.notes = []
-
-    def note(self, message):
-        self.notes.append(message)
-
-
-@pytest.fixture
-def notes(tmp_path):
-    with host.use(Listening(tmp_path)) as listening:
-        yield listening.notes
 
 
 def picture(seed, size):

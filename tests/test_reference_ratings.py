@@ -6,28 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from comfyui_affect.models import host
 from comfyui_affect.models.emotions import EmotionTarget
 from comfyui_affect.models.errors import UserError
 from comfyui_affect.models.reference import open_gallery, ratings, retrieve, search
 from comfyui_affect.nodes.reference import AffectReferenceGallery, AffectSSIMReferenceRetriever
 from comfyui_affect.workflows.headless.cli import main
 from PIL import Image
-
-
-class Listening(host.Host):
-    def __init__(self, root):
-        super().__init__(root)
-        self.notes = []
-
-    def note(self, message):
-        self.notes.append(message)
-
-
-@pytest.fixture
-def notes(tmp_path):
-    with host.use(Listening(tmp_path)) as listening:
-        yield listening.notes
 
 
 def picture(seed, size=(96, 64)):
